@@ -1,0 +1,60 @@
+"""FastViT, whole: the family, exact fusion, weights, training, evaluation and verified export.
+
+The names below are imported when they are first used, so that `import fastvit` and the command line stay fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastvit.version import __version__
+
+if TYPE_CHECKING:
+    from fastvit.create import create_backbone, create_model
+    from fastvit.errors import UserError
+    from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
+    from fastvit.model.backbone import Backbone
+    from fastvit.model.classifier import FastViT
+    from fastvit.model.config import FastViTConfig, Stage
+    from fastvit.model.preprocessing import Preprocessing
+    from fastvit.model.variants import list_models
+    from fastvit.runtime.predictor import Predictor
+    from fastvit.weights.load import export_weights, load_weights
+    from fastvit.weights.native import load, save
+
+_HOMES = {
+    "create_backbone": "fastvit.create",
+    "create_model": "fastvit.create",
+    "UserError": "fastvit.errors",
+    "fold_norms": "fastvit.fusion",
+    "form": "fastvit.fusion",
+    "fuse": "fastvit.fusion",
+    "merge_branches": "fastvit.fusion",
+    "verify": "fastvit.fusion",
+    "Backbone": "fastvit.model.backbone",
+    "FastViT": "fastvit.model.classifier",
+    "FastViTConfig": "fastvit.model.config",
+    "Stage": "fastvit.model.config",
+    "Preprocessing": "fastvit.model.preprocessing",
+    "list_models": "fastvit.model.variants",
+    "Predictor": "fastvit.runtime.predictor",
+    "export_weights": "fastvit.weights.load",
+    "load_weights": "fastvit.weights.load",
+    "load": "fastvit.weights.native",
+    "save": "fastvit.weights.native",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastvit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""What several tasks share: reading images, transforms from one description, datasets, the embedded sample."""

@@ -1,0 +1,186 @@
+"""Opening labelled images by a name or a path: the embedded sample, idx files, image folders, torchvision's sets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+from timm.data.readers import create_reader
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastvit.data.idx import read_idx
+from fastvit.data.images import read_image, to_rgb
+from fastvit.data.transforms import Transform
+from fastvit.errors import UserError
+
+Split = Literal["train", "test"]
+SAMPLE = Path(__file__).parent / "fashion_mnist_sample"
+FASHION_MNIST_CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+_IDX_PREFIX = {"train": "train", "test": "t10k"}
+_FOLDER_NAMES = {"train": ("train", "training"), "test": ("val", "validation", "valid", "test", "testing")}
+# MNIST and Fashion-MNIST files have the same names: the labels tell them apart. SHA-256 of the uncompressed labels.
+_FASHION_MNIST_LABELS = frozenset(
+    {
+        "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+        "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    }
+)
+
+
+class Pictures(Protocol):
+    """Labelled images before any transform: what a dataset reads from."""
+
+    classes: tuple[str, ...]
+    labels: Sequence[int]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Image.Image: ...
+
+    def name(self, index: int) -> str: ...
+
+
+class ArrayPictures:
+    """Images in memory, uint8 (N, H, W) grey or (N, H, W, 3)."""
+
+    def __init__(self, images: np.ndarray, labels: Sequence[int], classes: Sequence[str], name: str) -> None:
+        self._images, self._name = images, name
+        self.labels = [int(label) for label in labels]
+        self.classes = tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> Image.Image:
+        return to_rgb(Image.fromarray(self._images[index]))
+
+    def name(self, index: int) -> str:
+        return f"{self._name}[{index}]"
+
+
+class FolderPictures:
+    """A folder a class, read through timm's reader."""
+
+    def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
+        class_map = {name: i for i, name in enumerate(classes)} if classes else None
+        try:
+            reader = create_reader("", root=str(root), class_map=class_map or "")
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"there are no images in folders of {root}, one folder a class: {error}") from error
+        self._root = root
+        self._samples: list[tuple[str, int]] = reader.samples
+        self.labels = [label for _, label in self._samples]
+        self.classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def image(self, index: int) -> Image.Image:
+        return read_image(self._samples[index][0])
+
+    def name(self, index: int) -> str:
+        return self._samples[index][0]
+
+
+class PictureDataset(Dataset[tuple[Tensor, int]]):
+    """Transformed images with labels: (tensor (C, H, W), class index)."""
+
+    def __init__(self, pictures: Pictures, transform: Transform) -> None:
+        self.pictures = pictures
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.pictures.image(index)), self.pictures.labels[index]
+
+
+def open_pictures(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> Pictures:
+    """Labelled images of one split.
+
+    Args:
+        source: "sample" (the embedded part of Fashion-MNIST); a folder with idx files; a folder of images, a folder a
+            class, with train and val (or validation, test) in it; or "torch/NAME" for a torchvision dataset, which is
+            downloaded to ~/.cache/fastvit if it is not there.
+        split: "train", or "test" for the held-out part.
+        classes: names that the labels must have, in this order (those of a model); by default the data's own.
+
+    Raises:
+        UserError: there is no such data, or its classes are others.
+    """
+    pictures = _open(str(source), split, classes)
+    if classes and tuple(classes) != pictures.classes:
+        raise UserError(
+            f"the classes of {source} are not those of the model: {_names(pictures.classes)} against {_names(classes)}"
+        )
+    return pictures
+
+
+def _names(classes: Sequence[str]) -> str:
+    return f"{len(classes)} ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''})"
+
+
+def _open(source: str, split: Split, classes: Sequence[str] | None) -> Pictures:
+    if source == "sample":
+        return _open_idx(SAMPLE, split)
+    if source.startswith("torch/"):
+        return _open_torchvision(source, split)
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give a folder of images, of idx files, sample, or torch/NAME")
+    if any(root.glob("*-images-idx3-ubyte*")):
+        return _open_idx(root, split)
+    folder = next((root / name for name in _FOLDER_NAMES[split] if (root / name).is_dir()), None)
+    if folder is None:
+        if any((root / name).is_dir() for names in _FOLDER_NAMES.values() for name in names):
+            raise UserError(f"{root} has no folder for the {split} split ({' or '.join(_FOLDER_NAMES[split])})")
+        if split == "train":
+            raise UserError(
+                f"{root} needs a folder train and one of {', '.join(_FOLDER_NAMES['test'])}, each with a folder a class"
+            )
+        folder = root
+    return FolderPictures(folder, classes)
+
+
+def _open_idx(root: Path, split: Split) -> ArrayPictures:
+    prefix = _IDX_PREFIX[split]
+    paths = [_first(root, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+    images, labels = (read_idx(path) for path in paths)
+    if len(images) != len(labels):
+        raise UserError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
+    fashion = root == SAMPLE or hashlib.sha256(labels.tobytes()).hexdigest() in _FASHION_MNIST_LABELS
+    classes = FASHION_MNIST_CLASSES if fashion else [str(i) for i in range(int(labels.max(initial=0)) + 1)]
+    return ArrayPictures(images, labels.tolist(), classes, str(paths[0]))
+
+
+def _first(root: Path, name: str) -> Path:
+    for path in (root / f"{name}.gz", root / name):
+        if path.exists():
+            return path
+    raise UserError(f"{root} has no file {name} or {name}.gz")
+
+
+def _open_torchvision(source: str, split: Split) -> ArrayPictures:
+    from torchvision import datasets
+
+    kind = getattr(datasets, source.removeprefix("torch/"), None)
+    known = ("MNIST", "FashionMNIST", "KMNIST", "CIFAR10", "CIFAR100")
+    if kind is None or kind.__name__ not in known:
+        raise UserError(f"no torchvision dataset {source} is known here; there are torch/{', torch/'.join(known)}")
+    cache = Path.home() / ".cache" / "fastvit"
+    try:
+        data = kind(cache, train=split == "train", download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot download {source} ({error}); put its files into {cache}, or give a folder that has them"
+        ) from error
+    return ArrayPictures(np.asarray(data.data), list(data.targets), data.classes, source)

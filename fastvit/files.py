@@ -1,0 +1,47 @@
+"""Writing files so that a kill or a full disk never costs the previous one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastvit.errors import UserError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; moved onto it when the block ends well, removed when it does not.
+
+    Raises:
+        UserError: the file cannot be written; the previous one, if any, is as it was.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror}") from error
+    part = Path(name)
+    try:
+        yield part
+        # mkstemp makes files private; give what an ordinary open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")

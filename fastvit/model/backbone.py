@@ -1,0 +1,102 @@
+"""The stages in a row: an image in, a feature map of each stage out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from fastvit.model.blocks import BLOCKS, PatchEmbedding, Stem
+from fastvit.model.config import FastViTConfig
+from fastvit.model.mixers import RepCPE
+
+
+class FastViTStage(nn.Module):
+    """Patch embedding (not in the first stage), positional encoding (attention stages), blocks."""
+
+    def __init__(self, config: FastViTConfig, index: int, drop_paths: list[float]) -> None:
+        super().__init__()
+        stage = config.stages[index]
+        self.embed = (
+            PatchEmbedding(
+                config.stages[index - 1].width, stage.width, config.embed_kernels, stage.embed_se, stage.embed_act
+            )
+            if index
+            else nn.Identity()
+        )
+        self.cpe = RepCPE(stage.width, stage.cpe) if stage.cpe else nn.Identity()
+        self.blocks = nn.ModuleList(BLOCKS[stage.mixer](stage, config, rate) for rate in drop_paths)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cpe(self.embed(x))
+        for block in self.blocks:
+            x = _recomputed(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)
+        return x
+
+
+class Backbone(nn.Module):
+    """FastViT without a head: (B, in_chans, H, W) -> one map a stage.
+
+    Every map is the true output of its stage, after its last block; the official feature mode misses the last stage
+    of the attention variants.
+
+    Attributes:
+        config: what it was built from.
+        channels: channels of each map.
+        strides: stride of each map against the image (4, 8, 16, 32); sides are rounded up.
+    """
+
+    def __init__(self, config: FastViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = Stem(config.in_chans, config.stages[0].width, config.stem_scale)
+        depths = [stage.depth for stage in config.stages]
+        # Rates are made on the CPU in float64, so that they are numbers also under torch.device("meta").
+        rates = torch.linspace(0, config.drop_path, sum(depths), dtype=torch.float64, device="cpu").split(depths)
+        self.stages = nn.ModuleList(FastViTStage(config, i, rate.tolist()) for i, rate in enumerate(rates))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return self.config.channels
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return self.config.strides
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: keep only each block's input and run the block again in the backward pass."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _frozen_statistics(block)
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch statistics without updating the running ones, or recomputing a block would count its batch twice."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

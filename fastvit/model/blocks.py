@@ -1,0 +1,124 @@
+"""Stem, patch embedding and the blocks of a stage, as in figure 2 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from fastvit.model.config import FastViTConfig, Stage
+from fastvit.model.layers import ConvNorm, DropPath, LayerNorm2d, LayerScale, RepConv, SqueezeExcite
+from fastvit.model.mixers import RepMixer, SelfAttention
+
+
+class MobileOne(nn.Module):
+    """RepConv, optional squeeze-and-excitation, GELU (arXiv 2206.04040)."""
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernels: Sequence[int],
+        stride: int = 1,
+        groups: int = 1,
+        se_ratio: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = RepConv(in_chs, out_chs, kernels, stride, groups)
+        self.se = SqueezeExcite(out_chs, se_ratio) if se_ratio else nn.Identity()
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.se(self.conv(x)))
+
+
+class Stem(nn.Sequential):
+    """Image (B, in_chs, H, W) -> (B, channels, H / 4, W / 4), rounded up."""
+
+    def __init__(self, in_chs: int, channels: int, scale_branch: bool) -> None:
+        kernels = (3, 1) if scale_branch else (3,)
+        super().__init__(
+            MobileOne(in_chs, channels, kernels, stride=2),
+            MobileOne(channels, channels, kernels, stride=2, groups=channels),
+            MobileOne(channels, channels, (1,)),
+        )
+
+
+class PatchEmbedding(nn.Module):
+    """Large-kernel depthwise convolution of stride 2, then a 1x1 MobileOne block, between two stages.
+
+    The released FastViT weights have no activation between the two; MobileCLIP's have one, and SE in some stages.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, kernels: Sequence[int], se: bool, act: bool) -> None:
+        super().__init__()
+        self.large = RepConv(in_chs, out_chs, kernels, stride=2, groups=in_chs)
+        self.se = SqueezeExcite(out_chs, 0.25) if se else nn.Identity()
+        self.act = nn.GELU() if act else nn.Identity()
+        self.point = MobileOne(out_chs, out_chs, (1,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point(self.act(self.se(self.large(x))))
+
+
+class ConvFFN(nn.Module):
+    """Depthwise 7x7 with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.3)."""
+
+    def __init__(self, channels: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(channels * ratio)
+        self.conv = ConvNorm(channels, channels, 7, groups=channels)
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.act = nn.GELU()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        for conv in (self.conv.conv, self.fc1, self.fc2):
+            nn.init.trunc_normal_(conv.weight, std=0.02)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(self.conv(x))))
+
+
+class RepMixerBlock(nn.Module):
+    """RepMixer, then the ConvFFN with a scaled skip connection."""
+
+    def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.token_mixer = RepMixer(stage.width, config.mixer_kernel, config.layer_scale_init)
+        self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
+        self.layer_scale = LayerScale(stage.width, config.layer_scale_init)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.token_mixer(x)
+        return x + self.drop_path(self.layer_scale(self.ffn(x)))
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}
+
+
+class AttentionBlock(nn.Module):
+    """Normalised self-attention and the ConvFFN, each with a scaled skip connection."""
+
+    def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.norm = NORMS[stage.norm](stage.width)
+        self.token_mixer = SelfAttention(stage.width, config.head_dim)
+        self.layer_scale_1 = LayerScale(stage.width, config.layer_scale_init)
+        self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
+        self.layer_scale_2 = LayerScale(stage.width, config.layer_scale_init)
+        self.drop_path = DropPath(drop_path)
+        for linear in (self.token_mixer.qkv, self.token_mixer.proj):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(self.token_mixer.proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.layer_scale_1(self.token_mixer(self.norm(x))))
+        return x + self.drop_path(self.layer_scale_2(self.ffn(x)))
+
+
+BLOCKS: dict[str, Callable[[Stage, FastViTConfig, float], nn.Module]] = {
+    "repmixer": RepMixerBlock,
+    "attention": AttentionBlock,
+}

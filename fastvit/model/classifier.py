@@ -1,0 +1,83 @@
+"""FastViT as an image classifier: backbone, expansion, head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastvit.model.backbone import Backbone
+from fastvit.model.blocks import MobileOne
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+
+
+class FastViT(nn.Module):
+    """(B, in_chans, H, W) images -> (B, num_classes) logits; H and W from 32 up, also odd.
+
+    Attributes:
+        backbone: the four stages; calling it gives their maps.
+        variant: name of the row in `fastvit.model.variants`, for files and reports.
+        config: what it was built from.
+        classes: name of each class, or None where unknown.
+        preprocessing: what images need before they come here.
+        num_features: length of the pooled feature vector.
+    """
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        variant: str = "custom",
+        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        self.variant = variant
+        self.config = config
+        self.classes = None if classes is None else tuple(classes)
+        self.preprocessing = preprocessing or Preprocessing()
+        self.backbone = Backbone(config)
+        width = config.stages[-1].width
+        self.num_features = width * config.expansion
+        self.expansion = MobileOne(width, self.num_features, (3, 1), groups=width, se_ratio=1 / 16)
+        self.head: nn.Module = _head(self.num_features, config.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The expanded last map, (B, num_features, H / 32, W / 32)."""
+        return self.expansion(self.backbone(x)[-1])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool `forward_features`' map and classify: (B, num_classes), or (B, num_features) with `pre_logits`."""
+        pooled = x.mean((2, 3))
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, classes: Sequence[str] | None = None) -> None:
+        """A new, untrained head for `num_classes` classes (0: none), with their names if given."""
+        weight = next(self.expansion.parameters())
+        self.head = _head(self.num_features, num_classes).to(weight.device, weight.dtype)
+        self.config = self.config.replace(num_classes=num_classes)
+        self.backbone.config = self.config
+        self.classes = None if classes is None else tuple(classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""
+        self.backbone.set_grad_checkpointing(enable)
+
+
+def _head(features: int, classes: int) -> nn.Module:
+    if classes == 0:
+        return nn.Identity()
+    head = nn.Linear(features, classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head

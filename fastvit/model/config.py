@@ -1,0 +1,107 @@
+"""What a FastViT is made of, as numbers: one record a stage, one record a network. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from fastvit.errors import UserError
+
+Mixer = Literal["repmixer", "attention"]
+Norm = Literal["batch", "layer"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: an optional patch embedding in front, an optional positional encoding, then `depth` blocks.
+
+    Attributes:
+        width: channels of the stage's output.
+        depth: number of blocks.
+        mixer: token mixer of every block, a key of `fastvit.model.blocks.BLOCKS`.
+        mlp_ratio: hidden channels of the ConvFFN, as a multiple of `width`.
+        cpe: kernel size of the conditional positional encoding before the blocks; 0 for none.
+        embed_se: squeeze-and-excitation after the large kernel of the patch embedding (MobileCLIP's MCi0 to MCi2).
+        embed_act: GELU after the large kernel of the patch embedding (MobileCLIP; the released FastViT has none).
+        norm: normalisation in front of self-attention (MCi3 and MCi4 use layer norm).
+    """
+
+    width: int
+    depth: int
+    mixer: Mixer = "repmixer"
+    mlp_ratio: float = 4.0
+    cpe: int = 0
+    embed_se: bool = False
+    embed_act: bool = False
+    norm: Norm = "batch"
+
+
+@dataclass(frozen=True)
+class FastViTConfig:
+    """A whole network.
+
+    Attributes:
+        stages: the stages in order; stage i works at stride 4 * 2**i.
+        in_chans: channels of the input image.
+        num_classes: rows of the classifier; 0 leaves it out.
+        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first one.
+        layer_scale_init: initial value of every layer scale.
+        mixer_kernel: kernel size of RepMixer.
+        embed_kernels: kernel sizes of the parallel branches of a patch embedding, the largest first.
+        stem_scale: a 1x1 branch beside the 3x3 ones of the stem (MCi3 and MCi4 have none).
+        head_dim: channels of an attention head.
+        expansion: the classifier sees `expansion` times the width of the last stage.
+    """
+
+    stages: tuple[Stage, ...]
+    in_chans: int = 3
+    num_classes: int = 1000
+    drop_path: float = 0.0
+    layer_scale_init: float = 1e-5
+    mixer_kernel: int = 3
+    embed_kernels: tuple[int, ...] = (7, 3)
+    stem_scale: bool = True
+    head_dim: int = 32
+    expansion: int = 2
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each stage's output."""
+        return tuple(stage.width for stage in self.stages)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage's output against the image."""
+        return tuple(4 * 2**i for i in range(len(self.stages)))
+
+    def replace(self, **overrides: Any) -> FastViTConfig:
+        """A copy with some fields changed.
+
+        Raises:
+            UserError: a name is not a field of the configuration.
+        """
+        known = {field.name for field in fields(self)}
+        if unknown := sorted(set(overrides) - known):
+            raise UserError(f"no such model option: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and lists, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FastViTConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: a field is unknown or missing.
+        """
+        try:
+            stages = tuple(Stage(**stage) for stage in data["stages"])
+            rest = {key: value for key, value in data.items() if key != "stages"}
+            rest["embed_kernels"] = tuple(rest.get("embed_kernels", (7, 3)))
+            return cls(stages=stages, **rest)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the model configuration does not fit this version of fastvit: {error}") from error

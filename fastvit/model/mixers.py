@@ -1,0 +1,60 @@
+"""Token mixers: how the pixels of a (B, C, H, W) map see each other."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvit.errors import UserError
+from fastvit.model.layers import LayerScale, RepConv, conv2d
+
+
+class RepMixer(nn.Module):
+    """x + layer_scale * (mixer(x) - norm(x)), all linear: at inference one depthwise convolution (paper, section 3.2.1).
+
+    Drop path does not apply here: the skip connection is inside the map.
+    """
+
+    def __init__(self, channels: int, kernel: int, layer_scale_init: float) -> None:
+        super().__init__()
+        self.mixer = RepConv(channels, channels, (kernel, 1), groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.layer_scale = LayerScale(channels, layer_scale_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layer_scale(self.mixer(x) - self.norm(x))
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all pixels: (B, C, H, W) -> (B, C, H, W). No bias on qkv until norms are folded.
+
+    Raises:
+        UserError: channels are not a multiple of head_dim.
+    """
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise UserError(f"attention needs a width that is a multiple of head_dim={head_dim}, got {channels}")
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        qkv = self.qkv(tokens).unflatten(2, (3, channels // self.head_dim, self.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.proj(mixed).transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class RepCPE(nn.Module):
+    """Conditional positional encoding, x + depthwise(x): one convolution when fused (arXiv 2102.10882)."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = conv2d(channels, channels, kernel, groups=channels, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)

@@ -1,0 +1,48 @@
+"""What must happen to an image before the model sees it, as numbers. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fastvit.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize so that the shorter side is size / crop_pct, centre crop, scale to [0, 1], subtract mean, divide by std.
+
+    Attributes:
+        size: height and width of the model's input in pixels.
+        mean: a value a channel, for pixels in [0, 1].
+        std: a value a channel, for pixels in [0, 1].
+        crop_pct: side of the crop as a fraction of the resized image, in (0, 1].
+        interpolation: of the resize.
+    """
+
+    size: tuple[int, int] = (256, 256)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    crop_pct: float = 0.9
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts and lists, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: a field is unknown or not a sequence where one is due.
+        """
+        try:
+            sequences = {name: tuple(data[name]) for name in ("size", "mean", "std") if name in data}
+            return cls(**{**data, **sequences})
+        except TypeError as error:
+            raise UserError(f"the preprocessing description does not fit this version of fastvit: {error}") from error

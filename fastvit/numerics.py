@@ -1,0 +1,59 @@
+"""How far two answers are apart: the measure behind every proof of fusion and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Of an answer against its reference, over all output tensors.
+
+    Attributes:
+        max_abs: largest absolute difference of any element.
+        relative: largest, over the tensors, of the largest absolute difference over the largest absolute reference.
+        cosine: smallest cosine similarity of any tensor with its reference.
+        top1: share of rows with the same arg max, where the output is one (B, classes) tensor; else None.
+    """
+
+    max_abs: float
+    relative: float
+    cosine: float
+    top1: float | None
+
+    def __str__(self) -> str:
+        top1 = "" if self.top1 is None else f", same top-1 on {self.top1:.2%}"
+        return f"max abs {self.max_abs:.2e}, relative {self.relative:.2e}, cosine {self.cosine:.9f}{top1}"
+
+
+def compare(reference: object, answer: object) -> Differences:
+    """Compare two nested structures of tensors or arrays of equal shapes, in float64 on the CPU.
+
+    Raises:
+        ValueError: the structures or shapes differ, or there is nothing in them.
+    """
+    pairs = list(zip(_tensors(reference), _tensors(answer), strict=True))
+    if not pairs:
+        raise ValueError("there are no tensors to compare")
+    if shapes := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:
+        raise ValueError(f"outputs have different shapes: {shapes}")
+    gaps = [(a - b).abs().max().item() for a, b in pairs]
+    # A NaN on either side must not hide behind Python's max.
+    worst = torch.tensor(gaps, dtype=torch.float64)
+    peaks = torch.tensor([a.abs().max().item() for a, _ in pairs], dtype=torch.float64)
+    cosines = [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs]
+    first, second = pairs[0]
+    is_logits = len(pairs) == 1 and first.ndim == 2
+    return Differences(
+        max_abs=worst.max().item(),
+        relative=(worst / peaks.clamp_min(torch.finfo(torch.float64).tiny)).max().item(),
+        cosine=torch.tensor(cosines).min().item(),
+        top1=(first.argmax(1) == second.argmax(1)).double().mean().item() if is_logits else None,
+    )
+
+
+def _tensors(tree: object) -> list[torch.Tensor]:
+    return [torch.as_tensor(leaf).detach().to("cpu", torch.float64) for leaf in pytree.tree_leaves(tree)]

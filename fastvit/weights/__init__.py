@@ -1,0 +1,1 @@
+"""Weights: our self-describing files, the official and timm layouts, the Hugging Face Hub, and what is known of each."""

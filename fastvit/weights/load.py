@@ -1,0 +1,175 @@
+"""Putting weights of any layout into a model, strictly, and taking them out in any layout."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fastvit.errors import UserError
+from fastvit.fusion import Form, form
+from fastvit.model.backbone import Backbone
+from fastvit.model.classifier import FastViT
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.variants import VARIANTS
+from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognise, skeleton
+from fastvit.weights.source import Source, StateFile, read
+
+_FORM_ORDER = get_args(Form)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What `load_weights` did.
+
+    Attributes:
+        layout: of the source.
+        form: of the source; a later form of the model was made from it.
+        head: whether the classifier came along; False: the model kept its own, because the class counts differ.
+    """
+
+    layout: Layout
+    form: Form
+    head: bool
+
+
+def load_weights(model: FastViT | Backbone, source: Source) -> Loaded:
+    """Copy weights into a model: every key and shape must fit, but for a head of another class count.
+
+    Args:
+        model: in any form; train or merged weights are fused on the way if the model is in a later form.
+        source: as in `fastvit.weights.source.read`; layout and form are recognised.
+
+    Returns:
+        What was recognised, and whether the head was taken.
+
+    Raises:
+        UserError: the weights are of another variant, damaged, or in a later form than the model; the message lists
+            the differences.
+    """
+    return copy_into(model, read(source))
+
+
+def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
+    """`load_weights` from a state dict that has been read."""
+    layout, source_form = recognise(file.tensors)
+    target_form = form(model)
+    if _FORM_ORDER.index(source_form) > _FORM_ORDER.index(target_form):
+        remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.merge_branches(model)"
+        raise UserError(
+            f"{file.name} is {source_form}, which cannot go back to the {target_form} form of this model: load it into "
+            f"{remedy}, or get the train-form weights"
+        )
+    tensors, rows = to_native(file, model.config)
+    source_model = skeleton(model.config.replace(num_classes=rows), source_form).to_empty(device="cpu")
+    source_model.load_state_dict(tensors, assign=True)
+    converted = FORMS[target_form](source_model) if source_form != target_form else source_model
+    state = converted.state_dict()
+    if isinstance(model, Backbone):
+        prefix = "backbone."
+        model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        return Loaded(layout, source_form, head=False)
+    takes_head = rows == model.num_classes
+    if not takes_head:
+        warnings.warn(
+            f"{file.name} has {rows} classes, the model {model.num_classes}: the head stays new, all else is loaded",
+            stacklevel=3,
+        )
+        state = {k: v for k, v in state.items() if not k.startswith("head.")}
+        state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
+    model.load_state_dict(state)
+    if file.info:
+        model.preprocessing = Preprocessing.from_dict(file.info["preprocessing"])
+        if takes_head and file.info["classes"]:
+            model.classes = tuple(file.info["classes"])
+    return Loaded(layout, source_form, head=takes_head)
+
+
+def to_native(file: StateFile, config: FastViTConfig) -> tuple[dict[str, Tensor], int]:
+    """A state dict in our names with a whole classifier, and its class count (0: no head).
+
+    A native backbone's state dict, which has no classifier, gets an empty one.
+
+    Raises:
+        UserError: keys or shapes do not fit the configuration; the message lists the first differences.
+    """
+    layout, source_form = recognise(file.tensors)
+    tensors = file.tensors
+    is_backbone = layout == "native" and any(key.startswith("stem.") for key in tensors)
+    if is_backbone:
+        tensors = {f"backbone.{key}": value for key, value in tensors.items()}
+    rows = head_rows(tensors, layout)
+    expected = skeleton(config.replace(num_classes=rows), source_form).state_dict()
+    names = key_map(expected, config, layout)
+    back = {theirs: ours for ours, theirs in names.items()}
+    found = {back.get(key, key): value for key, value in tensors.items()}
+    for key, tensor in expected.items():
+        absent_classifier = is_backbone and not key.startswith("backbone.")
+        if key not in found and (absent_classifier or key.endswith("num_batches_tracked")):
+            found[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    if lines := differences(expected, found, names):
+        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise UserError(
+            f"{file.name} ({layout} layout, {source_form} form) does not fit the model{_belongs_to(file)}: "
+            f"{'; '.join(lines[:8])}{more}"
+        )
+    return found, rows
+
+
+def head_rows(tensors: Mapping[str, Tensor], layout: Layout) -> int:
+    """Class count of a state dict; 0 where it has no head."""
+    head = tensors.get("head.fc.weight" if layout == "timm" else "head.weight")
+    return 0 if head is None else head.shape[0]
+
+
+def identify(file: StateFile) -> tuple[str, FastViTConfig]:
+    """Variant and configuration of weights that do not say them, from their names and shapes.
+
+    Raises:
+        UserError: they fit no variant of the family.
+    """
+    layout, source_form = recognise(file.tensors)
+    shapes = {key: value.shape for key, value in file.tensors.items() if not key.endswith("num_batches_tracked")}
+    rows = head_rows(file.tensors, layout)
+    first = next(iter(t for k, t in file.tensors.items() if k.startswith(("patch_embed.0.", "stem.0.", "backbone.st"))))
+    for variant in VARIANTS.values():
+        config = variant.config.replace(num_classes=rows, in_chans=first.shape[1] if first.ndim == 4 else 3)
+        expected = skeleton(config, source_form).state_dict()
+        names = key_map(expected, config, layout)
+        wanted = {names[k]: v.shape for k, v in expected.items() if not k.endswith("num_batches_tracked")}
+        if wanted == shapes:
+            return variant.name, config
+    raise UserError(f"{file.name} ({layout} layout, {source_form} form) fits no variant of the family; name it")
+
+
+def _belongs_to(file: StateFile) -> str:
+    try:
+        return f", it holds {identify(file)[0]}"
+    except UserError:
+        return ""
+
+
+def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
+    """The state dict of a model under another layout's names; load_weights is its inverse.
+
+    Args:
+        model: train or merged form for "official" and "timm", any for "native".
+        layout: "native", "official" or "timm".
+
+    Raises:
+        UserError: the layout is unknown, or it has no fully fused form.
+    """
+    if layout not in get_args(Layout):
+        raise UserError(f"no layout is called {layout!r}; there are {', '.join(get_args(Layout))}")
+    if layout != "native" and form(model) == "fused":
+        raise UserError(
+            f"the {layout} layout has no place for folded norms: export the train form, or fastvit.merge_branches(it)"
+        )
+    state = model.state_dict()
+    names = key_map(state, model.config, layout)
+    return {names[key]: value for key, value in state.items()}

@@ -1,0 +1,133 @@
+"""Reading a state dict from wherever it is: a file, a directory, the Hub, memory. No pickle ever runs code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fastvit.errors import UserError
+
+Source = str | Path | Mapping[str, Tensor]
+
+METADATA_KEY = "fastvit"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+SUFFIXES = (".safetensors", *PICKLES)
+# What training programs wrap a state dict in, and what they put in front of its names.
+_WRAPPERS = ("state_dict", "model", "module", "state_dict_ema")
+_PREFIXES = ("_orig_mod.", "module.", "model.")
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """A state dict as read, with what our own files say of themselves (`info`, else empty)."""
+
+    tensors: dict[str, Tensor]
+    info: dict[str, Any] = field(default_factory=dict)
+    name: str = "the state dict"
+
+
+def read(source: Source) -> StateFile:
+    """Read a state dict.
+
+    Args:
+        source: a state dict; a file (.safetensors, or a pickle such as .pth.tar, read with weights_only); a directory
+            with one weights file in it; or a Hub id such as "timm/fastvit_t8.apple_in1k", with or without "hf-hub:".
+
+    Raises:
+        UserError: there is nothing there, it is damaged, it holds code or no tensors.
+    """
+    if isinstance(source, Mapping):
+        return StateFile(_tensors(source, "the state dict"))
+    path = locate(source)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return StateFile(_read_pickle(path), name=str(path))
+
+
+def locate(source: str | Path) -> Path:
+    """The weights file that a path, a directory or a Hub id stands for.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _in_directory(path)
+    if path.exists():
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path} is no weights file; their names end in {', '.join(SUFFIXES)}")
+        return path
+    text = str(source)
+    repo = re.fullmatch(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)", text)
+    if repo and path.suffix not in SUFFIXES and (":" in text or not path.parent.is_dir()):
+        from fastvit.weights.hub import download
+
+        return download(repo[1])
+    raise UserError(f"there is no file {source}; give a weights file, a directory with one, or a Hub id owner/name")
+
+
+def _in_directory(path: Path) -> Path:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).exists():
+            return path / name
+    found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if len(found) != 1:
+        what = f"{len(found)} weights files ({', '.join(p.name for p in found[:5])})" if found else "no weights file"
+        raise UserError(f"{path} holds {what}; name the file")
+    return found[0]
+
+
+def _read_safetensors(path: Path) -> StateFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or cut short: {error}") from error
+    try:
+        info = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: the description in its metadata is damaged: {error}") from error
+    return StateFile(_tensors(tensors, str(path)), info, str(path))
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # timm's training script stores its arguments as a Namespace, which holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            first = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} holds more than tensors and was not opened, because reading it would run code from it; "
+                f"ask its author for safetensors ({first})"
+            ) from error
+        raise UserError(f"{path} is damaged or no PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is damaged or cut short: {str(error).splitlines()[0] or 'it is empty'}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return _tensors(content, str(path))
+
+
+def _tensors(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors inside the wrappers and prefixes that training programs add."""
+    while wrapper := next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None):
+        content = content[wrapper]
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{name} holds no tensors")
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
