@@ -78,5 +78,7 @@ def _with_channels(file: StateFile, in_chans: int) -> StateFile:
         return file
     from timm.models import adapt_input_conv
 
-    first = {k: adapt_input_conv(in_chans, v) for k, v in file.tensors.items() if k.startswith("stem.0.") and v.ndim == 4}
+    first = {
+        k: adapt_input_conv(in_chans, v) for k, v in file.tensors.items() if k.startswith("stem.0.") and v.ndim == 4
+    }
     return StateFile(file.tensors | first, file.info, file.name)

@@ -1,8 +1,8 @@
 """Exact fusion: every over-parameterized piece becomes one convolution, every norm and layer scale is folded away.
 
 `merge_branches` is the paper's structural reparameterization, one to one with the official fused checkpoints;
-`fold_norms` goes on to the norms and layer scales that these still run; `fuse` is both. Each returns a new model in eval
-mode and leaves the given one untouched. All algebra is done in float64 on the CPU and rounded once, at the end.
+`fold_norms` goes on to the norms and layer scales that these still run; `fuse` is both. Each returns a new model in
+eval mode and leaves the given one untouched. All algebra is done in float64 on the CPU and rounded once, at the end.
 """
 
 from __future__ import annotations

@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with the four idx files of Fashion-MNIST")
     source = parser.parse_args().source
     for split, count in PER_CLASS.items():
-        images, labels = (
-            read_idx(source / f"{split}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1")
-        )
+        images, labels = (read_idx(source / f"{split}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
         kept = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)]))
         write_idx(OUT / f"{split}-images-idx3-ubyte.gz", images[kept])
         write_idx(OUT / f"{split}-labels-idx1-ubyte.gz", labels[kept])

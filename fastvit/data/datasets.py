@@ -38,8 +38,11 @@ _FASHION_MNIST_LABELS = frozenset(
 class Pictures(Protocol):
     """Labelled images before any transform: what a dataset reads from."""
 
-    classes: tuple[str, ...]
-    labels: Sequence[int]
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def labels(self) -> Sequence[int]: ...
 
     def __len__(self) -> int: ...
 

@@ -49,8 +49,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image in any of Pillow's modes."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         pixels = np.asarray(image, np.float64)
-        # Pillow opens 16-bit PNG as I;16 and other deep files as I or F without a stated range: 16-bit is the usual one.
-        peak = 1.0 if image.mode == "F" and pixels.max(initial=0) <= 1 else 255.0 if pixels.max(initial=0) <= 255 else 65535.0
+        # Other deep files than 16-bit ones open as I or F without a stated range: guess it from the pixels.
+        peak = (
+            1.0
+            if image.mode == "F" and pixels.max(initial=0) <= 1
+            else 255.0
+            if pixels.max(initial=0) <= 255
+            else 65535.0
+        )
         if image.mode.startswith("I;16"):
             peak = 65535.0
         return Image.fromarray(np.clip(np.rint(pixels * (255 / peak)), 0, 255).astype(np.uint8)).convert("RGB")

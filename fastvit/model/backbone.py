@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class Backbone(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: keep only each block's input and run the block again in the backward pass."""
-        for stage in self.stages:
+        for stage in cast(Iterable[FastViTStage], self.stages):
             stage.grad_checkpointing = enable
 
 

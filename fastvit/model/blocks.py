@@ -67,11 +67,12 @@ class ConvFFN(nn.Module):
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
         hidden = int(channels * ratio)
-        self.conv = ConvNorm(channels, channels, 7, groups=channels)
+        spatial = ConvNorm(channels, channels, 7, groups=channels)
+        self.conv: nn.Module = spatial
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.act = nn.GELU()
         self.fc2 = nn.Conv2d(hidden, channels, 1)
-        for conv in (self.conv.conv, self.fc1, self.fc2):
+        for conv in (spatial.conv, self.fc1, self.fc2):
             nn.init.trunc_normal_(conv.weight, std=0.02)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
@@ -87,7 +88,7 @@ class RepMixerBlock(nn.Module):
         super().__init__()
         self.token_mixer = RepMixer(stage.width, config.mixer_kernel, config.layer_scale_init)
         self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
-        self.layer_scale = LayerScale(stage.width, config.layer_scale_init)
+        self.layer_scale: nn.Module = LayerScale(stage.width, config.layer_scale_init)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,9 +106,9 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.norm = NORMS[stage.norm](stage.width)
         self.token_mixer = SelfAttention(stage.width, config.head_dim)
-        self.layer_scale_1 = LayerScale(stage.width, config.layer_scale_init)
+        self.layer_scale_1: nn.Module = LayerScale(stage.width, config.layer_scale_init)
         self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
-        self.layer_scale_2 = LayerScale(stage.width, config.layer_scale_init)
+        self.layer_scale_2: nn.Module = LayerScale(stage.width, config.layer_scale_init)
         self.drop_path = DropPath(drop_path)
         for linear in (self.token_mixer.qkv, self.token_mixer.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)

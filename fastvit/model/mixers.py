@@ -10,7 +10,7 @@ from fastvit.model.layers import LayerScale, RepConv, conv2d
 
 
 class RepMixer(nn.Module):
-    """x + layer_scale * (mixer(x) - norm(x)), all linear: at inference one depthwise convolution (paper, section 3.2.1).
+    """x + layer_scale * (mixer(x) - norm(x)), all linear: at inference one depthwise convolution (paper, 3.2.1).
 
     Drop path does not apply here: the skip connection is inside the map.
     """

@@ -1,1 +1,1 @@
-"""Weights: our self-describing files, the official and timm layouts, the Hugging Face Hub, and what is known of each."""
+"""Weights: our files, the official and timm layouts, the Hugging Face Hub, and what is known of each."""

@@ -29,7 +29,9 @@ def download(repo: str, filename: str = FILENAME) -> Path:
     try:
         path = hf_hub_download(repo, filename)
     except RepositoryNotFoundError as error:
-        raise UserError(f"the Hugging Face Hub has no repository {repo}, or it is private and you are not logged in") from error
+        raise UserError(
+            f"the Hugging Face Hub has no repository {repo}, or it is private and you are not logged in"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
             f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({str(error).splitlines()[0]}). Without a "
@@ -38,5 +40,8 @@ def download(repo: str, filename: str = FILENAME) -> Path:
         ) from error
     for weights in ZOO.values():
         if weights.repo == repo:
-            print(f"{repo}: these weights are Apple's, not ours: {weights.licence.name}, {weights.licence.url}", file=sys.stderr)
+            print(
+                f"{repo}: these weights are Apple's, not ours: {weights.licence.name}, {weights.licence.url}",
+                file=sys.stderr,
+            )
     return Path(path)

@@ -116,5 +116,3 @@ def _field(file: StateFile, name: str) -> Any:
     if name not in file.info:
         raise UserError(f"the description in its metadata has no {name!r}")
     return file.info[name]
-
-

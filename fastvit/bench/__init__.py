@@ -1,0 +1,1 @@
+"""How fast: interleaved, warmed, medians."""

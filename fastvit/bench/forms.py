@@ -1,0 +1,72 @@
+"""One model in its forms and runtimes, timed in one run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from fastvit.bench.latency import Timing, measure
+from fastvit.export.target import TARGETS
+from fastvit.fusion import form, fuse
+from fastvit.model.classifier import FastViT
+
+REFERENCE = "train form"
+
+
+def bench_forms(
+    model: FastViT,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
+    onnx: Path | None = None,
+    rounds: int = 50,
+) -> dict[str, Timing]:
+    """Latency of a model: as trained, fused, compiled, and in onnxruntime.
+
+    Args:
+        model: in any form; a fused one has no train form to time.
+        batch: images a call.
+        size: height and width; by default the model's own.
+        device: where PyTorch runs; onnxruntime runs on the CPU and only where `device` is "cpu".
+        compiled: also time torch.compile on the fused form, which takes a minute to build.
+        onnx: an exported artifact of the model; by default one is made for the occasion.
+        rounds: timed calls of each.
+    """
+    height, width = size or model.preprocessing.size
+    images = torch.randn(batch, model.config.in_chans, height, width, device=device)
+    fused = fuse(model).to(device)
+    calls: dict[str, Callable[[], object]] = {}
+    if form(model) != "fused":
+        calls[REFERENCE if form(model) == "train" else "merged form"] = _torch_call(model.eval().to(device), images)
+    calls["fused"] = _torch_call(fused, images)
+    if compiled:
+        calls["fused, torch.compile"] = _torch_call(torch.compile(fused), images)
+    with tempfile.TemporaryDirectory() as folder:
+        if device == "cpu":
+            path = onnx or Path(folder) / "model.onnx"
+            if onnx is None:
+                TARGETS["onnx"].write(fused, path)
+            run = TARGETS["onnx"].load(path)
+            array = images.numpy()
+            calls["onnxruntime"] = lambda: run(array)
+        with Progress(transient=True) as progress:
+            bar = progress.add_task("timing", total=rounds)
+            return measure(calls, rounds, tick=lambda: progress.advance(bar))
+
+
+def _torch_call(
+    model: nn.Module | Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
+) -> Callable[[], object]:
+    def call() -> np.ndarray:
+        # The copy to the CPU waits for the device to finish.
+        with torch.inference_mode():
+            return model(images).cpu().numpy()
+
+    return call

@@ -1,0 +1,26 @@
+"""How training images are varied, as numbers. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Of training images; mixing happens on batches and is not here.
+
+    Attributes:
+        scale: smallest and largest share of the image's area in a random resized crop.
+        ratio: smallest and largest aspect ratio of the crop.
+        hflip: probability of a horizontal flip.
+        color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
+        auto_augment: a policy in timm's notation, such as "rand-m9-mstd0.5-inc1"; empty for none.
+        random_erasing: probability of erasing a rectangle with noise.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    color_jitter: float = 0.4
+    auto_augment: str = "rand-m9-mstd0.5-inc1"
+    random_erasing: float = 0.25

@@ -1,0 +1,22 @@
+"""Where to run."""
+
+from __future__ import annotations
+
+import torch
+
+from fastvit.errors import UserError
+
+
+def pick_device(name: str) -> str:
+    """A torch device for "auto" (the best there is), "cpu", "cuda" or "mps".
+
+    Raises:
+        UserError: it is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, there in available.items() if there)
+    if not available.get(name):
+        there = " or ".join(device for device, is_there in available.items() if is_there)
+        raise UserError(f"there is no {name} device here; use {there}")
+    return name

@@ -1,0 +1,76 @@
+"""ONNX, proved in onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from fastvit.errors import UserError
+from fastvit.export.target import Run
+from fastvit.files import atomic
+from fastvit.model.classifier import FastViT
+from fastvit.weights.native import describe
+from fastvit.weights.source import METADATA_KEY
+
+INPUT, OUTPUT = "images", "logits"
+
+
+def write(model: FastViT, path: Path) -> None:
+    """One file with dynamic batch, height and width; the model's description is in metadata_props["fastvit"]."""
+    # A batch of 1 would be taken for a constant.
+    example = torch.zeros(2, model.config.in_chans, *model.preprocessing.size)
+    dynamic = {
+        0: torch.export.Dim("batch"),
+        2: torch.export.Dim("height", min=32),
+        3: torch.export.Dim("width", min=32),
+    }
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model.eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=(dynamic,),
+        )
+    assert program is not None
+    program.model.metadata_props[METADATA_KEY] = json.dumps(describe(model))
+    with atomic(path) as part:
+        program.save(part, external_data=False)
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base but Exception
+        raise UserError(f"onnxruntime cannot read {path}: {str(error).splitlines()[0]}") from error
+
+
+def load(path: Path) -> Run:
+    session = open_session(path)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        (logits,) = session.run([OUTPUT], {INPUT: images})
+        return np.asarray(logits)
+
+    return run

@@ -1,0 +1,163 @@
+"""The whole job in minutes, on real images: train, evaluate, fuse, prove, export, time, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from fastvit.bench.forms import REFERENCE, bench_forms
+from fastvit.bench.latency import Timing
+from fastvit.data.datasets import Pictures, open_pictures
+from fastvit.device import pick_device
+from fastvit.errors import UserError
+from fastvit.evaluation.evaluate import Evaluation, evaluate
+from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
+from fastvit.evaluation.report import Section, Table, read_history, write_report
+from fastvit.export.target import TARGETS, Exported, export
+from fastvit.fusion import fuse, verify
+from fastvit.model.classifier import FastViT
+from fastvit.numerics import Differences
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.classification.data import evaluation_loader
+from fastvit.tasks.classification.drawing import prediction_sheet
+from fastvit.tasks.classification.module import Label
+from fastvit.training.recipe import load_recipe
+from fastvit.training.train import train
+from fastvit.weights.native import load, save
+
+
+def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = None) -> Path:
+    """Run the story from images to a proved artifact; everything lands in `out`, the report last.
+
+    It may be interrupted and run again: it starts over, and what is there stays until its successor is complete.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: data or device cannot be had, or one of the proofs fails.
+    """
+    start = time.perf_counter()
+    console = Console(highlight=False)
+    device = pick_device(device)
+    options = [f"--data={data}", f"--out={out}", f"--device={device}"]
+    recipe = load_recipe("quickstart", *options, *([f"--epochs={epochs}"] if epochs else []))
+
+    console.rule("train")
+    run = train(recipe)
+    model = load(run.best)
+    trained_in = time.perf_counter() - start
+
+    console.rule("evaluate, fuse and prove")
+    pictures = open_pictures(data, "test", model.classes)
+    fused = fuse(model)
+    batches = evaluation_loader(pictures, model.preprocessing)
+    train_form = _evaluate(model, batches, device, "train form")
+    fused_form = _evaluate(fused, batches, device, "fused")
+    _demand_equal(train_form, fused_form)
+    fusion = verify(model.cpu(), fused.cpu(), _first_images(pictures, model, 64))
+    save(fused, out / "fused.safetensors", fused_form.metrics)
+    console.print(f"top-1 {train_form.metrics['top1']:.2%}, train form and fused alike on {train_form.images} images")
+    console.print(f"fusion: {fusion}")
+
+    console.rule("export and prove")
+    exported = export(model, TARGETS["onnx"], out / "model.onnx", _first_images(pictures, model, 64))
+    artifact = Predictor(exported.path)
+    exported_form = evaluate(artifact.logits, batches, len(pictures.classes), description="onnxruntime")
+    console.print(f"{exported.path}: {exported.differences}; top-1 {exported_form.metrics['top1']:.2%}")
+
+    console.rule("time")
+    timings = bench_forms(model, onnx=exported.path)
+    for name, timing in timings.items():
+        console.print(f"{name:12} {timing.median:6.2f} ms, {timings[REFERENCE].median / timing.median:.2f}x")
+
+    accuracies = {"train form": train_form, "fused": fused_form, "onnxruntime": exported_form}
+    seconds = time.perf_counter() - start
+    report = write_report(
+        out / "report.html",
+        title=f"{model.variant} on {data}",
+        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} held-out images named right after "
+        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model answers "
+        f"{timings[REFERENCE].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
+        sections=[
+            Section(
+                "Training", f"On {device}, {recipe.epochs} epochs.", training_curves(read_history(out / "metrics.csv"))
+            ),
+            Section("Accuracy", "The same on every form, to the last image.", table=_accuracy_table(accuracies)),
+            Section("Proofs", table=_proof_table(fusion, exported)),
+            Section("Latency", _latency_text(model), latency_bars(timings, REFERENCE), _latency_table(timings)),
+            Section(
+                "Predictions",
+                "The first held-out images; wrong ones in red.",
+                _sheet(pictures, fused_form),
+                pixels=True,
+            ),
+            Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
+        ],
+    )
+    console.rule()
+    console.print(f"done in {seconds:.0f} s; the report is {report}")
+    return report
+
+
+def _evaluate(model: FastViT, batches: torch.utils.data.DataLoader, device: str, name: str) -> Evaluation:
+    return evaluate(model.eval().to(device), batches, model.num_classes, device, f"evaluating {name}")
+
+
+def _demand_equal(train_form: Evaluation, fused: Evaluation) -> None:
+    differ = np.flatnonzero(train_form.predicted != fused.predicted)
+    if len(differ):
+        raise UserError(
+            f"train form and fused disagree on {len(differ)} of {fused.images} images, first {differ[:5].tolist()}"
+        )
+
+
+def _first_images(pictures: Pictures, model: FastViT, count: int) -> torch.Tensor:
+    batches = evaluation_loader(pictures, model.preprocessing, count, workers=0)
+    return next(iter(batches))[0]
+
+
+def _sheet(pictures: Pictures, result: Evaluation, count: int = 40) -> Figure:
+    count = min(count, len(pictures))
+    names = pictures.classes
+    guesses = [
+        Label(int(c), names[c], float(p)) for c, p in zip(result.predicted[:count], result.probability, strict=False)
+    ]
+    truths = [names[c] for c in result.targets[:count]]
+    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, truths)
+
+
+def _accuracy_table(results: dict[str, Evaluation]) -> Table:
+    rows = [
+        (name, f"{r.metrics['top1']:.2%}", f"{r.metrics['loss']:.4f}", str(r.images)) for name, r in results.items()
+    ]
+    return Table(("form", "top-1", "loss", "images"), rows)
+
+
+def _proof_table(fusion: Differences, exported: Exported) -> Table:
+    pairs = {
+        "fused against train form, PyTorch": fusion,
+        f"{exported.path.name} in {exported.target.runtime} against train form": exported.differences,
+    }
+    rows = [
+        (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
+    ]
+    return Table(("answers", "max abs difference", "relative", "cosine", "same top-1"), rows)
+
+
+def _latency_text(model: FastViT) -> str:
+    height, width = model.preprocessing.size
+    return f"Batch 1, {height}x{width} pixels, calls taking turns."
+
+
+def _latency_table(timings: dict[str, Timing]) -> Table:
+    rows = [
+        (n, f"{t.median:.2f}", f"{t.low:.2f} to {t.high:.2f}", f"{timings[REFERENCE].median / t.median:.2f}x")
+        for n, t in timings.items()
+    ]
+    return Table(("form", "median, ms", "quartiles", "against train form"), rows)

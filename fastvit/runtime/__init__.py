@@ -1,0 +1,1 @@
+"""Using a trained model or an exported artifact: one call for both."""

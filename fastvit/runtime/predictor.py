@@ -1,0 +1,141 @@
+"""Images in, decoded answers out, from a model, a checkpoint or an exported artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastvit.data.images import read_image, to_rgb
+from fastvit.data.transforms import eval_transform
+from fastvit.errors import UserError
+from fastvit.fusion import fuse
+from fastvit.model.classifier import FastViT
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.classification.module import Label, decode
+from fastvit.weights.native import load
+from fastvit.weights.source import METADATA_KEY
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For one image: its name and the likeliest classes, the likeliest first."""
+
+    image: str
+    labels: list[Label]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, and why."""
+
+    image: str
+    reason: str
+
+
+class Predictor:
+    """A classifier ready to use, with its own preprocessing and class names.
+
+    Args:
+        source: a FastViT in any form (a fused copy is used), a checkpoint or other weights that `fastvit.load` takes,
+            or an exported .onnx file.
+        device: for PyTorch; artifacts run on the CPU.
+
+    Attributes:
+        classes: names, or None where the source has none.
+        preprocessing: what is done to every image.
+        runtime: "torch" or "onnxruntime".
+
+    Raises:
+        UserError: the source is missing or damaged.
+    """
+
+    def __init__(self, source: FastViT | str | Path, device: str = "cpu") -> None:
+        if not isinstance(source, FastViT) and Path(source).suffix == ".onnx":
+            self.runtime = "onnxruntime"
+            self.classes, self.preprocessing, self._run = _open_onnx(Path(source))
+        else:
+            model = source if isinstance(source, FastViT) else load(source)
+            fused = fuse(model).to(device)
+            self.runtime = "torch"
+            self.classes, self.preprocessing = model.classes, model.preprocessing
+            self._run = _torch_run(fused, device)
+        self._transform = eval_transform(self.preprocessing)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, classes) logits of preprocessed (B, C, H, W) images, on the CPU."""
+        return self._run(images)
+
+    def __call__(self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16) -> list[Prediction]:
+        """Classify images: paths, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4).
+
+        Raises:
+            UserError: an image cannot be read; `stream` goes on instead.
+        """
+        single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        answers = []
+        for answer in self.stream([images] if single else images, k, batch_size):  # type: ignore[list-item,arg-type]
+            if isinstance(answer, Failure):
+                raise UserError(answer.reason)
+            answers.append(answer)
+        return answers
+
+    def stream(self, images: Iterable[ImageLike], k: int = 5, batch_size: int = 16) -> Iterator[Prediction | Failure]:
+        """Classify any number of images a batch at a time, in order; what cannot be read is yielded as a Failure."""
+        source = enumerate(images)
+        while chunk := list(islice(source, batch_size)):
+            answers: dict[int, Prediction | Failure] = {}
+            readable: list[tuple[int, str, Tensor]] = []
+            for index, image in chunk:
+                name = str(image) if isinstance(image, (str, Path)) else f"image {index}"
+                try:
+                    readable.append((index, name, self._transform(_rgb(image))))
+                except UserError as error:
+                    answers[index] = Failure(name, str(error))
+            if readable:
+                labels = decode(self.logits(torch.stack([tensor for *_, tensor in readable])), self.classes, k)
+                answers |= {i: Prediction(name, ls) for (i, name, _), ls in zip(readable, labels, strict=True)}
+            yield from (answers[index] for index, _ in chunk)
+
+
+def _rgb(image: ImageLike) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise UserError(f"arrays must be uint8 with pixels in 0..255, this one is {image.dtype}")
+        return to_rgb(Image.fromarray(image))
+    return read_image(image)
+
+
+def _torch_run(model: FastViT, device: str) -> Callable[[Tensor], Tensor]:
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model(images.to(device)).float().cpu()
+
+    return run
+
+
+def _open_onnx(path: Path) -> tuple[tuple[str, ...] | None, Preprocessing, Callable[[Tensor], Tensor]]:
+    from fastvit.export.onnx import INPUT, OUTPUT, open_session
+
+    session = open_session(path)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise UserError(f"{path} was not exported by fastvit: it does not say its classes and preprocessing")
+    info: dict[str, Any] = json.loads(text)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+    return tuple(info["classes"]) if info["classes"] else None, Preprocessing.from_dict(info["preprocessing"]), run

@@ -1,0 +1,34 @@
+"""Pictures of a classifier's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fastvit.tasks.classification.module import Label
+
+
+def prediction_sheet(
+    images: Sequence[Image.Image], guesses: Sequence[Label], truths: Sequence[str] | None = None, columns: int = 8
+) -> Figure:
+    """A sheet of images, each under its predicted class and probability.
+
+    Args:
+        images: RGB.
+        guesses: the likeliest class of each.
+        truths: true class names; where one differs from the guess the title is red and names it.
+        columns: images a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns, 1.85 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for place in axes:
+        place.axis("off")
+    for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
+        wrong = truths is not None and truths[i] != guess.name
+        title = f"{guess.name} {guess.probability:.0%}" + (f"\nis {truths[i]}" if wrong and truths else "\n")
+        place.imshow(image)
+        place.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
+    return figure

@@ -1,0 +1,75 @@
+"""The classification task: loss, metrics and decoding of logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torchmetrics
+from timm.data import Mixup
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from fastvit.model.classifier import FastViT
+from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.task import Configure, Task
+
+
+class ClassificationTask(Task):
+    """Cross entropy on (B, classes) logits against class indices (B,) or, after mixing, soft labels (B, classes)."""
+
+    def __init__(self, model: FastViT, mixing: Mixing | None = None, configure: Configure | None = None) -> None:
+        super().__init__(model, accuracy(model.num_classes), configure)
+        self.smoothing = mixing.smoothing if mixing else 0.0
+        self._mix = (
+            Mixup(
+                mixing.mixup,
+                mixing.cutmix,
+                prob=mixing.prob,
+                switch_prob=mixing.switch,
+                label_smoothing=mixing.smoothing,
+                num_classes=model.num_classes,
+            )
+            if mixing and mixing.prob and (mixing.mixup or mixing.cutmix)
+            else None
+        )
+
+    def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        # Mixing pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
+        if self._mix is None or len(images) % 2:
+            return images, targets
+        return self._mix(images, targets)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        # Soft labels carry the smoothing already.
+        smoothing = 0.0 if targets.is_floating_point() else self.smoothing
+        return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
+
+    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+
+def accuracy(num_classes: int) -> torchmetrics.MetricCollection:
+    """Top-1 and, where there are more than five classes, top-5, as fractions over all images."""
+    metrics = {"top1": MulticlassAccuracy(num_classes, average="micro")}
+    if num_classes > 5:
+        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+    return torchmetrics.MetricCollection(metrics)
+
+
+@dataclass(frozen=True)
+class Label:
+    """One guess for one image: class index, name, probability in [0, 1]."""
+
+    index: int
+    name: str
+    probability: float
+
+
+def decode(logits: Tensor, classes: tuple[str, ...] | None, k: int = 5) -> list[list[Label]]:
+    """The k likeliest classes of each row of (B, classes) logits, the likeliest first."""
+    top = logits.float().softmax(1).topk(min(k, logits.shape[1]))
+    return [
+        [Label(i, classes[i] if classes else str(i), p) for i, p in zip(indices, probabilities, strict=True)]
+        for indices, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    ]
