@@ -1,4 +1,4 @@
-"""The one exception that means: the person can fix this."""
+"""The one exception that means: the person can fix this; and the words of other exceptions in it."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The command line prints it as one line and exits with 2; a library caller sees an ordinary ValueError.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, short enough for one line of ours."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -226,8 +226,8 @@ def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
 
 def _copy(model: nn.Module) -> nn.Module:
     """A deep copy in eval mode, without gradients and outside any compiled wrapper."""
-    # A compiled module wraps the original; copying the wrapper would copy its graph's cache along.
-    source = model._orig_mod if isinstance(model, torch._dynamo.OptimizedModule) else model
+    # torch.compile wraps the original under this name; asking torch._dynamo for the type would import it for seconds.
+    source = cast(nn.Module, getattr(model, "_orig_mod", model))
     gradients = [(p, p.grad) for p in source.parameters() if p.grad is not None]
     try:
         for parameter, _ in gradients:

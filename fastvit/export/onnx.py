@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, first_line
 from fastvit.export.target import Run
 from fastvit.files import atomic
 from fastvit.model.classifier import FastViT
@@ -63,7 +63,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base but Exception
-        raise UserError(f"onnxruntime cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"onnxruntime cannot read {path}: {first_line(error)}") from error
 
 
 def load(path: Path) -> Run:

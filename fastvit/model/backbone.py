@@ -84,6 +84,9 @@ class Backbone(nn.Module):
 
 
 def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # a compiled graph updates statistics once, however often it recomputes
+        return checkpoint(block, x, use_reentrant=False)
+
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _frozen_statistics(block)
 
@@ -92,12 +95,13 @@ def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Batch statistics without updating the running ones, or recomputing a block would count its batch twice."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """Leave running statistics as they are, or recomputing a block would count its batch twice."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

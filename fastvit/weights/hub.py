@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, first_line
 from fastvit.weights.zoo import ZOO
 
 FILENAME = "model.safetensors"
@@ -34,7 +34,7 @@ def download(repo: str, filename: str = FILENAME) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({str(error).splitlines()[0]}). Without a "
+            f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({first_line(error)}). Without a "
             f"connection: download {filename} from the repository's page on another machine, copy it here and give its "
             "path instead (fastvit.load(path), fastvit.load_weights(model, path))"
         ) from error

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, first_line
 
 Source = str | Path | Mapping[str, Tensor]
 
@@ -108,14 +108,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            first = str(error).splitlines()[0]
             raise UserError(
                 f"{path} holds more than tensors and was not opened, because reading it would run code from it; "
-                f"ask its author for safetensors ({first})"
+                f"ask its author for safetensors ({first_line(error)})"
             ) from error
-        raise UserError(f"{path} is damaged or no PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is damaged or no PyTorch checkpoint: {first_line(error)}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is damaged or cut short: {str(error).splitlines()[0] or 'it is empty'}") from error
+        raise UserError(f"{path} is damaged or cut short: {first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return _tensors(content, str(path))

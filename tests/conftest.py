@@ -1,0 +1,43 @@
+"""Shared by all tests: one thread a process (pytest-xdist brings the processes), no network, no writing to the home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 by default, where exactness is claimed."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real picture: the first held-out image of the embedded sample, as a PNG file."""
+    from fastvit.data.datasets import open_pictures
+
+    path = tmp_path_factory.mktemp("photo") / "boot.png"
+    open_pictures("sample", "test").image(0).save(path)
+    return path

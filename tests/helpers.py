@@ -1,0 +1,50 @@
+"""Small things that several tests need."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastvit.model.classifier import FastViT
+from fastvit.model.config import FastViTConfig
+from fastvit.model.layers import LayerScale
+
+Model = TypeVar("Model", bound=nn.Module)
+REFERENCE = Path(__file__).parent / "reference"
+
+
+def randomise(model: Model, seed: int = 0) -> Model:
+    """Random norm statistics, affine parameters and layer scales: at their initial values a wrong fusion hides."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, (_BatchNorm, nn.LayerNorm)):
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.2, 0.2, generator=generator)
+            if isinstance(module, _BatchNorm):
+                module.running_mean.uniform_(-0.2, 0.2, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+            if isinstance(module, LayerScale):
+                module.gamma.uniform_(0.05, 0.35, generator=generator)
+    return model
+
+
+def small(config: FastViTConfig) -> FastViTConfig:
+    """The same kinds of blocks, at most two a stage, and a quarter of the width of the giants."""
+    divisor = 4 if config.stages[-1].width > 1000 else 1
+    stages = tuple(dataclasses.replace(s, depth=min(s.depth, 2), width=s.width // divisor) for s in config.stages)
+    return config.replace(stages=stages)
+
+
+def tiny(num_classes: int = 10, attention: bool = False, **details: object) -> FastViT:
+    """A FastViT for tests in which the network does not matter: one block a stage, 32 channels at most."""
+    from fastvit.model.config import Stage
+
+    last = Stage(32, 1, "attention", 2.0, cpe=7) if attention else Stage(32, 1, mlp_ratio=2.0)
+    config = FastViTConfig((Stage(16, 1, mlp_ratio=2.0), Stage(16, 1), Stage(32, 1), last), num_classes=num_classes)
+    return FastViT(config, **details).eval()
