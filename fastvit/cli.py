@@ -350,7 +350,7 @@ def _run(arguments: list[str]) -> int:
         return _train(rest)
     parser = _parser(verb, VERBS[verb])
     try:
-        values = parser.instantiate_classes(parser.parse_args(rest))
+        values = parser.instantiate(parser.parse_args(rest))
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit {verb} --help)") from error
     return VERBS[verb](**values.as_dict()) or 0

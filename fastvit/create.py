@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastvit.data.imagenet import imagenet_classes
 from fastvit.errors import UserError
 from fastvit.model.backbone import Backbone
 from fastvit.model.classifier import FastViT
@@ -62,14 +63,6 @@ def create_backbone(
     if "num_classes" in overrides:
         raise UserError("a backbone has no classes; use create_model for a classifier")
     return create_model(name, pretrained, in_chans=in_chans, drop_path=drop_path, **overrides).backbone
-
-
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 ImageNet-1k class names, in the order of the released heads (timm keeps the list)."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return tuple(info.index_to_description(i) for i in range(1000))
 
 
 def _with_channels(file: StateFile, in_chans: int) -> StateFile:

@@ -46,7 +46,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     console = Console(highlight=False)
     device = pick_device(device)
     options = [f"--data={data}", f"--out={out}", f"--device={device}"]
-    recipe = load_recipe("quickstart", *options, *([f"--epochs={epochs}"] if epochs else []))
+    recipe = load_recipe("quickstart", *options, *([f"--epochs={epochs}"] if epochs is not None else []))
 
     console.rule("train")
     run = train(recipe)

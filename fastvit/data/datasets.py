@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fastvit.data.idx import read_idx
+from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.images import read_image, to_rgb
 from fastvit.data.transforms import Transform
 from fastvit.errors import UserError
@@ -70,18 +71,32 @@ class ArrayPictures:
 
 
 class FolderPictures:
-    """A folder a class, read through timm's reader."""
+    """A folder a class, found through timm's reader.
+
+    Args:
+        root: folder with a folder a class in it.
+        classes: of a model, which the labels are to follow; folders may be missing, but none may be another class.
+            ImageNet's folders, named by WordNet ids, fit the model with ImageNet's class names.
+
+    Raises:
+        UserError: there are no such folders, or classes that the model does not know.
+    """
 
     def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
-        class_map = {name: i for i, name in enumerate(classes)} if classes else None
         try:
-            reader = create_reader("", root=str(root), class_map=class_map or "")
+            reader = create_reader("", root=str(root))
         except (RuntimeError, AssertionError) as error:
             raise UserError(f"there are no images in folders of {root}, one folder a class: {error}") from error
-        self._root = root
+        folders = sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__)
+        self.classes = tuple(classes or folders)
+        names = imagenet_synsets() if classes == imagenet_classes() and folders[0] not in self.classes else self.classes
+        if unknown := [name for name in folders if name not in names]:
+            raise UserError(
+                f"{root} has classes that the model does not know ({shortened(unknown)}); it knows {shortened(names)}"
+            )
         self._samples: list[tuple[str, int]] = reader.samples
-        self.labels = [label for _, label in self._samples]
-        self.classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
+        index = [names.index(name) for name in folders]
+        self.labels = [index[label] for _, label in self._samples]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -123,13 +138,15 @@ def open_pictures(source: str | Path, split: Split, classes: Sequence[str] | Non
     pictures = _open(str(source), split, classes)
     if classes and tuple(classes) != pictures.classes:
         raise UserError(
-            f"the classes of {source} are not those of the model: {_names(pictures.classes)} against {_names(classes)}"
+            f"the classes of {source} are not those of the model: {shortened(pictures.classes)} against "
+            f"{shortened(classes)}"
         )
     return pictures
 
 
-def _names(classes: Sequence[str]) -> str:
-    return f"{len(classes)} ({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''})"
+def shortened(names: Sequence[str]) -> str:
+    """How many, and the first of them."""
+    return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
 def _open(source: str, split: Split, classes: Sequence[str] | None) -> Pictures:

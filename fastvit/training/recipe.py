@@ -170,7 +170,11 @@ def recipe_parser(prog: str = "fastvit train", description: str | None = None) -
         """--recipe takes the name of a shipped recipe as well as a file."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-            super().__call__(parser, cfg, recipe_path(values), option_string)
+            path = recipe_path(values)
+            try:
+                super().__call__(parser, cfg, path, option_string)
+            except Exception as error:  # jsonargparse and YAML have no common base but this
+                raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
     parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument(
@@ -198,7 +202,7 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     from argparse import ArgumentError
 
     try:
-        values = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
+        values = parser.instantiate(parser.parse_args(arguments)).as_dict()
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})

@@ -35,11 +35,11 @@ def content(source: fastvit.FastViT) -> bytes:
     return save({k: v.contiguous() for k, v in fastvit.export_weights(source, "timm").items()}, {"format": "pt"})
 
 
-def run(program: str, endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
+def run(program: str, endpoint: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     program = f"import torch, fastvit\nimages = torch.linspace(-1, 1, 3072).reshape(1, 3, 32, 32)\n{program}"
     # TQDM_POSITION=-1 is how the Hub client is told to draw its progress bar where there is no terminal.
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "TQDM_POSITION": "-1"}
-    environment = os.environ | settings
+    environment = os.environ | settings | variables
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -61,7 +61,8 @@ def test_pull_then_offline_then_nothing(source: fastvit.FastViT, content: bytes,
     second = run(pull, url, tmp_path)
     assert second.stdout == first.stdout, "a warm cache works offline"
     assert "Apple's" not in second.stderr, "the licence is shown once"
-    third = run("fastvit.create_model('sa12', pretrained=True)", url, tmp_path)
+    # HF_HUB_OFFLINE spares the client's half minute of trying again.
+    third = run("fastvit.create_model('sa12', pretrained=True)", url, tmp_path, HF_HUB_OFFLINE="1")
     last = third.stderr.strip().splitlines()[-1]
     assert "UserError" in last
     assert "cannot fetch model.safetensors of timm/fastvit_sa12.apple_in1k" in last

@@ -23,7 +23,7 @@ def prediction_sheet(
     """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.85 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for place in axes:
         place.axis("off")
     for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):

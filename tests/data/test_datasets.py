@@ -1,0 +1,140 @@
+"""Opening data by a name or a path."""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode
+
+from fastvit.data.datasets import FASHION_MNIST_CLASSES, SAMPLE, open_pictures
+from fastvit.data.idx import read_idx, write_idx
+from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.transforms import eval_transform
+from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
+
+
+def make_folder(root: Path, names: tuple[str, ...], splits: tuple[str, ...]) -> Path:
+    for split in splits:
+        for value, name in enumerate(names):
+            (root / split / name).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (8, 8), (value, i, 0)).save(root / split / name / f"{i}.png")
+    return root
+
+
+def test_the_embedded_sample() -> None:
+    train, test = open_pictures("sample", "train"), open_pictures("sample", "test")
+    assert (len(train), len(test)) == (5500, 1000)
+    assert set(Counter(train.labels).values()) == {550}
+    assert set(Counter(test.labels).values()) == {100}
+    assert train.classes == test.classes == FASHION_MNIST_CLASSES
+    assert train.image(0).mode == "RGB"
+    assert train.image(0).size == (28, 28)
+    assert sum(p.stat().st_size for p in SAMPLE.iterdir()) < 3e6
+    assert "MIT" in (SAMPLE / "LICENSE").read_text()
+
+
+def test_idx_round_trip_plain_and_gzipped(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    write_idx(tmp_path / "a.gz", values)
+    (tmp_path / "plain").write_bytes(gzip.decompress((tmp_path / "a.gz").read_bytes()))
+    write_idx(tmp_path / "b.gz", values)
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes(), "the same bytes every time"
+    for name in ("a.gz", "plain"):
+        assert np.array_equal(read_idx(tmp_path / name), values)
+
+
+def test_damaged_idx(tmp_path: Path) -> None:
+    write_idx(tmp_path / "a.gz", np.zeros((5, 5), np.uint8))
+    whole = (tmp_path / "a.gz").read_bytes()
+    raw = gzip.decompress(whole)
+    for content in (b"", whole[:-9], raw[:3], raw[:-1], raw + b"x", b"\x00\x00\x0d" + raw[3:], b"letters"):
+        (tmp_path / "damaged").write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            read_idx(tmp_path / "damaged")
+
+
+def test_idx_folder(tmp_path: Path) -> None:
+    for prefix, count in (("train", 6), ("t10k", 3)):
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", np.zeros((count, 9, 9), np.uint8))
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 3)
+    train, test = open_pictures(tmp_path, "train"), open_pictures(tmp_path, "test")
+    assert (len(train), len(test), train.classes) == (6, 3, ("0", "1", "2"))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(4, np.uint8))
+    with pytest.raises(UserError, match=r"3 images.*4 labels"):
+        open_pictures(tmp_path, "test")
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match="has no file t10k-labels"):
+        open_pictures(tmp_path, "test")
+
+
+@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
+def test_image_folders(tmp_path: Path, held_out: str) -> None:
+    root = make_folder(tmp_path, ("cat", "dog"), ("train", held_out))
+    train, test = open_pictures(root, "train"), open_pictures(root, "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert [train.image(i).getpixel((0, 0))[0] for i in range(4)] == list(train.labels) == [0, 0, 1, 1]
+    assert Path(test.name(0)).parts[-3:] == (held_out, "cat", "0.png")
+
+
+def test_one_folder_a_class_is_enough_for_evaluation(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("cat", "dog"), ("only",)) / "only"
+    assert len(open_pictures(root, "test")) == 4
+    with pytest.raises(UserError, match="needs a folder train and one of val"):
+        open_pictures(root, "train")
+
+
+def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("cat", "dog"), ("val",))
+    assert list(open_pictures(root, "test", ("dog", "cat")).labels) == [1, 1, 0, 0]
+    assert list(open_pictures(root, "test", ("ape", "cat", "cow", "dog")).labels) == [1, 1, 3, 3]
+    with pytest.raises(UserError, match=r"does not know \(1: dog\); it knows 2: cat, mouse"):
+        open_pictures(root, "test", ("cat", "mouse"))
+    with pytest.raises(UserError, match="not those of the model"):
+        open_pictures("sample", "test", ("cat", "dog"))
+
+
+def test_imagenet_folders_fit_the_released_heads(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("n01443537", "n15075141"), ("val",))
+    pictures = open_pictures(root, "test", imagenet_classes())
+    assert list(pictures.labels) == [1, 1, 999, 999]
+    assert pictures.classes[1].startswith("goldfish")
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    for source, message in {
+        str(tmp_path / "none"): "there is no folder",
+        str(tmp_path): "no images in folders",
+        "torch/Imaginary": "no torchvision dataset torch/Imaginary",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            open_pictures(source, "test")
+
+
+def test_evaluation_transform_is_the_published_one() -> None:
+    """Against the same steps written with torchvision."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (300, 400, 3), np.uint8))
+    ours = eval_transform(Preprocessing((256, 256), crop_pct=0.9))(image)
+    theirs = T.Compose(
+        [
+            T.Resize(284, InterpolationMode.BICUBIC),
+            T.CenterCrop(256),
+            T.ToTensor(),
+            T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )(image)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_tiny_and_wide_images_transform() -> None:
+    for size in ((1, 1), (3, 500)):
+        assert eval_transform(Preprocessing((64, 64)))(Image.new("RGB", size)).shape == (3, 64, 64)

@@ -1,0 +1,202 @@
+"""The command through real processes: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastvit
+from tests.helpers import randomise, tiny
+
+
+def fastvit_command(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fastvit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def succeeded(*arguments: object, cwd: Path | None = None) -> str:
+    done = fastvit_command(*arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def complaint(*arguments: object) -> str:
+    """The one line that a mistake gets."""
+    done = fastvit_command(*arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("fastvit: error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fastvit.data.datasets import FASHION_MNIST_CLASSES
+
+    torch.manual_seed(0)
+    model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
+    return fastvit.save(model, tmp_path_factory.mktemp("cli") / "model.safetensors", {"top1": 0.1})
+
+
+def test_help_and_version() -> None:
+    text = succeeded("--help")
+    for verb in ("models", "info", "train", "eval", "predict", "fuse", "convert", "export", "bench", "quickstart"):
+        assert f"\n  {verb} " in text
+    assert succeeded() == text
+    assert succeeded("--version").strip() == f"fastvit {fastvit.__version__}"
+    assert "--batch_size" in succeeded("predict", "--help")
+    assert "--optim.weight_decay" in succeeded("train", "--help")
+
+
+def test_models() -> None:
+    rows = [line.split() for line in succeeded("models", "sa12").splitlines() if line.strip().startswith("fastvit_")]
+    assert rows == [["fastvit_sa12", "11.58", "11.54", "1.94", "80.9", "81.9", "1.6", "apple_in1k,", "apple_dist_in1k"]]
+
+
+def test_info(checkpoint: Path) -> None:
+    text = succeeded("info", checkpoint)
+    for part in ("train", "native", "T-shirt/top", "32x32", "top1 0.1000"):
+        assert part in text
+
+
+def test_eval_of_checkpoint_and_artifact_agree(checkpoint: Path, tmp_path: Path) -> None:
+    first = json.loads(succeeded("eval", checkpoint, "--json"))
+    assert first["images"] == 1000
+    assert 0 <= first["top1"] <= first["top5"] <= 1
+    text = succeeded("export", checkpoint, "--out", tmp_path / "m.onnx")
+    assert "same top-1 on 100.00%" in text
+    second = json.loads(succeeded("eval", tmp_path / "m.onnx", "--json"))
+    assert second["top1"] == first["top1"]
+    assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+
+
+def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
+    text = succeeded("predict", checkpoint, photo, "--k", "2")
+    assert "top 2" in text
+    (line,) = succeeded("predict", checkpoint, photo.parent, "--json").splitlines()
+    answer = json.loads(line)
+    assert answer["image"] == str(photo)
+    assert len(answer["predictions"]) == 5
+    (tmp_path / "letter.png").write_text("no image")
+    done = fastvit_command("predict", checkpoint, photo, tmp_path / "letter.png", "--json")
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 1, "the good one is answered"
+    assert done.stderr.count("\n") == 1
+    assert "letter.png is no image" in done.stderr
+
+
+def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
+    work = tmp_path / "model.safetensors"
+    work.write_bytes(checkpoint.read_bytes())
+    assert "relative" in succeeded("fuse", work)
+    fused = fastvit.load(tmp_path / "model-fused.safetensors")
+    assert fastvit.form(fused) == "fused"
+    full = fastvit.save(fastvit.create_model("t8", num_classes=3), tmp_path / "t8.safetensors")
+    succeeded("convert", full, tmp_path / "t8.pth.tar", "--to", "official")
+    assert "official layout" in succeeded(
+        "convert", tmp_path / "t8.pth.tar", tmp_path / "t.safetensors", "--to=official"
+    )
+    succeeded("convert", tmp_path / "t8.pth.tar", tmp_path / "back.safetensors")
+    before, after = fastvit.load(full), fastvit.load(tmp_path / "back.safetensors")
+    assert all(a.equal(b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_bench(checkpoint: Path) -> None:
+    text = succeeded("bench", checkpoint, "--rounds", "2", "--size", "32", "--device", "cpu")
+    for name in ("train form", "fused", "onnxruntime"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "no command 'fly'"),
+        (["models", "resnet*"], "no variant matches"),
+        (["info"], "checkpoint"),
+        (["info", "none.safetensors"], "there is no file none.safetensors"),
+        (["predict", "CHECKPOINT"], "IMAGE"),
+        (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
+        (["predict", "CHECKPOINT", "x.png", "--k", "many"], "Expected a <class 'int'>"),
+        (["eval", "CHECKPOINT", "--data", "nowhere"], "no folder nowhere"),
+        (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
+        (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
+        (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
+        (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
+        (["export", "CHECKPOINT", "--to", "toaster"], "no export target is called 'toaster'"),
+        (["bench", "fastvit_x"], "no FastViT variant is called 'fastvit_x'"),
+        (["train", "--recipe", "nonsense"], "no recipe nonsense"),
+        (["train", "--optim.speed", "9"], "--optim.speed"),
+        (["train", "--data", "nowhere"], "no folder nowhere"),
+        (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(checkpoint: Path, arguments: list[str], message: str) -> None:
+    if arguments[-1:] == ["cuda"] and torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    assert message in complaint(*(checkpoint if a == "CHECKPOINT" else a for a in arguments))
+
+
+TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "32", "--progressive.start", "0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small folder of real images, two classes."""
+    from fastvit.data.datasets import open_pictures
+
+    for split, name, count in (("train", "train", 32), ("test", "val", 8)):
+        pictures = open_pictures("sample", split)
+        for kind in (1, 9):
+            chosen = [i for i, label in enumerate(pictures.labels) if label == kind][:count]
+            target = tmp_path / "photos" / name / pictures.classes[kind].replace(" ", "_")
+            target.mkdir(parents=True)
+            for i in chosen:
+                pictures.image(i).save(target / f"{i}.png")
+    return tmp_path / "photos"
+
+
+def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    text = succeeded(*TRAIN, "--data", folder, "--out", out, "--epochs", "2", "--batch_size", "16")
+    assert "best.safetensors" in text
+    model = fastvit.load(out / "best.safetensors")
+    assert model.classes == ("Ankle_boot", "Trouser")
+    assert fastvit.form(model) == "train"
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["val/top1"]) for row in rows if row["val/top1"]]
+    result = json.loads(succeeded("eval", out / "best.safetensors", "--data", folder, "--json"))
+    assert result["images"] == 16
+    assert "not those of the model" in complaint("eval", out / "best.safetensors", "--data", "sample")
+
+
+def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*TRAIN, "--data", str(folder), "--out", str(out), "--batch_size", "16"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastvit", *command, "--epochs", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    while not (out / "last.safetensors").exists():
+        with pytest.raises(subprocess.TimeoutExpired):  # it must still be running
+            process.wait(timeout=0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert fastvit.load(out / "last.safetensors").num_classes == 2
+    succeeded(*command, "--epochs", "1")

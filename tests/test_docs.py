@@ -1,0 +1,51 @@
+"""The examples in the documentation run as they stand, and its links and tables hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastvit.model.variants import VARIANTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    if page.name == "weights.md":
+        # The first block fetches released weights, which test_hub.py does from a local server.
+        assert "pretrained=True" in blocks[0]
+        blocks[0] = 'import fastvit\nmodel = fastvit.create_model("fastvit_t8")'
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
+def test_tables_agree_with_the_code(page: str) -> None:
+    rows = re.findall(r"^\| `(fastvit_\w+)` \|(.*)\|$", (ROOT / page).read_text(), re.MULTILINE)
+    assert len(rows) == 7
+    for name, cells in rows:
+        row = VARIANTS[name]
+        sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
+        expected = [*sizes, str(row.top1), str(row.top1_distilled), str(row.iphone_ms)]
+        assert [cell.strip() for cell in cells.split("|")][-6:] == expected
+
+
+def test_the_version_has_one_place() -> None:
+    import fastvit
+
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", fastvit.__version__)

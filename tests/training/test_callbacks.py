@@ -1,0 +1,81 @@
+"""What we add to the Trainer."""
+
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from fastvit.errors import UserError
+from fastvit.tasks.classification.module import ClassificationTask
+from fastvit.training.callbacks import Ema, ProgressiveSize, StopOnNonFinite
+from fastvit.training.recipe import EmaOptions
+from tests.helpers import tiny
+
+
+def fit(callback: L.Callback, images: torch.Tensor, epochs: int = 2) -> ClassificationTask:
+    def configure(model: torch.nn.Module, steps: int) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.05)
+
+    task = ClassificationTask(tiny(num_classes=2), configure=configure)
+    data = TensorDataset(images, torch.arange(len(images)) % 2)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(task, DataLoader(data, 4))
+    return task
+
+
+class Recorder(Ema):
+    """Ema, with every state of the trained model kept for comparison."""
+
+    def __init__(self, options: EmaOptions) -> None:
+        super().__init__(options)
+        self.states: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
+        super().on_train_batch_end(trainer, pl_module, *rest)
+        self.states.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_ema_by_hand_with_norm_statistics(warmup: bool) -> None:
+    recorder = Recorder(EmaOptions(decay=0.6, warmup=warmup))
+    task = fit(recorder, torch.randn(8, 3, 32, 32), epochs=3)
+    expected = dict(recorder.states[0])
+    for step, state in enumerate(recorder.states[1:], start=1):
+        decay = min(0.6, (1 + step) / (10 + step)) if warmup else 0.6
+        for key, value in state.items():
+            expected[key] = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
+    assert any("running_var" in key for key in expected)
+    for key, value in task.model.state_dict().items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_progressive_sizes() -> None:
+    callback = ProgressiveSize(32, 64, share=0.5)
+    assert [callback.side(epoch, 8) for epoch in range(8)] == [32, 32, 48, 48, 64, 64, 64, 64]
+    seen = []
+
+    class Spy(ProgressiveSize):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+            seen.append(tuple(batch[0].shape[2:]))
+
+    fit(Spy(32, 64, share=1.0), torch.randn(4, 3, 64, 64), epochs=2)
+    assert seen == [(32, 32), (48, 48)]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+    images = torch.randn(8, 3, 32, 32)
+    images[5] = float("nan")
+    with pytest.raises(UserError, match=r"loss is nan at step 2 \(lr 5.00e-02\).*optim.lr"):
+        fit(StopOnNonFinite(), images)

@@ -1,0 +1,57 @@
+"""Recipes as typed data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastvit.data.datasets import FASHION_MNIST_CLASSES
+from fastvit.errors import UserError
+from fastvit.training.recipe import load_recipe, recipe_names
+from fastvit.training.train import build_model
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_builds(name: str) -> None:
+    recipe = load_recipe(name)
+    model = build_model(recipe.model, FASHION_MNIST_CLASSES)
+    assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
+    assert model.classes == FASHION_MNIST_CLASSES
+
+
+def test_any_field_is_an_option() -> None:
+    recipe = load_recipe("quickstart", "--epochs=3", "--optim.lr", "0.5", "--model.name=sa12", "--mixing.mixup=0.1")
+    assert (recipe.epochs, recipe.optim.lr, recipe.model.name, recipe.mixing.mixup) == (3, 0.5, "sa12", 0.1)
+    assert recipe.model.size == 64, "what is not named stays the recipe's"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--epochs=many", 'key "epochs".*many'),
+        ("--epochs=0", "epochs must be at least 1"),
+        ("--batch_size=1", "batch_size must be at least 2"),
+        ("--optim.leraning_rate=1", r"optim\.leraning_rate"),
+        ("--precision=fp7", "precision.*bf16-mixed"),
+    ],
+)
+def test_a_wrong_field_is_named(option: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe("quickstart", option)
+
+
+def test_a_wrong_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no recipe nonsense; there are .*quickstart"):
+        load_recipe("nonsense")
+    path = tmp_path / "mine.yaml"
+    for content, message in {
+        "epochs: 3\nmodell: t8": "modell",
+        "epochs: [": "mine.yaml",
+        "optim: {lr: fast}": "optim.lr",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            load_recipe(str(path))
+    path.write_text("epochs: 3")
+    assert load_recipe(str(path)).epochs == 3
