@@ -58,11 +58,12 @@ def info(checkpoint: str) -> None:
         checkpoint: weights file of any layout, directory, or Hub id.
     """
     from fastvit.weights.layouts import recognise
-    from fastvit.weights.native import build
+    from fastvit.weights.native import build, describe
     from fastvit.weights.source import read
 
     file = read(checkpoint)
     layout, form = recognise(file.tensors)
+    metrics = describe(file).metrics
     model = build(file)
     table = _table("field", "value", left=(0, 1))
     preprocessing = model.preprocessing
@@ -77,13 +78,26 @@ def info(checkpoint: str) -> None:
         "input": f"{preprocessing.size[0]}x{preprocessing.size[1]}, {model.config.in_chans} channels, "
         f"crop {preprocessing.crop_pct}, {preprocessing.interpolation}",
         "mean, std": f"{_rounded(preprocessing.mean)}, {_rounded(preprocessing.std)}",
-        "metrics": ", ".join(f"{k} {v:.4f}" for k, v in file.info.get("metrics", {}).items()) or "none recorded",
+        "metrics": ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) or "none recorded",
     }
-    if not file.info:
-        rows["note"] = "the file does not describe itself: variant by its shapes, preprocessing is the default"
+    if file.info is None:
+        rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
     for name, value in rows.items():
         table.add_row(name, str(value))
     _print(table)
+
+
+def train(arguments: list[str]) -> None:
+    """Train a recipe on a folder of images; every field of the recipe is an option."""
+    from fastvit.training.recipe import parse_recipe, recipe_parser
+
+    recipe = parse_recipe(recipe_parser(description=inspect.getdoc(train)), arguments)
+    from fastvit.training.train import train as run
+
+    done = run(recipe)
+    print(
+        f"{done.best}: top-1 {done.top1:.2%} on the held-out images; next: fastvit eval|predict|fuse|export {done.best}"
+    )
 
 
 def evaluate(
@@ -106,8 +120,10 @@ def evaluate(
 
     predictor = Predictor(checkpoint, pick_device(device))
     pictures = open_pictures(data, "test", predictor.classes)
+    if len(pictures.classes) != predictor.num_classes:
+        raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
     result = run(
-        predictor.logits, evaluation_loader(pictures, predictor.preprocessing, batch_size), len(pictures.classes)
+        predictor.logits, evaluation_loader(pictures, predictor.preprocessing, batch_size), predictor.num_classes
     )
     if json:
         print(jsonlib.dumps({"images": result.images, **result.metrics}))
@@ -138,14 +154,14 @@ def predict(
     paths = find_images(images)
     predictor = Predictor(checkpoint, pick_device(device))
     failures = []
-    table = _table("image", *(f"top {i + 1}" for i in range(min(k, 5))), left=range(6))
+    table = _table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
     for answer in predictor.stream(paths, k, batch_size):
         if isinstance(answer, Failure):
             failures.append(answer)
         elif json:
             print(jsonlib.dumps({"image": answer.image, "predictions": [asdict(label) for label in answer.labels]}))
         else:
-            table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels[:5]))
+            table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels))
     if table.row_count:
         _print(table)
     for failure in failures:
@@ -164,10 +180,9 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     import torch
 
     import fastvit
-    from fastvit.weights.source import locate
 
     model = fastvit.load(checkpoint)
-    target = out or Path(_stem(locate(checkpoint)) + "-fused.safetensors")
+    target = out or _beside(checkpoint, "-fused.safetensors")
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
@@ -231,7 +246,6 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
     from fastvit.export.target import find_target
-    from fastvit.weights.source import locate
 
     target = find_target(to)
     model = fastvit.load(checkpoint)
@@ -242,7 +256,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
         sample = open_pictures("sample", "test")
         pictures = [sample.image(i) for i in range(16)]
     images = torch.stack([transform(picture) for picture in pictures])
-    exported = run(model, target, out or Path(_stem(locate(checkpoint)) + target.suffix), images)
+    exported = run(model, target, out or _beside(checkpoint, target.suffix), images)
     size = exported.path.stat().st_size / 1e6
     print(
         f"{exported.path}: {size:.1f} MB; {target.runtime} against PyTorch on {exported.images} images: "
@@ -306,7 +320,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "models": models,
     "info": info,
-    "train": lambda: None,
+    "train": train,
     "eval": evaluate,
     "predict": predict,
     "fuse": fuse,
@@ -314,7 +328,6 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "export": export,
     "bench": bench,
 }
-TRAIN_HELP = "Train a recipe on a folder of images; every field of the recipe is an option."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -325,7 +338,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except UserError as error:
-        print(f"fastvit: error: {error}", file=sys.stderr)
+        # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
+        last = str(error).strip().rpartition("fastvit.errors.UserError: ")[2]
+        print(f"fastvit: error: {last}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastvit: interrupted", file=sys.stderr)
@@ -347,24 +362,14 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"there is no command {verb!r}; there are {', '.join(VERBS)} (see fastvit --help)")
     if verb == "train":
-        return _train(rest)
+        train(rest)
+        return 0
     parser = _parser(verb, VERBS[verb])
     try:
         values = parser.instantiate(parser.parse_args(rest))
     except ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit {verb} --help)") from error
     return VERBS[verb](**values.as_dict()) or 0
-
-
-def _train(arguments: list[str]) -> int:
-    from fastvit.training.recipe import parse_recipe, recipe_parser
-
-    recipe = parse_recipe(recipe_parser(description=TRAIN_HELP), arguments)
-    from fastvit.training.train import train
-
-    run = train(recipe)
-    print(f"{run.best}: top-1 {run.top1:.2%} on the held-out images; next: fastvit eval|predict|fuse|export {run.best}")
-    return 0
 
 
 def _parser(verb: str, function: Callable[..., object]) -> ArgumentParser:
@@ -378,7 +383,10 @@ def _parser(verb: str, function: Callable[..., object]) -> ArgumentParser:
     parameters = inspect.signature(function, eval_str=True).parameters
     flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
     lists = {name for name, parameter in parameters.items() if parameter.annotation == list[str]}
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=flags | lists)
+    optional = {"pattern"} & set(parameters)
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=flags | lists | optional)
+    for name in optional:
+        parser.add_argument(name, nargs="?", default=parameters[name].default, help=helps.get(name))
     for name in lists:
         parser.add_argument(name, nargs="+", metavar=name.rstrip("s").upper(), help=helps.get(name))
     for name in flags:
@@ -388,7 +396,7 @@ def _parser(verb: str, function: Callable[..., object]) -> ArgumentParser:
 
 def _usage() -> str:
     width = max(map(len, VERBS))
-    summaries = {verb: (inspect.getdoc(function) or TRAIN_HELP).splitlines()[0] for verb, function in VERBS.items()}
+    summaries = {verb: (inspect.getdoc(function) or "").splitlines()[0] for verb, function in VERBS.items()}
     lines = [f"  {verb:{width}}  {summary}" for verb, summary in summaries.items()]
     return "\n".join(
         [
@@ -428,5 +436,11 @@ def _rounded(values: Sequence[float]) -> str:
     return "/".join(f"{value:.3f}" for value in values)
 
 
-def _stem(path: Path) -> str:
-    return str(path).removesuffix(path.suffix).removesuffix(".pth")
+def _beside(checkpoint: str, ending: str) -> Path:
+    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
+    from fastvit.weights.source import hub_id, locate
+
+    repository = hub_id(checkpoint)
+    path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
+    name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
+    return path.with_name(name + ending)

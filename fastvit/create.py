@@ -44,7 +44,7 @@ def create_model(
     classes = num_classes if num_classes is not None else weights.num_classes if weights else 1000
     config = variant.config.replace(num_classes=classes, in_chans=in_chans, drop_path=drop_path, **overrides)
     preprocessing = weights.preprocessing if weights else Preprocessing(crop_pct=variant.crop_pct)
-    model = FastViT(config, variant.name, preprocessing=preprocessing)
+    model = FastViT(config, variant.name, preprocessing=preprocessing.for_channels(in_chans))
     if weights:
         copy_into(model, _with_channels(read(weights.repo), in_chans))
         if weights.num_classes == 1000 == classes:

@@ -121,7 +121,8 @@ def affine(module: nn.Module) -> Affine:
 @affine.register
 def _(module: nn.Conv2d) -> Affine:
     kernel = module.kernel_size[0]
-    plain = module.kernel_size == (kernel, kernel) and kernel % 2 == 1 and module.padding_mode == "zeros"
+    square = module.kernel_size == (kernel, kernel) and module.stride[0] == module.stride[1]
+    plain = square and kernel % 2 == 1 and module.padding_mode == "zeros"
     if not plain or module.padding != (kernel // 2,) * 2 or module.dilation != (1, 1):
         raise TypeError("only square, odd, zero-padded, undilated convolutions take part in fusion")
     weight = _exact(module.weight)
@@ -225,17 +226,9 @@ def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A deep copy in eval mode, without gradients and outside any compiled wrapper."""
+    """A deep copy in eval mode, without gradients (copying leaves them out) and outside any compiled wrapper."""
     # torch.compile wraps the original under this name; asking torch._dynamo for the type would import it for seconds.
-    source = cast(nn.Module, getattr(model, "_orig_mod", model))
-    gradients = [(p, p.grad) for p in source.parameters() if p.grad is not None]
-    try:
-        for parameter, _ in gradients:
-            parameter.grad = None
-        return copy.deepcopy(source).eval()
-    finally:
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
+    return copy.deepcopy(cast(nn.Module, getattr(model, "_orig_mod", model))).eval()
 
 
 def _replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
@@ -296,7 +289,8 @@ def form(model: nn.Module) -> Form:
 def verify(model: nn.Module, fused: nn.Module, images: Tensor) -> Differences:
     """Run both in eval mode on (B, C, H, W) images and measure how far the outputs are apart.
 
-    Outputs may be nested lists, tuples and dicts of tensors. The models are left in the mode they were in.
+    Each gets the images on its own device and in its own precision. Outputs may be nested lists, tuples and dicts of
+    tensors. The models are left in the mode they were in.
     """
     with torch.inference_mode():
         return compare(_evaluated(model, images), _evaluated(fused, images))
@@ -305,7 +299,8 @@ def verify(model: nn.Module, fused: nn.Module, images: Tensor) -> Differences:
 def _evaluated(model: nn.Module, images: Tensor) -> object:
     modes = [(module, module.training) for module in model.modules()]
     try:
-        return model.eval()(images)
+        like = _parameter(model)
+        return model.eval()(images.to(like.device, like.dtype))
     finally:
         for module, mode in modes:
             module.training = mode

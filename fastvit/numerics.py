@@ -56,4 +56,5 @@ def compare(reference: object, answer: object) -> Differences:
 
 
 def _tensors(tree: object) -> list[torch.Tensor]:
-    return [torch.as_tensor(leaf).detach().to("cpu", torch.float64) for leaf in pytree.tree_leaves(tree)]
+    leaves = pytree.tree_leaves(tree)
+    return [torch.as_tensor(leaf).detach().to("cpu", torch.float64) for leaf in leaves if leaf is not None]

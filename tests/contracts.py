@@ -53,12 +53,8 @@ class VariantContract:
         assert features.shape[:2] == (2, model.num_features)
         assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
         maps = model.backbone(images)
-        assert [m.shape for m in maps] == [
-            (2, channels, 96 // stride, 64 // stride)
-            if 64 % stride == 0 and 96 % stride == 0
-            else (2, channels, -(-96 // stride), -(-64 // stride))
-            for channels, stride in zip(model.backbone.channels, model.backbone.strides, strict=True)
-        ]
+        for one, channels, stride in zip(maps, model.backbone.channels, model.backbone.strides, strict=True):
+            assert one.shape == (2, channels, -(-96 // stride), -(-64 // stride))
         assert model.backbone.strides == (4, 8, 16, 32, 64)[:stages]
 
     def test_odd_sizes(self, model: FastViT) -> None:

@@ -117,6 +117,14 @@ def test_bench(checkpoint: Path) -> None:
         assert name in text
 
 
+def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder: Path) -> None:
+    model = fastvit.load(checkpoint)
+    model.reset_classifier(2)
+    two = fastvit.save(model, folder / "two.safetensors")
+    next((folder / "val").rglob("*.png")).write_text("no image")
+    assert "is no image that can be read" in complaint("eval", two, "--data", folder)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -129,6 +137,8 @@ def test_bench(checkpoint: Path) -> None:
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "Expected a <class 'int'>"),
         (["eval", "CHECKPOINT", "--data", "nowhere"], "no folder nowhere"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
+        (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
+        (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
         (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
@@ -176,9 +186,10 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["val/top1"]) for row in rows if row["val/top1"]]
+    assert "holds a run already" in complaint(*TRAIN, "--data", folder, "--out", out)
     result = json.loads(succeeded("eval", out / "best.safetensors", "--data", folder, "--json"))
     assert result["images"] == 16
-    assert "not those of the model" in complaint("eval", out / "best.safetensors", "--data", "sample")
+    assert "are not those of the model" in complaint("eval", out / "best.safetensors", "--data", "sample")
 
 
 def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path) -> None:
@@ -199,4 +210,14 @@ def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert fastvit.load(out / "last.safetensors").num_classes == 2
-    succeeded(*command, "--epochs", "1")
+    succeeded(*command, "--epochs", "1", "--overwrite", "true")
+
+
+def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
+    text = succeeded("quickstart", "--data", folder, "--out", tmp_path / "run", "--epochs", "2", "--device", "cpu")
+    assert "train form and fused alike on 16 images" in text
+    made = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best.safetensors", "fused.safetensors", "model.onnx", "report.html", "metrics.csv"} <= made
+    report = (tmp_path / "run" / "report.html").read_text()
+    for heading in ("Training", "Accuracy", "Proofs", "Latency", "Predictions", "Confusion", "Environment"):
+        assert f"<h2>{heading}</h2>" in report

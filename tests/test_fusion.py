@@ -56,8 +56,14 @@ def test_affine_arithmetic() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [nn.Linear(2, 2), nn.Conv2d(2, 2, 2), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")],
-    ids=["no convolution", "even kernel", "no padding", "reflecting"],
+    [
+        nn.Linear(2, 2),
+        nn.Conv2d(2, 2, 2),
+        nn.Conv2d(2, 2, 3),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(2, 2, 3, (1, 2), 1),
+    ],
+    ids=["no convolution", "even kernel", "no padding", "reflecting", "uneven stride"],
 )
 def test_affine_refuses_what_it_cannot_say(module: nn.Module) -> None:
     with pytest.raises(TypeError):

@@ -26,6 +26,10 @@ def test_nested_outputs_take_the_worst() -> None:
     assert (result.max_abs, result.relative, result.top1) == (1.0, 0.5, None)
 
 
+def test_outputs_that_a_model_leaves_out() -> None:
+    assert compare((torch.ones(1), None), (torch.ones(1), None)).max_abs == 0
+
+
 def test_nan_does_not_hide() -> None:
     result = compare([torch.zeros(1), torch.ones(1)], [torch.tensor([math.nan]), torch.ones(1)])
     assert math.isnan(result.max_abs)

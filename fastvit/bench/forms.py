@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
 from fastvit.bench.latency import Timing, measure
+from fastvit.errors import UserError
 from fastvit.export.target import TARGETS
 from fastvit.fusion import form, fuse
 from fastvit.model.classifier import FastViT
@@ -39,12 +42,15 @@ def bench_forms(
         onnx: an exported artifact of the model; by default one is made for the occasion.
         rounds: timed calls of each.
     """
+    if batch < 1 or rounds < 1:
+        raise UserError(f"batch and rounds must be at least 1, got {batch} and {rounds}")
     height, width = size or model.preprocessing.size
     images = torch.randn(batch, model.config.in_chans, height, width, device=device)
     fused = fuse(model).to(device)
     calls: dict[str, Callable[[], object]] = {}
     if form(model) != "fused":
-        calls[REFERENCE if form(model) == "train" else "merged form"] = _torch_call(model.eval().to(device), images)
+        original = copy.deepcopy(model).eval().to(device)
+        calls[REFERENCE if form(model) == "train" else "merged form"] = _torch_call(original, images)
     calls["fused"] = _torch_call(fused, images)
     if compiled:
         calls["fused, torch.compile"] = _torch_call(torch.compile(fused), images)
@@ -56,7 +62,7 @@ def bench_forms(
             run = TARGETS["onnx"].load(path)
             array = images.numpy()
             calls["onnxruntime"] = lambda: run(array)
-        with Progress(transient=True) as progress:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("timing", total=rounds)
             return measure(calls, rounds, tick=lambda: progress.advance(bar))
 

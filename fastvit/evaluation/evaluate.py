@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,7 +57,7 @@ def evaluate(
     confusion = MulticlassConfusionMatrix(num_classes)
     targets, predicted, probabilities, losses = [], [], [], []
     with torch.inference_mode():
-        for images, labels in track(batches, description, transient=True):
+        for images, labels in track(batches, description, console=Console(stderr=True), transient=True):
             logits = classify(images.to(device)).float().cpu()
             metrics.update(logits, labels)
             confusion.update(logits, labels)

@@ -17,7 +17,7 @@ from fastvit.errors import UserError, first_line
 from fastvit.export.target import Run
 from fastvit.files import atomic
 from fastvit.model.classifier import FastViT
-from fastvit.weights.native import describe
+from fastvit.weights.description import Description
 from fastvit.weights.source import METADATA_KEY
 
 INPUT, OUTPUT = "images", "logits"
@@ -45,7 +45,7 @@ def write(model: FastViT, path: Path) -> None:
             dynamic_shapes=(dynamic,),
         )
     assert program is not None
-    program.model.metadata_props[METADATA_KEY] = json.dumps(describe(model))
+    program.model.metadata_props[METADATA_KEY] = json.dumps(Description.of(model).to_dict())
     with atomic(path) as part:
         program.save(part, external_data=False)
 
@@ -67,8 +67,28 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def load(path: Path) -> Run:
-    session = open_session(path)
+    """The artifact as a function of float32 (B, C, H, W) arrays to (B, classes) logits.
 
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return _runner(open_session(path))
+
+
+def load_described(path: Path) -> tuple[Run, Description]:
+    """`load`, with what the artifact says of itself.
+
+    Raises:
+        UserError: the file is missing, damaged, or was not written by `write`.
+    """
+    session = open_session(path)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise UserError(f"{path} was not exported by fastvit: it does not say its classes and preprocessing")
+    return _runner(session), Description.from_dict(json.loads(text), str(path))
+
+
+def _runner(session: onnxruntime.InferenceSession) -> Run:
     def run(images: np.ndarray) -> np.ndarray:
         (logits,) = session.run([OUTPUT], {INPUT: images})
         return np.asarray(logits)

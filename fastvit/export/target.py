@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastvit.errors import UserError
+from fastvit.files import atomic
 from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences, compare
@@ -85,19 +87,25 @@ def export(model: FastViT, target: Target, path: Path, images: Tensor) -> Export
         images: (B, C, H, W), what the two are compared on.
 
     Raises:
-        UserError: wrong suffix, or the artifact's answers are further from the model's than the target tolerates; it
-            is left in place for inspection.
+        UserError: wrong suffix, or the artifact's answers are further from the model's than the target tolerates; what
+            was at `path` before is then still there.
     """
     if path.suffix != target.suffix:
         raise UserError(f"{path}: files of the {target.name} target end in {target.suffix}")
-    target.write(fuse(model).cpu(), path)
-    run = target.load(path)
+    images = images.cpu().float()
     with torch.inference_mode():
-        reference = model.eval().cpu()(images.cpu())
-    differences = compare(reference, run(images.cpu().numpy()))
-    if not differences.relative <= target.tolerance:
-        raise UserError(
-            f"{path} does not compute what the model does in {target.runtime}: {differences} "
-            f"(tolerated: {target.tolerance:.0e} relative)"
-        )
+        reference = copy.deepcopy(model).cpu().float().eval()(images)
+    with atomic(path) as part:
+        proved = part.with_suffix(target.suffix)
+        try:
+            target.write(fuse(model).cpu().float(), proved)
+            differences = compare(reference, target.load(proved)(images.numpy()))
+            if not differences.relative <= target.tolerance:
+                raise UserError(
+                    f"{path} was not written: it would not compute what the model does in {target.runtime}: "
+                    f"{differences} (tolerated: {target.tolerance:.0e} relative)"
+                )
+            proved.replace(part)
+        finally:
+            proved.unlink(missing_ok=True)
     return Exported(path, target, differences, len(images))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from fastvit.errors import UserError
 from fastvit.model.backbone import Backbone
 from fastvit.model.blocks import MobileOne
 from fastvit.model.config import FastViTConfig
@@ -21,20 +22,25 @@ class FastViT(nn.Module):
         config: what it was built from.
         classes: name of each class, or None where unknown.
         preprocessing: what images need before they come here.
+        num_classes: rows of the head.
         num_features: length of the pooled feature vector.
+
+    Raises:
+        UserError: there are not as many class names as classes.
     """
 
     def __init__(
         self,
         config: FastViTConfig,
         variant: str = "custom",
+        *,
         classes: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         self.variant = variant
         self.config = config
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = _names(classes, config.num_classes)
         self.preprocessing = preprocessing or Preprocessing()
         self.backbone = Backbone(config)
         width = config.stages[-1].width
@@ -61,17 +67,24 @@ class FastViT(nn.Module):
     def get_classifier(self) -> nn.Module:
         return self.head
 
-    def reset_classifier(self, num_classes: int, classes: Sequence[str] | None = None) -> None:
+    def reset_classifier(self, num_classes: int, *, classes: Sequence[str] | None = None) -> None:
         """A new, untrained head for `num_classes` classes (0: none), with their names if given."""
+        names = _names(classes, num_classes)
         weight = next(self.expansion.parameters())
         self.head = _head(self.num_features, num_classes).to(weight.device, weight.dtype)
         self.config = self.config.replace(num_classes=num_classes)
         self.backbone.config = self.config
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = names
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""
         self.backbone.set_grad_checkpointing(enable)
+
+
+def _names(classes: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    if classes is not None and len(classes) != count:
+        raise UserError(f"{len(classes)} class names for {count} classes")
+    return None if classes is None else tuple(classes)
 
 
 def _head(features: int, classes: int) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fastvit.errors import UserError
@@ -29,6 +29,13 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     crop_pct: float = 0.9
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
+
+    def for_channels(self, count: int) -> Preprocessing:
+        """The same for images of another number of channels: each gets the mean of what there was."""
+        if count == len(self.mean):
+            return self
+        mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * count, std=(std,) * count)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for JSON."""

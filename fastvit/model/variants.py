@@ -113,10 +113,11 @@ VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the variants that match a shell-style pattern, in the order of size; a bare word matches anywhere."""
+    """Names of the variants that match a shell-style pattern, with or without "fastvit_"; a bare word matches anywhere."""
     if not set(pattern) & set("*?["):
         pattern = f"*{pattern}*"
-    return [name for name in VARIANTS if fnmatch.fnmatch(name, pattern)]
+    patterns = pattern, f"fastvit_{pattern}"
+    return [name for name in VARIANTS if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
 def find_variant(name: str) -> Variant:

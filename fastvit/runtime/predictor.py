@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +17,9 @@ from fastvit.data.transforms import eval_transform
 from fastvit.errors import UserError
 from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
-from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.module import Label, decode
+from fastvit.weights.description import Description
 from fastvit.weights.native import load
-from fastvit.weights.source import METADATA_KEY
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -53,6 +50,7 @@ class Predictor:
 
     Attributes:
         classes: names, or None where the source has none.
+        num_classes: length of the logits.
         preprocessing: what is done to every image.
         runtime: "torch" or "onnxruntime".
 
@@ -62,14 +60,21 @@ class Predictor:
 
     def __init__(self, source: FastViT | str | Path, device: str = "cpu") -> None:
         if not isinstance(source, FastViT) and Path(source).suffix == ".onnx":
+            from fastvit.export.onnx import load_described
+
+            run, description = load_described(Path(source))
             self.runtime = "onnxruntime"
-            self.classes, self.preprocessing, self._run = _open_onnx(Path(source))
+            self._run = lambda images: torch.from_numpy(run(images.numpy()))
         else:
             model = source if isinstance(source, FastViT) else load(source)
-            fused = fuse(model).to(device)
+            description = Description.of(model)
             self.runtime = "torch"
-            self.classes, self.preprocessing = model.classes, model.preprocessing
-            self._run = _torch_run(fused, device)
+            self._run = _torch_run(fuse(model).float().to(device), device)
+        self.classes, self.preprocessing = description.classes, description.preprocessing
+        self.num_classes = description.config.num_classes
+        self._channels = description.config.in_chans
+        if self._channels not in (1, 3):
+            raise UserError(f"images have 1 or 3 channels, this model takes {self._channels}")
         self._transform = eval_transform(self.preprocessing)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -92,6 +97,8 @@ class Predictor:
 
     def stream(self, images: Iterable[ImageLike], k: int = 5, batch_size: int = 16) -> Iterator[Prediction | Failure]:
         """Classify any number of images a batch at a time, in order; what cannot be read is yielded as a Failure."""
+        if k < 1 or batch_size < 1:
+            raise UserError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
         source = enumerate(images)
         while chunk := list(islice(source, batch_size)):
             answers: dict[int, Prediction | Failure] = {}
@@ -99,13 +106,17 @@ class Predictor:
             for index, image in chunk:
                 name = str(image) if isinstance(image, (str, Path)) else f"image {index}"
                 try:
-                    readable.append((index, name, self._transform(_rgb(image))))
+                    readable.append((index, name, self._transform(self._decoded(image))))
                 except UserError as error:
                     answers[index] = Failure(name, str(error))
             if readable:
                 labels = decode(self.logits(torch.stack([tensor for *_, tensor in readable])), self.classes, k)
                 answers |= {i: Prediction(name, ls) for (i, name, _), ls in zip(readable, labels, strict=True)}
             yield from (answers[index] for index, _ in chunk)
+
+    def _decoded(self, image: ImageLike) -> Image.Image:
+        rgb = _rgb(image)
+        return rgb.convert("L") if self._channels == 1 else rgb
 
 
 def _rgb(image: ImageLike) -> Image.Image:
@@ -124,18 +135,3 @@ def _torch_run(model: FastViT, device: str) -> Callable[[Tensor], Tensor]:
             return model(images.to(device)).float().cpu()
 
     return run
-
-
-def _open_onnx(path: Path) -> tuple[tuple[str, ...] | None, Preprocessing, Callable[[Tensor], Tensor]]:
-    from fastvit.export.onnx import INPUT, OUTPUT, open_session
-
-    session = open_session(path)
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise UserError(f"{path} was not exported by fastvit: it does not say its classes and preprocessing")
-    info: dict[str, Any] = json.loads(text)
-
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
-
-    return tuple(info["classes"]) if info["classes"] else None, Preprocessing.from_dict(info["preprocessing"]), run

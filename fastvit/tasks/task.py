@@ -13,7 +13,7 @@ Configure = Callable[[nn.Module, int], Any]
 
 
 class Task(L.LightningModule):
-    """The base of the tasks; the training loop knows this and no more.
+    """The base of the tasks: what Lightning's loop asks of a module, in terms of a model, a loss and metrics.
 
     A task implements `loss`; its metrics, given once, are updated and logged here under their own names.
 

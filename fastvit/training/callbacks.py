@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +16,8 @@ from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
 from fastvit.training.recipe import EmaOptions
 from fastvit.weights.native import save
+
+BEST, LAST = "best.safetensors", "last.safetensors"
 
 
 class Ema(WeightAveraging):
@@ -36,11 +38,23 @@ class Ema(WeightAveraging):
 
         super().__init__(multi_avg_fn=average)
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        # Lightning calls this before the model is on its device; the average belongs beside it.
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing yet: the averaged model stays in place until the callbacks that save it have seen the metrics."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, counting epochs from 1."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
 
 class ProgressiveSize(L.Callback):
@@ -79,11 +93,11 @@ class SaveBest(L.Callback):
         metrics = {
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         }
-        save(model, self.out / "last.safetensors", metrics)
+        save(model, self.out / LAST, metrics)
         value = float(trainer.callback_metrics[self.monitor])
         if value > self.best:
             self.best = value
-            save(model, self.out / "best.safetensors", metrics)
+            save(model, self.out / BEST, metrics)
 
 
 class StopOnNonFinite(L.Callback):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastvit.data.augmentation import Augmentation
 from fastvit.errors import UserError
-from fastvit.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from fastvit.tasks.classification.options import Mixing
 
 if TYPE_CHECKING:
@@ -28,9 +27,9 @@ class ModelOptions:
         drop_path: stochastic depth of the last block.
         layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
         size: side of the square input in pixels.
-        mean: subtracted from pixels in [0, 1], a value a channel.
-        std: then divided by, a value a channel.
-        crop_pct: centre crop of the evaluation.
+        mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
+        std: then divided by, a value a channel; None likewise.
+        crop_pct: centre crop of the evaluation; None likewise.
     """
 
     name: str = "fastvit_t8"
@@ -39,9 +38,9 @@ class ModelOptions:
     drop_path: float = 0.0
     layer_scale_init: float | None = None
     size: int = 256
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    crop_pct: float = 0.9
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    crop_pct: float | None = None
 
 
 @dataclass
@@ -100,6 +99,7 @@ class Recipe:
     Attributes:
         data: the embedded "sample", a folder of images or idx files, or torch/NAME.
         out: folder of the run.
+        overwrite: replace a run that is in that folder already.
         model: which network.
         epochs: passes over the training images.
         batch_size: images a step and device.
@@ -118,6 +118,7 @@ class Recipe:
 
     data: str = "sample"
     out: Path = Path("runs/train")
+    overwrite: bool = False
     model: ModelOptions = field(default_factory=ModelOptions)
     epochs: int = 300
     batch_size: int = 128
@@ -140,6 +141,17 @@ class Recipe:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: batch norm needs more than one image")
+        if self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
+            raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {self.batch_size}")
+        if self.optim.lr <= 0:
+            raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
+        if self.model.crop_pct is not None and not 0 < self.model.crop_pct <= 1:
+            raise UserError(f"model.crop_pct must be above 0 and at most 1, got {self.model.crop_pct}")
+        if self.optim.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
+                "or the learning rate never comes down"
+            )
 
 
 def recipe_path(name: str) -> Path:
@@ -201,6 +213,11 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     """
     from argparse import ArgumentError
 
+    # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
+    recipes = [i for i, text in enumerate(arguments) if text == "--recipe" or text.startswith("--recipe=")]
+    places = [i for start in recipes for i in ((start, start + 1) if arguments[start] == "--recipe" else (start,))]
+    rest = [text for i, text in enumerate(arguments) if i not in places]
+    arguments = [arguments[i] for i in places if i < len(arguments)] + rest
     try:
         values = parser.instantiate(parser.parse_args(arguments)).as_dict()
     except ArgumentError as error:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from fastvit.errors import UserError, first_line
 from fastvit.weights.zoo import ZOO
@@ -23,11 +23,13 @@ def download(repo: str, filename: str = FILENAME) -> Path:
         UserError: there is no such repository or file, or no connection and nothing in the cache; the message says
             which file to put where.
     """
-    cached = try_to_load_from_cache(repo, filename)
-    if isinstance(cached, str):
-        return Path(cached)
     try:
+        cached = try_to_load_from_cache(repo, filename)
+        if isinstance(cached, str):
+            return Path(cached)
         path = hf_hub_download(repo, filename)
+    except HFValidationError as error:
+        raise UserError(f"there is no file {repo}, and it is no Hub id: {first_line(error)}") from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the Hugging Face Hub has no repository {repo}, or it is private and you are not logged in"

@@ -15,8 +15,8 @@ from fastvit.fusion import Form, form
 from fastvit.model.backbone import Backbone
 from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
-from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.variants import VARIANTS
+from fastvit.weights.description import Description
 from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognise, skeleton
 from fastvit.weights.source import Source, StateFile, read
 
@@ -58,6 +58,7 @@ def load_weights(model: FastViT | Backbone, source: Source) -> Loaded:
 def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
     """`load_weights` from a state dict that has been read."""
     layout, source_form = recognise(file.tensors)
+    description = None if file.info is None else Description.from_dict(file.info, file.name)
     target_form = form(model)
     if _FORM_ORDER.index(source_form) > _FORM_ORDER.index(target_form):
         remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.merge_branches(model)"
@@ -83,10 +84,10 @@ def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
         state = {k: v for k, v in state.items() if not k.startswith("head.")}
         state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
     model.load_state_dict(state)
-    if file.info:
-        model.preprocessing = Preprocessing.from_dict(file.info["preprocessing"])
-        if takes_head and file.info["classes"]:
-            model.classes = tuple(file.info["classes"])
+    if description:
+        model.preprocessing = description.preprocessing
+        if takes_head and description.classes:
+            model.classes = description.classes
     return Loaded(layout, source_form, head=takes_head)
 
 
@@ -136,9 +137,10 @@ def identify(file: StateFile) -> tuple[str, FastViTConfig]:
     layout, source_form = recognise(file.tensors)
     shapes = {key: value.shape for key, value in file.tensors.items() if not key.endswith("num_batches_tracked")}
     rows = head_rows(file.tensors, layout)
-    first = next(iter(t for k, t in file.tensors.items() if k.startswith(("patch_embed.0.", "stem.0.", "backbone.st"))))
+    stem = ("patch_embed.0.", "stem.0.", "backbone.stem.0.")
+    in_chans = next((t.shape[1] for k, t in file.tensors.items() if k.startswith(stem) and t.ndim == 4), 3)
     for variant in VARIANTS.values():
-        config = variant.config.replace(num_classes=rows, in_chans=first.shape[1] if first.ndim == 4 else 3)
+        config = variant.config.replace(num_classes=rows, in_chans=in_chans)
         expected = skeleton(config, source_form).state_dict()
         names = key_map(expected, config, layout)
         wanted = {names[k]: v.shape for k, v in expected.items() if not k.endswith("num_batches_tracked")}

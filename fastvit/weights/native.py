@@ -5,37 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from fastvit.data.imagenet import imagenet_classes
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.fusion import form
 from fastvit.model.classifier import FastViT
-from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.version import __version__
-from fastvit.weights.layouts import FORMS, recognise, skeleton
+from fastvit.model.variants import VARIANTS
+from fastvit.weights.description import Description
+from fastvit.weights.layouts import recognise, skeleton
 from fastvit.weights.load import identify, to_native
 from fastvit.weights.source import METADATA_KEY, Source, StateFile, read
-
-FORMAT_VERSION = 1
-
-
-def describe(model: FastViT) -> dict[str, Any]:
-    """What a file says of a model, ready for JSON."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "fastvit_version": __version__,
-        "task": "classification",
-        "variant": model.variant,
-        "form": form(model),
-        "config": model.config.to_dict(),
-        "classes": list(model.classes) if model.classes else None,
-        "preprocessing": model.preprocessing.to_dict(),
-    }
+from fastvit.weights.zoo import ZOO
 
 
 def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None = None) -> Path:
@@ -44,19 +28,18 @@ def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None =
     Args:
         model: in any form, on any device.
         path: file to write; what was there stays whole until the new file is complete.
-        metrics: measured values to keep with it, such as {"top1": 81.2}.
+        metrics: measured values to keep with it, fractions where they are shares, such as {"top1": 0.812}.
 
     Raises:
-        UserError: the name does not end in .safetensors, the model is in another precision than it can be saved in, or
-            the file cannot be written.
+        UserError: the name does not end in .safetensors, or the file cannot be written.
     """
     target = Path(path)
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: models are saved as .safetensors files")
-    info = describe(model) | {"metrics": dict(metrics or {})}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    info = Description.of(model, metrics).to_dict()
     try:
         with atomic(target) as part:
+            tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
             save_file(tensors, part, metadata={METADATA_KEY: json.dumps(info), "format": "pt"})
     except SafetensorError as error:
         raise UserError(f"cannot write {target}: {error}") from error
@@ -66,11 +49,14 @@ def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None =
 def load(source: Source) -> FastViT:
     """Build the right model from a file and fill it; files of the official and timm layouts are recognised by shape.
 
+    What those do not say is filled in: from the zoo for a released repository on the Hub, else the variant's published
+    preprocessing, and ImageNet's class names where there are 1000 classes.
+
     Args:
         source: as in `fastvit.weights.source.read`.
 
     Returns:
-        The model on the CPU, in the form it was saved in, in eval mode.
+        A model of its own on the CPU, in the form it was saved in, in eval mode.
 
     Raises:
         UserError: the file is damaged, of a newer format, or no FastViT.
@@ -79,40 +65,27 @@ def load(source: Source) -> FastViT:
 
 
 def build(file: StateFile) -> FastViT:
-    """`load` from a state dict that has been read."""
-    variant, config, details = _details(file)
-    tensors, rows = to_native(file, config)
-    _, source_form = recognise(file.tensors)
-    model = FORMS[source_form](skeleton(config.replace(num_classes=rows), "train"))
+    """`load` from a state dict that has been read; the model takes over its tensors."""
+    description = describe(file)
+    tensors, rows = to_native(file, description.config)
+    model = skeleton(description.config.replace(num_classes=rows), description.form)
     model.load_state_dict(tensors, assign=True)
-    model.variant = variant
-    for name, value in details.items():
-        setattr(model, name, value)
+    model.variant, model.classes = description.variant, description.classes
+    model.preprocessing = description.preprocessing
     return model.eval()
 
 
-def _details(file: StateFile) -> tuple[str, FastViTConfig, dict[str, Any]]:
-    if not file.info:
-        variant, config = identify(file)
-        return variant, config, {}
-    version = file.info.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{file.name} has format version {version}, this fastvit {__version__} reads {FORMAT_VERSION}: "
-            "upgrade with pip install -U fastvit"
-        )
-    try:
-        config = FastViTConfig.from_dict(_field(file, "config"))
-        details = {
-            "classes": tuple(file.info["classes"]) if file.info.get("classes") else None,
-            "preprocessing": Preprocessing.from_dict(_field(file, "preprocessing")),
-        }
-        return _field(file, "variant"), config, details
-    except UserError as error:
-        raise UserError(f"{file.name}: {error}") from error
+def describe(file: StateFile) -> Description:
+    """What a file says of itself, or what can be told from its shapes and origin.
 
-
-def _field(file: StateFile, name: str) -> Any:
-    if name not in file.info:
-        raise UserError(f"the description in its metadata has no {name!r}")
-    return file.info[name]
+    Raises:
+        UserError: it says something that this version cannot read, or fits no variant.
+    """
+    if file.info is not None:
+        return Description.from_dict(file.info, file.name)
+    variant, config = identify(file)
+    _, source_form = recognise(file.tensors)
+    released = next((row for row in ZOO.values() if row.repo == file.name), None)
+    preprocessing = released.preprocessing if released else Preprocessing(crop_pct=VARIANTS[variant].crop_pct)
+    classes = imagenet_classes() if config.num_classes == 1000 else None
+    return Description(variant, config, source_form, classes, preprocessing.for_channels(config.in_chans))

@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,23 @@ METADATA_KEY = "fastvit"
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *PICKLES)
 # What training programs wrap a state dict in, and what they put in front of its names.
-_WRAPPERS = ("state_dict", "model", "module", "state_dict_ema")
+# As in timm, the moving average comes first where there are both.
+_WRAPPERS = ("state_dict_ema", "state_dict", "model", "module")
 _PREFIXES = ("_orig_mod.", "module.", "model.")
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """A state dict as read, with what our own files say of themselves (`info`, else empty)."""
+    """A state dict as read.
+
+    Attributes:
+        tensors: on the CPU.
+        info: what our own files say of themselves, JSON; None where a file says nothing.
+        name: path or Hub repository, for errors and for the zoo.
+    """
 
     tensors: dict[str, Tensor]
-    info: dict[str, Any] = field(default_factory=dict)
+    info: Any = None
     name: str = "the state dict"
 
 
@@ -47,11 +54,21 @@ def read(source: Source) -> StateFile:
         UserError: there is nothing there, it is damaged, it holds code or no tensors.
     """
     if isinstance(source, Mapping):
-        return StateFile(_tensors(source, "the state dict"))
+        # A copy, or training a loaded model would change the caller's tensors.
+        tensors = _tensors(source, "the state dict")
+        return StateFile({key: value.detach().cpu().clone() for key, value in tensors.items()})
     path = locate(source)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return StateFile(_read_pickle(path), name=str(path))
+    file = _read_safetensors(path) if path.suffix == ".safetensors" else StateFile(_read_pickle(path), name=str(path))
+    return replace(file, name=hub_id(source) or file.name)
+
+
+def hub_id(source: str | Path) -> str | None:
+    """owner/name if the source means a repository on the Hub, else None: files and directories come first."""
+    path = Path(source).expanduser()
+    match = re.fullmatch(r"(hf[-_]hub:)?([\w.-]+/[\w.-]+)", str(source))
+    if not match or path.exists() or path.suffix in SUFFIXES or (not match[1] and path.parent.is_dir()):
+        return None
+    return match[2]
 
 
 def locate(source: str | Path) -> Path:
@@ -67,12 +84,10 @@ def locate(source: str | Path) -> Path:
         if path.suffix not in SUFFIXES:
             raise UserError(f"{path} is no weights file; their names end in {', '.join(SUFFIXES)}")
         return path
-    text = str(source)
-    repo = re.fullmatch(r"(?:hf[-_]hub:)?([\w.-]+/[\w.-]+)", text)
-    if repo and path.suffix not in SUFFIXES and (":" in text or not path.parent.is_dir()):
+    if repo := hub_id(source):
         from fastvit.weights.hub import download
 
-        return download(repo[1])
+        return download(repo)
     raise UserError(f"there is no file {source}; give a weights file, a directory with one, or a Hub id owner/name")
 
 
@@ -95,7 +110,7 @@ def _read_safetensors(path: Path) -> StateFile:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or cut short: {error}") from error
     try:
-        info = json.loads(metadata.get(METADATA_KEY, "{}"))
+        info = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: the description in its metadata is damaged: {error}") from error
     return StateFile(_tensors(tensors, str(path)), info, str(path))
@@ -113,7 +128,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 f"ask its author for safetensors ({first_line(error)})"
             ) from error
         raise UserError(f"{path} is damaged or no PyTorch checkpoint: {first_line(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # a garbled pickle can fail in any way
         raise UserError(f"{path} is damaged or cut short: {first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")

@@ -2,6 +2,7 @@
 
 Sources: timm's model cards on the Hugging Face Hub for repositories, licences and preprocessing; the paper (arXiv
 2303.14189, tables 4 and 5) for ImageNet top-1. SA36's crop is the official repository's (timm's card says 0.9).
+MobileCLIP's first release (timm's tags `apple_mclip`) is not here: its repositories hold whole CLIP models.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def find_weights(name: str) -> PretrainedWeights:
     base, _, tag = name.partition(".")
     variant = find_variant(base).name
     known = tags(variant)
+    if not known:
+        raise UserError(f"no weights that can be fetched are known for {variant}; load a file of yours instead")
     row = ZOO.get(f"{variant}.{tag or known[0]}")
     if row is None:
         raise UserError(f"there are no weights tagged {tag!r} for {variant}; there are {', '.join(known)}")

@@ -59,8 +59,11 @@ def test_variants(variant: str, tmp_path: Path) -> None:
 def test_a_wrong_artifact_fails_the_export(model: fastvit.FastViT, tmp_path: Path, monkeypatch) -> None:
     other = fastvit.fuse(randomise(tiny(attention=True), seed=5))
     monkeypatch.setattr("fastvit.export.target.fuse", lambda _: other)
-    with pytest.raises(fastvit.UserError, match="does not compute what the model does in onnxruntime"):
+    (tmp_path / "model.onnx").write_text("the previous one")
+    with pytest.raises(fastvit.UserError, match="would not compute what the model does in onnxruntime"):
         export(model, ONNX, tmp_path / "model.onnx", torch.randn(2, 3, 64, 64))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert (tmp_path / "model.onnx").read_text() == "the previous one"
 
 
 def test_wrong_names_and_files(model: fastvit.FastViT, artifact: Path, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from tests.helpers import tiny
 
 def test_reset_classifier() -> None:
     model = tiny(num_classes=10, classes=list("abcdefghij"))
-    model.reset_classifier(3, ["x", "y", "z"])
+    model.reset_classifier(3, classes=["x", "y", "z"])
     assert (model.num_classes, model.classes, model.config.num_classes) == (3, ("x", "y", "z"), 3)
     assert model.get_classifier() is model.head
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(fastvit.UserError, match="2 class names for 5 classes"):
+        model.reset_classifier(5, classes=["x", "y"])
     model.reset_classifier(0)
     assert isinstance(model.get_classifier(), nn.Identity)
     assert model.classes is None

@@ -68,6 +68,22 @@ def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT,
         fastvit.Predictor(model)(images)
 
 
+def test_half_precision_and_one_channel(photo: Path) -> None:
+    half = randomise(tiny()).half()
+    assert len(fastvit.Predictor(half)(photo)[0].labels) == 5
+    grey = randomise(fastvit.create_model("t8", num_classes=2, in_chans=1))
+    assert grey.preprocessing.mean == (pytest.approx(0.449),)
+    assert len(fastvit.Predictor(grey)(photo)[0].labels) == 2
+    with pytest.raises(fastvit.UserError, match="this model takes 4"):
+        fastvit.Predictor(fastvit.create_model("t8", in_chans=4))
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"batch_size": 0}])
+def test_counts_must_count(model: fastvit.FastViT, photo: Path, wrong: dict[str, int]) -> None:
+    with pytest.raises(fastvit.UserError, match="at least 1"):
+        fastvit.Predictor(model)(photo, **wrong)
+
+
 def test_the_model_stays_as_it_was(model: fastvit.FastViT, photo: Path) -> None:
     model.train()
     fastvit.Predictor(model)(photo)

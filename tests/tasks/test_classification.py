@@ -51,7 +51,7 @@ def test_mixing_makes_soft_labels_that_sum_to_one() -> None:
 
 
 def test_data_module() -> None:
-    data = ClassificationData("sample", Preprocessing((32, 32)), batch_size=500, workers=0)
+    data = ClassificationData("sample", batch_size=500, workers=0, preprocessing=Preprocessing((32, 32)))
     images, labels = next(iter(data.val_dataloader()))
     assert images.shape == (500, 3, 32, 32)
     assert labels.dtype == torch.int64

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import fastvit
 from fastvit.errors import UserError
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.training.callbacks import Ema, ProgressiveSize, StopOnNonFinite
+from fastvit.training.callbacks import Ema, ProgressiveSize, SaveBest, StopOnNonFinite
 from fastvit.training.recipe import EmaOptions
 from tests.helpers import tiny
 
 
-def fit(callback: L.Callback, images: torch.Tensor, epochs: int = 2) -> ClassificationTask:
+def fit(
+    callback: L.Callback, images: torch.Tensor, epochs: int = 2, saver: SaveBest | None = None
+) -> ClassificationTask:
     def configure(model: torch.nn.Module, steps: int) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.05)
 
@@ -23,14 +28,14 @@ def fit(callback: L.Callback, images: torch.Tensor, epochs: int = 2) -> Classifi
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[callback],
+        callbacks=[*([saver] if saver else []), callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(task, DataLoader(data, 4))
+    trainer.fit(task, DataLoader(data, 4), DataLoader(data, 4) if saver else None)
     return task
 
 
@@ -58,6 +63,28 @@ def test_ema_by_hand_with_norm_statistics(warmup: bool) -> None:
     assert any("running_var" in key for key in expected)
     for key, value in task.model.state_dict().items():
         torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
+    """Trained weights jump, the average stays at the first ones: the file must hold the average."""
+    live: list[torch.Tensor] = []
+
+    class Frozen(Ema):
+        def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
+            super().on_train_batch_end(trainer, pl_module, *rest)
+            live.append(pl_module.model.head.weight.detach().clone())
+
+        def on_train_end(self, trainer, pl_module) -> None:
+            assert torch.equal(pl_module.model.head.weight, live[-1]), "training went on with its own weights"
+            super().on_train_end(trainer, pl_module)
+
+    images = torch.randn(8, 3, 32, 32)
+    task = fit(Frozen(EmaOptions(decay=1.0, warmup=False)), images, saver=SaveBest(tmp_path))
+    saved = fastvit.load(tmp_path / "last.safetensors")
+    assert torch.equal(saved.head.weight, live[0])
+    assert not torch.equal(saved.head.weight, live[-1])
+    assert torch.equal(task.model.head.weight, live[0])
+    assert (tmp_path / "best.safetensors").exists()
 
 
 def test_progressive_sizes() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fastvit.data.datasets import FASHION_MNIST_CLASSES
 from fastvit.errors import UserError
-from fastvit.training.recipe import load_recipe, recipe_names
+from fastvit.training.recipe import ModelOptions, load_recipe, parse_recipe, recipe_names, recipe_parser
 from fastvit.training.train import build_model
 
 
@@ -26,12 +26,30 @@ def test_any_field_is_an_option() -> None:
     assert recipe.model.size == 64, "what is not named stays the recipe's"
 
 
+def test_options_win_wherever_they_stand() -> None:
+    parser = recipe_parser()
+    for line in ("--recipe quickstart --epochs 9", "--epochs 9 --recipe quickstart", "--epochs=9 --recipe=quickstart"):
+        recipe = parse_recipe(parser, line.split())
+        assert (recipe.epochs, recipe.model.size) == (9, 64)
+
+
+def test_preprocessing_is_the_variants_unless_named() -> None:
+    model = build_model(ModelOptions("sa36", size=96), ("a", "b"))
+    assert (model.preprocessing.size, model.preprocessing.crop_pct) == ((96, 96), 0.95)
+    named = build_model(ModelOptions("sa36", mean=(0.1, 0.2, 0.3)), ("a", "b"))
+    assert named.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert named.preprocessing.std == model.preprocessing.std
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("--epochs=many", 'key "epochs".*many'),
         ("--epochs=0", "epochs must be at least 1"),
         ("--batch_size=1", "batch_size must be at least 2"),
+        ("--optim.lr=0", r"optim\.lr must be above 0"),
+        ("--model.crop_pct=2", r"model\.crop_pct"),
+        ("--optim.warmup_epochs=6", "must be less than epochs"),
         ("--optim.leraning_rate=1", r"optim\.leraning_rate"),
         ("--precision=fp7", "precision.*bf16-mixed"),
     ],

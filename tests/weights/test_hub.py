@@ -74,7 +74,7 @@ def test_other_classes_other_channels_and_repository_ids(content: bytes, tmp_pat
         f"m = fastvit.create_model('t8', pretrained='apple_dist_in1k', num_classes=3, in_chans=1)\n"
         f"print(m.head.weight.shape, m.backbone.stem[0].conv.branches[0].conv.weight.shape)\n"
         f"b = fastvit.create_backbone('{TAG}')\nprint(b.channels)\n"
-        f"m = fastvit.load('{REPO}')\nprint(m.variant)\n"
+        f"m = fastvit.load('{REPO}')\nprint(m.variant, m.preprocessing.crop_pct)\n"
         f"m = fastvit.create_model('t8')\nprint(fastvit.load_weights(m, 'hf-hub:{REPO}').layout)\n"
         "try:\n    fastvit.load('nobody/nothing')\nexcept fastvit.UserError as error:\n    print(error)\n"
     )
@@ -85,7 +85,7 @@ def test_other_classes_other_channels_and_repository_ids(content: bytes, tmp_pat
     assert lines[:4] == [
         "torch.Size([3, 768]) torch.Size([48, 1, 3, 3])",
         "(48, 96, 192, 384)",
-        "fastvit_t8",
+        "fastvit_t8 0.9",
         "timm",
     ]
     assert "no repository nobody/nothing" in lines[4]
@@ -97,8 +97,17 @@ def test_zoo_rows() -> None:
     assert (row.name, row.repo, row.top1) == ("fastvit_sa36.apple_in1k", "timm/fastvit_sa36.apple_in1k", 83.6)
     assert row.preprocessing.crop_pct == 0.95
     assert find_weights("ma36.apple_dist_in1k").top1 == 84.6
+    with pytest.raises(fastvit.UserError, match="no weights that can be fetched are known for fastvit_mci1"):
+        fastvit.create_model("mci1", pretrained=True)
     with pytest.raises(fastvit.UserError, match="tagged 'apple_in22k'.*apple_in1k, apple_dist_in1k"):
         find_weights("t8.apple_in22k")
+
+
+def test_the_zoo_is_complete() -> None:
+    import timm
+
+    theirs = {name for name in timm.list_pretrained("fastvit_*") if not name.endswith(".apple_mclip")}
+    assert theirs == set(ZOO)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import fastvit
 from tests.helpers import randomise, tiny
@@ -73,11 +75,21 @@ def test_another_variant_is_named() -> None:
 
 
 @pytest.mark.parametrize("layout", ["native", "official", "timm"])
-def test_variant_is_read_off_foreign_weights(layout: str) -> None:
+def test_variant_is_read_off_foreign_weights(layout: str, tmp_path: Path) -> None:
     source = randomise(fastvit.create_model("s12", num_classes=3, in_chans=1)).eval()
-    loaded = fastvit.load(fastvit.export_weights(source, layout))
+    save_file(fastvit.export_weights(source, layout), tmp_path / "weights.safetensors")
+    loaded = fastvit.load(tmp_path / "weights.safetensors")
     assert (loaded.variant, loaded.num_classes, loaded.config.in_chans) == ("fastvit_s12", 3, 1)
     assert fastvit.verify(source, loaded, torch.randn(1, 1, 32, 32)).relative < 1e-6
+    assert len(loaded.preprocessing.mean) == 1
+
+
+def test_what_foreign_weights_do_not_say_is_the_published() -> None:
+    loaded = fastvit.load(fastvit.create_model("sa36").state_dict())
+    assert loaded.preprocessing.crop_pct == 0.95
+    assert loaded.classes is not None
+    assert loaded.classes[1].startswith("goldfish")
+    assert fastvit.load(fastvit.create_model("t8", num_classes=999).state_dict()).classes is None
 
 
 @pytest.mark.parametrize("wrap", [{"state_dict": ...}, {"model": ...}, {"state_dict": {"model": ...}}])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import lightning as L
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import PictureDataset, Pictures, open_pictures
 from fastvit.data.transforms import eval_transform, train_transform
+from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
 Batches = DataLoader[tuple[Tensor, int]]
@@ -23,26 +23,26 @@ class ClassificationData(L.LightningDataModule):
 
     Args:
         source: as in `fastvit.data.datasets.open_pictures`.
-        preprocessing: what the model expects.
         batch_size: images a step.
         augmentation: of the training images.
         workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
-        classes: names that the data must have; by default its own.
+        preprocessing: what the model expects; may be set until batches are asked for.
     """
 
     def __init__(
         self,
         source: str,
-        preprocessing: Preprocessing,
         batch_size: int,
         augmentation: Augmentation | None = None,
         workers: int | None = None,
-        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        self.train_pictures: Pictures = open_pictures(source, "train", classes)
+        self.train_pictures: Pictures = open_pictures(source, "train")
         self.test_pictures: Pictures = open_pictures(source, "test", self.train_pictures.classes)
-        self.preprocessing = preprocessing
+        if len(self.classes) < 2:
+            raise UserError(f"{source} has one class ({self.classes[0]}); a classifier needs two: one folder a class")
+        self.preprocessing = preprocessing or Preprocessing()
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
         self.workers = workers
@@ -68,11 +68,18 @@ def evaluation_loader(
     return loader(PictureDataset(pictures, eval_transform(preprocessing)), batch_size, workers)
 
 
+def available_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def loader(
     dataset: PictureDataset, batch_size: int, workers: int | None, shuffle: bool = False, drop_last: bool = False
 ) -> Batches:
     """A DataLoader with the settings that all our loaders share."""
-    count = max((os.cpu_count() or 1) - 1, 0) if workers is None else workers
+    if batch_size < 1 or (workers or 0) < 0:
+        raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
+    count = available_cores() - 1 if workers is None else workers
     return DataLoader(
         dataset,
         batch_size,
