@@ -112,14 +112,14 @@ def evaluate(
         device: where PyTorch runs.
         json: print one JSON object instead of a table.
     """
-    from fastvit.data.datasets import open_pictures
+    from fastvit.data.datasets import open_images
     from fastvit.device import pick_device
     from fastvit.evaluation.evaluate import evaluate as run
     from fastvit.runtime.predictor import Predictor
     from fastvit.tasks.classification.data import evaluation_loader
 
     predictor = Predictor(checkpoint, pick_device(device))
-    pictures = open_pictures(data, "test", predictor.classes)
+    pictures = open_images(data, "test", predictor.classes)
     if len(pictures.classes) != predictor.num_classes:
         raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
     result = run(
@@ -241,7 +241,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     import torch
 
     import fastvit
-    from fastvit.data.datasets import open_pictures
+    from fastvit.data.datasets import open_images
     from fastvit.data.images import find_images, read_image
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
@@ -253,7 +253,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     if verify_with:
         pictures = [read_image(path) for path in find_images([verify_with])]
     else:
-        sample = open_pictures("sample", "test")
+        sample = open_images("sample", "test")
         pictures = [sample.image(i) for i in range(16)]
     images = torch.stack([transform(picture) for picture in pictures])
     exported = run(model, target, out or _beside(checkpoint, target.suffix), images)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fastvit.bench.forms import REFERENCE, bench_forms
 from fastvit.bench.latency import Timing
-from fastvit.data.datasets import Pictures, open_pictures
+from fastvit.data.datasets import LabelledImages, open_images
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
@@ -55,7 +55,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     trained_in = time.perf_counter() - start
 
     console.rule("evaluate, fuse and prove")
-    pictures = open_pictures(data, "test", model.classes)
+    pictures = open_images(data, "test", model.classes)
     fused = fuse(model)
     batches = evaluation_loader(pictures, model.preprocessing)
     # TF32, which convolutions use by default on a GPU, would differ between the two forms.
@@ -80,8 +80,8 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     for name, timing in timings.items():
         console.print(f"{name:20} {timing.median:6.2f} ms, {timings[REFERENCE].median / timing.median:.2f}x")
 
-    accuracies = {"train form": train_form, "fused": fused_form, "onnxruntime": exported_form}
-    seconds = time.perf_counter() - start
+    sheet = _sheet(pictures, fused_form)
+    sheet.savefig(out / "predictions.png", dpi=110)
     report = write_report(
         out / "report.html",
         title=f"{model.variant} on {data}",
@@ -89,28 +89,16 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
         f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model answers "
         f"{timings[REFERENCE].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
         sections=[
-            Section(
-                "Training", f"On {device}, {recipe.epochs} epochs.", training_curves(read_history(out / "metrics.csv"))
-            ),
-            Section(
-                "Accuracy",
-                "Every form gives the same answer on every image. The checkpoint is that of the epoch that did best "
-                "on these images.",
-                table=_accuracy_table(accuracies),
-            ),
-            Section("Proofs", table=_proof_table(fusion, exported)),
-            Section("Latency", _latency_text(model, device), latency_bars(timings, REFERENCE), _latency_table(timings)),
-            Section(
-                "Predictions",
-                "The first held-out images; wrong ones in red.",
-                _sheet(pictures, fused_form),
-                pixels=True,
-            ),
+            _training_section(out, device, recipe.epochs),
+            _accuracy_section({"train form": train_form, "fused": fused_form, exported.target.runtime: exported_form}),
+            _proof_section(fusion, exported),
+            _latency_section(timings, model, device),
+            Section("Predictions", "The first held-out images; wrong ones in red.", sheet, pixels=True),
             Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
         ],
     )
     console.rule()
-    console.print(f"done in {seconds:.0f} s; the report is {report}")
+    console.print(f"done in {time.perf_counter() - start:.0f} s; the report is {report}")
     return report
 
 
@@ -130,12 +118,12 @@ def _can_compile() -> bool:
     return any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
 
 
-def _first_images(pictures: Pictures, model: FastViT, count: int) -> torch.Tensor:
+def _first_images(pictures: LabelledImages, model: FastViT, count: int) -> torch.Tensor:
     batches = evaluation_loader(pictures, model.preprocessing, count, workers=0)
     return next(iter(batches))[0]
 
 
-def _sheet(pictures: Pictures, result: Evaluation, count: int = 40) -> Figure:
+def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Figure:
     count = min(count, len(pictures))
     names = pictures.classes
     guesses = [
@@ -145,14 +133,22 @@ def _sheet(pictures: Pictures, result: Evaluation, count: int = 40) -> Figure:
     return prediction_sheet([pictures.image(i) for i in range(count)], guesses, truths)
 
 
-def _accuracy_table(results: dict[str, Evaluation]) -> Table:
+def _training_section(out: Path, device: str, epochs: int) -> Section:
+    curves = training_curves(read_history(out / "metrics.csv"))
+    return Section("Training", f"On {device}, {epochs} epochs.", curves)
+
+
+def _accuracy_section(results: dict[str, Evaluation]) -> Section:
     rows = [
         (name, f"{r.metrics['top1']:.2%}", f"{r.metrics['loss']:.4f}", str(r.images)) for name, r in results.items()
     ]
-    return Table(("form", "top-1", "loss", "images"), rows)
+    text = (
+        "Every form gives the same answer on every image. The checkpoint is of the epoch that did best on these images."
+    )
+    return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
 
 
-def _proof_table(fusion: Differences, exported: Exported) -> Table:
+def _proof_section(fusion: Differences, exported: Exported) -> Section:
     pairs = {
         "fused against train form, PyTorch": fusion,
         f"{exported.path.name} in {exported.target.runtime} against train form": exported.differences,
@@ -160,17 +156,16 @@ def _proof_table(fusion: Differences, exported: Exported) -> Table:
     rows = [
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
-    return Table(("answers", "max abs difference", "relative", "cosine", "same top-1"), rows)
+    table = Table(("answers", "max abs difference", "relative", "cosine", "same top-1"), rows)
+    return Section("Proofs", f"On {exported.images} held-out images.", table=table)
 
 
-def _latency_text(model: FastViT, device: str) -> str:
+def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) -> Section:
     height, width = model.preprocessing.size
-    return f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
-
-
-def _latency_table(timings: dict[str, Timing]) -> Table:
     rows = [
         (n, f"{t.median:.2f}", f"{t.low:.2f} to {t.high:.2f}", f"{timings[REFERENCE].median / t.median:.2f}x")
         for n, t in timings.items()
     ]
-    return Table(("form", "median, ms", "quartiles", "against train form"), rows)
+    text = f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
+    table = Table(("form", "median, ms", "quartiles", "against train form"), rows)
+    return Section("Latency", text, latency_bars(timings, REFERENCE), table)

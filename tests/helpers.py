@@ -34,10 +34,10 @@ def randomise(model: Model, seed: int = 0) -> Model:
     return model
 
 
-def small(config: FastViTConfig) -> FastViTConfig:
-    """The same kinds of blocks, at most two a stage, and a quarter of the width of the giants."""
+def small(config: FastViTConfig, depth: int = 2) -> FastViTConfig:
+    """The same kinds of blocks, at most `depth` a stage, and a quarter of the width of the giants."""
     divisor = 4 if config.stages[-1].width > 1000 else 1
-    stages = tuple(dataclasses.replace(s, depth=min(s.depth, 2), width=s.width // divisor) for s in config.stages)
+    stages = tuple(dataclasses.replace(s, depth=min(s.depth, depth), width=s.width // divisor) for s in config.stages)
     return config.replace(stages=stages)
 
 

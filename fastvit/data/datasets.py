@@ -36,7 +36,7 @@ _FASHION_MNIST_LABELS = frozenset(
 )
 
 
-class Pictures(Protocol):
+class LabelledImages(Protocol):
     """Labelled images before any transform: what a dataset reads from."""
 
     @property
@@ -52,7 +52,7 @@ class Pictures(Protocol):
     def name(self, index: int) -> str: ...
 
 
-class ArrayPictures:
+class ArrayImages:
     """Images in memory, uint8 (N, H, W) grey or (N, H, W, 3)."""
 
     def __init__(self, images: np.ndarray, labels: Sequence[int], classes: Sequence[str], name: str) -> None:
@@ -70,7 +70,7 @@ class ArrayPictures:
         return f"{self._name}[{index}]"
 
 
-class FolderPictures:
+class FolderImages:
     """A folder a class, found through timm's reader.
 
     Args:
@@ -108,10 +108,10 @@ class FolderPictures:
         return self._samples[index][0]
 
 
-class PictureDataset(Dataset[tuple[Tensor, int]]):
+class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Transformed images with labels: (tensor (C, H, W), class index)."""
 
-    def __init__(self, pictures: Pictures, transform: Transform) -> None:
+    def __init__(self, pictures: LabelledImages, transform: Transform) -> None:
         self.pictures = pictures
         self.transform = transform
 
@@ -122,7 +122,7 @@ class PictureDataset(Dataset[tuple[Tensor, int]]):
         return self.transform(self.pictures.image(index)), self.pictures.labels[index]
 
 
-def open_pictures(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> Pictures:
+def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
     """Labelled images of one split.
 
     Args:
@@ -149,7 +149,7 @@ def shortened(names: Sequence[str]) -> str:
     return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
 
 
-def _open(source: str, split: Split, classes: Sequence[str] | None) -> Pictures:
+def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledImages:
     if source == "sample":
         return _open_idx(SAMPLE, split)
     if source.startswith("torch/"):
@@ -168,10 +168,10 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> Pictures:
                 f"{root} needs a folder train and one of {', '.join(_FOLDER_NAMES['test'])}, each with a folder a class"
             )
         folder = root
-    return FolderPictures(folder, classes)
+    return FolderImages(folder, classes)
 
 
-def _open_idx(root: Path, split: Split) -> ArrayPictures:
+def _open_idx(root: Path, split: Split) -> ArrayImages:
     prefix = _IDX_PREFIX[split]
     paths = [_first(root, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
     images, labels = (read_idx(path) for path in paths)
@@ -179,7 +179,7 @@ def _open_idx(root: Path, split: Split) -> ArrayPictures:
         raise UserError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
     fashion = root == SAMPLE or hashlib.sha256(labels.tobytes()).hexdigest() in _FASHION_MNIST_LABELS
     classes = FASHION_MNIST_CLASSES if fashion else [str(i) for i in range(int(labels.max(initial=0)) + 1)]
-    return ArrayPictures(images, labels.tolist(), classes, str(paths[0]))
+    return ArrayImages(images, labels.tolist(), classes, str(paths[0]))
 
 
 def _first(root: Path, name: str) -> Path:
@@ -189,7 +189,7 @@ def _first(root: Path, name: str) -> Path:
     raise UserError(f"{root} has no file {name} or {name}.gz")
 
 
-def _open_torchvision(source: str, split: Split) -> ArrayPictures:
+def _open_torchvision(source: str, split: Split) -> ArrayImages:
     from torchvision import datasets
 
     kind = getattr(datasets, source.removeprefix("torch/"), None)
@@ -203,4 +203,4 @@ def _open_torchvision(source: str, split: Split) -> ArrayPictures:
         raise UserError(
             f"cannot download {source} ({error}); put its files into {cache}, or give a folder that has them"
         ) from error
-    return ArrayPictures(np.asarray(data.data), list(data.targets), data.classes, source)
+    return ArrayImages(np.asarray(data.data), list(data.targets), data.classes, source)

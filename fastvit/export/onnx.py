@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 from fastvit.errors import UserError, first_line
-from fastvit.export.target import Run
+from fastvit.export.target import Inference
 from fastvit.files import atomic
 from fastvit.model.classifier import FastViT
 from fastvit.weights.description import Description
@@ -66,7 +66,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"onnxruntime cannot read {path}: {first_line(error)}") from error
 
 
-def load(path: Path) -> Run:
+def load(path: Path) -> Inference:
     """The artifact as a function of float32 (B, C, H, W) arrays to (B, classes) logits.
 
     Raises:
@@ -75,7 +75,7 @@ def load(path: Path) -> Run:
     return _runner(open_session(path))
 
 
-def load_described(path: Path) -> tuple[Run, Description]:
+def load_described(path: Path) -> tuple[Inference, Description]:
     """`load`, with what the artifact says of itself.
 
     Raises:
@@ -88,7 +88,7 @@ def load_described(path: Path) -> tuple[Run, Description]:
     return _runner(session), Description.from_dict(json.loads(text), str(path))
 
 
-def _runner(session: onnxruntime.InferenceSession) -> Run:
+def _runner(session: onnxruntime.InferenceSession) -> Inference:
     def run(images: np.ndarray) -> np.ndarray:
         (logits,) = session.run([OUTPUT], {INPUT: images})
         return np.asarray(logits)

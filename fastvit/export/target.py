@@ -18,7 +18,7 @@ from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences, compare
 
-Run = Callable[[np.ndarray], np.ndarray]
+Inference = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Target:
         """Write a fused model, with its description in the file's own metadata."""
         importlib.import_module(self.module).write(model, path)
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Inference:
         """The artifact as a function of float32 (B, C, H, W) arrays to (B, classes) logits.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        run: Run = importlib.import_module(self.module).load(path)
+        run: Inference = importlib.import_module(self.module).load(path)
         return run
 
 

@@ -74,11 +74,15 @@ class Description:
         if missing := [key for key in ("variant", "form", "config", "preprocessing") if key not in data]:
             raise UserError(f"{name}: the description in its metadata has no {', '.join(missing)}")
         try:
+            config = FastViTConfig.from_dict(data["config"])
+            classes = tuple(map(str, data["classes"])) if data.get("classes") else None
+            if classes and len(classes) != config.num_classes:
+                raise UserError(f"{len(classes)} class names for {config.num_classes} classes")
             return cls(
                 variant=str(data["variant"]),
-                config=FastViTConfig.from_dict(data["config"]),
+                config=config,
                 form=data["form"],
-                classes=tuple(map(str, data["classes"])) if data.get("classes") else None,
+                classes=classes,
                 preprocessing=Preprocessing.from_dict(data["preprocessing"]),
                 metrics=dict(data.get("metrics") or {}),
                 task=data.get("task", "classification"),

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from fastvit.data.datasets import FASHION_MNIST_CLASSES, SAMPLE, open_pictures
+from fastvit.data.datasets import FASHION_MNIST_CLASSES, SAMPLE, open_images
 from fastvit.data.idx import read_idx, write_idx
 from fastvit.data.imagenet import imagenet_classes
 from fastvit.data.transforms import eval_transform
@@ -31,7 +31,7 @@ def make_folder(root: Path, names: tuple[str, ...], splits: tuple[str, ...]) -> 
 
 
 def test_the_embedded_sample() -> None:
-    train, test = open_pictures("sample", "train"), open_pictures("sample", "test")
+    train, test = open_images("sample", "train"), open_images("sample", "test")
     assert (len(train), len(test)) == (5500, 1000)
     assert set(Counter(train.labels).values()) == {550}
     assert set(Counter(test.labels).values()) == {100}
@@ -66,20 +66,20 @@ def test_idx_folder(tmp_path: Path) -> None:
     for prefix, count in (("train", 6), ("t10k", 3)):
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", np.zeros((count, 9, 9), np.uint8))
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) % 3)
-    train, test = open_pictures(tmp_path, "train"), open_pictures(tmp_path, "test")
+    train, test = open_images(tmp_path, "train"), open_images(tmp_path, "test")
     assert (len(train), len(test), train.classes) == (6, 3, ("0", "1", "2"))
     write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.zeros(4, np.uint8))
     with pytest.raises(UserError, match=r"3 images.*4 labels"):
-        open_pictures(tmp_path, "test")
+        open_images(tmp_path, "test")
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="has no file t10k-labels"):
-        open_pictures(tmp_path, "test")
+        open_images(tmp_path, "test")
 
 
 @pytest.mark.parametrize("held_out", ["val", "validation", "test"])
 def test_image_folders(tmp_path: Path, held_out: str) -> None:
     root = make_folder(tmp_path, ("cat", "dog"), ("train", held_out))
-    train, test = open_pictures(root, "train"), open_pictures(root, "test")
+    train, test = open_images(root, "train"), open_images(root, "test")
     assert train.classes == test.classes == ("cat", "dog")
     assert [train.image(i).getpixel((0, 0))[0] for i in range(4)] == list(train.labels) == [0, 0, 1, 1]
     assert Path(test.name(0)).parts[-3:] == (held_out, "cat", "0.png")
@@ -87,24 +87,24 @@ def test_image_folders(tmp_path: Path, held_out: str) -> None:
 
 def test_one_folder_a_class_is_enough_for_evaluation(tmp_path: Path) -> None:
     root = make_folder(tmp_path, ("cat", "dog"), ("only",)) / "only"
-    assert len(open_pictures(root, "test")) == 4
+    assert len(open_images(root, "test")) == 4
     with pytest.raises(UserError, match="needs a folder train and one of val"):
-        open_pictures(root, "train")
+        open_images(root, "train")
 
 
 def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
     root = make_folder(tmp_path, ("cat", "dog"), ("val",))
-    assert list(open_pictures(root, "test", ("dog", "cat")).labels) == [1, 1, 0, 0]
-    assert list(open_pictures(root, "test", ("ape", "cat", "cow", "dog")).labels) == [1, 1, 3, 3]
+    assert list(open_images(root, "test", ("dog", "cat")).labels) == [1, 1, 0, 0]
+    assert list(open_images(root, "test", ("ape", "cat", "cow", "dog")).labels) == [1, 1, 3, 3]
     with pytest.raises(UserError, match=r"does not know \(1: dog\); it knows 2: cat, mouse"):
-        open_pictures(root, "test", ("cat", "mouse"))
+        open_images(root, "test", ("cat", "mouse"))
     with pytest.raises(UserError, match="not those of the model"):
-        open_pictures("sample", "test", ("cat", "dog"))
+        open_images("sample", "test", ("cat", "dog"))
 
 
 def test_imagenet_folders_fit_the_released_heads(tmp_path: Path) -> None:
     root = make_folder(tmp_path, ("n01443537", "n15075141"), ("val",))
-    pictures = open_pictures(root, "test", imagenet_classes())
+    pictures = open_images(root, "test", imagenet_classes())
     assert list(pictures.labels) == [1, 1, 999, 999]
     assert pictures.classes[1].startswith("goldfish")
 
@@ -116,7 +116,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         "torch/Imaginary": "no torchvision dataset torch/Imaginary",
     }.items():
         with pytest.raises(UserError, match=message):
-            open_pictures(source, "test")
+            open_images(source, "test")
 
 
 def test_evaluation_transform_is_the_published_one() -> None:

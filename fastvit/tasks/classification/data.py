@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.datasets import PictureDataset, Pictures, open_pictures
+from fastvit.data.datasets import ImageDataset, LabelledImages, open_images
 from fastvit.data.transforms import eval_transform, train_transform
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
@@ -22,7 +22,7 @@ class ClassificationData(L.LightningDataModule):
     """A source of labelled images as batches of ((B, C, H, W) float32, (B,) int64).
 
     Args:
-        source: as in `fastvit.data.datasets.open_pictures`.
+        source: as in `fastvit.data.datasets.open_images`.
         batch_size: images a step.
         augmentation: of the training images.
         workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
@@ -38,8 +38,8 @@ class ClassificationData(L.LightningDataModule):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        self.train_pictures: Pictures = open_pictures(source, "train")
-        self.test_pictures: Pictures = open_pictures(source, "test", self.train_pictures.classes)
+        self.train_images: LabelledImages = open_images(source, "train")
+        self.test_images: LabelledImages = open_images(source, "test", self.train_images.classes)
         if len(self.classes) < 2:
             raise UserError(f"{source} has one class ({self.classes[0]}); a classifier needs two: one folder a class")
         self.preprocessing = preprocessing or Preprocessing()
@@ -49,23 +49,23 @@ class ClassificationData(L.LightningDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.train_pictures.classes
+        return self.train_images.classes
 
     def train_dataloader(self) -> Batches:
-        dataset = PictureDataset(self.train_pictures, train_transform(self.preprocessing, self.augmentation))
+        dataset = ImageDataset(self.train_images, train_transform(self.preprocessing, self.augmentation))
         # A last batch of one image has no batch statistics; drop it unless it is all there is.
         whole = len(dataset) > self.batch_size
         return loader(dataset, self.batch_size, self.workers, shuffle=True, drop_last=whole)
 
     def val_dataloader(self) -> Batches:
-        return evaluation_loader(self.test_pictures, self.preprocessing, self.batch_size, self.workers)
+        return evaluation_loader(self.test_images, self.preprocessing, self.batch_size, self.workers)
 
 
 def evaluation_loader(
-    pictures: Pictures, preprocessing: Preprocessing, batch_size: int = 64, workers: int | None = None
+    pictures: LabelledImages, preprocessing: Preprocessing, batch_size: int = 64, workers: int | None = None
 ) -> Batches:
     """Batches of all images in order, transformed for evaluation."""
-    return loader(PictureDataset(pictures, eval_transform(preprocessing)), batch_size, workers)
+    return loader(ImageDataset(pictures, eval_transform(preprocessing)), batch_size, workers)
 
 
 def available_cores() -> int:
@@ -74,7 +74,7 @@ def available_cores() -> int:
 
 
 def loader(
-    dataset: PictureDataset, batch_size: int, workers: int | None, shuffle: bool = False, drop_last: bool = False
+    dataset: ImageDataset, batch_size: int, workers: int | None, shuffle: bool = False, drop_last: bool = False
 ) -> Batches:
     """A DataLoader with the settings that all our loaders share."""
     if batch_size < 1 or (workers or 0) < 0:
