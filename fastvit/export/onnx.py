@@ -60,6 +60,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         raise UserError(f"there is no file {path}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Its threads would go on spinning after a run and slow down whatever else this process computes.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base but Exception
