@@ -135,15 +135,19 @@ def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Fig
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
     curves = training_curves(read_history(out / "metrics.csv"))
-    return Section("Training", f"On {device}, {epochs} epochs.", curves)
+    text = (
+        f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one without, "
+        "and of the moving average of the weights."
+    )
+    return Section("Training", text, curves)
 
 
 def _accuracy_section(results: dict[str, Evaluation]) -> Section:
-    rows = [
-        (name, f"{r.metrics['top1']:.2%}", f"{r.metrics['loss']:.4f}", str(r.images)) for name, r in results.items()
-    ]
+    metrics = {name: result.metrics for name, result in results.items()}
+    rows = [(name, f"{measured['top1']:.2%}", f"{measured['loss']:.4f}") for name, measured in metrics.items()]
+    images = next(iter(results.values())).images
     text = (
-        "Every form gives the same answer on every image. The checkpoint is of the epoch that did best on these images."
+        f"All forms agree on each of the {images} held-out images; the checkpoint is that of the best epoch on these."
     )
     return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
 
