@@ -136,8 +136,8 @@ def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Fig
 def _training_section(out: Path, device: str, epochs: int) -> Section:
     curves = training_curves(read_history(out / "metrics.csv"))
     text = (
-        f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one without, "
-        "and of the moving average of the weights."
+        f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
+        "without, and of the moving average of the weights."
     )
     return Section("Training", text, curves)
 
