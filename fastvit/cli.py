@@ -10,6 +10,7 @@ import json as jsonlib
 import os
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -95,9 +96,8 @@ def train(arguments: list[str]) -> None:
     from fastvit.training.train import train as run
 
     done = run(recipe)
-    print(
-        f"{done.best}: top-1 {done.top1:.2%} on the held-out images; next: fastvit eval|predict|fuse|export {done.best}"
-    )
+    print(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
+    print(f"next: fastvit eval, predict, fuse or export {done.best}")
 
 
 def evaluate(
@@ -332,6 +332,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    warnings.formatwarning = lambda message, *_, **__: f"fastvit: warning: {message}\n"
     # --batch-size and --batch_size are the same option.
     spell = lambda text: re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), text)  # noqa: E731
     arguments = [spell(text) for text in (sys.argv[1:] if argv is None else argv)]

@@ -227,8 +227,13 @@ def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
 
 def _copy(model: nn.Module) -> nn.Module:
     """A deep copy in eval mode, without gradients (copying leaves them out) and outside any compiled wrapper."""
-    # torch.compile wraps the original under this name; asking torch._dynamo for the type would import it for seconds.
-    return copy.deepcopy(cast(nn.Module, getattr(model, "_orig_mod", model))).eval()
+    return copy.deepcopy(uncompiled(model)).eval()
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module that torch.compile wrapped, or the module itself."""
+    # The wrapper keeps it under this name; asking torch._dynamo for the wrapper's type would import it for seconds.
+    return cast(nn.Module, getattr(model, "_orig_mod", model))
 
 
 def _replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:

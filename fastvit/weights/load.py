@@ -21,6 +21,7 @@ from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recogni
 from fastvit.weights.source import Source, StateFile, read
 
 _FORM_ORDER = get_args(Form)
+BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,15 @@ def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
             f"{file.name} is {source_form}, which cannot go back to the {target_form} form of this model: load it into "
             f"{remedy}, or get the train-form weights"
         )
-    tensors, rows = to_native(file, model.config)
-    source_model = skeleton(model.config.replace(num_classes=rows), source_form).to_empty(device="cpu")
+    backbone_only = isinstance(model, Backbone)
+    tensors, rows = to_native(file, model.config, backbone_only)
+    whole = skeleton(model.config.replace(num_classes=rows), source_form)
+    source_model = whole.backbone if backbone_only else whole
     source_model.load_state_dict(tensors, assign=True)
     converted = FORMS[target_form](source_model) if source_form != target_form else source_model
     state = converted.state_dict()
     if isinstance(model, Backbone):
-        prefix = "backbone."
-        model.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        model.load_state_dict(state)
         return Loaded(layout, source_form, head=False)
     takes_head = rows == model.num_classes
     if not takes_head:
@@ -91,27 +93,31 @@ def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
     return Loaded(layout, source_form, head=takes_head)
 
 
-def to_native(file: StateFile, config: FastViTConfig) -> tuple[dict[str, Tensor], int]:
-    """A state dict in our names with a whole classifier, and its class count (0: no head).
+def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = False) -> tuple[dict[str, Tensor], int]:
+    """A state dict in our names, and its class count (0: no head).
 
-    A native backbone's state dict, which has no classifier, gets an empty one.
+    Args:
+        file: in any layout, of a classifier or, in ours, of a backbone.
+        config: what it must fit.
+        backbone_only: leave the classifier out and name the rest as in a Backbone.
 
     Raises:
         UserError: keys or shapes do not fit the configuration; the message lists the first differences.
     """
     layout, source_form = recognise(file.tensors)
     tensors = file.tensors
-    is_backbone = layout == "native" and any(key.startswith("stem.") for key in tensors)
-    if is_backbone:
+    if layout == "native" and any(key.startswith("stem.") for key in tensors):
         tensors = {f"backbone.{key}": value for key, value in tensors.items()}
     rows = head_rows(tensors, layout)
     expected = skeleton(config.replace(num_classes=rows), source_form).state_dict()
     names = key_map(expected, config, layout)
     back = {theirs: ours for ours, theirs in names.items()}
     found = {back.get(key, key): value for key, value in tensors.items()}
+    if backbone_only:
+        classifier = [key for key in expected if not key.startswith(BACKBONE)]
+        expected, found = ({k: v for k, v in state.items() if k not in classifier} for state in (expected, found))
     for key, tensor in expected.items():
-        absent_classifier = is_backbone and not key.startswith("backbone.")
-        if key not in found and (absent_classifier or key.endswith("num_batches_tracked")):
+        if key not in found and key.endswith("num_batches_tracked"):
             found[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     if lines := differences(expected, found, names):
         more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
@@ -119,7 +125,7 @@ def to_native(file: StateFile, config: FastViTConfig) -> tuple[dict[str, Tensor]
             f"{file.name} ({layout} layout, {source_form} form) does not fit the model{_belongs_to(file)}: "
             f"{'; '.join(lines[:8])}{more}"
         )
-    return found, rows
+    return {key.removeprefix(BACKBONE) if backbone_only else key: value for key, value in found.items()}, rows
 
 
 def head_rows(tensors: Mapping[str, Tensor], layout: Layout) -> int:
@@ -146,7 +152,10 @@ def identify(file: StateFile) -> tuple[str, FastViTConfig]:
         wanted = {names[k]: v.shape for k, v in expected.items() if not k.endswith("num_batches_tracked")}
         if wanted == shapes:
             return variant.name, config
-    raise UserError(f"{file.name} ({layout} layout, {source_form} form) fits no variant of the family; name it")
+    raise UserError(
+        f"{file.name} ({layout} layout, {source_form} form) fits no variant of the family; if it is a "
+        "network of yours, make it and use fastvit.load_weights(model, source)"
+    )
 
 
 def _belongs_to(file: StateFile) -> str:

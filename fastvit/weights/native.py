@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from fastvit.data.imagenet import imagenet_classes
 from fastvit.errors import UserError
 from fastvit.files import atomic
+from fastvit.fusion import uncompiled
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.variants import VARIANTS
@@ -26,13 +28,18 @@ def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None =
     """Write a model to a .safetensors file with its variant, form, configuration, class names and preprocessing.
 
     Args:
-        model: in any form, on any device.
+        model: in any form, on any device, also compiled.
         path: file to write; what was there stays whole until the new file is complete.
         metrics: measured values to keep with it, fractions where they are shares, such as {"top1": 0.812}.
 
     Raises:
-        UserError: the name does not end in .safetensors, or the file cannot be written.
+        UserError: it is no FastViT, the name does not end in .safetensors, or the file cannot be written.
     """
+    model = cast(FastViT, uncompiled(model))
+    if not isinstance(model, FastViT):
+        raise UserError(
+            f"only a whole FastViT can be saved, not a {type(model).__name__}: a file says how to build the model again"
+        )
     target = Path(path)
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: models are saved as .safetensors files")

@@ -51,6 +51,19 @@ def test_classifier_weights_into_a_backbone_and_back() -> None:
     assert fastvit.verify(source.backbone, again, IMAGES).max_abs == 0
 
 
+def test_a_backbone_is_no_classifier(tmp_path: Path) -> None:
+    with pytest.raises(fastvit.UserError, match=r"missing expansion\.conv"):
+        fastvit.load_weights(tiny(), tiny().backbone.state_dict())
+    with pytest.raises(fastvit.UserError, match="not a Backbone"):
+        fastvit.save(tiny().backbone, tmp_path / "backbone.safetensors")
+
+
+def test_a_compiled_model_is_saved_as_its_original(tmp_path: Path) -> None:
+    model = tiny()
+    loaded = fastvit.load(fastvit.save(torch.compile(model), tmp_path / "model.safetensors"))
+    assert fastvit.verify(model, loaded, IMAGES).relative < 1e-6
+
+
 def test_differences_are_named_and_nothing_is_loaded() -> None:
     model = tiny()
     state = {k: v + 1 for k, v in fastvit.export_weights(tiny(), "timm").items()}
