@@ -30,7 +30,7 @@ docs: .venv/installed
 # Pip's own progress is shown: torch is the long part.
 .venv/installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastvit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
 	touch $@
 
