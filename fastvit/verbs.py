@@ -143,10 +143,12 @@ def predict(
         json: print one JSON object a line and image instead of a table.
     """
     from fastvit.data.images import find_images
+
+    paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
+
     from fastvit.device import pick_device
     from fastvit.runtime.predictor import Failure, Predictor
 
-    paths = find_images(images)
     predictor = Predictor(checkpoint, pick_device(device))
     failures = []
     table = _table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
