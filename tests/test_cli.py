@@ -157,7 +157,7 @@ def test_mistakes_are_one_line(checkpoint: Path, arguments: list[str], message: 
     assert message in complaint(*(checkpoint if a == "CHECKPOINT" else a for a in arguments))
 
 
-TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "32", "--progressive.start", "0")
+TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "32")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from torch import Tensor
-from torch.nn import functional as F
 
 from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
@@ -55,28 +54,6 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
-
-
-class ProgressiveSize(L.Callback):
-    """Training images grow from `start` to `size` pixels over the first `share` of the epochs, in multiples of 16.
-
-    Small images early make short runs cheaper at little cost in accuracy (arXiv 2104.00298, section 4).
-    """
-
-    def __init__(self, start: int, size: int, share: float) -> None:
-        self.start, self.size, self.share = start, size, share
-
-    def side(self, epoch: int, epochs: int) -> int:
-        """Side in pixels of an epoch's training images."""
-        progress = min(epoch / max(self.share * epochs, 1e-9), 1.0)
-        return min(self.size, self.start + int((self.size - self.start) * progress) // 16 * 16)
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        side = self.side(trainer.current_epoch, trainer.max_epochs or 1)
-        if side < self.size:
-            batch[0] = F.interpolate(batch[0], (side, side), mode="bilinear", antialias=True)
 
 
 class SaveBest(L.Callback):

@@ -80,19 +80,6 @@ class EmaOptions:
 
 
 @dataclass
-class ProgressiveOptions:
-    """Small training images first, for short runs.
-
-    Attributes:
-        start: side of the first epoch's images in pixels; 0 trains at full size from the start.
-        share: part of the epochs after which the full size is reached.
-    """
-
-    start: int = 0
-    share: float = 0.5
-
-
-@dataclass
 class Recipe:
     """A whole run.
 
@@ -108,7 +95,6 @@ class Recipe:
         mixing: of batches.
         optim: optimizer and schedule.
         ema: moving average.
-        progressive: image sizes that grow.
         precision: of the arithmetic, in Lightning's words.
         device: where to run.
         devices: how many of them.
@@ -127,7 +113,6 @@ class Recipe:
     mixing: Mixing = field(default_factory=Mixing)
     optim: OptimOptions = field(default_factory=OptimOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
-    progressive: ProgressiveOptions = field(default_factory=ProgressiveOptions)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1

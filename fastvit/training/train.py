@@ -24,7 +24,7 @@ from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.training.callbacks import BEST, Ema, ProgressBar, ProgressiveSize, SaveBest, StopOnNonFinite
+from fastvit.training.callbacks import BEST, Ema, ProgressBar, SaveBest, StopOnNonFinite
 from fastvit.training.optim import configure
 from fastvit.training.recipe import ModelOptions, Recipe
 from fastvit.weights.load import load_weights
@@ -94,8 +94,6 @@ def train(recipe: Recipe) -> Run:
     callbacks: list[L.Callback] = [StopOnNonFinite(), best, ProgressBar(), LearningRateMonitor("step")]
     if recipe.ema.decay:
         callbacks.append(Ema(recipe.ema))
-    if recipe.progressive.start:
-        callbacks.append(ProgressiveSize(recipe.progressive.start, recipe.model.size, recipe.progressive.share))
     with _quiet():
         trainer = L.Trainer(
             accelerator="gpu" if device == "cuda" else device,

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fastvit
 from fastvit.errors import UserError
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.training.callbacks import Ema, ProgressiveSize, SaveBest, StopOnNonFinite
+from fastvit.training.callbacks import Ema, SaveBest, StopOnNonFinite
 from fastvit.training.recipe import EmaOptions
 from tests.helpers import tiny
 
@@ -85,20 +85,6 @@ def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
     assert not torch.equal(saved.head.weight, live[-1])
     assert torch.equal(task.model.head.weight, live[0])
     assert (tmp_path / "best.safetensors").exists()
-
-
-def test_progressive_sizes() -> None:
-    callback = ProgressiveSize(32, 64, share=0.5)
-    assert [callback.side(epoch, 8) for epoch in range(8)] == [32, 32, 48, 48, 64, 64, 64, 64]
-    seen = []
-
-    class Spy(ProgressiveSize):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-            seen.append(tuple(batch[0].shape[2:]))
-
-    fit(Spy(32, 64, share=1.0), torch.randn(4, 3, 64, 64), epochs=2)
-    assert seen == [(32, 32), (48, 48)]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
