@@ -120,8 +120,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size, "model.size": self.model.size}
-        for name, value in positive.items():
+        for name, value in {"epochs": self.epochs, "model.size": self.model.size}.items():
             if value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if self.batch_size < 2:
@@ -196,15 +195,15 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     Raises:
         UserError: a field is unknown or ill-typed; the message names it.
     """
-    from argparse import ArgumentError
+    import argparse
 
     # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
-    recipes = [i for i, text in enumerate(arguments) if text == "--recipe" or text.startswith("--recipe=")]
-    places = [i for start in recipes for i in ((start, start + 1) if arguments[start] == "--recipe" else (start,))]
-    rest = [text for i, text in enumerate(arguments) if i not in places]
-    arguments = [arguments[i] for i in places if i < len(arguments)] + rest
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--recipe", action="append", default=[])
     try:
-        values = parser.instantiate(parser.parse_args(arguments)).as_dict()
-    except ArgumentError as error:
+        found, rest = finder.parse_known_args(arguments)
+        first = [f"--recipe={name}" for name in found.recipe]
+        values = parser.instantiate(parser.parse_args(first + rest)).as_dict()
+    except argparse.ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
