@@ -49,21 +49,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image in any of Pillow's modes."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         pixels = np.asarray(image, np.float64)
-        # Other deep files than 16-bit ones open as I or F without a stated range: guess it from the pixels.
-        peak = (
-            1.0
-            if image.mode == "F" and pixels.max(initial=0) <= 1
-            else 255.0
-            if pixels.max(initial=0) <= 255
-            else 65535.0
-        )
-        if image.mode.startswith("I;16"):
-            peak = 65535.0
+        peak = _peak(image.mode, float(pixels.max(initial=0)))
         return Image.fromarray(np.clip(np.rint(pixels * (255 / peak)), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
     return image.convert("RGB")
+
+
+def _peak(mode: str, brightest: float) -> float:
+    """The value of white: files that open as I or F do not state their range, so it is guessed from the pixels."""
+    if mode == "F" and brightest <= 1:
+        return 1.0
+    if mode in ("I", "F") and brightest <= 255:
+        return 255.0
+    return 65535.0
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -88,8 +89,9 @@ class Predictor:
             UserError: an image cannot be read; `stream` goes on instead.
         """
         single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        several = cast(Iterable[ImageLike], [images] if single else images)
         answers = []
-        for answer in self.stream([images] if single else images, k, batch_size):  # type: ignore[list-item,arg-type]
+        for answer in self.stream(several, k, batch_size):
             if isinstance(answer, Failure):
                 raise UserError(answer.reason)
             answers.append(answer)

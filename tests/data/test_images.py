@@ -34,6 +34,12 @@ def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
     assert pixel(saved(Image.fromarray(dark), tmp_path / "dark.png")) == (1, 1, 1), "a dark 16-bit image stays dark"
 
 
+def test_pixels_without_a_stated_range(tmp_path: Path) -> None:
+    for value, expected in ((200, 200), (40_000, 156)):
+        path = saved(Image.fromarray(np.full((4, 4), value, np.int32)), tmp_path / f"{value}.tif")
+        assert pixel(path) == (expected,) * 3
+
+
 def test_float_pixels(tmp_path: Path) -> None:
     assert pixel(saved(Image.fromarray(np.full((4, 4), 0.5, np.float32)), tmp_path / "f.tif")) == (128, 128, 128)
 
