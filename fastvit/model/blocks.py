@@ -62,7 +62,7 @@ class PatchEmbedding(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Depthwise 7x7 with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.3)."""
+    """Depthwise 7x7 with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.2.3)."""
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()

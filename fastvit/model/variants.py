@@ -1,6 +1,6 @@
 """The family, a row of numbers a variant. Needs no torch.
 
-Sources: the paper (arXiv 2303.14189, tables 1 and 4 and the appendix) for widths, depths, accuracy and iPhone latency;
+Sources: the paper (arXiv 2303.14189) for widths, depths, accuracy and iPhone latency;
 the released weights for parameter counts at 1000 classes; the fused counts and GMACs are ours, derived in
 tests/model/test_variants.py and checked there to the unit. MCi0 to MCi4: MobileCLIP (arXiv 2311.17049) and MobileCLIP2
 (arXiv 2508.20691), as released.

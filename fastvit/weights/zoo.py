@@ -1,7 +1,7 @@
 """The released weights: where each lives, whose it is, what images it expects, what is published of it. Needs no torch.
 
 Sources: timm's model cards on the Hugging Face Hub for repositories, licences and preprocessing; the paper (arXiv
-2303.14189, tables 4 and 5) for ImageNet top-1. SA36's crop is the official repository's (timm's card says 0.9).
+2303.14189) for ImageNet top-1. SA36's crop is the official repository's (timm's card says 0.9).
 MobileCLIP's first release (timm's tags `apple_mclip`) is not here: its repositories hold whole CLIP models.
 """
 
