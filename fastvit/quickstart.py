@@ -14,6 +14,7 @@ from rich.console import Console
 from fastvit.bench.forms import REFERENCE, bench_forms
 from fastvit.bench.latency import Timing
 from fastvit.data.datasets import LabelledImages, open_images
+from fastvit.data.transforms import normalise
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
@@ -103,7 +104,12 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
 
 
 def _evaluate(model: FastViT, batches: torch.utils.data.DataLoader, device: str, name: str) -> Evaluation:
-    return evaluate(model.eval().to(device), batches, model.num_classes, device, f"evaluating {name}")
+    network = model.eval().to(device)
+
+    def classify(pixels: torch.Tensor) -> torch.Tensor:
+        return network(normalise(pixels, model.preprocessing))
+
+    return evaluate(classify, batches, model.num_classes, device, f"evaluating {name}")
 
 
 def _demand_equal(train_form: Evaluation, other: Evaluation, name: str) -> None:
@@ -120,7 +126,7 @@ def _can_compile() -> bool:
 
 def _first_images(pictures: LabelledImages, model: FastViT, count: int) -> torch.Tensor:
     batches = evaluation_loader(pictures, model.preprocessing, count, workers=0)
-    return next(iter(batches))[0]
+    return normalise(next(iter(batches))[0], model.preprocessing)
 
 
 def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Figure:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from timm.data.readers import create_reader
 from torch import Tensor
@@ -16,10 +17,13 @@ from torch.utils.data import Dataset
 from fastvit.data.idx import read_idx
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.images import read_image, to_rgb
+from fastvit.data.sampling import PADDING, Draw, seeded
 from fastvit.data.transforms import Transform
 from fastvit.errors import UserError
 
 Split = Literal["train", "test"]
+# The class of what is not to be counted, as torch's cross entropy has it.
+IGNORED = -100
 SAMPLE = Path(__file__).parent / "fashion_mnist_sample"
 FASHION_MNIST_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -109,17 +113,28 @@ class FolderImages:
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Transformed images with labels: (tensor (C, H, W), class index)."""
+    """Images as (C, H, W) uint8 pixels with their class index.
 
-    def __init__(self, pictures: LabelledImages, transform: Transform) -> None:
+    A Draw is transformed with its own seed; PADDING is a black image of the class IGNORED, which no metric counts.
+    """
+
+    def __init__(self, pictures: LabelledImages, pixels: Transform) -> None:
         self.pictures = pictures
-        self.transform = transform
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.pictures.image(index)), self.pictures.labels[index]
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int]:
+        if isinstance(key, Draw):
+            with seeded(key.seed):
+                return self._item(key.image)
+        if key == PADDING:
+            return torch.zeros_like(self._item(0)[0]), IGNORED
+        return self._item(key)
+
+    def _item(self, index: int) -> tuple[Tensor, int]:
+        return self.pixels(self.pictures.image(index)), self.pictures.labels[index]
 
 
 def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:

@@ -47,7 +47,8 @@ def evaluate(
     """Run a classifier over batches, with a progress bar.
 
     Args:
-        classify: (B, C, H, W) images on `device` -> (B, num_classes) logits; a model should be in eval mode.
+        classify: (B, C, H, W) images on `device`, as the batches have them (our loaders yield uint8 pixels) ->
+            (B, num_classes) logits; a model should be in eval mode.
         batches: pairs of images and class indices (B,).
         num_classes: of the logits.
         device: where the images go.

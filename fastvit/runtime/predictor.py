@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastvit.data.images import read_image, to_rgb
-from fastvit.data.transforms import eval_transform
+from fastvit.data.transforms import eval_transform, normalise
 from fastvit.errors import UserError
 from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
@@ -66,11 +66,13 @@ class Predictor:
             run, description = load_described(Path(source))
             self.runtime = "onnxruntime"
             self._run = lambda images: torch.from_numpy(run(images.numpy()))
+            self._device = "cpu"
         else:
             model = source if isinstance(source, FastViT) else load(source)
             description = Description.of(model)
             self.runtime = "torch"
-            self._run = _torch_run(fuse(model).float().to(device), device)
+            self._run = _torch_run(fuse(model).float().to(device))
+            self._device = device
         self.classes, self.preprocessing = description.classes, description.preprocessing
         self.num_classes = description.config.num_classes
         self._channels = description.config.in_chans
@@ -79,8 +81,9 @@ class Predictor:
         self._transform = eval_transform(self.preprocessing)
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, classes) logits of preprocessed (B, C, H, W) images, on the CPU."""
-        return self._run(images)
+        """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels."""
+        images = images.to(self._device)
+        return self._run(normalise(images, self.preprocessing) if images.dtype == torch.uint8 else images)
 
     def __call__(self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16) -> list[Prediction]:
         """Classify images: paths, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4).
@@ -131,9 +134,9 @@ def _rgb(image: ImageLike) -> Image.Image:
     return read_image(image)
 
 
-def _torch_run(model: FastViT, device: str) -> Callable[[Tensor], Tensor]:
+def _torch_run(model: FastViT) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return model(images.to(device)).float().cpu()
+            return model(images).float().cpu()
 
     return run

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+import torch
 import torchmetrics
 from torch import Tensor, nn
+
+from fastvit.data.transforms import normalise
+from fastvit.model.preprocessing import Preprocessing
 
 Configure = Callable[[nn.Module, int], Any]
 
@@ -18,7 +22,7 @@ class Task(L.LightningModule):
     A task implements `loss`; its metrics, given once, are updated and logged here under their own names.
 
     Args:
-        model: what is trained and saved.
+        model: what is trained and saved; it says its preprocessing.
         metrics: evaluated on the validation set with (outputs, targets), logged as "val/NAME".
         configure: (model, number of optimizer steps) -> what Lightning's configure_optimizers returns; None for
             evaluation only.
@@ -30,6 +34,9 @@ class Task(L.LightningModule):
         super().__init__()
         self.model = model
         self.metrics = metrics.clone(prefix="val/")
+        # A NaN is seen to elsewhere; looking for one here would wait for the device at every step.
+        self.train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
+        self.val_loss = torchmetrics.MeanMetric(nan_strategy="disable")
         self._configure = configure
 
     def forward(self, images: Tensor) -> Any:
@@ -40,28 +47,53 @@ class Task(L.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} does not define its loss")
 
     def prepare(self, images: Tensor, targets: Any) -> tuple[Tensor, Any]:
-        """What training does to a batch on the device; nothing unless a task says so."""
+        """What training does to a normalised batch on the device; nothing unless a task says so."""
+        return images, targets
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
+        images, targets = batch
+        if images.dtype == torch.uint8:
+            images = normalise(images, cast(Preprocessing, self.model.preprocessing))
         return images, targets
 
     def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
         images, targets = self.prepare(*batch)
         loss = self.loss(self(images), targets)
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("train/loss_step", loss, prog_bar=True)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss_epoch", self.train_loss.compute())
+        self.train_loss.reset()
 
     def validation_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> None:
         images, targets = batch
         outputs = self(images)
-        self.log("val/loss", self.validation_loss(outputs, targets), batch_size=len(images), sync_dist=True)
-        self.metrics.update(outputs, targets)
+        if count := self.counted(targets):
+            self.val_loss.update(self.validation_loss(outputs, targets), count)
+            self.metrics.update(outputs, targets)
+
+    def counted(self, targets: Any) -> int:
+        """How many images of a validation batch count, where some only fill it up."""
+        return len(targets)
 
     def validation_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The loss on plain targets, where training changes them (mixing, smoothing)."""
+        """The mean loss on plain targets, where training changes them (mixing, smoothing)."""
         return self.loss(outputs, targets)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.metrics.compute(), prog_bar=True, sync_dist=False)
+        self.log_dict({"val/loss": self.val_loss.compute(), **self.metrics.compute()}, prog_bar=True)
+        self.val_loss.reset()
         self.metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # So that the mean loss of an epoch that is resumed is that of the whole epoch.
+        checkpoint["train_loss"] = {name: getattr(self.train_loss, name) for name in ("mean_value", "weight")}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in checkpoint["train_loss"].items():
+            setattr(self.train_loss, name, value.to(self.device))
 
     def configure_optimizers(self) -> Any:
         if self._configure is None:

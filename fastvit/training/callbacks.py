@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from torch import Tensor
 
+from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
 from fastvit.training.recipe import EmaOptions
@@ -75,6 +76,18 @@ class SaveBest(L.Callback):
         if value > self.best:
             self.best = value
             save(model, self.out / BEST, metrics)
+
+
+class SeedSteps(L.Callback):
+    """Seeds every step by its place in the run, so that a step's noise does not depend on what came before it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        seed_everything(seed_of(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
 class StopOnNonFinite(L.Callback):

@@ -24,7 +24,7 @@ from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.training.callbacks import BEST, Ema, ProgressBar, SaveBest, StopOnNonFinite
+from fastvit.training.callbacks import BEST, Ema, ProgressBar, SaveBest, SeedSteps, StopOnNonFinite
 from fastvit.training.optim import configure
 from fastvit.training.recipe import ModelOptions, Recipe
 from fastvit.weights.load import load_weights
@@ -68,13 +68,13 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         UserError: one of them cannot be had.
     """
     # The data's classes make the head, the model's preprocessing makes the data's transforms.
-    data = ClassificationData(recipe.data, recipe.batch_size, recipe.augmentation, recipe.workers)
+    data = ClassificationData(recipe.data, recipe.batch_size, recipe.augmentation, recipe.workers, seed=recipe.seed)
     model = build_model(recipe.model, data.classes)
     data.preprocessing = model.preprocessing
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = partial(configure, epochs=recipe.epochs, options=recipe.optim)
-    return ClassificationTask(model, recipe.mixing, optimizer), data
+    return ClassificationTask(model, recipe.mixing, optimizer, recipe.augmentation.random_erasing), data
 
 
 def train(recipe: Recipe) -> Run:
@@ -91,7 +91,13 @@ def train(recipe: Recipe) -> Run:
     task, data = build(recipe)
     # The order matters: SaveBest must see the averaged model before Ema takes it out again.
     best = SaveBest(recipe.out)
-    callbacks: list[L.Callback] = [StopOnNonFinite(), best, ProgressBar(), LearningRateMonitor("step")]
+    callbacks: list[L.Callback] = [
+        SeedSteps(recipe.seed),
+        StopOnNonFinite(),
+        best,
+        ProgressBar(),
+        LearningRateMonitor("step"),
+    ]
     if recipe.ema.decay:
         callbacks.append(Ema(recipe.ema))
     with _quiet():
@@ -106,6 +112,7 @@ def train(recipe: Recipe) -> Run:
             enable_checkpointing=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # our samplers share out the images
             log_every_n_steps=10,
             default_root_dir=recipe.out,
         )

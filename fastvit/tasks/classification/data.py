@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import ImageDataset, LabelledImages, open_images
-from fastvit.data.transforms import eval_transform, train_transform
+from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.transforms import eval_pixels, train_pixels
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
@@ -19,7 +22,9 @@ Batches = DataLoader[tuple[Tensor, int]]
 
 
 class ClassificationData(L.LightningDataModule):
-    """A source of labelled images as batches of ((B, C, H, W) float32, (B,) int64).
+    """A source of labelled images as batches of ((B, C, H, W) uint8, (B,) int64), shared out among the processes.
+
+    Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen.
 
     Args:
         source: as in `fastvit.data.datasets.open_images`.
@@ -27,6 +32,7 @@ class ClassificationData(L.LightningDataModule):
         augmentation: of the training images.
         workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
         preprocessing: what the model expects; may be set until batches are asked for.
+        seed: of order and augmentation.
     """
 
     def __init__(
@@ -36,6 +42,7 @@ class ClassificationData(L.LightningDataModule):
         augmentation: Augmentation | None = None,
         workers: int | None = None,
         preprocessing: Preprocessing | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.train_images: LabelledImages = open_images(source, "train")
@@ -46,26 +53,60 @@ class ClassificationData(L.LightningDataModule):
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
         self.workers = workers
+        self.seed = seed
+        self._place = {"epoch": 0, "start": 0}
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train_images.classes
 
     def train_dataloader(self) -> Batches:
-        dataset = ImageDataset(self.train_images, train_transform(self.preprocessing, self.augmentation))
-        # A last batch of one image has no batch statistics; drop it unless it is all there is.
-        whole = len(dataset) > self.batch_size
-        return loader(dataset, self.batch_size, self.workers, shuffle=True, drop_last=whole)
+        dataset = ImageDataset(self.train_images, train_pixels(self.preprocessing, self.augmentation))
+        rank, processes = self._process()
+        if len(dataset) < 2 * processes:
+            raise UserError(
+                f"{len(dataset)} training images are too few for {processes} processes: each needs two a step"
+            )
+        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, processes, **self._place)
+        return DataLoader(dataset, batch_sampler=batches, **_settings(self.workers))
 
     def val_dataloader(self) -> Batches:
-        return evaluation_loader(self.test_images, self.preprocessing, self.batch_size, self.workers)
+        share = EvaluationShare(len(self.test_images), *self._process())
+        return evaluation_loader(self.test_images, self.preprocessing, self.batch_size, self.workers, share)
+
+    def _process(self) -> tuple[int, int]:
+        """Rank of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.trainer is None:
+            return dict(self._place)
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress
+        done = 0 if batches.is_last_batch else batches.current.processed
+        return {"epoch": loop.epoch_progress.current.processed, "start": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._place = dict(state_dict)
 
 
 def evaluation_loader(
-    pictures: LabelledImages, preprocessing: Preprocessing, batch_size: int = 64, workers: int | None = None
+    pictures: LabelledImages,
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    workers: int | None = None,
+    share: EvaluationShare | None = None,
 ) -> Batches:
-    """Batches of all images in order, transformed for evaluation."""
-    return loader(ImageDataset(pictures, eval_transform(preprocessing)), batch_size, workers)
+    """Batches of all images in order, or of a process's share of them, as uint8 pixels resized for evaluation.
+
+    Raises:
+        UserError: batch_size or workers make no sense.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    return DataLoader(
+        ImageDataset(pictures, eval_pixels(preprocessing)), batch_size, sampler=share, **_settings(workers)
+    )
 
 
 def available_cores() -> int:
@@ -73,19 +114,20 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def loader(
-    dataset: ImageDataset, batch_size: int, workers: int | None, shuffle: bool = False, drop_last: bool = False
-) -> Batches:
-    """A DataLoader with the settings that all our loaders share."""
-    if batch_size < 1 or (workers or 0) < 0:
-        raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
+def _settings(workers: int | None) -> dict[str, Any]:
+    """What all our loaders share."""
+    if (workers or 0) < 0:
+        raise UserError(f"workers must be at least 0, got {workers}")
     count = available_cores() - 1 if workers is None else workers
-    return DataLoader(
-        dataset,
-        batch_size,
-        shuffle=shuffle,
-        num_workers=count,
-        drop_last=drop_last,
-        persistent_workers=count > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+    return {
+        "num_workers": count,
+        "persistent_workers": count > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": leave_signals_to_the_run,
+    }
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and a job's end reach every process of a group: the run decides, and its workers end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torchmetrics
 from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
+from fastvit.data.datasets import IGNORED
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.options import Mixing
 from fastvit.tasks.task import Configure, Task
@@ -18,9 +20,16 @@ from fastvit.tasks.task import Configure, Task
 class ClassificationTask(Task):
     """Cross entropy on (B, classes) logits against class indices (B,) or, after mixing, soft labels (B, classes)."""
 
-    def __init__(self, model: FastViT, mixing: Mixing | None = None, configure: Configure | None = None) -> None:
+    def __init__(
+        self,
+        model: FastViT,
+        mixing: Mixing | None = None,
+        configure: Configure | None = None,
+        random_erasing: float = 0.0,
+    ) -> None:
         super().__init__(model, accuracy(model.num_classes), configure)
         self.smoothing = mixing.smoothing if mixing else 0.0
+        self._erase = random_erasing
         self._mix = (
             Mixup(
                 mixing.mixup,
@@ -35,6 +44,8 @@ class ClassificationTask(Task):
         )
 
     def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if self._erase:
+            images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
         # Mixing pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
         if self._mix is None or len(images) % 2:
             return images, targets
@@ -45,15 +56,18 @@ class ClassificationTask(Task):
         smoothing = 0.0 if targets.is_floating_point() else self.smoothing
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
+    def counted(self, targets: Tensor) -> int:
+        return int((targets != IGNORED).sum())
+
     def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets)
+        return F.cross_entropy(outputs, targets, ignore_index=IGNORED)
 
 
 def accuracy(num_classes: int) -> torchmetrics.MetricCollection:
-    """Top-1 and, where there are more than five classes, top-5, as fractions over all images."""
-    metrics = {"top1": MulticlassAccuracy(num_classes, average="micro")}
+    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count."""
+    metrics = {"top1": MulticlassAccuracy(num_classes, average="micro", ignore_index=IGNORED)}
     if num_classes > 5:
-        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", ignore_index=IGNORED)
     return torchmetrics.MetricCollection(metrics)
 
 

@@ -1,0 +1,109 @@
+"""Which images make a batch, and the seed of everything random in it.
+
+Nothing here has a state to save: an epoch's order, an image's augmentation and a step's noise follow from numbers
+(seed, epoch, index), so they are the same with any number of workers, and a run that goes on inside an epoch sees what
+it would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+PADDING = -1
+
+
+class Draw(NamedTuple):
+    """A training image: its place in the dataset, and the seed of its augmentation."""
+
+    image: int
+    seed: int
+
+
+def seed_of(*numbers: int) -> int:
+    """A 32-bit seed that follows from numbers of at least 0, and differs where any of them does."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (every device) from here on, without a word."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch's CPU generator for a block; afterwards they go on where they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class TrainBatches(Sampler[list[Draw]]):
+    """Batches of shuffled epochs for one of several processes, which may start inside an epoch.
+
+    Every step's global batch is the same whatever the number of processes: each takes its slice of it. The images that
+    do not fill a last global batch are left out of the epoch, other ones in each, unless there is no full batch at all.
+
+    Args:
+        length: number of images.
+        batch_size: images a process and step.
+        seed: of the order and of every Draw.
+        rank: of this process.
+        processes: how many share the epoch.
+        epoch: to begin with.
+        start: batches of that epoch to leave out, because they have been trained on.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, epoch: int = 0, start: int = 0
+    ) -> None:
+        self._length, self._batch_size, self._seed = length, batch_size, seed
+        self._rank, self._processes = rank, processes
+        self._epoch, self._start = epoch, start
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next iteration is of; another one than before begins at its first batch."""
+        if epoch != self._epoch:
+            self._epoch, self._start = epoch, 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return max(self._length // (self._batch_size * self._processes), 1)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        generator = torch.Generator().manual_seed(seed_of(self._seed, self._epoch))
+        order = torch.randperm(self._length, generator=generator).tolist()
+        share = min(self._batch_size, self._length // self._processes)
+        for batch in range(self._start, len(self)):
+            first = (batch * self._processes + self._rank) * share
+            yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in order[first : first + share]]
+
+
+class EvaluationShare(Sampler[int]):
+    """Every n-th image in order; PADDING fills up, so that all processes take the same number of steps."""
+
+    def __init__(self, length: int, rank: int = 0, processes: int = 1) -> None:
+        count = -(-length // processes)
+        own = list(range(rank, length, processes))
+        self._indices: Sequence[int] = own + [PADDING] * (count - len(own))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)

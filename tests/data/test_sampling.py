@@ -1,0 +1,119 @@
+"""Orders and seeds that follow from numbers alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from fastvit.data.augmentation import Augmentation
+from fastvit.data.datasets import IGNORED, ArrayImages, ImageDataset
+from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
+from fastvit.data.transforms import eval_pixels, normalise, train_pixels
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.classification.data import leave_signals_to_the_run
+
+SMALL = Preprocessing((16, 16))
+
+
+def pictures(count: int = 12) -> ArrayImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 20, 24, 3), np.uint8)
+    return ArrayImages(pixels, [i % 3 for i in range(count)], "abc", "made up")
+
+
+def images(batches: TrainBatches) -> list[list[int]]:
+    return [[draw.image for draw in batch] for batch in batches]
+
+
+def test_an_epoch_has_every_image_once_and_the_next_another_order() -> None:
+    batches = TrainBatches(12, 4, seed=3)
+    first = images(batches)
+    assert sorted(sum(first, [])) == list(range(12))
+    assert images(batches) == first
+    batches.set_epoch(1)
+    assert sorted(sum(images(batches), [])) == list(range(12))
+    assert images(batches) != first
+    assert {draw.seed for batch in batches for draw in batch}.isdisjoint(
+        draw.seed for batch in TrainBatches(12, 4, seed=3) for draw in batch
+    )
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_each_global_batch(processes: int) -> None:
+    whole = images(TrainBatches(50, 8, seed=1))
+    shares = [images(TrainBatches(50, 8 // processes, 1, rank, processes)) for rank in range(processes)]
+    assert [sum(parts, []) for parts in zip(*shares, strict=True)] == whole
+    assert len(whole) == len(TrainBatches(50, 8, seed=1)) == 6
+
+
+def test_going_on_inside_an_epoch() -> None:
+    whole = TrainBatches(40, 4, seed=0, epoch=2)
+    rest = TrainBatches(40, 4, seed=0, epoch=2, start=7)
+    rest.set_epoch(2)
+    assert list(rest) == list(whole)[7:]
+    assert len(rest) == 10, "a trainer that counts from the start needs the whole length"
+    rest.set_epoch(3)
+    assert len(list(rest)) == 10
+
+
+def test_few_images_are_one_batch() -> None:
+    assert [len(batch) for batch in TrainBatches(5, 8, seed=0)] == [5]
+    assert [len(batch) for batch in TrainBatches(5, 8, seed=0, rank=1, processes=2)] == [2]
+
+
+def test_evaluation_shares_have_one_length_and_every_image() -> None:
+    shares = [list(EvaluationShare(10, rank, 4)) for rank in range(4)]
+    assert {len(share) for share in shares} == {3}
+    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(10))
+
+
+def test_seeds_differ_with_every_number() -> None:
+    seeds = {seed_of(a, b, c) for a in range(8) for b in range(8) for c in range(8)}
+    assert len(seeds) == 512
+
+
+def test_a_seeded_block_leaves_no_trace() -> None:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    expected = torch.rand(1), random.random(), np.random.rand()
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    with seeded(5):
+        inside = torch.rand(1), random.random(), np.random.rand()
+    assert (torch.rand(1), random.random(), np.random.rand()) == expected
+    with seeded(5):
+        assert (torch.rand(1), random.random(), np.random.rand()) == inside
+
+
+def test_augmentation_follows_the_draw_whatever_the_workers() -> None:
+    dataset = ImageDataset(pictures(), train_pixels(SMALL, Augmentation()))
+    batches = TrainBatches(12, 4, seed=0)
+    alone = list(DataLoader(dataset, batch_sampler=batches))
+    two = list(DataLoader(dataset, batch_sampler=batches, num_workers=2, worker_init_fn=leave_signals_to_the_run))
+    for (ours, labels), (theirs, their_labels) in zip(alone, two, strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.equal(labels, their_labels)
+    assert not torch.equal(dataset[Draw(0, 1)][0], dataset[Draw(0, 2)][0])
+
+
+def test_padding_counts_nowhere() -> None:
+    image, label = ImageDataset(pictures(), eval_pixels(SMALL))[PADDING]
+    assert (image.shape, image.dtype, label) == ((3, 16, 16), torch.uint8, IGNORED)
+
+
+def test_pixels_are_normalised_on_batches_as_on_images() -> None:
+    preprocessing = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    pixels = torch.stack([eval_pixels(preprocessing)(pictures().image(i)) for i in range(2)])
+    assert pixels.dtype == torch.uint8
+    by_hand = (pixels.double() / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 1]).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(normalise(pixels, preprocessing).double(), by_hand, rtol=0, atol=1e-6)
+    grey = Preprocessing((16, 16)).for_channels(1)
+    assert normalise(eval_pixels(grey)(Image.new("L", (9, 9))), grey).shape == (1, 16, 16)
