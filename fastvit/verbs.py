@@ -83,16 +83,29 @@ def info(checkpoint: str) -> None:
     _print(table)
 
 
-def train(arguments: list[str]) -> None:
+def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
     from fastvit.training.recipe import parse_recipe, recipe_parser
 
     recipe = parse_recipe(recipe_parser(description=inspect.getdoc(train)), arguments)
+
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run
 
-    done = run(recipe)
-    print(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
-    print(f"next: fastvit eval, predict, fuse or export {done.best}")
+    @rank_zero_only
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    try:
+        done = run(recipe)
+    except (Terminated, KeyboardInterrupt) as end:
+        say(f"fastvit: ended {end}".rstrip() + f"; go on with: fastvit train --resume {recipe.out}")
+        return 143 if isinstance(end, Terminated) else 130
+    say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
+    say(f"next: fastvit eval, predict, fuse or export {done.best}")
+    return 0
 
 
 def evaluate(
