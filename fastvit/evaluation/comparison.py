@@ -12,7 +12,14 @@ from fastvit.bench.forms import bench_models
 from fastvit.bench.latency import Timing
 from fastvit.errors import UserError
 from fastvit.evaluation.report import Table
-from fastvit.evaluation.run_folder import History, default_settings, read_history, read_json, read_settings
+from fastvit.evaluation.run_folder import (
+    History,
+    default_settings,
+    read_history,
+    read_json,
+    read_settings,
+    setting_text,
+)
 from fastvit.model.classifier import FastViT
 from fastvit.weights.native import build, describe
 from fastvit.weights.source import locate, read
@@ -105,18 +112,17 @@ def measure_latency(entries: Sequence[Entry], device: str, rounds: int) -> dict[
 
 
 def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
-    """A row a run, with the columns that any of them has something for."""
-    rows = [_cells(entry, timings.get(entry.name)) for entry in entries]
-    header = [column for column in rows[0] if any(row[column] for row in rows)]
-    return Table(header, [[row[column] or "-" for column in header] for row in rows])
+    """A column a run, with the rows that any of them has something for."""
+    columns = [_cells(entry, timings.get(entry.name)) for entry in entries]
+    known = [name for name in columns[0] if any(column[name] for column in columns)]
+    return Table(["run", *(e.name for e in entries)], [[name, *(c[name] or "-" for c in columns)] for name in known])
 
 
 def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
-    """Column -> text, empty where it is not known."""
+    """What is measured -> text, empty where it is not known."""
     height, width = entry.model.preprocessing.size
     seen, cost = entry.images_seen, entry.complexity
     return {
-        "run": entry.name,
         "variant": entry.model.variant,
         "size": f"{height}x{width}",
         "epochs": str(entry.history.epochs or ""),
@@ -125,21 +131,20 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
         "ECE": _percent(entry.evaluation.get("ece")),
         **_robustness_cells(entry.robustness),
-        "params, M": f"{cost.params / 1e6:.2f}",
-        "fused, M": f"{cost.params_fused / 1e6:.2f}",
+        "parameters, M": f"{cost.params / 1e6:.2f}",
+        "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
         "GMACs": f"{cost.gmacs:.3f}",
         "latency, ms": f"{timing.median:.2f}" if timing else "",
-        "quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
+        "its quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
         "file, MB": f"{entry.megabytes:.1f}",
     }
 
 
 def _robustness_cells(robustness: Mapping[str, Any]) -> dict[str, str]:
-    suite = str(robustness.get("suite", ""))
     return {
-        "robustness suite": suite,
-        "its top-1": _percent(robustness.get("top1")),
-        "its mean error": _percent(robustness.get("mean_error")),
+        "robustness suite": str(robustness.get("suite", "")),
+        "top-1 in the suite": _percent(robustness.get("top1")),
+        "mean error in the suite": _percent(robustness.get("mean_error")),
         "mCE": _percent(robustness.get("mce")),
     }
 
@@ -148,12 +153,8 @@ def settings_table(entries: Sequence[Entry]) -> Table:
     """The recipes' fields that are not the same in all runs, a row a field."""
     known = [entry for entry in entries if entry.settings]
     fields = dict.fromkeys(field for entry in known for field in entry.settings)
-    rows = [[field, *(_text(entry.settings.get(field)) for entry in known)] for field in fields]
+    rows = [[field, *(setting_text(entry.settings.get(field)) for entry in known)] for field in fields]
     return Table(["setting", *(entry.name for entry in known)], [row for row in rows if len(set(row[1:])) > 1])
-
-
-def _text(value: Any) -> str:
-    return "-" if value is None else str(value)
 
 
 def _percent(value: float | None) -> str:

@@ -36,7 +36,7 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
     skipped = f" {result.skipped} could not be read and are in none of the numbers." if result.skipped else ""
     return write_report(
         out / "evaluation.html",
-        title=f"{Path(measured.checkpoint).name} on {measured.data}",
+        title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
         summary=f"{result.metrics['top1']:.2%} of {result.images} held-out images named right.{skipped}",
         sections=[
             _summary_section(measured),
@@ -74,6 +74,8 @@ def _summary_section(measured: Measured) -> Section:
             ("images a second, the network alone", f"{result.speed.model:.0f}"),
         ]
     rows += [
+        ("checkpoint", measured.checkpoint),
+        ("data", measured.data),
         ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
         ("images", f"{height}x{width} pixels, crop {measured.preprocessing.crop_pct:g}"),
     ]

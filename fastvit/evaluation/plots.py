@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fastvit.bench.latency import Timing
 from fastvit.evaluation.calibration import Bin
@@ -62,7 +63,7 @@ _PANELS = {("train/loss", "val/loss"): _draw_loss, ("val/top1",): _draw_top1, ("
 def _over_epochs(axes: Axes) -> None:
     axes.set(xlabel="epoch")
     axes.grid(alpha=0.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def overlaid_curves(histories: Mapping[str, History]) -> Figure:
@@ -77,7 +78,8 @@ def overlaid_curves(histories: Mapping[str, History]) -> Figure:
     top1.set(ylabel="percent", title="Top-1 on the held-out images")
     for axes in (loss, top1):
         _over_epochs(axes)
-    top1.legend()
+        if axes.lines:
+            axes.legend()
     return figure
 
 
@@ -94,7 +96,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:
     axes.plot([c for c, _ in front], [100 * a for _, a in front], color=GREY, linestyle="--", zorder=0)
     for name, (value, accuracy) in points.items():
         axes.plot(value, 100 * accuracy, "o", color=BLUE if (value, accuracy) in front else RED)
-        axes.annotate(name, (value, 100 * accuracy), (6, 5), textcoords="offset points", fontsize=9)
+        axes.annotate(name, (value, 100 * accuracy), (6, -12), textcoords="offset points", fontsize=9)
     axes.set(xlabel=cost, ylabel="top-1, percent")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
@@ -111,14 +113,14 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def reliability_diagram(bins: Sequence[Bin]) -> Figure:
-    """Accuracy against confidence, a bar a bin, above the number of images in each."""
+    """Accuracy and its distance from the mean confidence, a bar a bin, above the number of images in each."""
     figure = _figure(5.2, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = [b.low for b in bins], [b.high - b.low for b in bins]
-    top.bar(
-        left, [100 * b.accuracy for b in bins], width, align="edge", color=BLUE, edgecolor="white", label="accuracy"
-    )
-    top.plot([b.confidence for b in bins], [100 * b.confidence for b in bins], "o", color=RED, label="mean confidence")
+    accuracy, confidence = (100 * np.array([getattr(b, name) for b in bins]) for name in ("accuracy", "confidence"))
+    top.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    gap = {"color": RED, "alpha": 0.25, "hatch": "//", "label": "distance from mean confidence"}
+    top.bar(left, confidence - accuracy, width, accuracy, align="edge", **gap)
     top.plot((0, 1), (0, 100), color=GREY, linestyle="--", linewidth=1)
     top.set(xlim=(0, 1), ylim=(0, 100), ylabel="named right, percent")
     top.legend(loc="upper left")

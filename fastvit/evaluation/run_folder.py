@@ -52,22 +52,22 @@ def read_history(path: Path) -> History:
     series: Series = {}
     ends = {0: 0.0}  # steps made -> epochs ended
     for row in rows:
-        for column, name in _COLUMNS.items():
+        for column, metric in _COLUMNS.items():
             if value := row.get(column):
                 epoch = float(row["epoch"]) + 1
-                series.setdefault(name, []).append((epoch, float(value)))
+                series.setdefault(metric, []).append((epoch, float(value)))
                 ends[int(row["step"]) + 1] = epoch
-    rates = [(int(row["step"]), float(row[column])) for row in rows if (column := _rate_column(row))]
+    rates = [(int(row["step"]), float(row[column])) for row in rows for column in _rate_columns(row)[:1]]
     if rates and len(ends) > 1:
-        steps, values = zip(*rates, strict=True)
-        places = np.interp(steps, *zip(*sorted(ends.items()), strict=True)).tolist()
-        series["lr"] = list(zip(places, values, strict=True))
+        known = sorted(ends)
+        places = np.interp([step for step, _ in rates], known, [ends[step] for step in known])
+        series["lr"] = [(place, rate) for place, (_, rate) in zip(places.tolist(), rates, strict=True)]
     return History(int(max(ends.values())), max(ends), series)
 
 
-def _rate_column(row: Mapping[str, str]) -> str | None:
-    """The learning rate of the first parameter group, which is "lr-AdamW" or "lr-AdamW/pg1", say."""
-    return next((name for name, value in row.items() if name.startswith("lr-") and value), None)
+def _rate_columns(row: Mapping[str, str]) -> list[str]:
+    """Those with the learning rates of the parameter groups, which are "lr-AdamW" or "lr-AdamW/pg1", say."""
+    return [name for name, value in row.items() if name.startswith("lr-") and value]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -99,6 +99,13 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if prefix or key not in _PLACES:
             flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+def setting_text(value: Any) -> str:
+    """A field's value to show."""
+    if value is None:
+        return "-"
+    return str(value) or "none"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from fastvit.errors import UserError
 from fastvit.evaluation.numbers import METRICS, as_text
 from fastvit.evaluation.plots import training_curves
 from fastvit.evaluation.report import Section, Table, write_report
-from fastvit.evaluation.run_folder import History, default_settings, read_history, read_json, read_settings
+from fastvit.evaluation.run_folder import (
+    History,
+    default_settings,
+    read_history,
+    read_json,
+    read_settings,
+    setting_text,
+)
 from fastvit.files import atomic
 from fastvit.weights.description import Description
 from fastvit.weights.native import describe
@@ -65,8 +72,8 @@ def _summary(description: Description, history: History) -> str:
 
 
 def _summary_section(description: Description, history: History) -> Section:
-    preprocessing = description.preprocessing
-    rows = [(METRICS.get(name, name), as_text(name, value)) for name, value in description.metrics.items()]
+    preprocessing, metrics = description.preprocessing, description.metrics
+    rows = [(label, as_text(name, metrics[name])) for name, label in METRICS.items() if name in metrics]
     rows += [("epochs", str(history.epochs)), ("steps", f"{history.steps:,}")] if history.epochs else []
     rows += [
         ("classes", str(description.config.num_classes)),
@@ -78,7 +85,7 @@ def _summary_section(description: Description, history: History) -> Section:
 def _settings_section(settings: Mapping[str, Any]) -> Section:
     defaults = default_settings()
     changed = [
-        (name, str(value), str(defaults.get(name, "-")))
+        (name, setting_text(value), setting_text(defaults.get(name)))
         for name, value in settings.items()
         if value != defaults.get(name)
     ]
