@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from fastvit.training.train import train
 from tests.training.runs import make_data, options, recipe
 
-# What differs between processes by design is off: mixing pairs the images of a process, noise is of a process. Adam makes
-# steps of the learning rate's size from gradients that are nothing but rounding, so that is small.
+# What differs between processes by design is off: mixing pairs the images of a process, noise is of a process. Adam
+# makes steps of the learning rate's size from gradients that are nothing but rounding, so that is small.
 QUIET = (
     *("--mixing.mixup=0", "--mixing.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
     *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64"),
