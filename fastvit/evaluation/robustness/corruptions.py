@@ -1,9 +1,9 @@
 """The fifteen corruptions of ImageNet-C at five severities (Hendrycks & Dietterich, arXiv 1903.12261).
 
 Written after the benchmark's definitions, with its published constants. They were chosen for images of 224 pixels; at
-other sizes the reach of defocus, glass and motion blur and of elastic displacement is scaled with the shorter side. Noise,
-snowflakes and JPEG are as they are: they damage images of any size alike. What differs from the original: frost (see
-`_frost`), chance (seeded by image, corruption and severity), and pixels are rounded, not cut off.
+other sizes the reach of defocus, glass and motion blur and of elastic displacement is scaled with the shorter side.
+Noise, snowflakes and JPEG are as they are: they damage images of any size alike. What differs from the original: frost
+(see `_frost`), chance (seeded by image, corruption and severity), and pixels are rounded, not cut off.
 """
 
 from __future__ import annotations
