@@ -35,7 +35,7 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     content = {"checkpoint": checkpoint, **asdict(result)}
     write_text(folder / "robustness.json", json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
-    title = f"{suite.title}: {Path(checkpoint).name}"
+    title = f"{suite.title}{chr(39) + 's corruptions' if result.made_here else ''}: {Path(checkpoint).name}"
     sections = [Section("Result", notes(result), table=score_table(result))]
     if result.errors:
         sections += _corruption_sections(result)
