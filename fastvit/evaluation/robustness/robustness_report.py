@@ -35,7 +35,8 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     content = {"checkpoint": checkpoint, **asdict(result)}
     write_text(folder / "robustness.json", json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
-    title = f"{suite.title}{chr(39) + 's corruptions' if result.made_here else ''}: {Path(checkpoint).name}"
+    measured = f"{suite.title}'s corruptions" if result.made_here else suite.title
+    title = f"{measured}: {Path(checkpoint).name}"
     sections = [Section("Result", notes(result), table=score_table(result))]
     if result.errors:
         sections += _corruption_sections(result)
