@@ -18,6 +18,7 @@ from typing import Literal
 
 from fastvit.device import Device
 from fastvit.errors import UserError
+from fastvit.evaluation.robustness.verb import robustness
 from fastvit.evaluation.verbs import evaluate, report
 from fastvit.terminal import new_table, show
 
@@ -156,9 +157,10 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     import torch
 
     import fastvit
+    from fastvit.weights.source import beside
 
     model = fastvit.load(checkpoint)
-    target = out or _beside(checkpoint, "-fused.safetensors")
+    target = out or beside(checkpoint, "-fused.safetensors")
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
@@ -222,6 +224,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
     from fastvit.export.target import find_target
+    from fastvit.weights.source import beside
 
     target = find_target(to)
     model = fastvit.load(checkpoint)
@@ -232,7 +235,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
         sample = open_images("sample", "test")
         pictures = [sample.image(i) for i in range(16)]
     images = torch.stack([transform(picture) for picture in pictures])
-    exported = run(model, target, out or _beside(checkpoint, target.suffix), images)
+    exported = run(model, target, out or beside(checkpoint, target.suffix), images)
     size = exported.path.stat().st_size / 1e6
     print(
         f"{exported.path}: {size:.1f} MB; {target.runtime} against PyTorch on {exported.images} images: "
@@ -300,16 +303,6 @@ def _rounded(values: Sequence[float]) -> str:
     return "/".join(f"{value:.3f}" for value in values)
 
 
-def _beside(checkpoint: str, ending: str) -> Path:
-    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
-    from fastvit.weights.source import hub_id, locate
-
-    repository = hub_id(checkpoint)
-    path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
-    name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
-    return path.with_name(name + ending)
-
-
 VERBS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "models": models,
@@ -317,6 +310,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "eval": evaluate,
     "report": report,
+    "robustness": robustness,
     "predict": predict,
     "fuse": fuse,
     "convert": convert,

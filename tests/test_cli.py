@@ -56,6 +56,7 @@ def test_help_and_version() -> None:
         "train",
         "eval",
         "report",
+        "robustness",
         "predict",
         "fuse",
         "convert",

@@ -72,6 +72,14 @@ def hub_id(source: str | Path) -> str | None:
     return match[2]
 
 
+def beside(checkpoint: str, ending: str) -> Path:
+    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
+    repository = hub_id(checkpoint)
+    path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
+    name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
+    return path.with_name(name + ending)
+
+
 def locate(source: str | Path) -> Path:
     """The weights file that a path, a directory or a Hub id stands for.
 
