@@ -6,9 +6,11 @@ Images stay 8-bit until they are on the device: a quarter of the bytes to move, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform
 from torch import Tensor
 
@@ -43,7 +45,16 @@ def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Tr
         auto_augment=augmentation.auto_augment or None,
         normalize=False,
     )
+    for step in transform.transforms:
+        for operation in chain(getattr(step, "ops", ()), *getattr(step, "policy", ())):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
     return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's strongest level keeps no bit, which Pillow 13 refuses: keep one."""
+    return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
