@@ -107,7 +107,7 @@ def evaluate(
         device: where PyTorch runs.
         json: print one JSON object instead of a table.
     """
-    from fastvit.data.datasets import open_images
+    from fastvit.data.opening import open_images
     from fastvit.device import pick_device
     from fastvit.evaluation.evaluate import evaluate as run
     from fastvit.runtime.predictor import Predictor
@@ -238,8 +238,8 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     import torch
 
     import fastvit
-    from fastvit.data.datasets import open_images
     from fastvit.data.images import find_images, read_image
+    from fastvit.data.opening import open_images
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
     from fastvit.export.target import find_target

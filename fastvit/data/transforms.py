@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image, ImageOps
@@ -33,7 +33,7 @@ def eval_pixels(preprocessing: Preprocessing) -> Transform:
 
 def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
     """Image -> (C, H, W) uint8, varied at random; what works on batches (erasing, mixing) comes later."""
-    transform: Transform = create_transform(
+    transform = create_transform(
         (len(preprocessing.mean), *preprocessing.size),
         is_training=True,
         mean=preprocessing.mean,
@@ -49,7 +49,7 @@ def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Tr
         for operation in chain(getattr(step, "ops", ()), *getattr(step, "policy", ())):
             if operation.name.startswith("Posterize"):
                 operation.aug_fn = _posterize
-    return transform
+    return cast(Transform, transform)
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:

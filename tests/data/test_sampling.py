@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fastvit.data.arrays import ArrayImages
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.datasets import IGNORED, ArrayImages, ImageDataset
+from fastvit.data.datasets import IGNORED, ImageDataset
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
 from fastvit.data.transforms import eval_pixels, normalise, train_pixels
 from fastvit.model.preprocessing import Preprocessing
