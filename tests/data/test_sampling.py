@@ -16,8 +16,8 @@ from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
 from fastvit.data.transforms import eval_pixels, normalise, train_pixels
+from fastvit.data.workers import leave_signals_to_the_run
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import leave_signals_to_the_run
 
 SMALL = Preprocessing((16, 16))
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +15,7 @@ from fastvit.data.datasets import ImageDataset, LabelledImages
 from fastvit.data.opening import open_for_training
 from fastvit.data.sampling import EvaluationShare, TrainBatches
 from fastvit.data.transforms import eval_pixels, train_pixels
+from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
@@ -84,7 +82,7 @@ class ClassificationData(L.LightningDataModule):
                 f"{len(dataset)} training images are too few for {processes} processes: each needs two a step"
             )
         batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, processes, **self._place)
-        return DataLoader(dataset, batch_sampler=batches, **_settings(self.workers))
+        return DataLoader(dataset, batch_sampler=batches, **loader_settings(self.workers))
 
     def val_dataloader(self) -> Batches:
         share = EvaluationShare(len(self.test_images), *self._process())
@@ -127,28 +125,4 @@ def evaluation_loader(
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     dataset = ImageDataset(pictures, eval_pixels(preprocessing), allow_damaged=allow_damaged)
-    return DataLoader(dataset, batch_size, sampler=share, **_settings(workers))
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _settings(workers: int | None) -> dict[str, Any]:
-    """What all our loaders share."""
-    if (workers or 0) < 0:
-        raise UserError(f"workers must be at least 0, got {workers}")
-    count = available_cores() - 1 if workers is None else workers
-    return {
-        "num_workers": count,
-        "persistent_workers": count > 0,
-        "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": leave_signals_to_the_run,
-    }
-
-
-def leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a job's end reach every process of a group: the run decides, and its workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return DataLoader(dataset, batch_size, sampler=share, **loader_settings(workers))
