@@ -13,9 +13,10 @@ from fastvit.data.augmentation import Augmentation
 from fastvit.data.damaged import DamageLog
 from fastvit.data.datasets import ImageDataset, LabelledImages
 from fastvit.data.opening import open_for_training
-from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.sampling import EvaluationShare, ShardBatches, ShardShare, TrainBatches
+from fastvit.data.shards import WINDOW, ShardImages
 from fastvit.data.transforms import eval_pixels, train_pixels
-from fastvit.data.workers import loader_settings
+from fastvit.data.workers import loader_settings, worker_count
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
@@ -76,16 +77,27 @@ class ClassificationData(L.LightningDataModule):
     def train_dataloader(self) -> Batches:
         pixels = train_pixels(self.preprocessing, self.augmentation)
         dataset = ImageDataset(self.train_images, pixels, self._damage.path)
-        rank, processes = self._process()
+        _, processes = self._process()
         if len(dataset) < 2 * processes:
             raise UserError(
                 f"{len(dataset)} training images are too few for {processes} processes: each needs two a step"
             )
-        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, processes, **self._place)
-        return DataLoader(dataset, batch_sampler=batches, **loader_settings(self.workers))
+        return DataLoader(dataset, batch_sampler=self._train_batches(), **loader_settings(self.workers))
+
+    def _train_batches(self) -> TrainBatches:
+        process = self._process()
+        if isinstance(self.train_images, ShardImages):
+            lengths, workers = self.train_images.lengths, worker_count(self.workers)
+            return ShardBatches(lengths, self.batch_size, self.seed, WINDOW, workers, *process, **self._place)
+        return TrainBatches(len(self.train_images), self.batch_size, self.seed, *process, **self._place)
 
     def val_dataloader(self) -> Batches:
-        share = EvaluationShare(len(self.test_images), *self._process())
+        length, process = len(self.test_images), self._process()
+        share = (
+            ShardShare(length, self.batch_size, worker_count(self.workers), *process)
+            if isinstance(self.test_images, ShardImages)
+            else EvaluationShare(length, *process)
+        )
         return evaluation_loader(
             self.test_images, self.preprocessing, self.batch_size, self.workers, share, self.allow_damaged
         )
