@@ -36,7 +36,8 @@ def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)  # else it copies images that are upright
+                return to_rgb(image)
     except FileNotFoundError as error:
         raise DamagedImageError(f"there is no file {name}") from error
     except UnidentifiedImageError as error:
@@ -54,7 +55,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _peak(mode: str, brightest: float) -> float:

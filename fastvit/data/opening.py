@@ -79,6 +79,7 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledI
     root = Path(source).expanduser()
     if not root.is_dir():
         raise UserError(
-            f"there is no folder {root}; give a folder of images, of idx files, sample, torch/NAME, hfds/NAME or wds/NAME"
+            f"there is no folder {root}; give a folder of images or of idx files, sample, torch/NAME, hfds/NAME "
+            "or wds/NAME"
         )
     return open_idx(root, split) if has_idx(root) else open_folder(root, split, classes)
