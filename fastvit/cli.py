@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except UserError as error:
         # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
-        last = str(error).strip().rpartition("fastvit.errors.UserError: ")[2]
+        last = re.split(r"fastvit\.errors\.\w+: ", str(error).strip())[-1]
         print(f"fastvit: error: {last}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

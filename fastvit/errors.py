@@ -8,6 +8,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedImageError(UserError):
+    """An image that cannot be decoded; the message names it."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's exception says, short enough for one line of ours."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from fastvit.bench.forms import REFERENCE, bench_forms
 from fastvit.bench.latency import Timing
-from fastvit.data.datasets import LabelledImages, open_images
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalise
 from fastvit.device import pick_device
 from fastvit.errors import UserError

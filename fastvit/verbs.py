@@ -219,8 +219,8 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     import torch
 
     import fastvit
-    from fastvit.data.datasets import open_images
     from fastvit.data.images import find_images, read_image
+    from fastvit.data.opening import open_images
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
     from fastvit.export.target import find_target

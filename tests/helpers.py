@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -48,3 +49,13 @@ def tiny(num_classes: int = 10, attention: bool = False, **details: object) -> F
     last = Stage(32, 1, "attention", 2.0, cpe=7) if attention else Stage(32, 1, mlp_ratio=2.0)
     config = FastViTConfig((Stage(16, 1, mlp_ratio=2.0), Stage(16, 1), Stage(32, 1), last), num_classes=num_classes)
     return FastViT(config, **details).eval()
+
+
+def make_folder(root: Path, names: tuple[str, ...], splits: tuple[str, ...]) -> Path:
+    """8 px images in a folder a class in a folder a split: two each, whose red value is the class."""
+    for split in splits:
+        for value, name in enumerate(names):
+            (root / split / name).mkdir(parents=True)
+            for i in range(2):
+                Image.new("RGB", (8, 8), (value, i, 0)).save(root / split / name / f"{i}.png")
+    return root

@@ -41,7 +41,7 @@ def complaint(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fastvit.data.datasets import FASHION_MNIST_CLASSES
+    from fastvit.data.arrays import FASHION_MNIST_CLASSES
 
     torch.manual_seed(0)
     model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
@@ -176,7 +176,7 @@ TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small folder of real images, two classes."""
-    from fastvit.data.datasets import open_images
+    from fastvit.data.opening import open_images
 
     for split, name, count in (("train", "train", 32), ("test", "val", 8)):
         pictures = open_images("sample", split)

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastvit.errors import UserError
+from fastvit.errors import DamagedImageError, UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -27,7 +27,7 @@ def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) 
         name: what to call it in an error, if not its path.
 
     Raises:
-        UserError: it does not exist, is no image, or is cut short.
+        DamagedImageError: it does not exist, is no image, or is cut short.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "the image"))
     try:
@@ -36,13 +36,14 @@ def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)  # else it copies images that are upright
+                return to_rgb(image)
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {name}") from error
+        raise DamagedImageError(f"there is no file {name}") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name} is no image that can be read") from error
+        raise DamagedImageError(f"{name} is no image that can be read") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} cannot be decoded: {error}") from error
+        raise DamagedImageError(f"{name} cannot be decoded: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -54,7 +55,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), opaque).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _peak(mode: str, brightest: float) -> float:

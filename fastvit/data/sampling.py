@@ -75,7 +75,11 @@ class TrainBatches(Sampler[list[Draw]]):
         self._length, self._batch_size, self._seed = length, batch_size, seed
         self._rank, self._processes = rank, processes
         self._epoch, self._start = epoch, start
-        self.sampler = self  # Lightning tells the epoch to the sampler of a batch sampler, not to that itself
+
+    @property
+    def sampler(self) -> TrainBatches:
+        """Itself: Lightning tells the epoch to a batch sampler's sampler, not to the batch sampler."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration is of; another one than before begins at its first batch."""
@@ -95,6 +99,59 @@ class TrainBatches(Sampler[list[Draw]]):
             yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in order[first : first + share]]
 
 
+class ShardBatches(TrainBatches):
+    """TrainBatches for samples in shards, of which every process and worker reads its own, almost in order.
+
+    An epoch's order is that of the shards, drawn anew for each. Cut into as many equal parts as there are processes,
+    and these into one a worker (by samples, so at most the shards at the cuts are read by two), it is mixed inside each
+    part: no sample moves further than `window` places. A worker of a DataLoader gets every n-th batch, which all come
+    from one part. The samples of the last shards that do not fill a global batch are left out of the epoch.
+
+    Unlike TrainBatches, what a batch holds depends on the number of processes and workers: a run that goes on inside an
+    epoch needs the same ones.
+
+    Args:
+        lengths: samples of each shard.
+        window: see above.
+        workers: of the DataLoader; 0 is as good as 1.
+        others: as TrainBatches has them.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        window: int,
+        workers: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        epoch: int = 0,
+        start: int = 0,
+    ) -> None:
+        super().__init__(sum(lengths), batch_size, seed, rank, processes, epoch, start)
+        self._lengths, self._window, self._workers = lengths, window, max(workers, 1)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        random_shards = np.random.default_rng(seed_of(self._seed, self._epoch))
+        ends = np.cumsum(self._lengths)
+        shards = [np.arange(end - length, end) for end, length in zip(ends, self._lengths, strict=True)]
+        order = np.concatenate([shards[i] for i in random_shards.permutation(len(shards))])
+        share = min(self._batch_size, self._length // self._processes)
+        own = order[self._rank * len(self) * share :][: len(self) * share].reshape(len(self), share)
+        generator = np.random.default_rng(seed_of(self._seed, self._epoch, self._rank))
+        lanes = [_mixed(lane, self._window, generator) for lane in np.array_split(own, self._workers)]
+        for batch in range(self._start, len(self)):
+            samples = lanes[batch % self._workers][batch // self._workers].tolist()
+            yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in samples]
+
+
+def _mixed(lane: np.ndarray, window: int, generator: np.random.Generator) -> np.ndarray:
+    """(batches, share) samples in another order, in which none is further than `window` from where it was."""
+    places = np.arange(lane.size) + generator.uniform(0, window, lane.size)
+    return lane.ravel()[np.argsort(places)].reshape(lane.shape)
+
+
 class EvaluationShare(Sampler[int]):
     """Every n-th image in order; PADDING fills up, so that all processes take the same number of steps."""
 
@@ -108,3 +165,19 @@ class EvaluationShare(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._indices)
+
+
+class ShardShare(EvaluationShare):
+    """Consecutive samples for each process, and of these for each worker, so that they read different shards.
+
+    PADDING fills up to the same number of whole batches for all processes. The order is not that of the data.
+    """
+
+    def __init__(self, length: int, batch_size: int, workers: int = 0, rank: int = 0, processes: int = 1) -> None:
+        count = -(-length // processes)
+        steps = -(-count // batch_size)
+        own = np.full(steps * batch_size, PADDING)
+        samples = np.arange(length)[rank * count : (rank + 1) * count]
+        own[: len(samples)] = samples
+        lanes = np.array_split(own.reshape(steps, batch_size), max(workers, 1))
+        self._indices = [i for step in range(steps) for i in lanes[step % len(lanes)][step // len(lanes)].tolist()]

@@ -6,9 +6,11 @@ Images stay 8-bit until they are on the device: a quarter of the bytes to move, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
+from typing import Any, cast
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data import create_transform
 from torch import Tensor
 
@@ -31,7 +33,7 @@ def eval_pixels(preprocessing: Preprocessing) -> Transform:
 
 def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
     """Image -> (C, H, W) uint8, varied at random; what works on batches (erasing, mixing) comes later."""
-    transform: Transform = create_transform(
+    transform = create_transform(
         (len(preprocessing.mean), *preprocessing.size),
         is_training=True,
         mean=preprocessing.mean,
@@ -43,7 +45,16 @@ def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Tr
         auto_augment=augmentation.auto_augment or None,
         normalize=False,
     )
-    return transform
+    for step in transform.transforms:
+        for operation in chain(getattr(step, "ops", ()), *getattr(step, "policy", ())):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+    return cast(Transform, transform)
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's strongest level keeps no bit, which Pillow 13 refuses: keep one."""
+    return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:

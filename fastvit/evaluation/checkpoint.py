@@ -6,7 +6,8 @@ import copy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from fastvit.data.datasets import IGNORED, LabelledImages, open_images
+from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.opening import open_images
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate

@@ -20,7 +20,7 @@ from fastvit.training.recipe import RESOLVED, dump_recipe
 
 SPLIT, DAMAGED, ENVIRONMENT, RECALIBRATED = "split.csv", "damaged.txt", "environment.json", "recalibrated.safetensors"
 TENSORBOARD = "tensorboard"
-_OLD = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, SPLIT, DAMAGED)
+_OLD = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, DAMAGED)
 
 
 @rank_zero_only
@@ -36,6 +36,8 @@ def claim(recipe: Recipe) -> None:
             f"{recipe.out} holds a run already: --resume {recipe.out} goes on with it, --overwrite true replaces it, "
             "or give another --out"
         )
+    if recipe.overwrite and not recipe.resume:
+        (recipe.out / SPLIT).unlink(missing_ok=True)  # before the data is opened, which goes by the split that is there
 
 
 @rank_zero_only

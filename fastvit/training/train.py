@@ -43,10 +43,11 @@ from fastvit.training.callbacks import (
     StopOnNonFinite,
 )
 from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, SaveState, StopRequest
+from fastvit.training.damaged import DamagedImages
 from fastvit.training.loggers import make_loggers
 from fastvit.training.optim import configure
 from fastvit.training.options import ModelOptions, Recipe
-from fastvit.training.run_folder import RECALIBRATED, begin, claim, state_to_resume
+from fastvit.training.run_folder import DAMAGED, RECALIBRATED, SPLIT, begin, claim, state_to_resume
 from fastvit.training.sync_norm import SyncNorms
 from fastvit.training.teacher import load_teacher
 from fastvit.weights.load import load_weights
@@ -93,7 +94,15 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
         UserError: one of them cannot be had.
     """
     # The data's classes make the head, the model's preprocessing makes the data's transforms.
-    data = ClassificationData(recipe.data, recipe.batch_size, recipe.augmentation, recipe.workers, seed=recipe.seed)
+    data = ClassificationData(
+        recipe.data,
+        recipe.batch_size,
+        recipe.augmentation,
+        recipe.workers,
+        seed=recipe.seed,
+        val_fraction=recipe.val_fraction,
+        split_file=recipe.out / SPLIT,
+    )
     model = build_model(recipe.model, data.classes)
     data.preprocessing = model.preprocessing
     if recipe.channels_last:
@@ -154,6 +163,7 @@ def _callbacks(
     """In the order in which they must see a batch or an epoch."""
     chosen: list[L.Callback] = [
         SeedSteps(recipe.seed),
+        DamagedImages(recipe.damaged_limit, recipe.out / DAMAGED),
         StopOnNonFinite(1 if device == "cpu" else LOG_EVERY, recipe.out / STATE),
         LogSteps(LOG_EVERY),
         best,  # must see the averaged model before Ema takes it out again

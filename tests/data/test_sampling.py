@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from fastvit.data.arrays import ArrayImages
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.datasets import IGNORED, ArrayImages, ImageDataset
+from fastvit.data.datasets import IGNORED, ImageDataset
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
 from fastvit.data.transforms import eval_pixels, normalise, train_pixels
+from fastvit.data.workers import leave_signals_to_the_run
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import leave_signals_to_the_run
 
 SMALL = Preprocessing((16, 16))
 
@@ -48,6 +50,34 @@ def test_processes_share_each_global_batch(processes: int) -> None:
     shares = [images(TrainBatches(50, 8 // processes, 1, rank, processes)) for rank in range(processes)]
     assert [sum(parts, []) for parts in zip(*shares, strict=True)] == whole
     assert len(whole) == len(TrainBatches(50, 8, seed=1)) == 6
+
+
+def test_a_trainer_goes_from_epoch_to_epoch() -> None:
+    class Recorder(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+            self.seen: list[list[int]] = [[], [], []]
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            self.seen[self.current_epoch] += batch.tolist()
+            return self.layer(torch.ones(1)).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    class Numbers(torch.utils.data.Dataset[int]):
+        def __getitem__(self, key: Draw) -> int:
+            return key.image
+
+        def __len__(self) -> int:
+            return 12
+
+    recorder = Recorder()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(max_epochs=3, accelerator="cpu", enable_model_summary=False, log_every_n_steps=1, **quiet)
+    trainer.fit(recorder, DataLoader(Numbers(), batch_sampler=TrainBatches(12, 4, seed=3)))
+    assert recorder.seen == [sum(images(TrainBatches(12, 4, seed=3, epoch=epoch)), []) for epoch in range(3)]
 
 
 def test_going_on_inside_an_epoch() -> None:
@@ -100,6 +130,15 @@ def test_augmentation_follows_the_draw_whatever_the_workers() -> None:
         assert torch.equal(ours, theirs)
         assert torch.equal(labels, their_labels)
     assert not torch.equal(dataset[Draw(0, 1)][0], dataset[Draw(0, 2)][0])
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1", "augmix-m10", "v0"])
+def test_augmentation_at_its_strongest(policy: str) -> None:
+    """Posterising to no bit at all is what Pillow refuses."""
+    transform = train_pixels(SMALL, Augmentation(auto_augment=policy))
+    for seed in range(60):
+        with seeded(seed):
+            assert transform(pictures(1).image(0)).shape == (3, 16, 16)
 
 
 def test_padding_counts_nowhere() -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 
 import fastvit
 from fastvit.cli import main
-from fastvit.data.datasets import open_images
 from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.opening import open_images
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
 from fastvit.weights.description import Description

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvit.data.datasets import FASHION_MNIST_CLASSES
+from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.errors import UserError
 from fastvit.training.options import ModelOptions
 from fastvit.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_parser

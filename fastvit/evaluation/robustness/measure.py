@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastvit.data.datasets import IGNORED, FolderImages, LabelledImages, open_images, shortened
+from fastvit.data.classes import shortened
+from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.opening import open_images
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES

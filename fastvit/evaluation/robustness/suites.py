@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 
-from fastvit.data.datasets import FolderImages, LabelledImages
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.views import Chosen

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.datasets import ImageDataset, LabelledImages, open_images
-from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.damaged import DamageLog
+from fastvit.data.datasets import ImageDataset, LabelledImages
+from fastvit.data.opening import open_for_training
+from fastvit.data.sampling import EvaluationShare, ShardBatches, ShardShare, TrainBatches
+from fastvit.data.shards import WINDOW, ShardImages
 from fastvit.data.transforms import eval_pixels, train_pixels
+from fastvit.data.workers import loader_settings, worker_count
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
@@ -27,12 +29,15 @@ class ClassificationData(L.LightningDataModule):
     Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen.
 
     Args:
-        source: as in `fastvit.data.datasets.open_images`.
+        source: as in `fastvit.data.opening.open_images`.
         batch_size: images a step.
         augmentation: of the training images.
         workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
         preprocessing: what the model expects; may be set until batches are asked for.
-        seed: of order and augmentation.
+        seed: of order, augmentation and split.
+        val_fraction: of the training images to validate on, as in `fastvit.data.opening.open_for_training`.
+        split_file: where that split is written down.
+        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
     """
 
     def __init__(
@@ -43,10 +48,12 @@ class ClassificationData(L.LightningDataModule):
         workers: int | None = None,
         preprocessing: Preprocessing | None = None,
         seed: int = 0,
+        val_fraction: float = 0.0,
+        split_file: Path | None = None,
+        allow_damaged: bool = False,
     ) -> None:
         super().__init__()
-        self.train_images: LabelledImages = open_images(source, "train")
-        self.test_images: LabelledImages = open_images(source, "test", self.train_images.classes)
+        self.train_images, self.test_images = open_for_training(source, val_fraction, seed, split_file)
         if len(self.classes) < 2:
             raise UserError(f"{source} has one class ({self.classes[0]}); a classifier needs two: one folder a class")
         self.preprocessing = preprocessing or Preprocessing()
@@ -54,25 +61,46 @@ class ClassificationData(L.LightningDataModule):
         self.augmentation = augmentation or Augmentation()
         self.workers = workers
         self.seed = seed
+        self.allow_damaged = allow_damaged
+        self._damage = DamageLog()
         self._place = {"epoch": 0, "start": 0}
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train_images.classes
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Training images that this process and its workers could not decode up to now: reason by name."""
+        return self._damage.read()
+
     def train_dataloader(self) -> Batches:
-        dataset = ImageDataset(self.train_images, train_pixels(self.preprocessing, self.augmentation))
-        rank, processes = self._process()
+        pixels = train_pixels(self.preprocessing, self.augmentation)
+        dataset = ImageDataset(self.train_images, pixels, self._damage.path)
+        _, processes = self._process()
         if len(dataset) < 2 * processes:
             raise UserError(
                 f"{len(dataset)} training images are too few for {processes} processes: each needs two a step"
             )
-        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, processes, **self._place)
-        return DataLoader(dataset, batch_sampler=batches, **_settings(self.workers))
+        return DataLoader(dataset, batch_sampler=self._train_batches(), **loader_settings(self.workers))
+
+    def _train_batches(self) -> TrainBatches:
+        process = self._process()
+        if isinstance(self.train_images, ShardImages):
+            lengths, workers = self.train_images.lengths, worker_count(self.workers)
+            return ShardBatches(lengths, self.batch_size, self.seed, WINDOW, workers, *process, **self._place)
+        return TrainBatches(len(self.train_images), self.batch_size, self.seed, *process, **self._place)
 
     def val_dataloader(self) -> Batches:
-        share = EvaluationShare(len(self.test_images), *self._process())
-        return evaluation_loader(self.test_images, self.preprocessing, self.batch_size, self.workers, share)
+        length, process = len(self.test_images), self._process()
+        share = (
+            ShardShare(length, self.batch_size, worker_count(self.workers), *process)
+            if isinstance(self.test_images, ShardImages)
+            else EvaluationShare(length, *process)
+        )
+        return evaluation_loader(
+            self.test_images, self.preprocessing, self.batch_size, self.workers, share, self.allow_damaged
+        )
 
     def _process(self) -> tuple[int, int]:
         """Rank of this process, and how many there are."""
@@ -96,38 +124,17 @@ def evaluation_loader(
     batch_size: int = 64,
     workers: int | None = None,
     share: EvaluationShare | None = None,
+    allow_damaged: bool = False,
 ) -> Batches:
     """Batches of all images in order, or of a process's share of them, as uint8 pixels resized for evaluation.
+
+    An image that cannot be decoded raises a UserError or, with `allow_damaged`, is black and of the class IGNORED; a
+    warning names it.
 
     Raises:
         UserError: batch_size or workers make no sense.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    return DataLoader(
-        ImageDataset(pictures, eval_pixels(preprocessing)), batch_size, sampler=share, **_settings(workers)
-    )
-
-
-def available_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _settings(workers: int | None) -> dict[str, Any]:
-    """What all our loaders share."""
-    if (workers or 0) < 0:
-        raise UserError(f"workers must be at least 0, got {workers}")
-    count = available_cores() - 1 if workers is None else workers
-    return {
-        "num_workers": count,
-        "persistent_workers": count > 0,
-        "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": leave_signals_to_the_run,
-    }
-
-
-def leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a job's end reach every process of a group: the run decides, and its workers end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    dataset = ImageDataset(pictures, eval_pixels(preprocessing), allow_damaged=allow_damaged)
+    return DataLoader(dataset, batch_size, sampler=share, **loader_settings(workers))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit.data.datasets import shortened
+from fastvit.data.classes import shortened
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing

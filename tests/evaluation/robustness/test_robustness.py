@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 import fastvit
 from fastvit.cli import main
-from fastvit.data.datasets import FASHION_MNIST_CLASSES, open_images
+from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.opening import open_images
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
 from fastvit.evaluation.robustness.measure import Settings, measure

@@ -13,21 +13,12 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from fastvit.data.datasets import FASHION_MNIST_CLASSES, SAMPLE, open_images
+from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.idx import read_idx, write_idx
-from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.opening import open_images
 from fastvit.data.transforms import eval_transform
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-
-
-def make_folder(root: Path, names: tuple[str, ...], splits: tuple[str, ...]) -> Path:
-    for split in splits:
-        for value, name in enumerate(names):
-            (root / split / name).mkdir(parents=True)
-            for i in range(2):
-                Image.new("RGB", (8, 8), (value, i, 0)).save(root / split / name / f"{i}.png")
-    return root
 
 
 def test_the_embedded_sample() -> None:
@@ -74,39 +65,6 @@ def test_idx_folder(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="has no file t10k-labels"):
         open_images(tmp_path, "test")
-
-
-@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
-def test_image_folders(tmp_path: Path, held_out: str) -> None:
-    root = make_folder(tmp_path, ("cat", "dog"), ("train", held_out))
-    train, test = open_images(root, "train"), open_images(root, "test")
-    assert train.classes == test.classes == ("cat", "dog")
-    assert [train.image(i).getpixel((0, 0))[0] for i in range(4)] == list(train.labels) == [0, 0, 1, 1]
-    assert Path(test.name(0)).parts[-3:] == (held_out, "cat", "0.png")
-
-
-def test_one_folder_a_class_is_enough_for_evaluation(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, ("cat", "dog"), ("only",)) / "only"
-    assert len(open_images(root, "test")) == 4
-    with pytest.raises(UserError, match="needs a folder train and one of val"):
-        open_images(root, "train")
-
-
-def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, ("cat", "dog"), ("val",))
-    assert list(open_images(root, "test", ("dog", "cat")).labels) == [1, 1, 0, 0]
-    assert list(open_images(root, "test", ("ape", "cat", "cow", "dog")).labels) == [1, 1, 3, 3]
-    with pytest.raises(UserError, match=r"does not know \(1: dog\); it knows 2: cat, mouse"):
-        open_images(root, "test", ("cat", "mouse"))
-    with pytest.raises(UserError, match="not those of the model"):
-        open_images("sample", "test", ("cat", "dog"))
-
-
-def test_imagenet_folders_fit_the_released_heads(tmp_path: Path) -> None:
-    root = make_folder(tmp_path, ("n01443537", "n15075141"), ("val",))
-    pictures = open_images(root, "test", imagenet_classes())
-    assert list(pictures.labels) == [1, 1, 999, 999]
-    assert pictures.classes[1].startswith("goldfish")
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

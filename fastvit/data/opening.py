@@ -1,0 +1,85 @@
+"""Opening labelled images by a name or a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastvit.data.arrays import SAMPLE, has_idx, open_idx, open_torchvision
+from fastvit.data.classes import shortened
+from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.folders import open_folder, open_whole_folder
+from fastvit.data.hfds import open_hfds
+from fastvit.data.shard_lists import open_shards
+from fastvit.data.splitting import split_off
+from fastvit.errors import UserError
+
+
+def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
+    """Labelled images of one split.
+
+    Args:
+        source: "sample" (the embedded part of Fashion-MNIST); a folder with idx files; a folder of images, a folder a
+            class, with train and val (or validation, test) in it; "torch/NAME" for a torchvision dataset, which is
+            downloaded to ~/.cache/fastvit if it is not there; "hfds/NAME" for a Hugging Face dataset, NAME being one on
+            the Hub or a folder; "wds/NAME" for shards, NAME being a folder, an address, or shards in braces.
+        split: "train", or "test" for the held-out part.
+        classes: names that the labels must have, in this order (those of a model); by default the data's own.
+
+    Raises:
+        UserError: there is no such data, or its classes are others.
+    """
+    pictures = _open(str(source), split, classes)
+    if classes and tuple(classes) != pictures.classes:
+        raise UserError(
+            f"the classes of {source} are not those of the model: {shortened(pictures.classes)} against "
+            f"{shortened(classes)}"
+        )
+    return pictures
+
+
+def open_for_training(
+    source: str | Path, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None
+) -> tuple[LabelledImages, LabelledImages]:
+    """Images to train on and to validate on.
+
+    Args:
+        source: as in `open_images`.
+        val_fraction: of the training images of each class to validate on, for a folder without validation images; of
+            a source with test images (a named set, idx files), these are then left alone. 0 takes the source's own.
+        seed: of what is held out.
+        split_file: CSV that the split is written to, and read from if it is there.
+
+    Raises:
+        UserError: there is no such data, its splits do not fit each other or val_fraction, or shards are to be split.
+    """
+    if val_fraction:
+        if str(source).startswith("wds/"):
+            raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
+        root = Path(source).expanduser()
+        folder = root.is_dir() and not has_idx(root)
+        train, test = split_off(
+            open_whole_folder(root) if folder else open_images(source, "train"), val_fraction, seed, split_file
+        )
+        return train, test
+    pictures = open_images(source, "train")
+    return pictures, open_images(source, "test", pictures.classes)
+
+
+def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledImages:
+    if source == "sample":
+        return open_idx(SAMPLE, split)
+    kind, _, name = source.partition("/")
+    if kind == "torch":
+        return open_torchvision(name, split)
+    if kind == "hfds":
+        return open_hfds(name, split, classes)
+    if kind == "wds":
+        return open_shards(name, split, classes)
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"there is no folder {root}; give a folder of images or of idx files, sample, torch/NAME, hfds/NAME "
+            "or wds/NAME"
+        )
+    return open_idx(root, split) if has_idx(root) else open_folder(root, split, classes)

@@ -1,0 +1,51 @@
+"""Files by a path or over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError
+
+from fastvit.errors import UserError, first_line
+
+_ATTEMPTS = 3
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address."""
+    return "://" in path
+
+
+def open_binary(path: str) -> IO[bytes]:
+    """A file to read at any place; one over HTTP is fetched to a temporary file, which goes when it is closed.
+
+    Raises:
+        UserError: it is not there, or could not be fetched in several attempts.
+    """
+    if not is_remote(path):
+        try:
+            return Path(path).open("rb")
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if not path.startswith(("http://", "https://")):
+        raise UserError(f"cannot read {path}: only http:// and https:// addresses are known here")
+    for attempt in range(_ATTEMPTS):
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+        try:
+            with urllib.request.urlopen(path, timeout=60) as answer:
+                shutil.copyfileobj(answer, file)
+                length = answer.headers["Content-Length"]
+            if length is not None and file.tell() != int(length):
+                raise http.client.IncompleteRead(b"", int(length) - file.tell())
+        except (OSError, http.client.HTTPException) as error:
+            file.close()
+            if attempt == _ATTEMPTS - 1 or (isinstance(error, HTTPError) and error.code < 500):
+                raise UserError(f"cannot fetch {path}: {first_line(error)}") from error
+        else:
+            file.seek(0)
+            return file
+    raise AssertionError

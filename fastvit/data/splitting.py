@@ -1,0 +1,113 @@
+"""Holding out a part of the images for validation, and writing down which."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastvit.data.classes import shortened
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.sampling import seed_of
+from fastvit.errors import UserError
+from fastvit.files import atomic
+
+_HEADER = ("image", "class", "split")
+
+
+class Part:
+    """Some of the images of another source, by their indices."""
+
+    def __init__(self, pictures: LabelledImages, indices: Sequence[int]) -> None:
+        self._pictures, self._indices = pictures, indices
+        self.classes = pictures.classes
+        self.labels = [pictures.labels[i] for i in indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def image(self, index: int) -> Image.Image:
+        return self._pictures.image(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._pictures.name(self._indices[index])
+
+
+def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
+    """(N,) bool: which images to validate on, the same share of every class, drawn at random.
+
+    A class of n images gives round(n * fraction), but at least one and never all; a class of one image gives none.
+
+    Raises:
+        UserError: the fraction is not between 0 and 1, or no class has two images.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"val_fraction must be above 0 and below 1, got {fraction}")
+    classes = np.asarray(labels)
+    mask = np.zeros(len(classes), bool)
+    for label in np.unique(classes):
+        (own,) = np.nonzero(classes == label)
+        if len(own) > 1:
+            count = min(max(round(len(own) * fraction), 1), len(own) - 1)
+            mask[np.random.default_rng(seed_of(seed, int(label))).permutation(own)[:count]] = True
+    if not mask.any():
+        raise UserError("val_fraction holds out no image: every class has only one")
+    return mask
+
+
+def split_off(pictures: LabelledImages, fraction: float, seed: int, file: Path | None = None) -> tuple[Part, Part]:
+    """Training and validation images of a source that is not split.
+
+    Args:
+        pictures: the source.
+        fraction: of each class to validate on, as `held_out` has it.
+        seed: of the choice.
+        file: CSV with a row an image (name, class, "train" or "val"); the split it describes is taken if it is there,
+            else it is written.
+
+    Raises:
+        UserError: fraction makes no sense, or the file is of other images or another fraction.
+    """
+    mask = held_out(pictures.labels, fraction, seed)
+    if file is not None and file.exists():
+        written = _read(file, pictures)
+        if written.sum() != mask.sum():
+            raise UserError(
+                f"{file} holds out {written.sum()} images, a val_fraction of {fraction} {mask.sum()}: set the fraction "
+                "that it was written with, or remove it for another split"
+            )
+        mask = written
+    elif file is not None:
+        _write(file, pictures, mask)
+    return Part(pictures, np.nonzero(~mask)[0].tolist()), Part(pictures, np.nonzero(mask)[0].tolist())
+
+
+def _rows(pictures: LabelledImages) -> list[tuple[str, str]]:
+    return [(pictures.name(i), pictures.classes[label]) for i, label in enumerate(pictures.labels)]
+
+
+def _write(file: Path, pictures: LabelledImages, mask: np.ndarray) -> None:
+    with atomic(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(_HEADER)
+        writer.writerows((*row, "val" if held else "train") for row, held in zip(_rows(pictures), mask, strict=True))
+
+
+def _read(file: Path, pictures: LabelledImages) -> np.ndarray:
+    with file.open(newline="", encoding="utf-8") as opened:
+        header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
+    if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
+        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
+    splits = {row[:2]: row[2] for row in rows}
+    own = _rows(pictures)
+    added, removed = [row for row in own if row not in splits], splits.keys() - set(own)
+    if added or removed:
+        names = [name for name, _ in [*added, *sorted(removed)]]
+        raise UserError(
+            f"the images are not those of {file}: {len(added)} were added, {len(removed)} removed since "
+            f"({shortened(names)}); remove it to make another split"
+        )
+    return np.array([splits[row] == "val" for row in own])

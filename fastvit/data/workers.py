@@ -1,0 +1,60 @@
+"""The processes that decode images for a loader."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+from typing import Any
+
+import torch
+
+from fastvit.errors import UserError
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_count(workers: int | None) -> int:
+    """How many processes to decode in: as asked for, or one a core but one.
+
+    Raises:
+        UserError: there cannot be so many.
+    """
+    if (workers or 0) < 0:
+        raise UserError(f"workers must be at least 0, got {workers}")
+    return available_cores() - 1 if workers is None else workers
+
+
+def loader_settings(workers: int | None) -> dict[str, Any]:
+    """What all our loaders share.
+
+    Raises:
+        UserError: there cannot be so many workers.
+    """
+    count = worker_count(workers)
+    return {
+        "num_workers": count,
+        "persistent_workers": count > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": leave_signals_to_the_run,
+    }
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C and a job's end reach every process of a group: the run decides, and its workers end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@atexit.register
+def end_workers() -> None:
+    """End the workers of loaders that an error kept alive: Python would send SIGTERM, and wait for them for ever."""
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for an accident
+    for child in left:
+        child.kill()

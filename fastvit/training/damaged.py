@@ -1,0 +1,70 @@
+"""Training images that cannot be decoded: named, counted, and too many of them the end of the run."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch.distributed
+
+from fastvit.errors import UserError
+from fastvit.files import write_text
+
+
+class DamagedImages(L.Callback):
+    """Says at the end of each epoch which images the data could not decode (and gave others in place of).
+
+    The trainer's datamodule tells them in `damaged`, reason by name. Every process counts what it found itself, until
+    the end of an epoch, when all share what they know.
+
+    Args:
+        limit: different images up to which training goes on.
+        file: where all of them are listed.
+    """
+
+    def __init__(self, limit: int, file: Path) -> None:
+        if limit < 0:
+            raise UserError(f"damaged_limit must be at least 0, got {limit}")
+        self.limit, self.file = limit, file
+        self._found: dict[str, str] = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
+        self._found.update(trainer.datamodule.damaged)
+        self._check()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            everywhere: list[dict[str, str]] = [{}] * trainer.world_size
+            torch.distributed.all_gather_object(everywhere, self._found)
+            for found in everywhere:
+                self._found.update(found)
+        self._check()
+        if self._found and trainer.is_global_zero:
+            self._write()
+            warnings.warn(
+                f"{len(self._found)} training images could not be decoded up to epoch {trainer.current_epoch + 1}, and "
+                f"others took their place: {self._first()} (all in {self.file})",
+                stacklevel=1,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"found": dict(self._found)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._found = dict(state_dict["found"])
+
+    def _check(self) -> None:
+        if len(self._found) > self.limit:
+            self._write()
+            raise UserError(
+                f"{len(self._found)} training images cannot be decoded, more than damaged_limit ({self.limit}): "
+                f"{self._first()}; mend or remove those in {self.file}, or raise the limit"
+            )
+
+    def _first(self) -> str:
+        return ", ".join(list(self._found)[:5]) + (", ..." if len(self._found) > 5 else "")
+
+    def _write(self) -> None:
+        write_text(self.file, "".join(f"{name}\t{reason}\n" for name, reason in self._found.items()))

@@ -1,0 +1,198 @@
+"""Shards: every sample once an epoch, from a disk and over HTTP, for any number of processes and workers."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import tarfile
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from fastvit.data.augmentation import Augmentation
+from fastvit.data.datasets import IGNORED, ImageDataset
+from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.sampling import PADDING, Draw, ShardBatches, ShardShare
+from fastvit.data.shard_lists import open_shards, write_info
+from fastvit.data.shards import WINDOW, Shard, ShardImages
+from fastvit.data.transforms import eval_pixels
+from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.classification.data import ClassificationData
+from tests.data.shard_server import make_shards, serve
+
+SMALL = Preprocessing((8, 8))
+PLAIN = Augmentation((1, 1), (1, 1), 0.0, 0.0, "", 0.0)
+EVEN, UNEVEN = [8] * 8, [3, 17, 1, 9, 20, 6, 8]  # 64 samples each
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> Path:
+    make_shards(tmp_path / "shards", "val", [5, 2], start=100)
+    return make_shards(tmp_path / "shards", "train", UNEVEN)
+
+
+def read_share(source: str, rank: int, found: SimpleQueue[list[tuple[int, int]]]) -> None:
+    """What one of two processes sees in an epoch: (number, class) of each sample."""
+    pictures = open_shards(source, "train")
+    share = ShardBatches(pictures.lengths, 4, seed=7, window=16, workers=2, rank=rank, processes=2)
+    loader = DataLoader(ImageDataset(pictures, eval_pixels(SMALL)), batch_sampler=share, num_workers=2)
+    batches = ((images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader)
+    found.put([pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)])
+
+
+def read_by_two_processes(source: str) -> list[tuple[int, int]]:
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    processes = [context.Process(target=read_share, args=(source, rank, found)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    shares = [found.get() for _ in processes]
+    for process in processes:
+        process.join()
+    assert [len(share) for share in shares] == [32, 32], "as many steps for both"
+    return shares[0] + shares[1]
+
+
+@pytest.mark.parametrize("lengths", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_two_processes_of_two_workers_see_every_local_sample_once(tmp_path: Path, lengths: list[int]) -> None:
+    folder = make_shards(tmp_path, "train", lengths)
+    assert sorted(read_by_two_processes(str(folder))) == [(i, i % 3) for i in range(64)]
+
+
+def test_two_processes_of_two_workers_see_every_sample_once_over_http(tmp_path: Path) -> None:
+    write_info(make_shards(tmp_path, "train", UNEVEN))
+    with serve(tmp_path) as address:
+        for source in (address, f"{address}/train-{{0000..0006}}.tar"):
+            assert sorted(read_by_two_processes(source)) == [(i, i % 3) for i in range(64)]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_orders_of_shards(processes: int, workers: int) -> None:
+    def epoch(number: int, start: int = 0) -> list[list[list[Draw]]]:
+        arguments = UNEVEN, 4, 7, 16, workers
+        return [list(ShardBatches(*arguments, rank, processes, number, start)) for rank in range(processes)]
+
+    first = epoch(0)
+    steps = 64 // (4 * processes)
+    assert {len(batches) for batches in first} == {steps}
+    draws = [draw for batches in first for batch in batches for draw in batch]
+    assert len({draw.image for draw in draws}) == len({draw.seed for draw in draws}) == steps * 4 * processes
+    assert epoch(0) == first
+    assert epoch(0, 3) == [batches[3:] for batches in first]
+    assert epoch(1) != first
+    left_out = [set(range(64)) - {d.image for b in epoch(n) for c in b for d in c} for n in range(8)]
+    assert all(len(left) == 64 - steps * 4 * processes for left in left_out)
+    assert processes < 3 or len(set.union(*left_out)) > 8, "other ones each epoch"
+
+
+def test_a_worker_reads_few_shards_and_mixes_what_it_reads() -> None:
+    lengths = [100] * 20
+    batches = list(ShardBatches(lengths, 10, seed=0, window=50, workers=4, rank=0, processes=1))
+    for worker in range(4):
+        images = [draw.image for batch in batches[worker::4] for draw in batch]
+        shards = [image // 100 for image in images]
+        assert len(set(shards)) == 5
+        last_seen = {shard: max(i for i, s in enumerate(shards) if s == shard) for shard in shards}
+        first_seen = {shard: shards.index(shard) for shard in last_seen}
+        assert all(last_seen[shard] - first_seen[shard] < 100 + 2 * 50 for shard in last_seen)
+        assert np.abs(np.diff(images)).mean() > 10, "not in the order of the shards"
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 2), (3, 2), (4, 1)])
+def test_shares_of_an_evaluation(processes: int, workers: int) -> None:
+    shares = [list(ShardShare(10, 4, workers, rank, processes)) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(10))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_data_module_reads_shards(uneven: Path, workers: int) -> None:
+    data = ClassificationData(f"wds/{uneven}", 4, PLAIN, workers, SMALL)
+    assert data.classes == ("ape", "bee", "cat")
+    batches = list(data.train_dataloader())
+    assert len(batches) == len(data.train_dataloader()) == 16
+    assert sorted(torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist()) == list(range(64))
+    data.load_state_dict({"epoch": 0, "start": 5})
+    rest = list(data.train_dataloader())
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(rest, batches[5:], strict=True))
+    labels = torch.cat([labels for _, labels in data.val_dataloader()])
+    assert sorted(labels[labels != IGNORED].tolist()) == sorted(i % 3 for i in range(100, 107))
+
+
+def test_names_and_classes(uneven: Path) -> None:
+    pictures = open_images(f"wds/{uneven}", "test", ("cow", "cat", "bee", "ape"))
+    assert pictures.labels[:] == [[3, 2, 1][i % 3] for i in range(100, 107)]
+    assert pictures.name(5) == f"{uneven}/val-0001.tar/pics/00105"
+    assert pictures.image(6).getpixel((0, 0))[0] == 106
+    (uneven / "classes.txt").write_text("ape\nbee\n")
+    with pytest.raises(UserError, match=r"00101 is of the class 2, there are names for 2"):
+        open_images(f"wds/{uneven}", "test").labels[:]
+    (uneven / "classes.txt").unlink()
+    assert open_images(f"wds/{uneven}", "test", ("a", "b", "c")).labels[1] == 2
+    with pytest.raises(UserError, match="classes.txt beside the shards"):
+        open_images(f"wds/{uneven}", "test")
+    write_info(uneven, ["x", "y", "z"])
+    assert open_images(f"wds/{uneven}", "test").classes == ("x", "y", "z")
+
+
+def test_patterns_name_both_splits(uneven: Path) -> None:
+    source = f"wds/{uneven}/train-{{0000..0002}}.tar::{uneven}/val-{{0000..0001}}.tar"
+    train, test = open_for_training(source)
+    assert (len(train), len(test)) == (21, 7)
+    with pytest.raises(UserError, match="names no .tar file with train or training"):
+        open_images(f"wds/{uneven}/val-0000.tar", "train")
+    with pytest.raises(UserError, match="val_fraction cannot hold out a part of shards"):
+        open_for_training(source, val_fraction=0.1)
+
+
+def test_only_so_many_shards_stay_open(tmp_path: Path) -> None:
+    make_shards(tmp_path, "train", [200])
+    pictures = ShardImages([str(tmp_path / "train-0000.tar")] * 40, [200] * 40, ["a", "b", "c"], range(3))
+    for index in range(0, 8000, 100):
+        pictures.label(index)
+    assert len(pictures._open) == 2 + WINDOW // 200
+
+
+def test_shards_that_are_not_right(tmp_path: Path, uneven: Path) -> None:
+    shard = uneven / "train-0004.tar"
+    whole = shard.read_bytes()
+    write_info(uneven)
+    make_shards(uneven, "train", [3, 17, 1, 9, 19])
+    with pytest.raises(UserError, match=r"train-0004.tar has 19 samples, 20 were announced"):
+        list(open_images(f"wds/{uneven}", "train").labels)
+    shard.write_bytes(whole[: len(whole) // 2 + 700])
+    with pytest.raises(UserError, match=r"train-0004.tar is damaged|has .* samples"):
+        list(open_images(f"wds/{uneven}", "train").labels)
+    with tarfile.open(shard, "w") as tar:
+        tar.addfile(tarfile.TarInfo("00001.png"), io.BytesIO())
+    with pytest.raises(UserError, match=r"the sample 00001 needs an image and a .cls file, it has png"):
+        Shard(str(shard))
+    with pytest.raises(UserError, match="cannot read"):
+        Shard(str(tmp_path / "none.tar"))
+    with pytest.raises(UserError, match="only http"):
+        Shard("s3://bucket/none.tar")
+    with serve(tmp_path) as address:
+        with pytest.raises(UserError, match=r"cannot fetch .*none.tar: HTTP Error 404"):
+            Shard(f"{address}/none.tar")
+        with pytest.raises(UserError, match="not known how many samples"):
+            open_shards(f"{address}/train-0000.tar", "train")
+    with pytest.raises(UserError, match="to say which shards there are"):
+        open_shards("http://127.0.0.1:9/none", "train")
+
+
+def test_webdataset_reads_the_same(uneven: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    paths = [str(path) for path in sorted(uneven.glob("train-*.tar"))]
+    theirs = list(webdataset.WebDataset(paths, shardshuffle=False, empty_check=False))
+    ours = open_shards(str(uneven), "train")
+    assert [sample["__key__"] for sample in theirs] == [ours.name(i).partition(".tar/")[2] for i in range(len(ours))]
+    assert [int(sample["cls"]) for sample in theirs] == list(ours.labels)
+    for i in (0, 20, 63):
+        assert ours.image(i).tobytes() == Image.open(io.BytesIO(theirs[i]["png"])).convert("RGB").tobytes()

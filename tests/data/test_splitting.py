@@ -1,0 +1,91 @@
+"""Holding out validation images."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastvit.data.arrays import ArrayImages
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.opening import open_for_training
+from fastvit.data.splitting import held_out, split_off
+from fastvit.errors import UserError
+from tests.helpers import make_folder
+
+LABELS = [0] * 40 + [1] * 20 + [2] * 3 + [3]
+
+
+def pictures(labels: list[int]) -> ArrayImages:
+    return ArrayImages(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1), labels, "abcd", "made up")
+
+
+def names(part: LabelledImages) -> list[str]:
+    return [part.name(i) for i in range(len(part))]
+
+
+def test_every_class_keeps_its_share() -> None:
+    mask = held_out(LABELS, 0.25, seed=0)
+    assert Counter(np.array(LABELS)[mask].tolist()) == {0: 10, 1: 5, 2: 1}, "of a single image none is held out"
+    assert Counter(np.array(LABELS)[held_out(LABELS, 0.01, 0)].tolist()) == {0: 1, 1: 1, 2: 1}
+    assert Counter(np.array(LABELS)[held_out(LABELS, 0.99, 0)].tolist()) == {0: 39, 1: 19, 2: 2}
+    assert np.array_equal(mask, held_out(LABELS, 0.25, seed=0))
+    assert not np.array_equal(mask, held_out(LABELS, 0.25, seed=1))
+    for fraction in (-0.1, 1.0, 2.0):
+        with pytest.raises(UserError, match="val_fraction must be above 0 and below 1"):
+            held_out(LABELS, fraction, 0)
+    with pytest.raises(UserError, match="every class has only one"):
+        held_out([0, 1], 0.5, 0)
+
+
+def test_parts_are_the_images_between_them() -> None:
+    whole = pictures(LABELS)
+    train, validation = split_off(whole, 0.25, seed=0)
+    assert sorted(names(train) + names(validation)) == sorted(names(whole))
+    for part in (train, validation):
+        assert part.classes == whole.classes
+        for i in range(len(part)):
+            value = part.image(i).getpixel((0, 0))[0]
+            assert part.name(i) == f"made up[{value}]"
+            assert part.labels[i] == LABELS[value]
+
+
+def test_the_split_is_written_and_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "split.csv"
+    first = [names(part) for part in split_off(pictures(LABELS), 0.25, 0, file)]
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["image"] for row in rows if row["split"] == "val"] == first[1]
+    assert rows[45] == {"image": "made up[45]", "class": "b", "split": rows[45]["split"]}
+    again = [names(part) for part in split_off(pictures(LABELS), 0.25, 99, file)]
+    assert again == first, "whatever the seed"
+    with pytest.raises(UserError, match=r"holds out 16 images, a val_fraction of 0.5 32"):
+        split_off(pictures(LABELS), 0.5, 0, file)
+    with pytest.raises(UserError, match=r"0 were added, 4 removed since \(4: made up\[60\]"):
+        split_off(pictures(LABELS[:60]), 0.25, 0, file)
+    with pytest.raises(UserError, match=r"1 were added, 0 removed since \(1: made up\[64\]\)"):
+        split_off(pictures([*LABELS, 3]), 0.25, 0, file)
+    file.write_text("letters")
+    with pytest.raises(UserError, match="does not describe a split"):
+        split_off(pictures(LABELS), 0.25, 0, file)
+
+
+def test_folders_without_a_split(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, ("cat", "dog"), ("train",))
+    for source in (root, root / "train"):
+        train, validation = open_for_training(source, val_fraction=0.5)
+        assert (train.labels, validation.labels) == ([0, 1], [0, 1])
+        assert not set(names(train)) & set(names(validation))
+    make_folder(root, ("cat", "dog"), ("val",))
+    with pytest.raises(UserError, match=r"val holds the validation images: leave val_fraction at 0"):
+        open_for_training(root, val_fraction=0.5)
+    assert len(open_for_training(root)[1]) == 4
+
+
+def test_a_named_sets_training_images_are_split() -> None:
+    train, validation = open_for_training("sample", val_fraction=0.1)
+    assert (len(train), len(validation)) == (4950, 550)
+    assert set(Counter(validation.labels).values()) == {55}
