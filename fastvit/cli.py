@@ -53,8 +53,7 @@ def _run(arguments: list[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"there is no command {verb!r}; there are {', '.join(VERBS)} (see fastvit --help)")
     if verb == "train":
-        train(rest)
-        return 0
+        return train(rest)
     parser = _parser(verb, VERBS[verb])
     try:
         values = parser.instantiate(parser.parse_args(rest))

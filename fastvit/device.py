@@ -1,10 +1,12 @@
-"""Where to run."""
+"""Where to run. Importing this needs no torch."""
 
 from __future__ import annotations
 
-import torch
+from typing import Literal
 
 from fastvit.errors import UserError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def pick_device(name: str) -> str:
@@ -13,6 +15,8 @@ def pick_device(name: str) -> str:
     Raises:
         UserError: it is not there.
     """
+    import torch
+
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return next(device for device, there in available.items() if there)

@@ -20,7 +20,8 @@ from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
 from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
-from fastvit.evaluation.report import Section, Table, read_history, write_report
+from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.evaluation.run_folder import read_history
 from fastvit.export.target import TARGETS, Exported, export
 from fastvit.fusion import fuse, verify
 from fastvit.model.classifier import FastViT
@@ -141,7 +142,7 @@ def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Fig
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
-    curves = training_curves(read_history(out / "metrics.csv"))
+    curves = training_curves(read_history(out / "metrics.csv").series)
     text = (
         f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
         "without, and of the moving average of the weights."

@@ -1,5 +1,7 @@
 """What the command can do: a plain function a verb, whose arguments are its options. Heavy imports are inside.
 
+The verbs of a room with several of them are in its own `verbs` module.
+
 An argument without a default stands on the line in order; one before `/` does too, and may be left out. A bool is a
 flag, a list takes what is left of the line: `fastvit.cli` reads the signatures so.
 """
@@ -12,14 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from fastvit.device import Device
 from fastvit.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
+from fastvit.evaluation.robustness.verb import robustness
+from fastvit.evaluation.verbs import evaluate, report
+from fastvit.terminal import new_table, show
 
 
 def models(pattern: str = "*", /) -> None:
@@ -34,7 +35,7 @@ def models(pattern: str = "*", /) -> None:
     names = list_models(pattern)
     if not names:
         raise UserError(f"no variant matches {pattern!r}; there are {', '.join(VARIANTS)}")
-    table = _table(
+    table = new_table(
         "name", "params, M", "fused, M", "GMACs at 256", "top-1", "distilled", "iPhone 12 Pro, ms", "released weights",
         left=(0, 7),
     )  # fmt: skip
@@ -43,8 +44,8 @@ def models(pattern: str = "*", /) -> None:
         published = [f"{value:.1f}" if value else "-" for value in (row.top1, row.top1_distilled, row.iphone_ms)]
         sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
         table.add_row(name, *sizes, *published, ", ".join(tags(name)) or "-")
-    _print(table)
-    _print("top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim")
+    show(table)
+    show("top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim")
 
 
 def info(checkpoint: str) -> None:
@@ -61,7 +62,7 @@ def info(checkpoint: str) -> None:
     layout, form = recognise(file.tensors)
     metrics = describe(file).metrics
     model = build(file)
-    table = _table("field", "value", left=(0, 1))
+    table = new_table("field", "value", left=(0, 1))
     preprocessing = model.preprocessing
     rows = {
         "variant": model.variant,
@@ -80,53 +81,32 @@ def info(checkpoint: str) -> None:
         rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
     for name, value in rows.items():
         table.add_row(name, str(value))
-    _print(table)
+    show(table)
 
 
-def train(arguments: list[str]) -> None:
+def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
     from fastvit.training.recipe import parse_recipe, recipe_parser
 
     recipe = parse_recipe(recipe_parser(description=inspect.getdoc(train)), arguments)
+
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run
 
-    done = run(recipe)
-    print(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
-    print(f"next: fastvit eval, predict, fuse or export {done.best}")
+    @rank_zero_only
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
 
-
-def evaluate(
-    checkpoint: str, data: str = "sample", batch_size: int = 64, device: Device = "auto", json: bool = False
-) -> None:
-    """Measure accuracy on held-out images.
-
-    Args:
-        checkpoint: weights of any form and layout, or an exported .onnx file.
-        data: "sample", a folder of images or idx files, or torch/NAME.
-        batch_size: images a step.
-        device: where PyTorch runs.
-        json: print one JSON object instead of a table.
-    """
-    from fastvit.data.opening import open_images
-    from fastvit.device import pick_device
-    from fastvit.evaluation.evaluate import evaluate as run
-    from fastvit.runtime.predictor import Predictor
-    from fastvit.tasks.classification.data import evaluation_loader
-
-    predictor = Predictor(checkpoint, pick_device(device))
-    pictures = open_images(data, "test", predictor.classes)
-    if len(pictures.classes) != predictor.num_classes:
-        raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
-    result = run(
-        predictor.logits, evaluation_loader(pictures, predictor.preprocessing, batch_size), predictor.num_classes
-    )
-    if json:
-        print(jsonlib.dumps({"images": result.images, **result.metrics}))
-        return
-    table = _table("images", *result.metrics, "runtime")
-    values = [f"{v:.4f}" if k == "loss" else f"{v:.2%}" for k, v in result.metrics.items()]
-    table.add_row(str(result.images), *values, predictor.runtime)
-    _print(table)
+    try:
+        done = run(recipe)
+    except (Terminated, KeyboardInterrupt) as end:
+        say(f"fastvit: ended {end}".rstrip() + f"; go on with: fastvit train --resume {recipe.out}")
+        return 143 if isinstance(end, Terminated) else 130
+    say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
+    say(f"next: fastvit eval, predict, fuse or export {done.best}")
+    return 0
 
 
 def predict(
@@ -151,7 +131,7 @@ def predict(
 
     predictor = Predictor(checkpoint, pick_device(device))
     failures = []
-    table = _table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
+    table = new_table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
     for answer in predictor.stream(paths, k, batch_size):
         if isinstance(answer, Failure):
             failures.append(answer)
@@ -160,7 +140,7 @@ def predict(
         else:
             table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels))
     if table.row_count:
-        _print(table)
+        show(table)
     for failure in failures:
         print(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
     return 2 if failures else 0
@@ -177,9 +157,10 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     import torch
 
     import fastvit
+    from fastvit.weights.source import beside
 
     model = fastvit.load(checkpoint)
-    target = out or _beside(checkpoint, "-fused.safetensors")
+    target = out or beside(checkpoint, "-fused.safetensors")
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
@@ -243,6 +224,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
     from fastvit.data.transforms import eval_transform
     from fastvit.export.target import export as run
     from fastvit.export.target import find_target
+    from fastvit.weights.source import beside
 
     target = find_target(to)
     model = fastvit.load(checkpoint)
@@ -253,7 +235,7 @@ def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_wi
         sample = open_images("sample", "test")
         pictures = [sample.image(i) for i in range(16)]
     images = torch.stack([transform(picture) for picture in pictures])
-    exported = run(model, target, out or _beside(checkpoint, target.suffix), images)
+    exported = run(model, target, out or beside(checkpoint, target.suffix), images)
     size = exported.path.stat().st_size / 1e6
     print(
         f"{exported.path}: {size:.1f} MB; {target.runtime} against PyTorch on {exported.images} images: "
@@ -287,14 +269,14 @@ def bench(
     side = (size, size) if size else network.preprocessing.size
     timings = bench_forms(network, batch, side, pick_device(device), compiled, rounds=rounds)
     first = next(iter(timings.values()))
-    table = _table(
+    table = new_table(
         f"{network.variant}, batch {batch}, {side[0]}x{side[1]}", "median, ms", "quartiles", "images/s", "speed-up"
     )
     for name, timing in timings.items():
         spread = f"{timing.low:.2f} to {timing.high:.2f}"
         speed = f"{1e3 * batch / timing.median:.0f}", f"{first.median / timing.median:.2f}x"
         table.add_row(name, f"{timing.median:.2f}", spread, *speed)
-    _print(table)
+    show(table)
 
 
 def quickstart(
@@ -313,23 +295,6 @@ def quickstart(
     run(data, out, device, epochs)
 
 
-def _table(*columns: str, left: Sequence[int] = (0,)) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index in left else "right", overflow="fold")
-    return table
-
-
-def _print(content: object, style: str | None = None) -> None:
-    from rich.console import Console
-
-    # A table in a pipe must not be folded to 80 columns.
-    Console(width=None if sys.stdout.isatty() else 200).print(content, style=style, highlight=False)
-
-
 def _shortened(classes: Sequence[str]) -> str:
     return ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
 
@@ -338,22 +303,14 @@ def _rounded(values: Sequence[float]) -> str:
     return "/".join(f"{value:.3f}" for value in values)
 
 
-def _beside(checkpoint: str, ending: str) -> Path:
-    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
-    from fastvit.weights.source import hub_id, locate
-
-    repository = hub_id(checkpoint)
-    path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
-    name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
-    return path.with_name(name + ending)
-
-
 VERBS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "models": models,
     "info": info,
     "train": train,
     "eval": evaluate,
+    "report": report,
+    "robustness": robustness,
     "predict": predict,
     "fuse": fuse,
     "convert": convert,

@@ -50,7 +50,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version() -> None:
     text = succeeded("--help")
-    for verb in ("models", "info", "train", "eval", "predict", "fuse", "convert", "export", "bench", "quickstart"):
+    for verb in (
+        "models",
+        "info",
+        "train",
+        "eval",
+        "report",
+        "robustness",
+        "predict",
+        "fuse",
+        "convert",
+        "export",
+        "bench",
+        "quickstart",
+    ):
         assert f"\n  {verb} " in text
     assert succeeded() == text
     assert succeeded("--version").strip() == f"fastvit {fastvit.__version__}"

@@ -1,10 +1,10 @@
-"""One model in its forms and runtimes, timed in one run."""
+"""One model in its forms and runtimes, or several models, timed in one run."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +62,30 @@ def bench_forms(
             run = TARGETS["onnx"].load(path)
             array = images.numpy()
             calls["onnxruntime"] = lambda: run(array)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            bar = progress.add_task("timing", total=rounds)
-            return measure(calls, rounds, tick=lambda: progress.advance(bar))
+        return _measure(calls, rounds)
+
+
+def bench_models(models: Mapping[str, FastViT], device: str = "cpu", rounds: int = 50) -> dict[str, Timing]:
+    """Latency of several models at batch 1 and each one's own size, fused, in PyTorch, taking turns in one run.
+
+    Args:
+        models: in any form, by name.
+        device: where they run.
+        rounds: timed calls of each.
+    """
+    if rounds < 1:
+        raise UserError(f"rounds must be at least 1, got {rounds}")
+    calls = {}
+    for name, model in models.items():
+        image = torch.randn(1, model.config.in_chans, *model.preprocessing.size, device=device)
+        calls[name] = _torch_call(fuse(model).to(device), image)
+    return _measure(calls, rounds)
+
+
+def _measure(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("timing", total=rounds)
+        return measure(calls, rounds, tick=lambda: progress.advance(bar))
 
 
 def _torch_call(

@@ -75,11 +75,7 @@ class TrainBatches(Sampler[list[Draw]]):
         self._length, self._batch_size, self._seed = length, batch_size, seed
         self._rank, self._processes = rank, processes
         self._epoch, self._start = epoch, start
-
-    @property
-    def sampler(self) -> TrainBatches:
-        """Itself: Lightning tells the epoch to a batch sampler's sampler, not to the batch sampler."""
-        return self
+        self.sampler = self  # Lightning tells the epoch to the sampler of a batch sampler, not to that itself
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration is of; another one than before begins at its first batch."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,28 +14,73 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fastvit.data.datasets import IGNORED
+from fastvit.errors import UserError
+from fastvit.evaluation.calibration import Bin, expected_calibration_error, reliability
 from fastvit.tasks.classification.module import accuracy
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Of a classifier on labelled images.
+class Speed:
+    """Images a second; the first batch, which warms up, is left out.
 
     Attributes:
-        images: how many there were.
-        metrics: "top1" and, for more than five classes, "top5", as fractions; "loss", the mean cross entropy.
+        overall: of the evaluation, with reading and decoding the images.
+        model: of the classifier alone.
+    """
+
+    overall: float
+    model: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of a classifier on labelled images. Images of the class IGNORED are in no number but `skipped`.
+
+    Attributes:
+        images: how many were counted.
+        metrics: "top1" and, for more than five classes, "top5", as fractions; "loss", the mean cross entropy; "ece",
+            the expected calibration error, as a fraction.
         confusion: (classes, classes) counts; rows are true classes, columns predicted ones.
-        targets: (images,) true class of each image, in the order of the data.
-        predicted: (images,) predicted class.
-        probability: (images,) probability of the predicted class.
+        targets: (N,) true class of each image, or IGNORED, in the order of the data.
+        guesses: (N, k) the likeliest classes, the likeliest first; k is 5 where there are that many classes.
+        probability: (N,) probability of the likeliest class.
+        speed: None where there was but one batch.
     """
 
     images: int
     metrics: dict[str, float]
     confusion: np.ndarray
     targets: np.ndarray
-    predicted: np.ndarray
+    guesses: np.ndarray
     probability: np.ndarray
+    speed: Speed | None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(N,) predicted class."""
+        return np.asarray(self.guesses[:, 0])
+
+    @property
+    def skipped(self) -> int:
+        """How many images were not counted."""
+        return len(self.targets) - self.images
+
+    @property
+    def class_images(self) -> np.ndarray:
+        """(classes,) how many images of each class were counted."""
+        return np.asarray(self.confusion.sum(1))
+
+    @property
+    def class_accuracy(self) -> np.ndarray:
+        """(classes,) share of each class's images named right; NaN for a class without images."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.diag(self.confusion) / self.class_images)
+
+    @property
+    def reliability(self) -> list[Bin]:
+        """What "ece" is made of."""
+        return _reliability(self.targets, self.predicted, self.probability)
 
 
 def evaluate(
@@ -49,29 +95,55 @@ def evaluate(
     Args:
         classify: (B, C, H, W) images on `device`, as the batches have them (our loaders yield uint8 pixels) ->
             (B, num_classes) logits; a model should be in eval mode.
-        batches: pairs of images and class indices (B,).
+        batches: pairs of images and class indices (B,), IGNORED for an image that is not to be counted.
         num_classes: of the logits.
         device: where the images go.
         description: beside the progress bar.
+
+    Raises:
+        UserError: there is no image to count.
     """
     metrics = accuracy(num_classes)
-    confusion = MulticlassConfusionMatrix(num_classes)
-    targets, predicted, probabilities, losses = [], [], [], []
+    confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
+    targets, guesses, probabilities, losses, times = [], [], [], [], []
     with torch.inference_mode():
         for images, labels in track(batches, description, console=Console(stderr=True), transient=True):
-            logits = classify(images.to(device)).float().cpu()
+            start = time.perf_counter()
+            logits = classify(images.to(device)).float().cpu()  # the copy waits for the device
+            times.append((start, time.perf_counter()))
             metrics.update(logits, labels)
             confusion.update(logits, labels)
-            probability, guess = logits.softmax(1).max(1)
+            guesses.append(logits.topk(min(5, num_classes)).indices)
+            probabilities.append(logits.softmax(1).amax(1))
+            losses.append(F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"))
             targets.append(labels)
-            predicted.append(guess)
-            probabilities.append(probability)
-            losses.append(F.cross_entropy(logits, labels, reduction="none"))
+    counted = sum(int((labels != IGNORED).sum()) for labels in targets)
+    if not counted:
+        raise UserError("there is no image to evaluate on")
+    true, ranked, probability = (torch.cat(parts).numpy() for parts in (targets, guesses, probabilities))
     return Evaluation(
-        images=sum(len(t) for t in targets),
-        metrics={k: float(v) for k, v in metrics.compute().items()} | {"loss": float(torch.cat(losses).mean())},
+        images=counted,
+        metrics={
+            **{name: float(value) for name, value in metrics.compute().items()},
+            "loss": float(torch.stack(losses).double().sum()) / counted,
+            "ece": expected_calibration_error(_reliability(true, ranked[:, 0], probability)),
+        },
         confusion=confusion.compute().numpy(),
-        targets=torch.cat(targets).numpy(),
-        predicted=torch.cat(predicted).numpy(),
-        probability=torch.cat(probabilities).numpy(),
+        targets=true,
+        guesses=ranked,
+        probability=probability,
+        speed=_speed([len(labels) for labels in targets], times),
     )
+
+
+def _reliability(targets: np.ndarray, predicted: np.ndarray, probability: np.ndarray) -> list[Bin]:
+    counted = targets != IGNORED
+    return reliability(probability[counted], (predicted == targets)[counted])
+
+
+def _speed(sizes: Sequence[int], times: Sequence[tuple[float, float]]) -> Speed | None:
+    """From each batch's number of images, and the start and end of the classifier's work on it in seconds."""
+    if len(sizes) < 2:
+        return None
+    images = sum(sizes[1:])
+    return Speed(images / (times[-1][1] - times[0][1]), images / sum(end - start for start, end in times[1:]))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fastvit.bench.latency import Timing
+from fastvit.evaluation.calibration import Bin
 
 BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 
@@ -16,29 +19,113 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def training_curves(history: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
-    """Loss on the left, validation top-1 on the right, over epochs; `history` maps a name to (epoch, value) pairs."""
-    figure = _figure(9, 3.2)
-    left, right = figure.subplots(1, 2)
+History = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def training_curves(history: History) -> Figure:
+    """Loss, validation top-1 and learning rate over epochs, each where it was recorded.
+
+    Args:
+        history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" (a fraction) and "lr".
+    """
+    panels = [draw for names, draw in _PANELS.items() if any(history.get(name) for name in names)]
+    figure = _figure(4.5 * max(len(panels), 2), 3.2)
+    for axes, draw in zip(figure.subplots(1, max(len(panels), 1), squeeze=False).flat, panels, strict=False):
+        draw(axes, history)
+        _over_epochs(axes)
+    return figure
+
+
+def _draw_loss(axes: Axes, history: History) -> None:
     for name, color in (("train/loss", BLUE), ("val/loss", GREEN)):
         if points := history.get(name):
-            left.plot(*zip(*points, strict=True), color=color, marker=".", label=name)
-    left.set(xlabel="epoch", ylabel="cross entropy", title="Loss")
-    left.legend()
-    if points := history.get("val/top1"):
-        epochs, values = zip(*points, strict=True)
-        right.plot(epochs, [100 * v for v in values], color=GREEN, marker=".")
-        right.annotate(
-            f"{100 * values[-1]:.1f}%",
-            (epochs[-1], 100 * values[-1]),
-            (-4, -14),
-            textcoords="offset points",
-            ha="right",
-        )
-    right.set(xlabel="epoch", ylabel="percent", title="Top-1 on the held-out images")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.plot(*zip(*points, strict=True), color=color, marker=".", label=name)
+    axes.set(ylabel="cross entropy", title="Loss")
+    axes.legend()
+
+
+def _draw_top1(axes: Axes, history: History) -> None:
+    epochs, values = zip(*history["val/top1"], strict=True)
+    axes.plot(epochs, [100 * v for v in values], color=GREEN, marker=".")
+    last = epochs[-1], 100 * values[-1]
+    axes.annotate(f"{last[1]:.1f}%", last, (-4, -14), textcoords="offset points", ha="right")
+    axes.set(ylabel="percent", title="Top-1 on the held-out images")
+
+
+def _draw_lr(axes: Axes, history: History) -> None:
+    axes.plot(*zip(*history["lr"], strict=True), color=GREY)
+    axes.set(title="Learning rate", ylim=(0, None))
+
+
+_PANELS = {("train/loss", "val/loss"): _draw_loss, ("val/top1",): _draw_top1, ("lr",): _draw_lr}
+
+
+def _over_epochs(axes: Axes) -> None:
+    axes.set(xlabel="epoch")
+    axes.grid(alpha=0.3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def overlaid_curves(histories: Mapping[str, History]) -> Figure:
+    """Validation loss and top-1 of several runs over epochs; `histories` as `training_curves` takes them, by run."""
+    figure = _figure(10, 3.6)
+    loss, top1 = figure.subplots(1, 2)
+    for run, history in histories.items():
+        for axes, name, factor in ((loss, "val/loss", 1), (top1, "val/top1", 100)):
+            if points := history.get(name):
+                axes.plot([e for e, _ in points], [factor * v for _, v in points], marker=".", label=run)
+    loss.set(ylabel="cross entropy", title="Loss on the held-out images")
+    top1.set(ylabel="percent", title="Top-1 on the held-out images")
+    for axes in (loss, top1):
+        _over_epochs(axes)
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:
+    """Accuracy against a cost, with the Pareto front: what no other run beats in both.
+
+    Args:
+        points: name -> cost and top-1 (a fraction).
+        cost: label of the axis.
+    """
+    figure = _figure(6.4, 4.2)
+    axes = figure.subplots()
+    front = sorted(points[name] for name in pareto_front(points))
+    axes.plot([c for c, _ in front], [100 * a for _, a in front], color=GREY, linestyle="--", zorder=0)
+    for name, (value, accuracy) in points.items():
+        axes.plot(value, 100 * accuracy, "o", color=BLUE if (value, accuracy) in front else RED)
+        axes.annotate(name, (value, 100 * accuracy), (6, -12), textcoords="offset points", fontsize=9)
+    axes.set(xlabel=cost, ylabel="top-1, percent")
+    axes.margins(0.18)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names of those (cost, accuracy) that no other one equals in both and beats in one."""
+
+    def beaten(own: tuple[float, float]) -> bool:
+        return any(c <= own[0] and a >= own[1] and (c, a) != own for c, a in points.values())
+
+    return [name for name, point in points.items() if not beaten(point)]
+
+
+def reliability_diagram(bins: Sequence[Bin]) -> Figure:
+    """Accuracy and its distance from the mean confidence, a bar a bin, above the number of images in each."""
+    figure = _figure(5.2, 5.2)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    left, width = [b.low for b in bins], [b.high - b.low for b in bins]
+    accuracy, confidence = (100 * np.array([getattr(b, name) for b in bins]) for name in ("accuracy", "confidence"))
+    top.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    gap = {"color": RED, "alpha": 0.25, "hatch": "//", "label": "distance from mean confidence"}
+    top.bar(left, confidence - accuracy, width, accuracy, align="edge", **gap)
+    top.plot((0, 1), (0, 100), color=GREY, linestyle="--", linewidth=1)
+    top.set(xlim=(0, 1), ylim=(0, 100), ylabel="named right, percent")
+    top.legend(loc="upper left")
+    bottom.bar(left, [b.images for b in bins], width, align="edge", color=GREY, edgecolor="white")
+    bottom.set(xlabel="probability of the predicted class", ylabel="images")
     return figure
 
 

@@ -91,7 +91,14 @@ def load_described(path: Path) -> tuple[Inference, Description]:
 
 
 def _runner(session: onnxruntime.InferenceSession) -> Inference:
+    size = session.get_inputs()[0].shape[2:]  # numbers where they are fixed, else names
+
     def run(images: np.ndarray) -> np.ndarray:
+        if any(isinstance(fixed, int) and fixed != side for fixed, side in zip(size, images.shape[2:], strict=True)):
+            raise UserError(
+                f"the artifact takes images of {size[0]}x{size[1]} pixels and no other size, these are "
+                f"{images.shape[2]}x{images.shape[3]}: use the checkpoint that it was made from"
+            )
         (logits,) = session.run([OUTPUT], {INPUT: images})
         return np.asarray(logits)
 

@@ -37,6 +37,27 @@ class Preprocessing:
         mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
         return replace(self, mean=(mean,) * count, std=(std,) * count)
 
+    def at(self, size: int | None = None, crop_pct: float | None = None) -> Preprocessing:
+        """The same for square images of another size in pixels, or with another crop.
+
+        Where no crop is given, it stays as it is up to the size that this is for, and is 1 for a larger one: more
+        pixels make things larger than they were in training, and taking in the whole shorter side makes up for part of
+        it (arXiv 1906.06423). Most of timm's models with a larger test size do the same.
+
+        Raises:
+            UserError: size or crop make no sense.
+        """
+        if size is not None and size < 32:
+            raise UserError(f"size must be at least 32 pixels, got {size}")
+        if crop_pct is not None and not 0 < crop_pct <= 1:
+            raise UserError(f"crop_pct must be above 0 and at most 1, got {crop_pct}")
+        larger = size is not None and size > max(self.size)
+        return replace(
+            self,
+            size=(size, size) if size else self.size,
+            crop_pct=crop_pct or (1.0 if larger else self.crop_pct),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for JSON."""
         return asdict(self)

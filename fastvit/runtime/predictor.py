@@ -45,35 +45,40 @@ class Predictor:
     """A classifier ready to use, with its own preprocessing and class names.
 
     Args:
-        source: a FastViT in any form (a fused copy is used), a checkpoint or other weights that `fastvit.load` takes,
-            or an exported .onnx file.
+        source: a FastViT in any form, a checkpoint or other weights that `fastvit.load` takes, or an exported .onnx
+            file.
         device: for PyTorch; artifacts run on the CPU.
+        prepare: FastViT -> a copy of it to run in PyTorch: `fuse`, or `copy.deepcopy` for the form that it is in.
 
     Attributes:
+        form: "train", "merged" or "fused", of what runs.
         classes: names, or None where the source has none.
         num_classes: length of the logits.
         preprocessing: what is done to every image.
         runtime: "torch" or "onnxruntime".
+        device: where it runs.
 
     Raises:
         UserError: the source is missing or damaged.
     """
 
-    def __init__(self, source: FastViT | str | Path, device: str = "cpu") -> None:
+    def __init__(
+        self, source: FastViT | str | Path, device: str = "cpu", prepare: Callable[[FastViT], FastViT] = fuse
+    ) -> None:
         if not isinstance(source, FastViT) and Path(source).suffix == ".onnx":
             from fastvit.export.onnx import load_described
 
             run, description = load_described(Path(source))
             self.runtime = "onnxruntime"
             self._run = lambda images: torch.from_numpy(run(images.numpy()))
-            self._device = "cpu"
+            self.device = "cpu"
         else:
-            model = source if isinstance(source, FastViT) else load(source)
+            model = prepare(source if isinstance(source, FastViT) else load(source))
             description = Description.of(model)
             self.runtime = "torch"
-            self._run = _torch_run(fuse(model).float().to(device))
-            self._device = device
-        self.classes, self.preprocessing = description.classes, description.preprocessing
+            self._run = _torch_run(model.eval().float().to(device))
+            self.device = device
+        self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
         self.num_classes = description.config.num_classes
         self._channels = description.config.in_chans
         if self._channels not in (1, 3):
@@ -82,7 +87,7 @@ class Predictor:
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels."""
-        images = images.to(self._device)
+        images = images.to(self.device)
         return self._run(normalise(images, self.preprocessing) if images.dtype == torch.uint8 else images)
 
     def __call__(self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16) -> list[Prediction]:

@@ -36,7 +36,8 @@ class Task(L.LightningModule):
         self.metrics = metrics.clone(prefix="val/")
         # A NaN is seen to elsewhere; looking for one here would wait for the device at every step.
         self.train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
-        self.val_loss = torchmetrics.MeanMetric(nan_strategy="disable")
+        # Two sums: torchmetrics 1.9 leaves out the weights of a mean that does not look for NaN.
+        self.val_loss, self.val_count = (torchmetrics.SumMetric(nan_strategy="disable") for _ in range(2))
         self._configure = configure
 
     def forward(self, images: Tensor) -> Any:
@@ -50,29 +51,25 @@ class Task(L.LightningModule):
         """What training does to a normalised batch on the device; nothing unless a task says so."""
         return images, targets
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Any], dataloader_idx: int) -> tuple[Tensor, Any]:
-        images, targets = batch
-        if images.dtype == torch.uint8:
-            images = normalise(images, cast(Preprocessing, self.model.preprocessing))
-        return images, targets
-
     def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
-        images, targets = self.prepare(*batch)
+        images, targets = self.prepare(self._normalised(batch[0]), batch[1])
         loss = self.loss(self(images), targets)
-        self.train_loss.update(loss.detach(), len(images))
-        self.log("train/loss_step", loss, prog_bar=True)
+        self.train_loss.update(loss.detach())
+        self.log("loss", loss, prog_bar=True, logger=False)
         return loss
-
-    def on_train_epoch_end(self) -> None:
-        self.log("train/loss_epoch", self.train_loss.compute())
-        self.train_loss.reset()
 
     def validation_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> None:
         images, targets = batch
-        outputs = self(images)
+        outputs = self(self._normalised(images))
         if count := self.counted(targets):
-            self.val_loss.update(self.validation_loss(outputs, targets), count)
+            self.val_loss.update(self.validation_loss(outputs, targets) * count)
+            self.val_count.update(count)
             self.metrics.update(outputs, targets)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.dtype != torch.uint8:
+            return images
+        return normalise(images, cast(Preprocessing, self.model.preprocessing))
 
     def counted(self, targets: Any) -> int:
         """How many images of a validation batch count, where some only fill it up."""
@@ -83,9 +80,12 @@ class Task(L.LightningModule):
         return self.loss(outputs, targets)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({"val/loss": self.val_loss.compute(), **self.metrics.compute()}, prog_bar=True)
-        self.val_loss.reset()
-        self.metrics.reset()
+        # An epoch ends with its validation; what is logged here is in the checkpoint that follows.
+        self.log("train/loss_epoch", self.train_loss.compute())
+        loss = self.val_loss.compute() / self.val_count.compute()
+        self.log_dict({"val/loss": loss, **self.metrics.compute()}, prog_bar=True)
+        for metric in (self.train_loss, self.val_loss, self.val_count, self.metrics):
+            metric.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # So that the mean loss of an epoch that is resumed is that of the whole epoch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,11 @@ from torch import Tensor
 from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.classifier import FastViT
-from fastvit.training.recipe import EmaOptions
+from fastvit.training.optim import weight_decay
+from fastvit.training.options import EmaOptions, OptimOptions
 from fastvit.weights.native import save
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST, TRAINED = "best.safetensors", "last.safetensors", "trained.safetensors"
 
 
 class Ema(WeightAveraging):
@@ -25,9 +27,13 @@ class Ema(WeightAveraging):
 
     Norm statistics are averaged like weights, so that they belong to the averaged model; integer counters are copied.
     During validation and after training the averaged model stands in for the trained one.
+
+    Args:
+        options: of the recipe.
+        trained: file in which the weights as trained, not averaged, are kept after every epoch.
     """
 
-    def __init__(self, options: EmaOptions) -> None:
+    def __init__(self, options: EmaOptions, trained: Path | None = None) -> None:
         def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
             step = int(count)
             decay = min(options.decay, (1 + step) / (10 + step)) if options.warmup else options.decay
@@ -37,6 +43,7 @@ class Ema(WeightAveraging):
                 torch._foreach_copy_(list(averaged), list(current))
 
         super().__init__(multi_avg_fn=average)
+        self._trained = trained
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Lightning calls this before the model is on its device; the average belongs beside it.
@@ -48,13 +55,86 @@ class Ema(WeightAveraging):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
+        if self._trained and trainer.is_global_zero:
+            save(cast(FastViT, pl_module.model), self._trained)
+
+
+class Speed:
+    """Training images a second since the last look."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._since, self.images = time.perf_counter(), 0
+
+    def add(self, batch: Any, trainer: L.Trainer) -> None:
+        self.images += len(batch[0]) * trainer.world_size
+
+    def now(self) -> float:
+        return self.images / (time.perf_counter() - self._since)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, counting epochs from 1."""
+    """Lightning's bar, counting epochs from 1, with the learning rate and the training images a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._speed = Speed()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *rest: Any) -> None:
+        super().on_train_epoch_start(trainer, *rest)
+        self._speed.restart()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._speed.add(batch, trainer)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        items: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        if trainer.training and self._speed.images:
+            items["lr"] = f"{_learning_rate(trainer):.1e}"
+            items["images/s"] = f"{self._speed.now():.0f}"
+        return items
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+
+class LogSteps(L.Callback):
+    """Logs loss, learning rate and training images a second every so many optimizer steps."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._speed = Speed()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._speed.restart()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._speed.add(batch, trainer)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step % self.every:
+            return
+        loss = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+        values = {
+            "epoch": trainer.current_epoch,
+            "train/loss": float(loss) * trainer.accumulate_grad_batches,
+            "train/lr": _learning_rate(trainer),
+            "train/images_per_second": self._speed.now(),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step - 1)  # Lightning counts from 0
+        self._speed.restart()
+
+
+def _learning_rate(trainer: L.Trainer) -> float:
+    """The head's, which is the recipe's; with layer decay those before it are lower."""
+    return float(max(group["lr"] for group in trainer.optimizers[0].param_groups))
 
 
 class SaveBest(L.Callback):
@@ -65,17 +145,23 @@ class SaveBest(L.Callback):
         self.best = float("-inf")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        value = float(trainer.callback_metrics[self.monitor])
+        better, self.best = value > self.best, max(value, self.best)
+        if not trainer.is_global_zero:
             return
         model = cast(FastViT, pl_module.model)
         metrics = {
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         }
         save(model, self.out / LAST, metrics)
-        value = float(trainer.callback_metrics[self.monitor])
-        if value > self.best:
-            self.best = value
+        if better:
             save(model, self.out / BEST, metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
 
 
 class SeedSteps(L.Callback):
@@ -90,15 +176,49 @@ class SeedSteps(L.Callback):
         seed_everything(seed_of(self.seed, trainer.current_epoch, batch_idx, trainer.global_rank))
 
 
+class DecayWeights(L.Callback):
+    """Sets the weight decay of every step, where a recipe changes it over the run."""
+
+    def __init__(self, options: OptimOptions) -> None:
+        self.options = options
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        steps = int(trainer.estimated_stepping_batches)
+        for group in trainer.optimizers[0].param_groups:
+            if group["weight_decay"]:
+                group["weight_decay"] = weight_decay(trainer.global_step, steps, self.options)
+
+
 class StopOnNonFinite(L.Callback):
-    """Ends a run whose loss is no longer finite, and says where."""
+    """Ends a run whose loss is no longer finite, and says where.
+
+    Args:
+        every: steps between looks; the first bad one among them is named. Looking waits for the device.
+        checkpoint: file to name as the last good one.
+    """
+
+    def __init__(self, every: int = 1, checkpoint: Path | None = None) -> None:
+        self.every, self.checkpoint = every, checkpoint
+        self._seen: list[tuple[int, float, Tensor]] = []
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not torch.isfinite(outputs["loss"]):
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            raise UserError(
-                f"the loss is {float(outputs['loss'])} at step {trainer.global_step} (lr {lr:.2e}): lower optim.lr, "
-                "set optim.clip, or use precision 32-true; the checkpoints in the run's folder are from before"
-            )
+        self._seen.append((trainer.global_step, _learning_rate(trainer), outputs["loss"].detach()))
+        if len(self._seen) < self.every and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        seen, self._seen = self._seen, []
+        finite = torch.stack([loss for *_, loss in seen]).isfinite().tolist()
+        for (step, lr, loss), good in zip(seen, finite, strict=True):
+            if not good:
+                raise UserError(
+                    f"the loss is {float(loss)} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use "
+                    f"precision 32-true; {self._last_good()}"
+                )
+
+    def _last_good(self) -> str:
+        if self.checkpoint and self.checkpoint.exists():
+            return f"the last good checkpoint is {self.checkpoint}"
+        return "there is no checkpoint from before"

@@ -1,46 +1,100 @@
-"""Optimizer and schedule of a recipe."""
+"""Optimizer and schedules of a recipe."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from fastvit.model.backbone import Backbone, FastViTStage
 from fastvit.model.layers import LayerScale
-from fastvit.training.recipe import OptimOptions
+from fastvit.training.options import OptimOptions
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights of convolutions and linear maps decay; norms, biases and layer scales do not.
+def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:
+    """Trained parameters grouped by weight decay and learning rate; each group has `lr`, `weight_decay` and `layer`.
 
-    Layer scales have shape (C, 1, 1), so a rule by the number of dimensions misses them, as the official code does.
+    Weights of convolutions and linear maps decay; norms, biases and layer scales do not. Layer scales have shape
+    (C, 1, 1): the official code's rule, one dimension at most, misses them and decays them, which
+    `options.decay_layer_scales` brings back. With `options.layer_decay` below 1 each layer (stem, every block with the
+    patch embedding before it, head) learns that much slower than the next.
     """
     scales = {id(p) for module in model.modules() if isinstance(module, LayerScale) for p in module.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in scales]
-    plain = [p for p in trained if p.ndim <= 1 or id(p) in scales]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    depths, last = layers(model)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = defaultdict(list)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and (options.decay_layer_scales or id(parameter) not in scales)
+            layer = depths.get(id(parameter), last) if options.layer_decay < 1 else last
+            groups[layer, decays].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": options.lr * options.layer_decay ** (last - layer),
+            "weight_decay": options.weight_decay if decays else 0.0,
+            "layer": layer,
+        }
+        for (layer, decays), parameters in sorted(groups.items(), key=lambda group: group[0])
+    ]
+
+
+def layers(model: nn.Module) -> tuple[dict[int, int], int]:
+    """Layer of each backbone parameter by its id, 0 for the stem, and the layer of everything behind the backbone."""
+    depths: dict[int, int] = {}
+    last = 0
+    for backbone in (module for module in model.modules() if isinstance(module, Backbone)):
+        depths |= {id(p): 0 for p in backbone.stem.parameters()}
+        layer = 0
+        for stage in cast(Iterable[FastViTStage], backbone.stages):
+            before = [p for part in (stage.embed, stage.cpe) for p in part.parameters()]
+            depths |= {id(p): layer + 1 for p in before}
+            for block in stage.blocks:
+                layer += 1
+                depths |= {id(p): layer for p in block.parameters()}
+        last = max(last, layer + 1)
+    return depths, last
 
 
 def learning_rate(step: int, steps: int, warmup: int, options: OptimOptions) -> float:
-    """Learning rate of a step: linear from warmup_lr to lr over `warmup` steps, then a cosine to min_lr at `steps`."""
+    """Learning rate of a step: linear from warmup_lr over `warmup` steps to lr, a cosine to min_lr at `steps`, min_lr.
+
+    The official code changes the rate once an epoch; here every step has its own.
+    """
     if step < warmup:
         return options.warmup_lr + (options.lr - options.warmup_lr) * step / warmup
-    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-    return options.min_lr + (options.lr - options.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    return _cosine(options.lr, options.min_lr, (step - warmup) / max(steps - warmup, 1))
+
+
+def weight_decay(step: int, steps: int, options: OptimOptions) -> float:
+    """Weight decay of a step: constant, or a cosine from weight_decay to weight_decay_end at `steps`."""
+    if options.weight_decay_end is None:
+        return options.weight_decay
+    return _cosine(options.weight_decay, options.weight_decay_end, step / max(steps, 1))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 def configure(model: nn.Module, steps: int, epochs: int, options: OptimOptions) -> dict[str, Any]:
-    """What Lightning's configure_optimizers returns: AdamW and a schedule stepped every batch."""
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, options.weight_decay), lr=options.lr, betas=options.betas, foreach=True
-    )
-    warmup = round(options.warmup_epochs * steps / epochs)
+    """What Lightning's configure_optimizers returns: AdamW and a schedule stepped every batch.
+
+    Args:
+        model: whose parameters are trained.
+        steps: of the optimizer in the whole run, cool-down included.
+        epochs: of the run without the cool-down.
+        options: of the recipe.
+    """
+    optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=options.betas, foreach=True)
+    epoch = steps / (epochs + options.cooldown_epochs)
+    annealed, warmup = round(epoch * epochs), round(epoch * options.warmup_epochs)
 
     def factor(step: int) -> float:
-        return learning_rate(step, steps, warmup, options) / options.lr
+        return learning_rate(step, annealed, warmup, options) / options.lr
 
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

@@ -48,7 +48,8 @@ def read(source: Source) -> StateFile:
 
     Args:
         source: a state dict; a file (.safetensors, or a pickle such as .pth.tar, read with weights_only); a directory
-            with one weights file in it; or a Hub id such as "timm/fastvit_t8.apple_in1k", with or without "hf-hub:".
+            with one weights file in it, or a run's, which means its best.safetensors; or a Hub id such as
+            "timm/fastvit_t8.apple_in1k", with or without "hf-hub:".
 
     Raises:
         UserError: there is nothing there, it is damaged, it holds code or no tensors.
@@ -69,6 +70,14 @@ def hub_id(source: str | Path) -> str | None:
     if not match or path.exists() or path.suffix in SUFFIXES or (not match[1] and path.parent.is_dir()):
         return None
     return match[2]
+
+
+def beside(checkpoint: str, ending: str) -> Path:
+    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
+    repository = hub_id(checkpoint)
+    path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
+    name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
+    return path.with_name(name + ending)
 
 
 def locate(source: str | Path) -> Path:
@@ -92,7 +101,7 @@ def locate(source: str | Path) -> Path:
 
 
 def _in_directory(path: Path) -> Path:
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in ("best.safetensors", "model.safetensors", "pytorch_model.bin"):
         if (path / name).exists():
             return path / name
     found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)

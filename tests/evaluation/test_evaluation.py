@@ -11,9 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from fastvit.bench.latency import Timing
+from fastvit.data.datasets import IGNORED
+from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
+from fastvit.evaluation.numbers import classes_by_accuracy, confused_pairs
 from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
-from fastvit.evaluation.report import Section, Table, read_history, write_report
+from fastvit.evaluation.report import Section, Table, write_report
 
 
 def test_evaluate_by_hand() -> None:
@@ -32,6 +35,44 @@ def test_evaluate_by_hand() -> None:
     assert np.array_equal(result.confusion, confusion)
     assert np.array_equal(result.predicted, order[:, 0].numpy())
     assert np.allclose(result.probability, logits.softmax(1).max(1).values.numpy())
+
+
+def test_images_of_the_class_ignored_are_in_no_number() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(12, 6, generator=generator)
+    labels = torch.randint(0, 6, (12,), generator=generator)
+    some = labels.clone()
+    some[[0, 5, 11]] = IGNORED
+    kept = some != IGNORED
+    result = evaluate(lambda x: x, [(logits[:8], some[:8]), (logits[8:], some[8:])], 6)
+    expected = evaluate(lambda x: x, [(logits[kept], labels[kept])], 6)
+    assert (result.images, result.skipped) == (9, 3)
+    assert result.metrics == pytest.approx(expected.metrics)
+    assert np.array_equal(result.confusion, expected.confusion)
+    assert len(result.targets) == 12
+    with pytest.raises(UserError, match="no image to evaluate on"):
+        evaluate(lambda x: x, [(logits, torch.full((12,), IGNORED))], 6)
+
+
+def test_classes_by_hand() -> None:
+    # Class 0: 2 of 3 right; class 1: 0 of 1; class 2: no image; class 3: 1 of 1.
+    labels = torch.tensor([0, 0, 0, 1, 3])
+    logits = F.one_hot(torch.tensor([0, 0, 2, 3, 3]), 4).float()
+    result = evaluate(lambda x: x, [(logits, labels)], 4)
+    assert result.class_images.tolist() == [3, 1, 0, 1]
+    assert np.allclose(result.class_accuracy, [2 / 3, 0, np.nan, 1], equal_nan=True)
+    names = ["a", "b", "c", "d"]
+    assert classes_by_accuracy(result, names) == [("b", "1", "0.00%"), ("a", "3", "66.67%"), ("d", "1", "100.00%")]
+    assert confused_pairs(result, names) == [("a", "c", "1", "33% of 3"), ("b", "d", "1", "100% of 1")]
+    assert "top5" not in result.metrics
+    assert result.speed is None, "one batch warms up and leaves nothing to time"
+
+
+def test_throughput_leaves_the_first_batch_out() -> None:
+    labels = torch.zeros(4, dtype=torch.long)
+    result = evaluate(lambda x: x, [(torch.zeros(4, 3), labels)] * 3, 3)
+    assert result.speed is not None
+    assert result.speed.model > result.speed.overall > 0
 
 
 def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
@@ -54,14 +95,3 @@ def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
     assert len(sources) == 3
     assert all(source.startswith(("data:image/svg+xml;base64", "data:image/png;base64")) for source in sources)
     assert torch.__version__.partition("+")[0] in html
-
-
-def test_history_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(
-        "epoch,step,train/loss_epoch,train/loss_step,val/loss,val/top1\n0,9,,2.5,,\n0,9,,,1.5,0.25\n0,9,2.0,,,\n"
-    )
-    assert read_history(tmp_path / "metrics.csv") == {
-        "val/loss": [(1.0, 1.5)],
-        "val/top1": [(1.0, 0.25)],
-        "train/loss": [(1.0, 2.0)],
-    }

@@ -13,7 +13,7 @@ import fastvit
 from fastvit.errors import UserError
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.training.callbacks import Ema, SaveBest, StopOnNonFinite
-from fastvit.training.recipe import EmaOptions
+from fastvit.training.options import EmaOptions
 from tests.helpers import tiny
 
 

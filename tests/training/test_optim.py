@@ -1,29 +1,61 @@
-"""Who decays, and the schedule against its formula."""
+"""Who decays, who learns how fast, and the schedules against their formulas."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from torch import nn
 
-from fastvit.training.optim import configure, learning_rate, parameter_groups
-from fastvit.training.recipe import OptimOptions
+from fastvit.training.optim import configure, layers, learning_rate, parameter_groups, weight_decay
+from fastvit.training.options import OptimOptions
 from tests.helpers import tiny
+
+
+def names(model: nn.Module, groups: list[dict], decays: bool) -> set[str]:
+    known = {id(p): name for name, p in model.named_parameters()}
+    return {known[id(p)] for group in groups if bool(group["weight_decay"]) == decays for p in group["params"]}
 
 
 def test_norms_biases_and_layer_scales_do_not_decay() -> None:
     model = tiny(attention=True)
-    decayed, plain = parameter_groups(model, 0.05)
-    names = {id(p): name for name, p in model.named_parameters()}
-    decayed_names, plain_names = ({names[id(p)] for p in group["params"]} for group in (decayed, plain))
-    assert decayed_names | plain_names == set(names.values())
-    assert not decayed_names & plain_names
-    assert {n for n in names.values() if "layer_scale" in n} <= plain_names
-    assert {n for n in names.values() if n.endswith("bias") or ".norm." in n or "identity" in n} <= plain_names
-    assert decayed_names == {n for n, p in model.named_parameters() if p.ndim in (2, 4)}
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    groups = parameter_groups(model, OptimOptions(weight_decay=0.05))
+    decayed, plain = names(model, groups, True), names(model, groups, False)
+    assert decayed | plain == {name for name, _ in model.named_parameters()}
+    assert not decayed & plain
+    assert {n for n in plain | decayed if "layer_scale" in n} <= plain
+    assert {n for n in plain | decayed if n.endswith("bias") or ".norm." in n or "identity" in n} <= plain
+    assert decayed == {n for n, p in model.named_parameters() if p.ndim in (2, 4)}
+    assert sorted(group["weight_decay"] for group in groups) == [0.0, 0.05]
+
+
+def test_the_official_rule_is_timms() -> None:
+    model = tiny(attention=True)
+    theirs = names(model, param_groups_weight_decay(model, 0.05), True)
+    ours = names(model, parameter_groups(model, OptimOptions(decay_layer_scales=True)), True)
+    assert ours == theirs
+    assert any("layer_scale" in name for name in theirs)
+
+
+def test_layer_decay_by_hand() -> None:
+    """The tiny model has a stem, four blocks and a head: six layers."""
+    model = tiny(attention=True)
+    depths, last = layers(model)
+    assert last == 5
+    layer = {name: depths.get(id(p), last) for name, p in model.named_parameters()}
+    assert {value for name, value in layer.items() if name.startswith("backbone.stem.")} == {0}
+    for stage in range(4):
+        assert {v for n, v in layer.items() if n.startswith(f"backbone.stages.{stage}.")} == {stage + 1}
+    assert {v for n, v in layer.items() if n.startswith(("head.", "expansion."))} == {5}
+    groups = parameter_groups(model, OptimOptions(lr=1.0, layer_decay=0.5))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == len(layer)
+    assert all(rates[id(p)] == 0.5 ** (5 - layer[name]) for name, p in model.named_parameters())
+    assert {group["lr"] for group in parameter_groups(model, OptimOptions(lr=1.0))} == {1.0}
 
 
 def test_schedule_is_timms_cosine_with_warmup() -> None:
@@ -32,20 +64,29 @@ def test_schedule_is_timms_cosine_with_warmup() -> None:
     theirs = CosineLRScheduler(
         optimizer, t_initial=90, lr_min=1e-5, warmup_t=10, warmup_lr_init=1e-6, warmup_prefix=True, t_in_epochs=False
     )
-    for step in range(100):
+    for step in range(110):
         theirs.step_update(step)
         assert learning_rate(step, 100, 10, options) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
-    assert learning_rate(100, 100, 10, options) == pytest.approx(1e-5)
     assert learning_rate(55, 100, 10, options) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 2)) / 2)
 
 
-def test_configure_follows_the_schedule() -> None:
-    options = OptimOptions(lr=0.1, warmup_epochs=0.5)
-    made = configure(tiny(), steps=20, epochs=2, options=options)
+def test_configure_follows_the_schedule_through_the_cooldown() -> None:
+    options = OptimOptions(lr=0.1, warmup_epochs=0.5, cooldown_epochs=1, layer_decay=0.5)
+    made = configure(tiny(), steps=30, epochs=2, options=options)
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
     rates = []
-    for _ in range(20):
-        rates.append(optimizer.param_groups[0]["lr"])
+    for _ in range(30):
+        first, *_, last = optimizer.param_groups
+        assert first["lr"] == pytest.approx(last["lr"] / 2 ** (last["layer"] - first["layer"]))
+        rates.append(last["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx([learning_rate(s, 20, 5, options) for s in range(20)])
+    assert rates == pytest.approx([learning_rate(s, 20, 5, options) for s in range(30)])
+    assert rates[20:] == pytest.approx([options.min_lr] * 10)
+
+
+def test_weight_decay_schedule() -> None:
+    options = OptimOptions(weight_decay=0.05)
+    assert {weight_decay(step, 10, options) for step in range(11)} == {0.05}
+    falling = replace(options, weight_decay_end=0.01)
+    assert [weight_decay(s, 10, falling) for s in (0, 5, 10)] == pytest.approx([0.05, 0.03, 0.01])

@@ -8,7 +8,8 @@ import pytest
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.errors import UserError
-from fastvit.training.recipe import ModelOptions, load_recipe, parse_recipe, recipe_names, recipe_parser
+from fastvit.training.options import ModelOptions
+from fastvit.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_parser
 from fastvit.training.train import build_model
 
 

@@ -13,12 +13,19 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from fastvit.data.datasets import IGNORED
 from fastvit.model.classifier import FastViT
-from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.distillation import Taught, Teacher, distillation_loss
+from fastvit.tasks.classification.options import Distillation, Mixing
 from fastvit.tasks.task import Configure, Task
 
 
 class ClassificationTask(Task):
-    """Cross entropy on (B, classes) logits against class indices (B,) or, after mixing, soft labels (B, classes)."""
+    """Cross entropy on (B, classes) logits against class indices (B,) or, after mixing, soft labels (B, classes).
+
+    With a teacher a share of the loss is on its answers to the same mixed images.
+
+    Raises:
+        UserError: the teacher's classes are not the model's.
+    """
 
     def __init__(
         self,
@@ -26,8 +33,15 @@ class ClassificationTask(Task):
         mixing: Mixing | None = None,
         configure: Configure | None = None,
         random_erasing: float = 0.0,
+        teacher: Teacher | None = None,
+        distillation: Distillation | None = None,
     ) -> None:
         super().__init__(model, accuracy(model.num_classes), configure)
+        self._teacher = teacher
+        self._preprocessing = model.preprocessing
+        self._distillation = distillation or Distillation()
+        if teacher:
+            teacher.match(model.classes or tuple(map(str, range(model.num_classes))))
         self.smoothing = mixing.smoothing if mixing else 0.0
         self._erase = random_erasing
         self._mix = (
@@ -43,15 +57,25 @@ class ClassificationTask(Task):
             else None
         )
 
-    def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def on_fit_start(self) -> None:
+        if self._teacher:
+            self._teacher.to(self.device)
+
+    def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | Taught]:
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
         # Mixing pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
-        if self._mix is None or len(images) % 2:
+        if self._mix is not None and len(images) % 2 == 0:
+            images, targets = self._mix(images, targets)
+        if self._teacher is None:
             return images, targets
-        return self._mix(images, targets)
+        return images, Taught(targets, self._teacher.ask(images, self._preprocessing))
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor | Taught) -> Tensor:
+        if isinstance(targets, Taught):
+            chosen = self._distillation
+            taught = distillation_loss(outputs, targets.answer(), chosen.kind, chosen.temperature)
+            return (1 - chosen.alpha) * self.loss(outputs, targets.labels) + chosen.alpha * taught
         # Soft labels carry the smoothing already.
         smoothing = 0.0 if targets.is_floating_point() else self.smoothing
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)

@@ -1,0 +1,111 @@
+"""What `fastvit eval` does: a checkpoint or an artifact, data, and the numbers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.opening import open_images
+from fastvit.device import pick_device
+from fastvit.errors import UserError
+from fastvit.evaluation.evaluate import Evaluation, evaluate
+from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
+from fastvit.fusion import fuse
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.classification.data import evaluation_loader
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation, and what it is of.
+
+    Attributes:
+        checkpoint: as it was asked for.
+        data: as it was asked for.
+        form: of the network that ran.
+        runtime: that it ran in.
+        device: that it ran on.
+        preprocessing: of the images.
+        pictures: the data.
+        result: the numbers.
+    """
+
+    checkpoint: str
+    data: str
+    form: str
+    runtime: str
+    device: str
+    preprocessing: Preprocessing
+    pictures: LabelledImages
+    result: Evaluation
+
+    def summary(self) -> dict[str, Any]:
+        """What fits on a line, for JSON."""
+        result = self.result
+        speed = asdict(result.speed) if result.speed else {}
+        return {
+            "checkpoint": self.checkpoint,
+            "data": self.data,
+            "form": self.form,
+            "runtime": self.runtime,
+            "device": self.device,
+            "size": list(self.preprocessing.size),
+            "crop_pct": self.preprocessing.crop_pct,
+            "images": result.images,
+            "skipped": result.skipped,
+            **result.metrics,
+            **{f"images_per_second_{name}": round(value, 1) for name, value in speed.items()},
+        }
+
+
+def evaluate_checkpoint(
+    checkpoint: str,
+    data: str,
+    form: Literal["fused", "train"] = "fused",
+    size: int | None = None,
+    crop_pct: float | None = None,
+    with_real_labels: bool = False,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str = "auto",
+) -> Measured:
+    """Measure a checkpoint or an artifact on the held-out images of a data source.
+
+    Args:
+        checkpoint: anything that Predictor takes.
+        data: as in `fastvit.data.opening.open_images`.
+        form: what of a checkpoint in train form runs.
+        size: side of the images in pixels; by default the checkpoint's own.
+        crop_pct: as `Preprocessing.at` has it.
+        with_real_labels: also measure against ImageNet's ReaL labels.
+        batch_size: images a step.
+        workers: processes that decode images; None takes one a core but one.
+        device: where PyTorch runs.
+
+    Raises:
+        UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
+    """
+    predictor = Predictor(checkpoint, pick_device(device), fuse if form == "fused" else copy.deepcopy)
+    if predictor.form != form:
+        raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
+    preprocessing = predictor.preprocessing.at(size, crop_pct)
+    pictures = open_images(data, "test", predictor.classes)
+    if len(pictures.classes) != predictor.num_classes:
+        raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
+    real = real_labels(pictures) if with_real_labels else None
+    batches = evaluation_loader(pictures, preprocessing, batch_size, workers)
+    result = evaluate(predictor.logits, batches, predictor.num_classes)
+    if real:
+        result = _with_real_metrics(result, real)
+    return Measured(
+        checkpoint, data, predictor.form, predictor.runtime, predictor.device, preprocessing, pictures, result
+    )
+
+
+def _with_real_metrics(result: Evaluation, labels: RealLabels) -> Evaluation:
+    counted = result.targets != IGNORED
+    kept = [right for right, counts in zip(labels, counted, strict=True) if counts]
+    return replace(result, metrics=result.metrics | real_accuracy(result.guesses[counted], kept))

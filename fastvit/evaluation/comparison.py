@@ -1,0 +1,161 @@
+"""Runs side by side: what their folders say, as rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastvit.bench.complexity import Complexity, complexity
+from fastvit.bench.forms import bench_models
+from fastvit.bench.latency import Timing
+from fastvit.errors import UserError
+from fastvit.evaluation.report import Table
+from fastvit.evaluation.run_folder import (
+    History,
+    default_settings,
+    read_history,
+    read_json,
+    read_settings,
+    setting_text,
+)
+from fastvit.model.classifier import FastViT
+from fastvit.weights.native import build, describe
+from fastvit.weights.source import locate, read
+
+Timings = Mapping[str, Timing]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run, or one checkpoint without a run.
+
+    Attributes:
+        name: what tells it from the others.
+        model: its best weights.
+        metrics: measured when they were saved: "top1", "top5" (fractions), "loss".
+        complexity: of the network at its own size.
+        megabytes: of the weights file.
+        settings: every field of its recipe by its dotted name; empty where there is no recipe.
+        history: of its training.
+        evaluation: what `fastvit eval --out` wrote into its folder.
+        robustness: what `fastvit robustness` wrote into its folder.
+    """
+
+    name: str
+    model: FastViT
+    metrics: Mapping[str, float]
+    complexity: Complexity
+    megabytes: float
+    settings: Mapping[str, Any]
+    history: History
+    evaluation: Mapping[str, Any]
+    robustness: Mapping[str, Any]
+
+    @property
+    def top1(self) -> float | None:
+        """As a fraction."""
+        return self.metrics.get("top1")
+
+    @property
+    def images_seen(self) -> int | None:
+        """Training images over all steps, repeated ones counted again."""
+        if not (self.settings and self.history.steps):
+            return None
+        factors = [int(self.settings.get(name, 1)) for name in ("batch_size", "accumulate", "devices", "nodes")]
+        images = self.history.steps
+        for factor in factors:
+            images *= factor
+        return images
+
+
+def collect(sources: Sequence[str]) -> list[Entry]:
+    """Read runs.
+
+    Args:
+        sources: folders of runs, or weights that `fastvit.load` takes.
+
+    Raises:
+        UserError: there is no run and no weights file, one is damaged, or two of them are the same.
+    """
+    paths = [Path(source).expanduser() for source in sources]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError(f"a run is named twice: {', '.join(sources)}")
+    names = [path.stem if path.is_file() else path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = list(sources)
+    return [_read_entry(name, source) for name, source in zip(names, sources, strict=True)]
+
+
+def _read_entry(name: str, source: str) -> Entry:
+    weights, file = locate(source), read(source)
+    folder = Path(source).expanduser()
+    settings = read_settings(folder / "recipe.yaml")
+    model = build(file)
+    return Entry(
+        name=name,
+        model=model,
+        metrics=describe(file).metrics,
+        complexity=complexity(model.config, model.preprocessing.size),
+        megabytes=weights.stat().st_size / 1e6,
+        settings=default_settings() | settings if settings else {},
+        history=read_history(folder / "metrics.csv"),
+        evaluation=read_json(folder / "evaluation.json"),
+        robustness=read_json(folder / "robustness.json"),
+    )
+
+
+def measure_latency(entries: Sequence[Entry], device: str, rounds: int) -> dict[str, Timing]:
+    """Of the fused models at batch 1, taking turns in one run, by the entries' names."""
+    return bench_models({entry.name: entry.model for entry in entries}, device, rounds)
+
+
+def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
+    """A column a run, with the rows that any of them has something for."""
+    columns = [_cells(entry, timings.get(entry.name)) for entry in entries]
+    known = [name for name in columns[0] if any(column[name] for column in columns)]
+    return Table(["run", *(e.name for e in entries)], [[name, *(c[name] or "-" for c in columns)] for name in known])
+
+
+def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
+    """What is measured -> text, empty where it is not known."""
+    height, width = entry.model.preprocessing.size
+    seen, cost = entry.images_seen, entry.complexity
+    return {
+        "variant": entry.model.variant,
+        "size": f"{height}x{width}",
+        "epochs": str(entry.history.epochs or ""),
+        "images seen": f"{seen:,}" if seen else "",
+        "top-1": _percent(entry.top1),
+        "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
+        "ECE": _percent(entry.evaluation.get("ece")),
+        **_robustness_cells(entry.robustness),
+        "parameters, M": f"{cost.params / 1e6:.2f}",
+        "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
+        "GMACs": f"{cost.gmacs:.3f}",
+        "latency, ms": f"{timing.median:.2f}" if timing else "",
+        "its quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
+        "file, MB": f"{entry.megabytes:.1f}",
+    }
+
+
+def _robustness_cells(robustness: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "robustness suite": str(robustness.get("suite", "")),
+        "top-1 in the suite": _percent(robustness.get("top1")),
+        "mean error in the suite": _percent(robustness.get("mean_error")),
+        "mCE": _percent(robustness.get("mce")),
+    }
+
+
+def settings_table(entries: Sequence[Entry]) -> Table:
+    """The recipes' fields that are not the same in all runs, a row a field."""
+    known = [entry for entry in entries if entry.settings]
+    fields = dict.fromkeys(field for entry in known for field in entry.settings)
+    rows = [[field, *(setting_text(entry.settings.get(field)) for entry in known)] for field in fields]
+    return Table(["setting", *(entry.name for entry in known)], [row for row in rows if len(set(row[1:])) > 1])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"

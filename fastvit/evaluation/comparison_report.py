@@ -1,0 +1,78 @@
+"""Runs side by side as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastvit.evaluation.comparison import Entry, Timings, result_table, settings_table
+from fastvit.evaluation.plots import overlaid_curves, tradeoff
+from fastvit.evaluation.report import Section, write_report
+
+FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."
+
+
+def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, device: str) -> Path:
+    """Write the page, with the sections that the runs have something for.
+
+    Args:
+        path: HTML file to write.
+        entries: at least one.
+        timings: of the entries by name; none where they were not timed.
+        device: where they were timed.
+    """
+    return write_report(
+        path,
+        title=f"{len(entries)} runs side by side" if len(entries) > 1 else entries[0].name,
+        summary=_summary(entries, timings),
+        sections=[
+            Section("Results", _RESULTS_TEXT, table=result_table(entries, timings)),
+            *_settings_sections(entries),
+            *_latency_sections(entries, timings, device),
+            *_parameter_sections(entries),
+            *_curve_sections(entries),
+        ],
+    )
+
+
+_RESULTS_TEXT = (
+    "Top-1 and loss are those of the best epoch on each run's own held-out images: they compare where the data are the "
+    "same. Parameters in train form and fused; multiply-accumulates of one image, fused."
+)
+
+
+def _summary(entries: Sequence[Entry], timings: Timings) -> str:
+    parts = []
+    if scored := [(entry.top1, entry.name) for entry in entries if entry.top1 is not None]:
+        top1, name = max(scored)
+        parts.append(f"{name} is the most accurate, with {top1:.2%} top-1")
+    if timings:
+        fastest = min(timings, key=lambda name: timings[name].median)
+        parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
+    return "; ".join(parts) + "." if parts else "No run says its accuracy."
+
+
+def _settings_sections(entries: Sequence[Entry]) -> list[Section]:
+    table = settings_table(entries)
+    return [Section("Settings that differ", table=table)] if table.rows else []
+
+
+def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -> list[Section]:
+    points = {e.name: (timings[e.name].median, e.top1) for e in entries if e.name in timings and e.top1 is not None}
+    if not points:
+        return []
+    rounds = next(iter(timings.values())).rounds
+    text = f"Fused models in PyTorch on {device}, batch 1, median of {rounds} calls, taking turns in one run. {FRONT}"
+    return [Section("Accuracy against latency", text, tradeoff(points, "milliseconds an image"))]
+
+
+def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:
+    points = {e.name: (e.complexity.params_fused / 1e6, e.top1) for e in entries if e.top1 is not None}
+    return (
+        [Section("Accuracy against parameters", FRONT, tradeoff(points, "million parameters, fused"))] if points else []
+    )
+
+
+def _curve_sections(entries: Sequence[Entry]) -> list[Section]:
+    histories = {e.name: e.history.series for e in entries if e.history.series}
+    return [Section("Training", figure=overlaid_curves(histories))] if histories else []

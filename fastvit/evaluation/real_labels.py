@@ -1,0 +1,62 @@
+"""ImageNet ReaL: labels of the validation set looked at again, several to an image (Beyer et al., arXiv 2006.07159)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+import numpy as np
+
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.errors import UserError
+
+RealLabels = list[frozenset[int]]
+
+
+def real_labels(pictures: LabelledImages) -> RealLabels:
+    """The classes that are right for each image, as timm ships them; none for an image that shows no class.
+
+    Args:
+        pictures: ImageNet's validation set or a part of it: the file names say which image is which.
+
+    Raises:
+        UserError: it is not ImageNet's validation set.
+    """
+    if pictures.classes not in (imagenet_classes(), imagenet_synsets()):
+        raise UserError(
+            f"real_labels are for ImageNet's validation set; these images have {len(pictures.classes)} classes"
+        )
+    table = json.loads((files("timm.data") / "_info" / "imagenet_real_labels.json").read_text())
+    return [frozenset(table[_number(pictures.name(i), len(table)) - 1]) for i in range(len(pictures))]
+
+
+def _number(name: str, count: int) -> int:
+    """1 to 50,000, from an image's name."""
+    match = re.search(r"ILSVRC2012_val_(\d{8})", name)
+    if not match or not 1 <= int(match[1]) <= count:
+        raise UserError(
+            f"real_labels are for ImageNet's validation set, ILSVRC2012_val_00000001.JPEG and so on; this is {name}"
+        )
+    return int(match[1])
+
+
+def real_accuracy(guesses: np.ndarray, labels: Sequence[frozenset[int]]) -> dict[str, float]:
+    """Share of the images for which the likeliest class, or one of the five likeliest, is among the right ones.
+
+    Args:
+        guesses: (N, 5) classes, the likeliest first.
+        labels: of each image; those with none are not counted.
+
+    Returns:
+        "real_top1" and "real_top5", as fractions.
+
+    Raises:
+        UserError: no image has labels.
+    """
+    hits = np.array([[guess in right for guess in row] for row, right in zip(guesses, labels, strict=True) if right])
+    if not len(hits):
+        raise UserError("none of these images has a ReaL label")
+    return {"real_top1": float(hits[:, 0].mean()), "real_top5": float(hits.any(1).mean())}

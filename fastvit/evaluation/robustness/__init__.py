@@ -1,0 +1,1 @@
+"""How a classifier's accuracy holds on images that are corrupted, drawn, or chosen to be hard."""

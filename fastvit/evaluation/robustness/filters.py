@@ -1,0 +1,130 @@
+"""Filters that several corruptions share. Images are float32 (H, W, 3) or (H, W), in 0..1."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage, signal
+
+
+def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Convolve each channel with a kernel of odd sides; beyond the edge the image is mirrored about its last pixel."""
+    margins = [(min(k // 2, n - 1), min(k // 2, n - 1)) for k, n in zip(kernel.shape, image.shape, strict=False)]
+    cut = tuple(slice(k // 2 - m, k // 2 + m + 1) for k, (m, _) in zip(kernel.shape, margins, strict=True))
+    padded = np.pad(image, [*margins, (0, 0)], mode="reflect")
+    return signal.oaconvolve(padded, kernel[cut][..., None] / kernel[cut].sum(), mode="valid", axes=(0, 1))
+
+
+def disk(radius: float) -> np.ndarray:
+    """A filled circle whose edge falls off over two pixels, so that it changes evenly with its radius in pixels.
+
+    Of odd sides, not normalised.
+    """
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return np.clip((radius + 1 - np.hypot(x, y)) / 2, 0, 1).astype(np.float32)
+
+
+def gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of the two image axes; beyond the edge the last pixel goes on."""
+    return ndimage.gaussian_filter(image, sigma, mode="nearest", axes=(0, 1))
+
+
+def motion_blurred(image: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:
+    """Smear along a line: ImageMagick's motion blur.
+
+    Each pixel becomes the mean of those along a line from it, to the nearest pixel, weighted by one half of a Gaussian.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        radius: half the number of pixels that are averaged.
+        sigma: of the Gaussian, in pixels.
+        angle: of the line, in radians.
+    """
+    steps = np.arange(2 * int(np.ceil(radius)) + 1)
+    weights = np.exp(-(steps**2) / (2 * sigma**2)).astype(np.float32)
+    weights /= weights.sum()
+    rows, columns = (np.ceil(steps * along - 0.5).astype(int) for along in (np.sin(angle), np.cos(angle)))
+    height, width = image.shape[:2]
+    margin = len(steps)
+    padded = np.pad(image, [(margin, margin)] * 2 + [(0, 0)] * (image.ndim - 2), mode="edge")
+    result = np.zeros_like(image)
+    for row, column, weight in zip(rows + margin, columns + margin, weights, strict=True):
+        result += weight * padded[row : row + height, column : column + width]
+    return result
+
+
+def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
+    """The centre of an image, enlarged `factor` times with linear interpolation, at the image's size."""
+    return _enlarged(_enlarged(image, factor, 0), factor, 1)
+
+
+def _enlarged(image: np.ndarray, factor: float, axis: int) -> np.ndarray:
+    size = image.shape[axis]
+    kept = int(np.ceil(size / factor))
+    full = max(round(kept * factor), size)
+    places = (np.arange(size) + (full - size) // 2) * (kept - 1) / max(full - 1, 1)
+    low = np.minimum(places.astype(int), max(kept - 2, 0))
+    share = (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(image.ndim)])
+    first = (size - kept) // 2
+    left, right = (np.take(image, np.minimum(first + low + i, size - 1), axis) for i in (0, 1))
+    return left * (1 - share) + right * share
+
+
+def displaced(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, mode: str) -> np.ndarray:
+    """Pixel (y, x) of the result is the image's at (rows[y, x], columns[y, x]), interpolated linearly.
+
+    Args:
+        image: (H, W, C).
+        rows, columns: (H, W) places in pixels.
+        mode: what lies beyond the edge, in SciPy's words.
+    """
+    channels = [ndimage.map_coordinates(image[..., c], (rows, columns), order=1, mode=mode) for c in range(3)]
+    return np.stack(channels, -1)
+
+
+def random_affine(size: tuple[int, int], shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places for `displaced`: the affine map that moves three corners of a central square by up to `shift` each way.
+
+    Args:
+        size: height and width of the image; the square's sides are two thirds of the shorter.
+        shift: in pixels.
+        rng: source of chance.
+
+    Returns:
+        rows and columns, (H, W) each.
+    """
+    reach = min(size) // 3
+    before = np.array(size) // 2 + reach * np.array([(1, 1), (-1, 1), (-1, -1)])
+    after = before + rng.uniform(-shift, shift, before.shape)
+    matrix = np.linalg.solve(np.column_stack([after, np.ones(3)]), before)
+    y, x = np.mgrid[: size[0], : size[1]]
+    rows, columns = (y * matrix[0, i] + x * matrix[1, i] + matrix[2, i] for i in (0, 1))
+    return rows, columns
+
+
+def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
+    """A cloudy texture (size, size) in 0..1 by the diamond-square algorithm; its edges fit together.
+
+    Args:
+        size: a power of two.
+        decay: how much smaller the changes are at half the distance; the larger, the smoother.
+        rng: source of chance.
+    """
+    heights = np.zeros((size, size), np.float32)
+    step, wobble = size, 1.0
+
+    def around(total: np.ndarray) -> np.ndarray:
+        return total / 4 + wobble * rng.uniform(-1, 1, total.shape)
+
+    while step >= 2:
+        half = step // 2
+        corners = heights[::step, ::step]
+        pairs = corners + np.roll(corners, -1, 0)
+        centres = around(pairs + np.roll(pairs, -1, 1))
+        heights[half::step, half::step] = centres
+        heights[half::step, ::step] = around(pairs + centres + np.roll(centres, 1, 1))
+        heights[::step, half::step] = around(corners + np.roll(corners, -1, 1) + centres + np.roll(centres, 1, 0))
+        # The changes are drawn from an interval that is itself scaled, hence the square.
+        step, wobble = half, wobble / decay**2
+    heights -= heights.min()
+    return heights / max(heights.max(), np.finfo(np.float32).tiny)

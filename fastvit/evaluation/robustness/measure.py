@@ -1,0 +1,164 @@
+"""Running a classifier through a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fastvit.data.classes import shortened
+from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.folders import FolderImages
+from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.opening import open_images
+from fastvit.errors import UserError
+from fastvit.evaluation.evaluate import evaluate
+from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
+from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
+from fastvit.evaluation.robustness.suites import Suite
+from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined, spread
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.classification.data import evaluation_loader
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a measurement.
+
+    Attributes:
+        corruptions: which to measure, of ImageNet-C's.
+        clean: data to take the error on clean images from, where ImageNet-C comes in published folders.
+        limit: images of each set to measure, evenly spread; None for all.
+        seed: of corruptions that are made here.
+        batch_size: images a step.
+        workers: processes that decode and corrupt images; None takes one a core but one.
+    """
+
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
+    clean: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 64
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What a suite found, in fractions.
+
+    Attributes:
+        suite: its name.
+        data: as it was asked for.
+        images: how many were measured, of each corruption and severity where there are such.
+        complete: whether these were all.
+        made_here: whether the corruptions were made here, not read from published folders.
+        metrics: "top1" and "top5"; of ImageNet-C "mean_error", "clean_error" and "relative_error", what corruption adds
+            to it, where clean images were given, and for ImageNet's classes and all corruptions "mce" and
+            "relative_mce".
+        errors: of ImageNet-C, the error of each corruption at severities 1 to 5.
+    """
+
+    suite: str
+    data: str
+    images: int
+    complete: bool
+    made_here: bool
+    metrics: dict[str, float]
+    errors: dict[str, list[float]] = field(default_factory=dict)
+
+
+def measure(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+    """Run a classifier through a suite.
+
+    Raises:
+        UserError: the data is not there, or the model's classes are not those of the data.
+    """
+    if suite.name == "imagenet-c":
+        return _corruptions(predictor, suite, data, settings)
+    return _accuracy(predictor, suite, data, settings)
+
+
+def _accuracy(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+    if predictor.classes != imagenet_classes():
+        known = shortened(predictor.classes) if predictor.classes else f"{predictor.num_classes}, without names"
+        raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
+    everything, columns = suite.open(data), list(suite.columns())
+    images = spread(everything, settings.limit)
+    batches = evaluation_loader(images, predictor.preprocessing, settings.batch_size, settings.workers)
+    result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
+    metrics = {name: result.metrics[name] for name in ("top1", "top5")}
+    return Robustness(suite.name, data, result.images, len(images) == len(everything), False, metrics)
+
+
+def _corruptions(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+    if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
+        raise UserError(f"there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
+    root = Path(data).expanduser()
+    clean: LabelledImages | None
+    damaged: list[LabelledImages]
+    if published := any((root / name).is_dir() for name in CORRUPTIONS):
+        clean = _cropped(settings.clean, predictor) if settings.clean else None
+        damaged = [_checked(FolderImages(path, predictor.classes), predictor) for path in _folders(root, settings)]
+    else:
+        clean = _cropped(data, predictor)
+        damaged = [
+            Corrupted(clean, CORRUPTIONS[name], severity, settings.seed)
+            for name in settings.corruptions
+            for severity in SEVERITIES
+        ]
+    images = len(damaged[0])
+    measured = min(images, settings.limit or images)
+    found = _errors(predictor, [*damaged, clean] if clean else damaged, settings)
+    errors = {
+        name: found[len(SEVERITIES) * i : len(SEVERITIES) * (i + 1)] for i, name in enumerate(settings.corruptions)
+    }
+    metrics = _scores(errors, found[-1] if clean else None, predictor.classes)
+    return Robustness(suite.name, data, measured, measured == images, not published, metrics, errors)
+
+
+def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Settings) -> list[float]:
+    """The share of wrong answers in each set of images, in one run through them all."""
+    parts = [spread(images, settings.limit) for images in sets]
+    # Corrupted images are cropped already, the benchmark's as ours.
+    whole = replace(predictor.preprocessing, crop_pct=1.0)
+    batches = evaluation_loader(Joined(parts), whole, settings.batch_size, settings.workers)
+    result = evaluate(predictor.logits, batches, predictor.num_classes)
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    return [
+        float(np.mean(predicted[true != IGNORED] != true[true != IGNORED]))
+        for predicted, true in zip(np.split(result.predicted, ends), np.split(result.targets, ends), strict=True)
+    ]
+
+
+def _cropped(data: str, predictor: Predictor) -> LabelledImages:
+    return Cropped(_checked(open_images(data, "test", predictor.classes), predictor), predictor.preprocessing)
+
+
+def _checked(images: LabelledImages, predictor: Predictor) -> LabelledImages:
+    if len(images.classes) != predictor.num_classes:
+        raise UserError(f"the data has {len(images.classes)} classes, the model {predictor.num_classes}")
+    return images
+
+
+def _folders(root: Path, settings: Settings) -> list[Path]:
+    """Those of the published layout, in order of corruptions and severities."""
+    folders = [root / name / str(severity) for name in settings.corruptions for severity in SEVERITIES]
+    if missing := [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]:
+        raise UserError(
+            f"{root} lacks folders ({shortened(missing)}); add them, or name the corruptions that it has with "
+            "--corruptions"
+        )
+    return folders
+
+
+def _scores(errors: dict[str, list[float]], clean: float | None, classes: tuple[str, ...] | None) -> dict[str, float]:
+    scores = {"mean_error": mean_error(errors)}
+    if clean is not None:
+        scores |= {"clean_error": clean, "relative_error": scores["mean_error"] - clean}
+    if classes == imagenet_classes() and set(errors) == set(CORRUPTIONS):
+        scores["mce"] = mce(errors)
+        if clean is not None:
+            scores["relative_mce"] = relative_mce(errors, clean)
+    return scores

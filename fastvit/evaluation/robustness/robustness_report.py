@@ -1,0 +1,96 @@
+"""What a suite found, as JSON and as one HTML file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
+from fastvit.evaluation.robustness.measure import Robustness
+from fastvit.evaluation.robustness.plots import heat_map, severity_curves
+from fastvit.evaluation.robustness.scores import corruption_errors
+from fastvit.evaluation.robustness.suites import SUITES, Suite
+from fastvit.files import write_text
+
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_error": "mean error",
+    "clean_error": "error on clean images",
+    "relative_error": "mean error less clean error",
+    "mce": "mCE",
+    "relative_mce": "relative mCE",
+}
+_FROST = (
+    "Frost is a texture computed here, because the benchmark's photographs cannot be shipped: its figure cannot be "
+    "compared with a published one, nor can a mean that contains it."
+)
+
+
+def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
+    """Write robustness.json and robustness.html into a folder; returns the path of the latter."""
+    content = {"checkpoint": checkpoint, **asdict(result)}
+    write_text(folder / "robustness.json", json.dumps(content, indent=2) + "\n")
+    suite = SUITES[result.suite]
+    measured = f"{suite.title}'s corruptions" if result.made_here else suite.title
+    title = f"{measured}: {Path(checkpoint).name}"
+    sections = [Section("Result", notes(result), table=score_table(result))]
+    if result.errors:
+        sections += _corruption_sections(result)
+    sections.append(published_section(suite))
+    summary = f"{checkpoint} on {result.data}, {result.images} images{' of each kind' if result.errors else ''}."
+    return write_report(folder / "robustness.html", title, summary, sections)
+
+
+def score_table(result: Robustness) -> Table:
+    """The metrics in words and percent."""
+    return Table(("metric", "value"), [(METRICS[name], f"{value:.2%}") for name, value in result.metrics.items()])
+
+
+def corruption_table(result: Robustness) -> Table:
+    """A row a corruption: its errors in percent, and where mCE is defined its share of AlexNet's."""
+    normalised = corruption_errors(result.errors) if "mce" in result.metrics else {}
+    rows = []
+    for name, row in result.errors.items():
+        cells = [name, CORRUPTIONS[name].group, *(f"{error:.2%}" for error in row), f"{fmean(row):.2%}"]
+        rows.append([*cells, f"{normalised[name]:.2%}"] if normalised else cells)
+    header = ["corruption", "group", *(f"severity {severity}" for severity in SEVERITIES), "mean"]
+    return Table([*header, "CE"] if normalised else header, rows)
+
+
+def notes(result: Robustness) -> str:
+    """What a reader must know to compare the numbers with others."""
+    suite = SUITES[result.suite]
+    said = [f"{suite.title} ({suite.paper})."]
+    if not result.complete:
+        said.append(f"A quick look: only {result.images} images, evenly spread over the data, were measured.")
+    if suite.classes < 1000:
+        said.append(f"The likeliest of the suite's {suite.classes} classes counts.")
+    if result.made_here:
+        said.append("The corruptions were made here, at the model's input size, without the benchmark's JPEG files.")
+        if "frost" in result.errors:
+            said.append(_FROST)
+    if "mce" in result.metrics:
+        said.append("CE is the error over the five severities as a share of AlexNet's; mCE is its mean.")
+    return " ".join(said)
+
+
+def published_section(suite: Suite) -> Section:
+    """The figures of the released weights, to hold the result against."""
+    if not suite.published:
+        return Section("Published", f"No published figure of FastViT on {suite.title} is known here.")
+    rows = [(f"fastvit_{name}", *(f"{value:.1f}%" for value in row)) for name, row in suite.published.items()]
+    text = f"Top-1 on {suite.title} of the released weights, as timm measured them at 256 pixels."
+    return Section("Published", text, table=Table(("variant", "top-1", "distilled"), rows))
+
+
+def _corruption_sections(result: Robustness) -> list[Section]:
+    clean = result.metrics.get("clean_error")
+    return [
+        Section("Corruptions", "Error, the share of images named wrong.", table=corruption_table(result)),
+        Section("Heat map", "Error of each corruption at each severity.", heat_map(result.errors)),
+        Section("Curves", "Error as the damage grows.", severity_curves(result.errors, clean)),
+    ]

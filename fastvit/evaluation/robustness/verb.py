@@ -1,0 +1,67 @@
+"""The command of this room; see `fastvit.verbs`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from pathlib import Path
+
+from fastvit.device import Device
+from fastvit.terminal import new_table, show
+
+
+def robustness(
+    checkpoint: str,
+    suite: str = "imagenet-c",
+    data: str = "sample",
+    out: Path | None = None,
+    corruptions: str = "all",
+    clean: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: Device = "auto",
+    json: bool = False,
+) -> None:
+    """Measure accuracy on corrupted, drawn or hard images.
+
+    Args:
+        checkpoint: weights of any form and layout, or an exported .onnx file.
+        suite: imagenet-c, imagenet-a, imagenet-r, imagenet-sketch or imagenet-v2.
+        data: the suite's folder; for imagenet-c also clean images of any data set ("sample", a folder, torch/NAME),
+            which are then corrupted.
+        out: folder for robustness.json and robustness.html; by default beside the checkpoint.
+        corruptions: names joined by commas, such as fog,snow; all fifteen by default.
+        clean: clean images, for relative errors where data is the published ImageNet-C.
+        limit: measure only so many images of each set, for a quick look.
+        seed: of the corruptions.
+        batch_size: images a step.
+        workers: processes that decode and corrupt images; by default one a core but one.
+        device: where PyTorch runs.
+        json: print one JSON object instead of tables.
+    """
+    from fastvit.evaluation.robustness.suites import find_suite
+
+    chosen = find_suite(suite)  # before what takes seconds to load
+
+    from fastvit.device import pick_device
+    from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
+    from fastvit.evaluation.robustness.measure import Settings, measure
+    from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
+    from fastvit.runtime.predictor import Predictor
+    from fastvit.weights.source import beside
+
+    names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
+    settings = Settings(names, clean, limit, seed, batch_size, workers)
+    result = measure(Predictor(checkpoint, pick_device(device)), chosen, data, settings)
+    report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
+    if json:
+        print(jsonlib.dumps(asdict(result)))
+        return
+    for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
+        lines = new_table(*table.header)
+        for row in table.rows:
+            lines.add_row(*row)
+        show(lines)
+    print(f"{report}: {result.images} images{'' if result.complete else ', a part of the data'}")

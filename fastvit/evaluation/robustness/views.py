@@ -1,0 +1,120 @@
+"""Labelled images seen another way: some of them, cropped, corrupted, or several sets as one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+from PIL import Image
+
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.transforms import eval_pixels
+from fastvit.errors import UserError
+from fastvit.evaluation.robustness.corruptions import Corruption, generator
+from fastvit.model.preprocessing import Preprocessing
+
+
+class Chosen:
+    """Some of the images.
+
+    Args:
+        images: to choose from.
+        indices: of the chosen ones.
+        labels: of the chosen ones, if not their own.
+    """
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
+        self._images, self._indices = images, indices
+        self.classes = images.classes
+        self.labels = [images.labels[i] for i in indices] if labels is None else list(labels)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def image(self, index: int) -> Image.Image:
+        return self._images.image(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._images.name(self._indices[index])
+
+
+class Cropped:
+    """Images at the size that a model takes, resized and cropped for it."""
+
+    def __init__(self, images: LabelledImages, preprocessing: Preprocessing) -> None:
+        self._images, self._pixels = images, eval_pixels(preprocessing)
+        self.classes, self.labels = images.classes, images.labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.fromarray(np.asarray(self._pixels(self._images.image(index))).transpose(1, 2, 0))
+
+    def name(self, index: int) -> str:
+        return self._images.name(index)
+
+
+class Corrupted:
+    """Damaged images.
+
+    Args:
+        images: clean ones, at the size at which they are to be damaged.
+        corruption: how.
+        severity: 1 to 5.
+        seed: of chance; each image has its own, by its index.
+    """
+
+    def __init__(self, images: LabelledImages, corruption: Corruption, severity: int, seed: int) -> None:
+        self._images, self._corruption, self._severity, self._seed = images, corruption, severity, seed
+        self.classes, self.labels = images.classes, images.labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> Image.Image:
+        chance = generator(self._seed, self._corruption.name, self._severity, index)
+        return Image.fromarray(self._corruption(np.asarray(self._images.image(index)), self._severity, chance))
+
+    def name(self, index: int) -> str:
+        return self._images.name(index)
+
+
+class Joined:
+    """Several sets of images with the same classes, one after the other."""
+
+    def __init__(self, parts: Sequence[LabelledImages]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(map(len, parts)))
+        self.classes = parts[0].classes
+        self.labels = [label for part in parts for label in part.labels]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def image(self, index: int) -> Image.Image:
+        part, place = self._place(index)
+        return part.image(place)
+
+    def name(self, index: int) -> str:
+        part, place = self._place(index)
+        return part.name(place)
+
+    def _place(self, index: int) -> tuple[LabelledImages, int]:
+        number = bisect_right(self._ends, index)
+        return self._parts[number], index - (self._ends[number - 1] if number else 0)
+
+
+def spread(images: LabelledImages, count: int | None) -> LabelledImages:
+    """`count` images, evenly spread over the data, which is sorted by class; all of them by default.
+
+    Raises:
+        UserError: count is no number of images.
+    """
+    if count is None or count >= len(images):
+        return images
+    if count < 1:
+        raise UserError(f"limit must be at least 1 image, got {count}")
+    return Chosen(images, [i * len(images) // count for i in range(count)])

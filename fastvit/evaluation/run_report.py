@@ -1,0 +1,93 @@
+"""A finished training run as a picture of its curves and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastvit.errors import UserError
+from fastvit.evaluation.numbers import METRICS, as_text
+from fastvit.evaluation.plots import training_curves
+from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.evaluation.run_folder import (
+    History,
+    default_settings,
+    read_history,
+    read_json,
+    read_settings,
+    setting_text,
+)
+from fastvit.files import atomic
+from fastvit.weights.description import Description
+from fastvit.weights.native import describe
+from fastvit.weights.source import read
+
+
+def write_run_report(out: Path) -> Path:
+    """Write curves.png and report.html into a run's folder, from the files that are in it.
+
+    Args:
+        out: has best.safetensors; recipe.yaml, environment.json and metrics.csv are used where they are there.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: there is no run in the folder, or a file of it is damaged.
+    """
+    best = out / "best.safetensors"
+    if not best.is_file():
+        raise UserError(f"{out} holds no run: it has no {best.name}")
+    description, history = describe(read(best)), read_history(out / "metrics.csv")
+    settings = read_settings(out / "recipe.yaml")
+    curves = training_curves(history.series)
+    with atomic(out / "curves.png") as part:
+        curves.savefig(part, format="png", dpi=110)
+    sections = [_summary_section(description, history)]
+    if history.series:
+        sections.append(Section("Training", _CURVES_TEXT, curves))
+    if settings:
+        sections.append(_settings_section(settings))
+    return write_report(
+        out / "report.html",
+        title=f"{description.variant} on {settings.get('data', 'its data')}",
+        summary=_summary(description, history),
+        sections=sections,
+        measured_with=read_json(out / "environment.json"),
+    )
+
+
+_CURVES_TEXT = (
+    "The training loss is with what training does to images and labels; the other one is without, and of the moving "
+    "average of the weights where there is one."
+)
+
+
+def _summary(description: Description, history: History) -> str:
+    epochs = f" in {history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
+    if (top1 := description.metrics.get("top1")) is None:
+        return f"Trained{epochs}."
+    return f"{top1:.2%} of the held-out images named right{epochs}."
+
+
+def _summary_section(description: Description, history: History) -> Section:
+    preprocessing, metrics = description.preprocessing, description.metrics
+    rows = [(label, as_text(name, metrics[name])) for name, label in METRICS.items() if name in metrics]
+    rows += [("epochs", str(history.epochs)), ("steps", f"{history.steps:,}")] if history.epochs else []
+    rows += [
+        ("classes", str(description.config.num_classes)),
+        ("images", f"{preprocessing.size[0]}x{preprocessing.size[1]} pixels, crop {preprocessing.crop_pct:g}"),
+    ]
+    return Section("Best weights", table=Table(("what", "value"), rows))
+
+
+def _settings_section(settings: Mapping[str, Any]) -> Section:
+    defaults = default_settings()
+    changed = [
+        (name, setting_text(value), setting_text(defaults.get(name)))
+        for name, value in settings.items()
+        if value != defaults.get(name)
+    ]
+    text = "The fields of the recipe that differ from the defaults; recipe.yaml has all of them."
+    return Section("Settings", text, table=Table(("setting", "value", "default"), changed))

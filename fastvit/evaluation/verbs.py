@@ -1,0 +1,120 @@
+"""The commands of this room; see `fastvit.verbs`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fastvit.device import Device
+from fastvit.terminal import new_table, show
+
+if TYPE_CHECKING:
+    from fastvit.evaluation.checkpoint import Measured
+
+
+def evaluate(
+    checkpoint: str,
+    data: str = "sample",
+    form: Literal["fused", "train"] = "fused",
+    size: int | None = None,
+    crop_pct: float | None = None,
+    real_labels: bool = False,
+    per_class: bool = False,
+    out: Path | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: Device = "auto",
+    json: bool = False,
+) -> None:
+    """Measure accuracy, calibration and throughput on held-out images.
+
+    Args:
+        checkpoint: a run's folder, weights of any form and layout, or an exported .onnx file. A run's best.safetensors
+            and last.safetensors hold the moving average (EMA), its trained.safetensors the weights without it.
+        data: "sample", a folder of images or idx files, or torch/NAME.
+        form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
+        size: side of the images in pixels; by default the checkpoint's own.
+        crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
+        real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
+        per_class: print a table of the classes.
+        out: folder for evaluation.json and evaluation.html.
+        batch_size: images a step.
+        workers: processes that decode images; by default one a core but one.
+        device: where PyTorch runs.
+        json: print one JSON object instead of tables.
+    """
+    from fastvit.evaluation.checkpoint import evaluate_checkpoint
+
+    measured = evaluate_checkpoint(
+        checkpoint, data, form, size, crop_pct, real_labels, batch_size=batch_size, workers=workers, device=device
+    )
+    if out:
+        from fastvit.evaluation.evaluation_report import write_evaluation
+
+        write_evaluation(measured, out)
+    if json:
+        print(jsonlib.dumps(measured.summary()))
+        return
+    _show_numbers(measured)
+    if per_class:
+        _show_classes(measured)
+    if out:
+        print(f"{out / 'evaluation.html'}: calibration, confusions and the most confident mistakes")
+
+
+def _show_numbers(measured: Measured) -> None:
+    from fastvit.evaluation.numbers import METRICS, as_text
+
+    result = measured.result
+    labels = [METRICS[name] for name in result.metrics]
+    table = new_table("images", *labels, "form", "runtime", "size", "crop", "images/s", "model alone, images/s")
+    values = [as_text(name, value) for name, value in result.metrics.items()]
+    speed = [f"{result.speed.overall:.0f}", f"{result.speed.model:.0f}"] if result.speed else ["-", "-"]
+    height, width = measured.preprocessing.size
+    crop = f"{measured.preprocessing.crop_pct:g}"
+    table.add_row(str(result.images), *values, measured.form, measured.runtime, f"{height}x{width}", crop, *speed)
+    show(table)
+    if result.skipped:
+        show(f"{result.skipped} images could not be read and are in none of these numbers")
+
+
+def _show_classes(measured: Measured) -> None:
+    from fastvit.evaluation.numbers import classes_by_accuracy
+
+    table = new_table("class", "images", "top-1")
+    for row in classes_by_accuracy(measured.result, measured.pictures.classes):
+        table.add_row(*row)
+    show(table)
+
+
+def report(
+    runs: list[str],
+    out: Path = Path("report.html"),
+    no_latency: bool = False,
+    rounds: int = 30,
+    device: Device = "auto",
+) -> None:
+    """Put runs side by side: settings, accuracy, robustness, size, latency, as one HTML file with plots.
+
+    Args:
+        runs: folders of runs, or checkpoints.
+        out: HTML file to write.
+        no_latency: do not time the models.
+        rounds: timed calls of each model.
+        device: where the models are timed.
+    """
+    from fastvit.device import pick_device
+    from fastvit.evaluation.comparison import collect, measure_latency, result_table, settings_table
+    from fastvit.evaluation.comparison_report import write_comparison
+
+    entries = collect(runs)
+    where = pick_device(device)
+    timings = {} if no_latency else measure_latency(entries, where, rounds)
+    for rows in (result_table(entries, timings), settings_table(entries)):
+        if rows.rows:
+            table = new_table(*rows.header)
+            for row in rows.rows:
+                table.add_row(*row)
+            show(table)
+    print(write_comparison(out, entries, timings, where))

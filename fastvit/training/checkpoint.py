@@ -1,0 +1,149 @@
+"""Stopping a run anywhere without losing it: Lightning's checkpoint, written whole or not at all, and signals."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fastvit.errors import UserError, first_line
+from fastvit.files import atomic
+from fastvit.training.loggers import METRICS
+
+STATE = "last.ckpt"
+
+
+class Terminated(Exception):  # noqa: N818 - it is no error
+    """The run was told to end by a signal, has written its state, and can be resumed."""
+
+
+class StopRequest:
+    """Whether somebody wants the run to end: SIGTERM, as job systems send it, or SIGUSR1, SLURM's early warning."""
+
+    signals = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def listen(self) -> None:
+        """Take the signals from whoever has them now; only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self.signals:
+                signal.signal(number, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.received = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen, and put the handlers back afterwards."""
+        before = {number: signal.getsignal(number) for number in self.signals}
+        self.listen()
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A checkpoint is there whole or not at all, on the disk and not in a cache."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with atomic(path) as part:
+            try:
+                torch.save(checkpoint, part)
+            except RuntimeError as error:  # torch's writer says so of a full disk
+                raise UserError(f"cannot write {path}: {first_line(error)}; the one before is still there") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            raise UserError(
+                f"{path} is no checkpoint that can be read ({first_line(error)}): take it away, and the run starts over"
+            ) from error
+
+
+class SaveState(Checkpoint):
+    """Writes last.ckpt after every epoch, every so many steps inside one, and when the run is told to end.
+
+    Inside an epoch it is written between two optimizer steps only, and not after an epoch's last batch: the validation
+    that follows belongs to it.
+
+    Args:
+        out: folder of the run.
+        every: optimizer steps between checkpoints inside an epoch; 0 for none.
+        request: looked at after every step; all processes end together.
+    """
+
+    def __init__(self, out: Path, every: int, request: StopRequest) -> None:
+        self.out, self.every, self.request = out, every, request
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning has put its own handlers before ours by now; in one of them processes wait for each other.
+        self.request.listen()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        end = self._told_to_end(trainer)
+        if end or (self.every and trainer.global_step % self.every == 0):
+            self._save(trainer)
+        if end:
+            raise Terminated(f"after step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+        if trainer.strategy.reduce_boolean_decision(self.request.received, all=False):
+            raise Terminated(f"after epoch {trainer.current_epoch + 1}")
+
+    def _told_to_end(self, trainer: L.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self.request.received
+        # Asking the others costs a round trip, so not after every step.
+        every = trainer.global_step % 10 == 0
+        return every and trainer.strategy.reduce_boolean_decision(self.request.received, all=False)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.out / STATE)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["metrics_rows"] = len(read_rows(self.out / METRICS)) if trainer.is_global_zero else 0
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a metrics.csv; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rewind_metrics(out: Path) -> None:
+    """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again."""
+    state, path = out / STATE, out / METRICS
+    count = AtomicCheckpointIO().load_checkpoint(state)["metrics_rows"] if state.exists() else 0
+    rows = read_rows(path)[:count]
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    with atomic(path) as part, part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: row[name] for name in rows[0]} for row in rows)

@@ -1,0 +1,196 @@
+"""A training run as typed data: the fields of recipe files and the options of `fastvit train`. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fastvit.data.augmentation import Augmentation
+from fastvit.errors import UserError
+from fastvit.tasks.classification.options import Distillation, Mixing
+
+
+@dataclass
+class ModelOptions:
+    """Which network.
+
+    Attributes:
+        name: a variant, or a variant with the tag of released weights.
+        pretrained: start from the default released weights.
+        weights: start from these weights instead: a file, a directory or a Hub id.
+        drop_path: stochastic depth of the last block.
+        layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
+        size: side of the square input in pixels.
+        mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
+        std: then divided by, a value a channel; None likewise.
+        crop_pct: centre crop of the evaluation; None likewise.
+    """
+
+    name: str = "fastvit_t8"
+    pretrained: bool = False
+    weights: str | None = None
+    drop_path: float = 0.0
+    layer_scale_init: float | None = None
+    size: int = 256
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    crop_pct: float | None = None
+
+
+@dataclass
+class OptimOptions:
+    """AdamW with linear warm-up, cosine decay and cool-down, stepped every batch.
+
+    Attributes:
+        lr: peak learning rate.
+        min_lr: at the end of the cosine and all through the cool-down.
+        warmup_lr: at the first step.
+        warmup_epochs: length of the warm-up; fractions are fine.
+        cooldown_epochs: trained at min_lr after `epochs`, as the official scheduler does.
+        weight_decay: not for norms, biases and layer scales.
+        weight_decay_end: of the last step, reached along a cosine; None keeps it constant.
+        decay_layer_scales: decay layer scales too, as the official code does (it skips what has one dimension, and
+            layer scales have three).
+        layer_decay: the learning rate of each block is this times that of the block after it (arXiv 2003.10555); 1 for
+            none.
+        betas: of Adam.
+        clip: largest norm of the gradient; None for no clipping.
+    """
+
+    lr: float = 1e-3
+    min_lr: float = 1e-5
+    warmup_lr: float = 1e-6
+    warmup_epochs: float = 5.0
+    cooldown_epochs: int = 0
+    weight_decay: float = 0.05
+    weight_decay_end: float | None = None
+    decay_layer_scales: bool = False
+    layer_decay: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+
+
+@dataclass
+class EmaOptions:
+    """Exponential moving average of weights and norm statistics; it is what gets evaluated and saved.
+
+    Attributes:
+        decay: 0 switches it off.
+        warmup: let the decay grow as (1 + step) / (10 + step) until it reaches `decay`, for short runs.
+        recalibrate: training batches on which norm statistics are measured anew for the averaged weights when training
+            has ended, saved as recalibrated.safetensors; 0 for none.
+    """
+
+    decay: float = 0.9995
+    warmup: bool = True
+    recalibrate: int = 0
+
+
+@dataclass
+class Recipe:
+    """A whole run.
+
+    Attributes:
+        data: the embedded "sample", a folder of images or idx files, or torch/NAME.
+        val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
+        damaged_limit: training images that may be unreadable before the run ends.
+        out: folder of the run.
+        overwrite: replace a run that is in that folder already.
+        resume: go on with the run in this folder, by its own recipe.
+        model: which network.
+        epochs: passes over the training images, without the cool-down.
+        batch_size: images a step and device.
+        accumulate: steps whose gradients are added up before the optimizer's.
+        workers: processes that decode images; None takes one a core but one.
+        augmentation: of single images.
+        mixing: of batches.
+        distillation: learning from a teacher.
+        optim: optimizer and schedule.
+        ema: moving average.
+        precision: of the arithmetic, in Lightning's words; 16-mixed scales the loss.
+        compile: run the network through torch.compile.
+        device: where to run.
+        devices: how many of them in each machine.
+        nodes: machines; torchrun and SLURM say it themselves.
+        sync_bn: take batch statistics over all devices.
+        channels_last: memory format of the convolutions.
+        checkpoint_every: optimizer steps after which last.ckpt is written inside an epoch too; 0 for epochs only.
+        wandb: project at Weights & Biases to log to as well, if wandb is installed.
+        seed: of everything random.
+    """
+
+    data: str = "sample"
+    val_fraction: float = 0.0
+    damaged_limit: int = 100
+    out: Path = Path("runs/train")
+    overwrite: bool = False
+    resume: Path | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
+    epochs: int = 300
+    batch_size: int = 128
+    accumulate: int = 1
+    workers: int | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    mixing: Mixing = field(default_factory=Mixing)
+    distillation: Distillation = field(default_factory=Distillation)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    ema: EmaOptions = field(default_factory=EmaOptions)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    sync_bn: bool = False
+    channels_last: bool = False
+    checkpoint_every: int = 1000
+    wandb: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(
+            1,
+            {
+                "epochs": self.epochs,
+                "model.size": self.model.size,
+                "accumulate": self.accumulate,
+                "devices": self.devices,
+                "nodes": self.nodes,
+            },
+        )
+        _at_least(
+            0,
+            {
+                "seed": self.seed,
+                "checkpoint_every": self.checkpoint_every,
+                "damaged_limit": self.damaged_limit,
+                "optim.cooldown_epochs": self.optim.cooldown_epochs,
+                "optim.warmup_epochs": self.optim.warmup_epochs,
+                "ema.recalibrate": self.ema.recalibrate,
+            },
+        )
+        if self.batch_size < 2:
+            raise UserError("batch_size must be at least 2: batch norm needs more than one image")
+        if self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
+            raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {self.batch_size}")
+        if self.optim.lr <= 0:
+            raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
+        if not 0 < self.optim.layer_decay <= 1:
+            raise UserError(f"optim.layer_decay must be above 0 and at most 1, got {self.optim.layer_decay}")
+        if self.model.crop_pct is not None and not 0 < self.model.crop_pct <= 1:
+            raise UserError(f"model.crop_pct must be above 0 and at most 1, got {self.model.crop_pct}")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"val_fraction must be at least 0 and below 1, got {self.val_fraction}")
+        if not 0 <= self.ema.decay < 1:
+            raise UserError(f"ema.decay must be at least 0 and below 1, got {self.ema.decay}")
+        if self.optim.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
+                "or the learning rate never comes down"
+            )
+
+
+def _at_least(least: int, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, got {value}")

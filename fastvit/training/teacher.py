@@ -1,0 +1,75 @@
+"""Finding the teacher that a recipe names: a timm model, weights of ours, or an exported artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from fastvit.errors import UserError, first_line
+from fastvit.fusion import fuse
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.classification.distillation import Teacher
+from fastvit.tasks.classification.options import Distillation
+from fastvit.weights.native import load
+from fastvit.weights.source import hub_id
+
+
+def load_teacher(options: Distillation) -> Teacher:
+    """The teacher that a recipe names.
+
+    Raises:
+        UserError: there is no such file or model, or its weights cannot be had.
+    """
+    name = options.teacher or ""
+    if Path(name).suffix == ".onnx":
+        artifact = Predictor(name)
+        return _teacher(artifact.logits, artifact.preprocessing, artifact.classes, artifact.num_classes, options)
+    if Path(name).exists() or Path(name).suffix == ".safetensors" or hub_id(name):
+        model = load(name)
+        return _teacher(fuse(model), model.preprocessing, model.classes, model.num_classes, options)
+    network = _timm_model(name)
+    return _teacher(network, timm_preprocessing(network), None, network.num_classes, options)
+
+
+def _teacher(
+    logits: Callable[[Tensor], Tensor],
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...] | None,
+    num_classes: int,
+    options: Distillation,
+) -> Teacher:
+    if options.compile and isinstance(logits, nn.Module):
+        logits.compile()
+    if options.size:
+        preprocessing = replace(preprocessing, size=(options.size, options.size))
+    return Teacher(logits, preprocessing, classes, num_classes, options.bf16)
+
+
+def _timm_model(name: str) -> Any:
+    if not timm.is_model(name):
+        raise UserError(
+            f"there is no teacher {name}: give a timm model such as regnety_160.deit_in1k, a file or a Hub id"
+        )
+    try:
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the Hub's client, the network and torch fail in ways of their own
+        raise UserError(f"cannot get the weights of the teacher {name}: {first_line(error)}") from error
+
+
+def timm_preprocessing(network: nn.Module) -> Preprocessing:
+    """Our description of what a timm model expects."""
+    config = resolve_model_data_config(network)
+    return Preprocessing(
+        size=tuple(config["input_size"][-2:]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        crop_pct=config["crop_pct"],
+        interpolation=config["interpolation"],
+    )

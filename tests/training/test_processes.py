@@ -1,0 +1,108 @@
+"""Several processes train what one does with the same global batch."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fastvit.training.train import train
+from tests.training.runs import make_data, options, recipe
+
+# What differs between processes by design is off: mixing pairs the images of a process, noise is of a process. Adam
+# makes steps of the learning rate's size from gradients that are nothing but rounding, so that is small.
+QUIET = (
+    *("--mixing.mixup=0", "--mixing.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
+    *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64"),
+)
+TWO = ("--batch_size=4", "--sync_bn=true", *QUIET)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("processes") / "data", test=11)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train(recipe(data, out, "--batch_size=8", *QUIET))
+    return out
+
+
+def curve(run: Path) -> dict[str, list[float]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("train/loss", "train/loss_epoch", "val/loss", "val/top1", "train/lr")
+    return {name: [float(row[name]) for row in rows if row[name]] for name in names}
+
+
+def assert_equal(run: Path, alone: Path) -> None:
+    ours, theirs = curve(run), curve(alone)
+    assert len(theirs["train/loss_epoch"]) == 2
+    for name, values in theirs.items():
+        assert ours[name] == pytest.approx(values, rel=1e-4), name
+    ours_state, their_state = (load_file(folder / "trained.safetensors") for folder in (run, alone))
+    for key, value in their_state.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(ours_state[key], value, rtol=1e-4, atol=2e-5, msg=key)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments, "train", "--recipe=quickstart"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
+    """As torchrun starts them, one process each, which meet at an address that is not the first one's own."""
+    run = tmp_path / "run"
+    port = str(free_port())
+    processes = []
+    for rank in ("0", "1"):
+        world = {"WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        place = {"RANK": rank, "GROUP_RANK": rank, "MASTER_ADDR": "127.0.0.2", "MASTER_PORT": port}
+        line = [*command("-m", "fastvit"), *options(data, run, *TWO)]
+        processes.append(subprocess.Popen(line, env=environment(**world, **place), stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert_equal(run, alone)
+
+
+@pytest.mark.slow
+def test_two_devices_of_one_machine(data: Path, alone: Path, tmp_path: Path) -> None:
+    line = [*command("-m", "fastvit"), *options(data, tmp_path / "run", *TWO), "--devices=2"]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_torchrun_over_two_addresses(data: Path, alone: Path, tmp_path: Path) -> None:
+    port = free_port()
+    processes = []
+    for rank in (0, 1):
+        starter = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}"]
+        meeting = ["--master-addr=127.0.0.1", f"--master-port={port}", f"--local-addr=127.0.0.{rank + 1}"]
+        line = [*command(*starter, *meeting, "-m", "fastvit"), *options(data, tmp_path / "run", *TWO)]
+        processes.append(subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert_equal(tmp_path / "run", alone)
