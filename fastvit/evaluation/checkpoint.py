@@ -68,6 +68,7 @@ def evaluate_checkpoint(
     size: int | None = None,
     crop_pct: float | None = None,
     with_real_labels: bool = False,
+    allow_damaged: bool = False,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -76,11 +77,12 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: anything that Predictor takes.
-        data: as in `fastvit.data.datasets.open_images`.
+        data: as in `fastvit.data.opening.open_images`.
         form: what of a checkpoint in train form runs.
         size: side of the images in pixels; by default the checkpoint's own.
         crop_pct: as `Preprocessing.at` has it.
         with_real_labels: also measure against ImageNet's ReaL labels.
+        allow_damaged: leave images out that cannot be decoded.
         batch_size: images a step.
         workers: processes that decode images; None takes one a core but one.
         device: where PyTorch runs.
@@ -96,7 +98,7 @@ def evaluate_checkpoint(
     if len(pictures.classes) != predictor.num_classes:
         raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
     real = real_labels(pictures) if with_real_labels else None
-    batches = evaluation_loader(pictures, preprocessing, batch_size, workers)
+    batches = evaluation_loader(pictures, preprocessing, batch_size, workers, allow_damaged=allow_damaged)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     if real:
         result = _with_real_metrics(result, real)

@@ -20,6 +20,7 @@ def evaluate(
     size: int | None = None,
     crop_pct: float | None = None,
     real_labels: bool = False,
+    allow_damaged: bool = False,
     per_class: bool = False,
     out: Path | None = None,
     batch_size: int = 64,
@@ -32,11 +33,12 @@ def evaluate(
     Args:
         checkpoint: a run's folder, weights of any form and layout, or an exported .onnx file. A run's best.safetensors
             and last.safetensors hold the moving average (EMA), its trained.safetensors the weights without it.
-        data: "sample", a folder of images or idx files, or torch/NAME.
+        data: "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
         size: side of the images in pixels; by default the checkpoint's own.
         crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
+        allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
         per_class: print a table of the classes.
         out: folder for evaluation.json and evaluation.html.
         batch_size: images a step.
@@ -47,7 +49,16 @@ def evaluate(
     from fastvit.evaluation.checkpoint import evaluate_checkpoint
 
     measured = evaluate_checkpoint(
-        checkpoint, data, form, size, crop_pct, real_labels, batch_size=batch_size, workers=workers, device=device
+        checkpoint,
+        data,
+        form,
+        size,
+        crop_pct,
+        real_labels,
+        allow_damaged,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
     )
     if out:
         from fastvit.evaluation.evaluation_report import write_evaluation
