@@ -76,6 +76,11 @@ class TrainBatches(Sampler[list[Draw]]):
         self._rank, self._processes = rank, processes
         self._epoch, self._start = epoch, start
 
+    @property
+    def sampler(self) -> TrainBatches:
+        """Itself: Lightning tells the epoch to a batch sampler's sampler, not to the batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """The epoch that the next iteration is of; another one than before begins at its first batch."""
         if epoch != self._epoch:

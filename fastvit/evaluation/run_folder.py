@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from fastvit.errors import UserError
-from fastvit.training.recipe import Recipe
+from fastvit.training.options import Recipe
 
 Series = dict[str, list[tuple[float, float]]]
 # Columns of metrics.csv that have a value an epoch.
@@ -57,17 +57,12 @@ def read_history(path: Path) -> History:
                 epoch = float(row["epoch"]) + 1
                 series.setdefault(metric, []).append((epoch, float(value)))
                 ends[int(row["step"]) + 1] = epoch
-    rates = [(int(row["step"]), float(row[column])) for row in rows for column in _rate_columns(row)[:1]]
+    rates = [(int(row["step"]), float(row["train/lr"])) for row in rows if row.get("train/lr")]
     if rates and len(ends) > 1:
         known = sorted(ends)
         places = np.interp([step for step, _ in rates], known, [ends[step] for step in known])
         series["lr"] = [(place, rate) for place, (_, rate) in zip(places.tolist(), rates, strict=True)]
     return History(int(max(ends.values())), max(ends), series)
-
-
-def _rate_columns(row: Mapping[str, str]) -> list[str]:
-    """Those with the learning rates of the parameter groups, which are "lr-AdamW" or "lr-AdamW/pg1", say."""
-    return [name for name, value in row.items() if name.startswith("lr-") and value]
 
 
 def read_settings(path: Path) -> dict[str, Any]:

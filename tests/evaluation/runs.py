@@ -10,7 +10,7 @@ import yaml
 import fastvit
 from tests.helpers import tiny
 
-HEADER = "epoch,lr-AdamW/pg1,step,train/loss_epoch,train/loss_step,val/loss,val/top1,val/top5"
+HEADER = "epoch,train/lr,step,train/loss_epoch,train/loss,val/loss,val/top1,val/top5"
 
 
 def make_run(folder: Path, epochs: int = 2, top1: float = 0.5, **settings: object) -> Path:

@@ -37,7 +37,7 @@ def test_tables(tmp_path: Path) -> None:
     assert rows["parameters, M"][0] == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}"
     assert rows["parameters fused, M"][0] == f"{sum(p.numel() for p in fused.parameters()) / 1e6:.2f}"
     differing = {name: values for name, *values in settings_table(entries).rows}
-    assert differing == {"epochs": ["2", "3"], "optim.lr": ["0.1", "0.001"], "accumulate": ["2", "-"]}
+    assert differing == {"epochs": ["2", "3"], "optim.lr": ["0.1", "0.001"], "accumulate": ["2", "1"]}
 
 
 def test_pareto_front() -> None:

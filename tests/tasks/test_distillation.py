@@ -142,7 +142,7 @@ def test_a_student_learns_more_with_a_teacher() -> None:
         model = tiny(preprocessing=SMALL, classes=FASHION_MNIST_CLASSES).train()
         task = ClassificationTask(model, None, teacher=taught, distillation=Distillation(alpha=0.7))
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-        for step in range(90):
+        for step in range(45):
             chosen = torch.arange(step * 64, (step + 1) * 64) % 3000
             batch, targets = task.prepare(images[chosen], noisy[chosen])
             optimizer.zero_grad()

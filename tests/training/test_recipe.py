@@ -2,23 +2,91 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
+from fastvit.data.sampling import Draw
 from fastvit.errors import UserError
-from fastvit.training.options import ModelOptions
-from fastvit.training.recipe import load_recipe, parse_recipe, recipe_names, recipe_parser
+from fastvit.tasks.classification.data import ClassificationData
+from fastvit.training.optim import configure
+from fastvit.training.options import ModelOptions, Recipe
+from fastvit.training.recipe import RECIPES, dump_recipe, load_recipe, parse_recipe, recipe_names, recipe_parser
 from fastvit.training.train import build_model
+
+# Variant: drop path and mixup, plain and distilled. Only these differ (the official recipes; facts of the paper).
+IMAGENET = {
+    "t8": (0, 0.2, 0, 0.2),
+    "t12": (0, 0.2, 0, 0.2),
+    "s12": (0, 0.2, 0, 0.2),
+    "sa12": (0.1, 0.2, 0, 0.8),
+    "sa24": (0.1, 0.2, 0.05, 0.8),
+    "sa36": (0.2, 0.2, 0.1, 0.8),
+    "ma36": (0.35, 0.8, 0.2, 0.8),
+}
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_builds(name: str) -> None:
+    """All but the weights: on the meta device, with the sample's classes."""
     recipe = load_recipe(name)
-    model = build_model(recipe.model, FASHION_MNIST_CLASSES)
+    with torch.device("meta"):
+        model = build_model(replace(recipe.model, pretrained=False), FASHION_MNIST_CLASSES)
+        optimizer = configure(model, steps=1000, epochs=recipe.epochs, options=recipe.optim)["optimizer"]
     assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
     assert model.classes == FASHION_MNIST_CLASSES
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    loader = ClassificationData("sample", recipe.batch_size, recipe.augmentation, 0, model.preprocessing)
+    images, labels = loader.train_dataloader().dataset[Draw(0, 0)]
+    assert images.shape == (3, recipe.model.size, recipe.model.size)
+    if recipe.distillation.teacher:
+        assert timm.is_model(recipe.distillation.teacher)
+    header = (RECIPES / f"{name}.yaml").read_text()
+    assert all(f"# {field}:" in header for field in ("Command", "Cost", "Expected"))
+    assert f"--recipe {name}" in header
+
+
+@pytest.mark.parametrize("variant", IMAGENET)
+def test_imagenet_recipes_are_the_published_ones(variant: str) -> None:
+    drop_path, mixup, drop_path_distilled, mixup_distilled = IMAGENET[variant]
+    plain, distilled, large = (load_recipe(f"imagenet-{variant}{kind}") for kind in ("", "-distilled", "-384"))
+    assert (plain.model.drop_path, plain.mixing.mixup) == (drop_path, mixup)
+    assert (distilled.model.drop_path, distilled.mixing.mixup) == (drop_path_distilled, mixup_distilled)
+    assert {r.model.name for r in (plain, distilled, large)} == {f"fastvit_{variant}"}
+    same = replace(
+        distilled,
+        model=plain.model,
+        mixing=plain.mixing,
+        distillation=plain.distillation,
+        out=plain.out,
+    )
+    assert same == plain, "nothing else differs"
+    assert plain.batch_size * plain.devices == 1024
+    assert (plain.optim.lr, plain.optim.min_lr, plain.epochs + plain.optim.cooldown_epochs) == (1e-3, 1e-5, 310)
+    assert (distilled.distillation.teacher, distilled.distillation.alpha) == ("regnety_160.deit_in1k", 0.5)
+    assert (large.model.size, large.epochs, large.optim.lr, large.batch_size * large.devices) == (384, 30, 5e-5, 512)
+    assert large.optim.weight_decay == 1e-8
+
+
+def test_a_resolved_recipe_reads_back() -> None:
+    recipe = load_recipe("imagenet-sa12-distilled", "--optim.betas=[0.8,0.9]", "--wandb=mine")
+    parser = recipe_parser()
+    values = parser.instantiate(parser.parse_string(dump_recipe(recipe))).as_dict()
+    assert Recipe(**{field.name: values[field.name] for field in fields(Recipe)}) == recipe
+
+
+def test_a_base_is_changed_by_what_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: imagenet-sa12\noptim:\n  lr: 2e-3\n")
+    recipe = load_recipe(str(path), "--epochs=7")
+    assert (recipe.optim.lr, recipe.epochs, recipe.model.name, recipe.model.drop_path) == (2e-3, 7, "fastvit_sa12", 0.1)
+    path.write_text("base: nonsense\n")
+    with pytest.raises(UserError, match="there is no recipe nonsense"):
+        load_recipe(str(path))
 
 
 def test_any_field_is_an_option() -> None:

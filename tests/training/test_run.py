@@ -1,0 +1,140 @@
+"""What a run leaves behind, and the options that change how it trains."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+import fastvit
+from fastvit.data.opening import open_images
+from fastvit.errors import UserError
+from fastvit.training.checkpoint import STATE, AtomicCheckpointIO
+from fastvit.training.optim import weight_decay
+from fastvit.training.recipe import load_recipe
+from fastvit.training.train import Run, build, train
+from tests.training.runs import make_data, recipe
+
+
+class Watch(L.Callback):
+    """Notes the weight decay and the images of every step."""
+
+    def __init__(self) -> None:
+        self.decays: list[float] = []
+        self.images: list[list[torch.Tensor]] = []
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.images.append([])
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: object, outputs: object, batch, *_: object) -> None:
+        self.images[-1].append(batch[0].sum((1, 2, 3)))
+        self.decays.append(max(group["weight_decay"] for group in trainer.optimizers[0].param_groups))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder a class, one image of them damaged, and no held-out part."""
+    root = tmp_path_factory.mktemp("photos")
+    sample = open_images("sample", "test")
+    for index in range(48):
+        folder = root / "abc"[index % 3]
+        folder.mkdir(exist_ok=True)
+        sample.image(index).save(folder / f"{index}.png")
+    (root / "a" / "0.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Watch]:
+    """A run with everything that the others leave out: 36 images, accumulation, bfloat16, schedules, a cool-down."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    watch = Watch()
+    more = (
+        *("--val_fraction=0.25", "--accumulate=2", "--precision=bf16-mixed", "--optim.weight_decay_end=0.2"),
+        *("--optim.cooldown_epochs=1", "--optim.layer_decay=0.9", "--optim.clip=1", "--ema.recalibrate=2"),
+        *("--mixing.mixup=0", "--mixing.cutmix=0", "--epochs=2"),
+    )
+    return train(recipe(photos, out, *more), [watch]), watch
+
+
+def test_the_folder_has_all_that_is_needed(made: tuple[Run, Watch]) -> None:
+    run, _ = made
+    names = {path.name for path in run.out.iterdir()}
+    weights = {"best.safetensors", "last.safetensors", "trained.safetensors", "recalibrated.safetensors", "last.ckpt"}
+    texts = {"recipe.yaml", "environment.json", "metrics.csv", "split.csv", "damaged.txt"}
+    assert names == weights | texts | {"curves.png", "report.html", "tensorboard"}
+    assert load_recipe(str(run.out / "recipe.yaml")).accumulate == 2
+    assert json.loads((run.out / "environment.json").read_text())["torch"] in torch.__version__
+    assert list((run.out / "tensorboard").glob("events*"))
+    assert "0.png" in (run.out / "damaged.txt").read_text()
+    assert fastvit.load(run.best).classes == ("a", "b", "c")
+
+
+def test_epochs_and_steps(made: tuple[Run, Watch]) -> None:
+    """36 training images are four batches of eight, two optimizer steps; two epochs and one of cool-down."""
+    run, watch = made
+    assert AtomicCheckpointIO().load_checkpoint(run.out / STATE)["global_step"] == 6
+    first, second, third = (torch.cat(epoch) for epoch in watch.images)
+    assert len(first) == len(second) == 32
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+    settings = load_recipe(str(run.out / "recipe.yaml")).optim
+    assert watch.decays == pytest.approx([weight_decay(step // 2, 6, settings) for step in range(12)])
+    with (run.out / "metrics.csv").open(newline="") as file:
+        losses = [row["train/loss_epoch"] for row in csv.DictReader(file) if row["train/loss_epoch"]]
+    assert len(losses) == 3
+
+
+def test_recalibration_changes_statistics_alone(made: tuple[Run, Watch]) -> None:
+    run, _ = made
+    averaged, recalibrated = (fastvit.load(run.out / f"{name}.safetensors") for name in ("last", "recalibrated"))
+    for (name, ours), theirs in zip(recalibrated.named_parameters(), averaged.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    means = [(n, b) for n, b in recalibrated.named_buffers() if n.endswith("running_mean")]
+    assert any(not torch.equal(b, averaged.get_buffer(n)) for n, b in means)
+
+
+def test_channels_last_but_for_the_first_convolution() -> None:
+    task, _ = build(load_recipe("quickstart", "--model.size=32", "--channels_last=true", "--model.name=t12"))
+    stem, *rest = (m.weight for m in task.model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3))
+    assert stem.is_contiguous()
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in rest)
+
+
+def test_too_many_damaged_images_end_the_run(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1 training images cannot be decoded, more than damaged_limit \(0\).*0\.png"):
+        train(recipe(photos, tmp_path / "run", "--val_fraction=0.25", "--damaged_limit=0"))
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path) -> None:
+    """A checkpoint that does not fit leaves the one before as it was."""
+    import resource
+
+    state = tmp_path / STATE
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, state)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*last\.ckpt"):
+            AtomicCheckpointIO().save_checkpoint({"step": 2, "weights": torch.zeros(10_000)}, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert AtomicCheckpointIO().load_checkpoint(state) == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    with pytest.raises(UserError, match=r"loss is \w+ at step \d+ \(lr .*the last good checkpoint is .*last\.ckpt"):
+        train(recipe(data, tmp_path / "run", "--optim.lr=1e18", "--optim.warmup_epochs=1", "--checkpoint_every=1"))
+
+
+@pytest.mark.slow
+def test_compiled_training_is_saved_as_plain(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data")
+    run = train(recipe(data, tmp_path / "run", "--compile=true", "--epochs=2"))
+    assert fastvit.load(run.best)(torch.randn(1, 3, 32, 32)).shape == (1, 3)
