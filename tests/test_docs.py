@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastvit.model.variants import VARIANTS
+from fastvit.training.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,3 +43,14 @@ def test_tables_agree_with_the_code(page: str) -> None:
         sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
         expected = [*sizes, str(row.top1), str(row.top1_distilled), str(row.iphone_ms)]
         assert [cell.strip() for cell in cells.split("|")][-6:] == expected
+
+
+def test_the_recipes_differ_as_the_table_says() -> None:
+    table = (ROOT / "docs" / "training.md").read_text().partition("| | t8 |")[2].partition("\n\n")[0]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in ("t8 |" + table).splitlines()]
+    assert len(rows) == 4
+    for title, *cells in rows:
+        kind = "-distilled" if "distilled" in title else ""
+        for variant, cell in zip(header, cells, strict=True):
+            recipe = load_recipe(f"imagenet-{variant}{kind}")
+            assert float(cell) == (recipe.model.drop_path if "drop path" in title else recipe.mixing.mixup)
