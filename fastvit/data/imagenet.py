@@ -14,6 +14,11 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(info.index_to_description(i) for i in range(1000))
 
 
+def is_imagenet(classes: tuple[str, ...] | None) -> bool:
+    """Whether these are ImageNet's classes in its order, by name or by WordNet id."""
+    return classes in (imagenet_classes(), imagenet_synsets())
+
+
 @cache
 def imagenet_synsets() -> tuple[str, ...]:
     """The 1000 WordNet ids, such as "n01440764", which ImageNet's folders are called by."""

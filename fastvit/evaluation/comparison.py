@@ -40,7 +40,7 @@ class Entry:
         settings: every field of its recipe by its dotted name; empty where there is no recipe.
         history: of its training.
         evaluation: what `fastvit eval --out` wrote into its folder.
-        robustness: what `fastvit robustness` wrote into its folder.
+        robustness: what `fastvit robustness` wrote into folders of it, a suite each.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Entry:
     settings: Mapping[str, Any]
     history: History
     evaluation: Mapping[str, Any]
-    robustness: Mapping[str, Any]
+    robustness: Sequence[Mapping[str, Any]]
 
     @property
     def top1(self) -> float | None:
@@ -102,7 +102,7 @@ def _read_entry(name: str, source: str) -> Entry:
         settings=default_settings() | settings if settings else {},
         history=read_history(folder / "metrics.csv"),
         evaluation=read_json(folder / "evaluation.json"),
-        robustness=read_json(folder / "robustness.json"),
+        robustness=[read_json(path) for path in sorted(folder.glob("*/robustness.json"))],
     )
 
 
@@ -114,8 +114,10 @@ def measure_latency(entries: Sequence[Entry], device: str, rounds: int) -> dict[
 def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
     """A column a run, with the rows that any of them has something for."""
     columns = [_cells(entry, timings.get(entry.name)) for entry in entries]
-    known = [name for name in columns[0] if any(column[name] for column in columns)]
-    return Table(["run", *(e.name for e in entries)], [[name, *(c[name] or "-" for c in columns)] for name in known])
+    names = dict.fromkeys(name for column in columns for name in column)
+    known = [name for name in names if any(column.get(name) for column in columns)]
+    rows = [[name, *(column.get(name) or "-" for column in columns)] for name in known]
+    return Table(["run", *(entry.name for entry in entries)], rows)
 
 
 def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
@@ -130,22 +132,22 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "top-1": _percent(entry.top1),
         "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
         "ECE": _percent(entry.evaluation.get("ece")),
-        **_robustness_cells(entry.robustness),
         "parameters, M": f"{cost.params / 1e6:.2f}",
         "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
         "GMACs": f"{cost.gmacs:.3f}",
         "latency, ms": f"{timing.median:.2f}" if timing else "",
         "its quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
         "file, MB": f"{entry.megabytes:.1f}",
+        **_robustness_cells(entry.robustness),
     }
 
 
-def _robustness_cells(robustness: Mapping[str, Any]) -> dict[str, str]:
+def _robustness_cells(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    shown = {"top1": "top-1", "mean_error": "mean error", "mce": "mCE"}
     return {
-        "robustness suite": str(robustness.get("suite", "")),
-        "top-1 in the suite": _percent(robustness.get("top1")),
-        "mean error in the suite": _percent(robustness.get("mean_error")),
-        "mCE": _percent(robustness.get("mce")),
+        f"{result['suite']} {text}": _percent(result["metrics"].get(name))
+        for result in results
+        for name, text in shown.items()
     }
 
 

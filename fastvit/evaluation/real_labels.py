@@ -10,7 +10,7 @@ from importlib.resources import files
 import numpy as np
 
 from fastvit.data.datasets import LabelledImages
-from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 
 RealLabels = list[frozenset[int]]
@@ -25,7 +25,7 @@ def real_labels(pictures: LabelledImages) -> RealLabels:
     Raises:
         UserError: it is not ImageNet's validation set.
     """
-    if pictures.classes not in (imagenet_classes(), imagenet_synsets()):
+    if not is_imagenet(pictures.classes):
         raise UserError(
             f"real_labels are for ImageNet's validation set; these images have {len(pictures.classes)} classes"
         )

@@ -12,6 +12,8 @@ import fastvit
 from fastvit.cli import main
 from fastvit.evaluation.comparison import collect, result_table, settings_table
 from fastvit.evaluation.plots import pareto_front
+from fastvit.evaluation.robustness.measure import Robustness
+from fastvit.evaluation.robustness.robustness_report import write_robustness
 from tests.evaluation.runs import make_run
 from tests.helpers import tiny
 
@@ -19,7 +21,8 @@ from tests.helpers import tiny
 def test_tables(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", optim={"lr": 0.1}, accumulate=2)
     second = make_run(tmp_path / "b", epochs=3, top1=0.625)
-    (first / "robustness.json").write_text(json.dumps({"suite": "corruptions", "mean_error": 0.4, "mce": None}))
+    measured = Robustness("imagenet-c", "sample", 9, True, True, {"top1": 0.6, "mean_error": 0.4})
+    write_robustness(measured, "first", first / "best-imagenet-c")
     (second / "evaluation.json").write_text(json.dumps({"ece": 0.031}))
     entries = collect([str(first), str(second)])
     table = result_table(entries, {})
@@ -29,8 +32,8 @@ def test_tables(tmp_path: Path) -> None:
     assert rows["images seen"] == ["640", "480"]  # 20 steps of 2 x 16, 30 steps of 16
     assert rows["top-1"] == ["50.00%", "62.50%"]
     assert rows["ECE"] == ["-", "3.10%"]
-    assert rows["mean error in the suite"] == ["40.00%", "-"]
-    assert "mCE" not in rows
+    assert rows["imagenet-c mean error"] == ["40.00%", "-"]
+    assert "imagenet-c mCE" not in rows
     assert "latency, ms" not in rows
     model = fastvit.load(first)
     fused = fastvit.fuse(model)

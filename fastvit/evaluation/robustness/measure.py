@@ -11,7 +11,7 @@ import numpy as np
 from fastvit.data.classes import shortened
 from fastvit.data.datasets import IGNORED, LabelledImages
 from fastvit.data.folders import FolderImages
-from fastvit.data.imagenet import imagenet_classes
+from fastvit.data.imagenet import is_imagenet
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
@@ -81,7 +81,7 @@ def measure(predictor: Predictor, suite: Suite, data: str, settings: Settings) -
 
 
 def _accuracy(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
-    if predictor.classes != imagenet_classes():
+    if not is_imagenet(predictor.classes):
         known = shortened(predictor.classes) if predictor.classes else f"{predictor.num_classes}, without names"
         raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
     everything, columns = suite.open(data), list(suite.columns())
@@ -157,7 +157,7 @@ def _scores(errors: dict[str, list[float]], clean: float | None, classes: tuple[
     scores = {"mean_error": mean_error(errors)}
     if clean is not None:
         scores |= {"clean_error": clean, "relative_error": scores["mean_error"] - clean}
-    if classes == imagenet_classes() and set(errors) == set(CORRUPTIONS):
+    if is_imagenet(classes) and set(errors) == set(CORRUPTIONS):
         scores["mce"] = mce(errors)
         if clean is not None:
             scores["relative_mce"] = relative_mce(errors, clean)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit.data.classes import shortened
-from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
@@ -104,7 +104,7 @@ class Teacher:
         if self.num_classes != len(classes):
             raise UserError(f"the teacher has {self.num_classes} classes, the student {shortened(classes)}")
         theirs = self.classes
-        if theirs is None or theirs == classes or {theirs, classes} == {imagenet_classes(), imagenet_synsets()}:
+        if theirs is None or theirs == classes or (is_imagenet(theirs) and is_imagenet(classes)):
             return
         if unknown := sorted(set(classes) - set(theirs)):
             raise UserError(f"the teacher does not know these classes of the student: {shortened(unknown)}")
