@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from fastvit.device import Device
 from fastvit.errors import UserError
@@ -96,16 +96,16 @@ def train(arguments: list[str]) -> int:
     from fastvit.training.train import train as run
 
     @rank_zero_only
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
+    def say(text: str, file: TextIO = sys.stderr) -> None:
+        print(text, file=file)
 
     try:
         done = run(recipe)
     except (Terminated, KeyboardInterrupt) as end:
         say(f"fastvit: ended {end}".rstrip() + f"; go on with: fastvit train --resume {recipe.out}")
         return 143 if isinstance(end, Terminated) else 130
-    say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images")
-    say(f"next: fastvit eval, predict, fuse or export {done.best}")
+    say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images", sys.stdout)
+    say(f"next: fastvit eval, predict, fuse or export {done.best}", sys.stdout)
     return 0
 
 

@@ -16,6 +16,10 @@ from fastvit.model.layers import LayerNorm2d, LayerScale
 from fastvit.model.variants import VARIANTS, Variant
 from tests.helpers import randomise, small
 
+# Between them these have every kind of block; what takes seconds a variant runs for the others in make test-all.
+KINDS = ("fastvit_t8", "fastvit_sa12", "fastvit_mci0", "fastvit_mci3")
+SLOWLY = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in VARIANTS]
+
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
 def variant(request: pytest.FixtureRequest) -> Variant:
@@ -139,8 +143,9 @@ class VariantContract:
         assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
         assert fastvit.verify(saved, loaded, images).relative < 1e-12
 
-    def test_torch_export_with_dynamic_shapes(self, variant: Variant, images: torch.Tensor) -> None:
-        model = randomise(FastViT(small(variant.config, depth=1))).double().eval()
+    @pytest.mark.parametrize("name", SLOWLY)
+    def test_torch_export_with_dynamic_shapes(self, name: str, images: torch.Tensor) -> None:
+        model = randomise(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
         # One pixel more than the coarsest stride: torch.export will not let a dynamic side become 1 inside the network.
         smallest = model.backbone.strides[-1] + 1
         sides = {2: torch.export.Dim("h", min=smallest), 3: torch.export.Dim("w", min=smallest)}
@@ -151,9 +156,10 @@ class VariantContract:
                 other = torch.randn(shape, dtype=torch.float64)
                 torch.testing.assert_close(program.module()(other), one(other), rtol=1e-10, atol=1e-12)
 
-    def test_torch_compile_without_graph_breaks(self, variant: Variant, images: torch.Tensor) -> None:
+    @pytest.mark.parametrize("name", SLOWLY)
+    def test_torch_compile_without_graph_breaks(self, name: str, images: torch.Tensor) -> None:
         torch.compiler.reset()
-        model = randomise(FastViT(small(variant.config, depth=1))).double().eval()
+        model = randomise(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
         compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
         with torch.no_grad():
             torch.testing.assert_close(compiled(images), model(images), rtol=1e-10, atol=1e-12)

@@ -1,36 +1,51 @@
-"""The command through real processes: what it prints, what it writes, how it fails."""
+"""The command: what it prints, what it writes, how it fails; each of its ways once through a real process."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 import fastvit
+from fastvit.cli import main
 from tests.helpers import randomise, tiny
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-def fastvit_command(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+
+def process(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The command as a person starts it."""
     command = [sys.executable, "-m", "fastvit", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=300)
 
 
-def succeeded(*arguments: object, **variables: str) -> str:
-    done = fastvit_command(*arguments, **variables)
+def inside(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has paid for importing torch: for what a test does not begin with."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = main(list(map(str, arguments)))
+    return subprocess.CompletedProcess([], code, out.getvalue(), errors.getvalue())
+
+
+def succeeded(*arguments: object, run: Run = process, **variables: str) -> str:
+    done = run(*arguments, **variables)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def complaint(*arguments: object) -> str:
+def complaint(*arguments: object, run: Run = process) -> str:
     """The one line that a mistake gets."""
-    done = fastvit_command(*arguments)
+    done = run(*arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     lines = done.stderr.strip().splitlines()
@@ -86,9 +101,9 @@ def test_eval_of_checkpoint_and_artifact_agree(checkpoint: Path, tmp_path: Path)
     first = json.loads(succeeded("eval", checkpoint, "--json"))
     assert first["images"] == 1000
     assert 0 <= first["top1"] <= first["top5"] <= 1
-    text = succeeded("export", checkpoint, "--out", tmp_path / "m.onnx")
+    text = succeeded("export", checkpoint, "--out", tmp_path / "m.onnx", run=inside)
     assert "same top-1 on 100.00%" in text
-    second = json.loads(succeeded("eval", tmp_path / "m.onnx", "--json"))
+    second = json.loads(succeeded("eval", tmp_path / "m.onnx", "--json", run=inside))
     assert second["top1"] == first["top1"]
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
 
@@ -96,12 +111,12 @@ def test_eval_of_checkpoint_and_artifact_agree(checkpoint: Path, tmp_path: Path)
 def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
     text = succeeded("predict", checkpoint, photo, "--k", "2")
     assert "top 2" in text
-    (line,) = succeeded("predict", checkpoint, photo.parent, "--json").splitlines()
+    (line,) = succeeded("predict", checkpoint, photo.parent, "--json", run=inside).splitlines()
     answer = json.loads(line)
     assert answer["image"] == str(photo)
     assert len(answer["predictions"]) == 5
     (tmp_path / "letter.png").write_text("no image")
-    done = fastvit_command("predict", checkpoint, photo, tmp_path / "letter.png", "--json")
+    done = inside("predict", checkpoint, photo, tmp_path / "letter.png", "--json")
     assert done.returncode == 2
     assert len(done.stdout.splitlines()) == 1, "the good one is answered"
     assert done.stderr.count("\n") == 1
@@ -111,21 +126,21 @@ def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
 def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
     work = tmp_path / "model.safetensors"
     work.write_bytes(checkpoint.read_bytes())
-    assert "relative" in succeeded("fuse", work)
+    assert "relative" in succeeded("fuse", work, run=inside)
     fused = fastvit.load(tmp_path / "model-fused.safetensors")
     assert fastvit.form(fused) == "fused"
     full = fastvit.save(fastvit.create_model("t8", num_classes=3), tmp_path / "t8.safetensors")
-    succeeded("convert", full, tmp_path / "t8.pth.tar", "--to", "official")
+    succeeded("convert", full, tmp_path / "t8.pth.tar", "--to", "official", run=inside)
     assert "official layout" in succeeded(
-        "convert", tmp_path / "t8.pth.tar", tmp_path / "t.safetensors", "--to=official"
+        "convert", tmp_path / "t8.pth.tar", tmp_path / "t.safetensors", "--to=official", run=inside
     )
-    succeeded("convert", tmp_path / "t8.pth.tar", tmp_path / "back.safetensors")
+    succeeded("convert", tmp_path / "t8.pth.tar", tmp_path / "back.safetensors", run=inside)
     before, after = fastvit.load(full), fastvit.load(tmp_path / "back.safetensors")
     assert all(a.equal(b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
 def test_bench(checkpoint: Path) -> None:
-    text = succeeded("bench", checkpoint, "--rounds", "2", "--size", "32", "--device", "cpu")
+    text = succeeded("bench", checkpoint, "--rounds", "2", "--size", "32", "--device", "cpu", run=inside)
     for name in ("train form", "fused", "onnxruntime"):
         assert name in text
 
@@ -167,7 +182,12 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
 def test_mistakes_are_one_line(checkpoint: Path, arguments: list[str], message: str) -> None:
     if arguments[-1:] == ["cuda"] and torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    assert message in complaint(*(checkpoint if a == "CHECKPOINT" else a for a in arguments))
+    assert message in complaint(*(checkpoint if a == "CHECKPOINT" else a for a in arguments), run=inside)
+
+
+def test_a_mistake_ends_a_process() -> None:
+    assert "no command 'fly'" in complaint("fly")
+    assert "no folder nowhere" in complaint("train", "--data", "nowhere")
 
 
 TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "32")
@@ -199,16 +219,16 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["val/top1"]) for row in rows if row["val/top1"]]
-    assert "holds a run already" in complaint(*TRAIN, "--data", folder, "--out", out)
-    result = json.loads(succeeded("eval", out / "best.safetensors", "--data", folder, "--json"))
+    assert "holds a run already" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
+    result = json.loads(succeeded("eval", out, "--data", folder, "--json", run=inside))
     assert result["images"] == 16
-    assert "are not those of the model" in complaint("eval", out / "best.safetensors", "--data", "sample")
+    assert "are not those of the model" in complaint("eval", out, "--data", "sample", run=inside)
 
 
 def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*TRAIN, "--data", str(folder), "--out", str(out), "--batch_size", "16"]
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-m", "fastvit", *command, "--epochs", "1000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -217,13 +237,13 @@ def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path)
     )
     while not (out / "last.safetensors").exists():
         with pytest.raises(subprocess.TimeoutExpired):  # it must still be running
-            process.wait(timeout=0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+            started.wait(timeout=0.1)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 130, errors
     assert "Traceback" not in errors
     assert fastvit.load(out / "last.safetensors").num_classes == 2
-    succeeded(*command, "--epochs", "1", "--overwrite", "true")
+    succeeded(*command, "--epochs", "1", "--overwrite", "true", run=inside)
 
 
 def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
