@@ -206,19 +206,27 @@ class StopOnNonFinite(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         self._seen.append((trainer.global_step, _learning_rate(trainer), outputs["loss"].detach()))
-        if len(self._seen) < self.every and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if len(self._seen) < self.every and not last:
             return
         seen, self._seen = self._seen, []
         finite = torch.stack([loss for *_, loss in seen]).isfinite().tolist()
         for (step, lr, loss), good in zip(seen, finite, strict=True):
             if not good:
-                raise UserError(
-                    f"the loss is {float(loss)} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use "
-                    f"precision 32-true; {self._last_good()}"
-                )
+                raise self._diverged(f"the loss is {float(loss)}", step, lr)
+        # The validation that follows saves the weights; the last step may have spoiled them at a loss that was finite.
+        if last and not all_finite(pl_module):
+            raise self._diverged("weights are no longer finite", trainer.global_step, _learning_rate(trainer))
 
-    def _last_good(self) -> str:
-        if self.checkpoint and self.checkpoint.exists():
-            return f"the last good checkpoint is {self.checkpoint}"
-        return "there is no checkpoint from before"
+    def _diverged(self, what: str, step: int, lr: float) -> UserError:
+        good = self.checkpoint and self.checkpoint.exists()
+        return UserError(
+            f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use precision 32-true; "
+            + (f"the last good checkpoint is {self.checkpoint}" if good else "there is no checkpoint from before")
+        )
+
+
+def all_finite(module: torch.nn.Module) -> bool:
+    """Whether every parameter is a number; waits for the device."""
+    return bool(torch.stack([parameter.isfinite().all() for parameter in module.parameters()]).all())

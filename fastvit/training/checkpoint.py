@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fastvit.errors import UserError, first_line
 from fastvit.files import atomic
+from fastvit.training.callbacks import all_finite
 from fastvit.training.loggers import METRICS
 
 STATE = "last.ckpt"
@@ -101,7 +102,8 @@ class SaveState(Checkpoint):
         if loop.batch_progress.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         end = self._told_to_end(trainer)
-        if end or (self.every and trainer.global_step % self.every == 0):
+        # Weights that are not finite must not replace those that were; the next loss will say it.
+        if (end or (self.every and trainer.global_step % self.every == 0)) and all_finite(pl_module):
             self._save(trainer)
         if end:
             raise Terminated(f"after step {trainer.global_step}")
