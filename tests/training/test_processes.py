@@ -60,7 +60,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    return {**os.environ, **more}
 
 
 def free_port() -> int:
