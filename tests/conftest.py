@@ -10,7 +10,7 @@ import pytest
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
-# For the processes that tests start, too: threads that wait for each other on busy cores cost many times what they bring.
+# For the processes that tests start, too: on busy cores threads that wait for each other cost more than they bring.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
