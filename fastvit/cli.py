@@ -14,6 +14,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from fastvit.arguments import underscored
 from fastvit.errors import UserError
 from fastvit.verbs import VERBS, train
 from fastvit.version import __version__
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     warnings.formatwarning = lambda message, *_, **__: f"fastvit: warning: {message}\n"
-    arguments = [_underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
+    arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
         return _run(arguments)
     except UserError as error:
@@ -90,11 +91,6 @@ def _alone(function: Callable[..., object]) -> list[str]:
     """Names of the arguments that stand on the line without an option's name and may be left out."""
     parameters = inspect.signature(function).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
-
-
-def _underscored(text: str) -> str:
-    """--batch-size and --batch_size are the same option."""
-    return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), text)
 
 
 def _usage() -> str:

@@ -103,7 +103,8 @@ def train(arguments: list[str]) -> int:
         done = run(recipe)
     except (Terminated, KeyboardInterrupt) as end:
         say(f"fastvit: ended {end}".rstrip() + f"; go on with: fastvit train --resume {recipe.out}")
-        return 143 if isinstance(end, Terminated) else 130
+        # Lightning takes another process's exit code for a failure of all.
+        return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
     say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images", sys.stdout)
     say(f"next: fastvit eval, predict, fuse or export {done.best}", sys.stdout)
     return 0

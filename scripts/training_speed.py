@@ -25,9 +25,9 @@ from fastvit.create import create_model
 from fastvit.device import pick_device
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.classification.options import Mixing
+from fastvit.training.build import channels_last
 from fastvit.training.optim import parameter_groups
 from fastvit.training.options import OptimOptions
-from fastvit.training.train import channels_last
 
 Step = Callable[[Tensor, Tensor], None]
 

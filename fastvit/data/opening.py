@@ -58,10 +58,8 @@ def open_for_training(
             raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
         root = Path(source).expanduser()
         folder = root.is_dir() and not has_idx(root)
-        train, test = split_off(
-            open_whole_folder(root) if folder else open_images(source, "train"), val_fraction, seed, split_file
-        )
-        return train, test
+        pictures = open_whole_folder(root) if folder else open_images(source, "train")
+        return split_off(pictures, val_fraction, seed, split_file, root if folder else None)
     pictures = open_images(source, "train")
     return pictures, open_images(source, "test", pictures.classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
     return mask
 
 
-def split_off(pictures: LabelledImages, fraction: float, seed: int, file: Path | None = None) -> tuple[Part, Part]:
+def split_off(
+    pictures: LabelledImages, fraction: float, seed: int, file: Path | None = None, root: Path | None = None
+) -> tuple[Part, Part]:
     """Training and validation images of a source that is not split.
 
     Args:
@@ -67,13 +70,14 @@ def split_off(pictures: LabelledImages, fraction: float, seed: int, file: Path |
         seed: of the choice.
         file: CSV with a row an image (name, class, "train" or "val"); the split it describes is taken if it is there,
             else it is written.
+        root: folder of the images; the file names them from there on, so that it holds where the folder is moved.
 
     Raises:
         UserError: fraction makes no sense, or the file is of other images or another fraction.
     """
     mask = held_out(pictures.labels, fraction, seed)
     if file is not None and file.exists():
-        written = _read(file, pictures)
+        written = _read(file, pictures, root)
         if written.sum() != mask.sum():
             raise UserError(
                 f"{file} holds out {written.sum()} images, a val_fraction of {fraction} {mask.sum()}: set the fraction "
@@ -81,28 +85,33 @@ def split_off(pictures: LabelledImages, fraction: float, seed: int, file: Path |
             )
         mask = written
     elif file is not None:
-        _write(file, pictures, mask)
+        _write(file, pictures, mask, root)
     return Part(pictures, np.nonzero(~mask)[0].tolist()), Part(pictures, np.nonzero(mask)[0].tolist())
 
 
-def _rows(pictures: LabelledImages) -> list[tuple[str, str]]:
-    return [(pictures.name(i), pictures.classes[label]) for i, label in enumerate(pictures.labels)]
+def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
+    names = (pictures.name(i) for i in range(len(pictures)))
+    return [
+        (name.removeprefix(f"{root}{os.sep}") if root else name, pictures.classes[label])
+        for name, label in zip(names, pictures.labels, strict=True)
+    ]
 
 
-def _write(file: Path, pictures: LabelledImages, mask: np.ndarray) -> None:
+def _write(file: Path, pictures: LabelledImages, mask: np.ndarray, root: Path | None) -> None:
     with atomic(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(_HEADER)
-        writer.writerows((*row, "val" if held else "train") for row, held in zip(_rows(pictures), mask, strict=True))
+        rows = zip(_rows(pictures, root), mask, strict=True)
+        writer.writerows((*row, "val" if held else "train") for row, held in rows)
 
 
-def _read(file: Path, pictures: LabelledImages) -> np.ndarray:
+def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray:
     with file.open(newline="", encoding="utf-8") as opened:
         header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
     if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
         raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
     splits = {row[:2]: row[2] for row in rows}
-    own = _rows(pictures)
+    own = _rows(pictures, root)
     added, removed = [row for row in own if row not in splits], splits.keys() - set(own)
     if added or removed:
         names = [name for name, _ in [*added, *sorted(removed)]]

@@ -50,6 +50,7 @@ def reliability(probability: np.ndarray, correct: np.ndarray, bins: int = BINS) 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
     """Mean distance of accuracy from confidence, weighted by the images of each bin (Guo et al., arXiv 1706.04599).
 
-    torchmetrics gives the same except that it keeps probabilities of exactly 1 in a bin of their own.
+    torchmetrics gives the same but for probabilities on the edge of a bin, which it counts to the one above, and so 1
+    to a bin of its own.
     """
     return sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / sum(b.images for b in bins)

@@ -40,7 +40,7 @@ class Entry:
         settings: every field of its recipe by its dotted name; empty where there is no recipe.
         history: of its training.
         evaluation: what `fastvit eval --out` wrote into its folder.
-        robustness: what `fastvit robustness` wrote into folders of it, a suite each.
+        robustness: what `fastvit robustness` wrote beside its best weights, a suite each.
     """
 
     name: str
@@ -102,7 +102,7 @@ def _read_entry(name: str, source: str) -> Entry:
         settings=default_settings() | settings if settings else {},
         history=read_history(folder / "metrics.csv"),
         evaluation=read_json(folder / "evaluation.json"),
-        robustness=[read_json(path) for path in sorted(folder.glob("*/robustness.json"))],
+        robustness=[read_json(path) for path in sorted(folder.glob("best-*/robustness.json"))],
     )
 
 

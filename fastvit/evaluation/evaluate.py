@@ -103,8 +103,9 @@ def evaluate(
     Raises:
         UserError: there is no image to count.
     """
-    metrics = accuracy(num_classes)
-    confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED)
+    # This process does it alone, also where it is one of several.
+    metrics = accuracy(num_classes, sync_on_compute=False)
+    confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED, sync_on_compute=False)
     targets, guesses, probabilities, losses, times = [], [], [], [], []
     with torch.inference_mode():
         for images, labels in track(batches, description, console=Console(stderr=True), transient=True):

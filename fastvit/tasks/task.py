@@ -88,12 +88,15 @@ class Task(L.LightningModule):
             metric.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # So that the mean loss of an epoch that is resumed is that of the whole epoch.
-        checkpoint["train_loss"] = {name: getattr(self.train_loss, name) for name in ("mean_value", "weight")}
+        # So that the mean loss of an epoch that is resumed is that of the whole epoch, of all processes.
+        reduce = self.trainer.strategy.reduce
+        sums = {name: getattr(self.train_loss, name) for name in ("mean_value", "weight")}
+        checkpoint["train_loss"] = {name: reduce(value.clone(), reduce_op="sum") for name, value in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint["train_loss"].items():
-            setattr(self.train_loss, name, value.to(self.device))
+            own = value if self.trainer.is_global_zero else torch.zeros_like(value)
+            setattr(self.train_loss, name, own.to(self.device))
 
     def configure_optimizers(self) -> Any:
         if self._configure is None:

@@ -49,6 +49,8 @@ class Ema(WeightAveraging):
         # Lightning calls this before the model is on its device; the average belongs beside it.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # looked at in every step, which must not wait for the device
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing yet: the averaged model stays in place until the callbacks that save it have seen the metrics."""
@@ -76,10 +78,15 @@ class Speed:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, counting epochs from 1, with the learning rate and the training images a second."""
+    """Lightning's bar, counting epochs from 1, with the learning rate and the training images a second.
 
-    def __init__(self) -> None:
+    Args:
+        every: steps between looks at the metrics. Looking waits for the device.
+    """
+
+    def __init__(self, every: int = 1) -> None:
         super().__init__()
+        self._every = every
         self._speed = Speed()
 
     def on_train_epoch_start(self, trainer: L.Trainer, *rest: Any) -> None:
@@ -90,7 +97,8 @@ class ProgressBar(RichProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._speed.add(batch, trainer)
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if (batch_idx + 1) % self._every == 0 or trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         items: dict[str, Any] = super().get_metrics(trainer, pl_module)
@@ -120,7 +128,7 @@ class LogSteps(L.Callback):
         self._speed.add(batch, trainer)
         if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step % self.every:
             return
-        loss = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+        loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
         values = {
             "epoch": trainer.current_epoch,
             "train/loss": float(loss) * trainer.accumulate_grad_batches,
@@ -214,19 +222,33 @@ class StopOnNonFinite(L.Callback):
         finite = torch.stack([loss for *_, loss in seen]).isfinite().tolist()
         for (step, lr, loss), good in zip(seen, finite, strict=True):
             if not good:
-                raise self._diverged(f"the loss is {float(loss)}", step, lr)
+                raise _diverged(f"the loss is {float(loss)}", step, lr, self.checkpoint)
         # The validation that follows saves the weights; the last step may have spoiled them at a loss that was finite.
-        if last and not all_finite(pl_module):
-            raise self._diverged("weights are no longer finite", trainer.global_step, _learning_rate(trainer))
-
-    def _diverged(self, what: str, step: int, lr: float) -> UserError:
-        good = self.checkpoint and self.checkpoint.exists()
-        return UserError(
-            f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use precision 32-true; "
-            + (f"the last good checkpoint is {self.checkpoint}" if good else "there is no checkpoint from before")
-        )
+        if last:
+            refuse_non_finite(trainer, pl_module, self.checkpoint)
 
 
-def all_finite(module: torch.nn.Module) -> bool:
-    """Whether every parameter is a number; waits for the device."""
-    return bool(torch.stack([parameter.isfinite().all() for parameter in module.parameters()]).all())
+def refuse_non_finite(trainer: L.Trainer, module: torch.nn.Module, checkpoint: Path | None) -> None:
+    """See that weights and norm statistics are fit to be saved; asks all processes, and waits for the device.
+
+    Args:
+        trainer: of the run.
+        module: what would be saved.
+        checkpoint: file to name as the last good one.
+
+    Raises:
+        UserError: in all processes, if a number is not finite in one of them.
+    """
+    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    finite = bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    if not trainer.strategy.reduce_boolean_decision(finite, all=True):
+        what = "weights or norm statistics are no longer finite"
+        raise _diverged(what, trainer.global_step, _learning_rate(trainer), checkpoint)
+
+
+def _diverged(what: str, step: int, lr: float, checkpoint: Path | None) -> UserError:
+    good = checkpoint and checkpoint.exists()
+    return UserError(
+        f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use precision 32-true; "
+        + (f"the last good checkpoint is {checkpoint}" if good else "there is no checkpoint from before")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fastvit.errors import UserError, first_line
 from fastvit.files import atomic
-from fastvit.training.callbacks import all_finite
+from fastvit.training.callbacks import refuse_non_finite
 from fastvit.training.loggers import METRICS
 
 STATE = "last.ckpt"
@@ -70,7 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} is no checkpoint that can be read ({first_line(error)}): take it away, and the run starts over"
             ) from error
@@ -102,8 +103,8 @@ class SaveState(Checkpoint):
         if loop.batch_progress.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         end = self._told_to_end(trainer)
-        # Weights that are not finite must not replace those that were; the next loss will say it.
-        if (end or (self.every and trainer.global_step % self.every == 0)) and all_finite(pl_module):
+        if end or (self.every and trainer.global_step % self.every == 0):
+            refuse_non_finite(trainer, pl_module, self.out / STATE)
             self._save(trainer)
         if end:
             raise Terminated(f"after step {trainer.global_step}")
@@ -140,8 +141,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def rewind_metrics(out: Path) -> None:
     """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again."""
     state, path = out / STATE, out / METRICS
-    count = AtomicCheckpointIO().load_checkpoint(state)["metrics_rows"] if state.exists() else 0
-    rows = read_rows(path)[:count]
+    saved = AtomicCheckpointIO().load_checkpoint(state) if state.exists() else {"metrics_rows": 0}
+    if "metrics_rows" not in saved:
+        raise UserError(f"{state} is not a checkpoint that fastvit train wrote: take it away, and the run starts over")
+    rows = read_rows(path)[: saved["metrics_rows"]]
     if not rows:
         path.unlink(missing_ok=True)
         return

@@ -95,6 +95,7 @@ class Recipe:
         data: the embedded "sample", a folder of images or idx files, or torch/NAME.
         val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
         damaged_limit: training images that may be unreadable before the run ends.
+        allow_damaged: leave unreadable validation images out, with a warning, instead of ending the run.
         out: folder of the run.
         overwrite: replace a run that is in that folder already.
         resume: go on with the run in this folder, by its own recipe.
@@ -123,6 +124,7 @@ class Recipe:
     data: str = "sample"
     val_fraction: float = 0.0
     damaged_limit: int = 100
+    allow_damaged: bool = False
     out: Path = Path("runs/train")
     overwrite: bool = False
     resume: Path | None = None

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastvit.arguments import underscored
 from fastvit.errors import UserError
 from fastvit.training.options import Recipe
 
@@ -87,9 +88,11 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     """The recipe that command-line arguments describe; with --resume, that of the run, with other options on top.
 
     Raises:
-        UserError: a field is unknown or ill-typed; the message names it.
+        UserError: a field is unknown or ill-typed, the message names it; or there are both --resume and --recipe.
     """
     import argparse
+
+    arguments = [underscored(argument) for argument in arguments]
 
     # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -98,6 +101,10 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     try:
         found, rest = finder.parse_known_args(arguments)
         if found.resume:
+            if found.recipe:
+                raise UserError(
+                    "--resume goes by the run's own recipe: leave out --recipe; give single fields to change"
+                )
             found.recipe = [_resolved_recipe(Path(found.resume))]
             rest += [f"--resume={found.resume}", f"--out={found.resume}"]
         first = [f"--recipe={name}" for name in found.recipe]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
+import torch
 import torch.distributed
 import torch.distributed.nn.functional as differentiable
-from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import Tensor, nn
 
 
@@ -16,6 +15,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(x)
+        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 would be too coarse
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         count = x.numel() // x.shape[1] * torch.distributed.get_world_size()
@@ -24,7 +24,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         variance = differentiable.all_reduce(centred.square().sum(dims)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
@@ -36,16 +36,14 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
 
-class SyncNorms(TorchSyncBatchNorm):
-    """Lightning's switch from batch norm to its synchronised form and back, for the CPU too."""
+class SyncNorms(LayerSync):
+    """Lightning's switch from batch norm to its synchronised form and back, on the CPU."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        if next(model.parameters()).device.type != "cpu":
-            return cast(nn.Module, super().apply(model))
         return _replace(model, nn.BatchNorm2d, CpuSyncBatchNorm)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        return cast(nn.Module, super().revert(_replace(model, CpuSyncBatchNorm, nn.BatchNorm2d)))
+        return _replace(model, CpuSyncBatchNorm, nn.BatchNorm2d)
 
 
 def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:

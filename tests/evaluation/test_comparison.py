@@ -21,7 +21,7 @@ from tests.helpers import tiny
 def test_tables(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", optim={"lr": 0.1}, accumulate=2)
     second = make_run(tmp_path / "b", epochs=3, top1=0.625)
-    measured = Robustness("imagenet-c", "sample", 9, True, True, {"top1": 0.6, "mean_error": 0.4})
+    measured = Robustness("imagenet-c", "sample", 9, True, True, 0, {"top1": 0.6, "mean_error": 0.4})
     write_robustness(measured, "first", first / "best-imagenet-c")
     (second / "evaluation.json").write_text(json.dumps({"ece": 0.031}))
     entries = collect([str(first), str(second)])

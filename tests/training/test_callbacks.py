@@ -87,6 +87,16 @@ def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
     assert (tmp_path / "best.safetensors").exists()
 
 
+def test_norm_statistics_that_are_not_finite_end_the_run() -> None:
+    class Spoil(StopOnNonFinite):
+        def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
+            next(b for n, b in pl_module.named_buffers() if n.endswith("running_var")).fill_(float("inf"))
+            super().on_train_batch_end(trainer, pl_module, *rest)
+
+    with pytest.raises(UserError, match="norm statistics are no longer finite at step 2"):
+        fit(Spoil(), torch.randn(8, 3, 32, 32))
+
+
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     images = torch.randn(8, 3, 32, 32)
     images[5] = float("nan")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastvit.data.opening import open_images
+from fastvit.errors import UserError
+from fastvit.training.processes import with_processes
+from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from tests.training.runs import make_data, options, recipe
 
@@ -20,7 +26,7 @@ from tests.training.runs import make_data, options, recipe
 # makes steps of the learning rate's size from gradients that are nothing but rounding, so that is small.
 QUIET = (
     *("--mixing.mixup=0", "--mixing.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
-    *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64"),
+    *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64", "--ema.recalibrate=1"),
 )
 TWO = ("--batch_size=4", "--sync_bn=true", *QUIET)
 
@@ -75,7 +81,7 @@ def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
     port = str(free_port())
     processes = []
     for rank in ("0", "1"):
-        world = {"WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        world = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         place = {"RANK": rank, "GROUP_RANK": rank, "MASTER_ADDR": "127.0.0.2", "MASTER_PORT": port}
         line = [*command("-m", "fastvit"), *options(data, run, *TWO)]
         processes.append(subprocess.Popen(line, env=environment(**world, **place), stderr=subprocess.PIPE, text=True))
@@ -83,6 +89,77 @@ def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
         _, said = process.communicate()
         assert process.returncode == 0, said
     assert_equal(run, alone)
+    assert (run / "recalibrated.safetensors").exists()
+    written = load_recipe(str(run / "recipe.yaml"))
+    assert (written.devices, written.nodes) == (1, 2)
+
+
+def test_processes_are_those_that_were_started(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = recipe(data, Path("run"))
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert with_processes(asked) == asked
+    for name, value in {"SLURM_NTASKS": "16", "SLURM_NNODES": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert with_processes(asked) == replace(asked, devices=4, nodes=4)
+    assert with_processes(replace(asked, devices=4, nodes=4)) == replace(asked, devices=4, nodes=4)
+    with pytest.raises(UserError, match=r"SLURM has started 4 processes on each of 4 machines, and devices is 8"):
+        with_processes(replace(asked, devices=8))
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    assert with_processes(replace(asked, devices=8)).devices == 8, "a job's interactive shell"
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert with_processes(asked) == replace(asked, devices=2, nodes=3)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of 24 images are damaged; with a batch a process, each process meets one or both."""
+    root = tmp_path_factory.mktemp("photos")
+    sample = open_images("sample", "test")
+    for index in range(32):
+        folder = root / ("train" if index < 24 else "val") / "ab"[index % 2]
+        folder.mkdir(exist_ok=True, parents=True)
+        sample.image(index).save(folder / f"{index}.png")
+    for name in ("a/0.png", "b/1.png"):
+        (root / "train" / name).write_bytes(b"no image")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [2, 0])
+def test_damaged_images_of_all_processes_count(photos: Path, tmp_path: Path, limit: int) -> None:
+    """Above the limit the run ends in every process, the one that met no damaged image too."""
+    more = ("--batch_size=6", "--devices=2", f"--damaged_limit={limit}", "--epochs=1", "--optim.warmup_epochs=0")
+    line = [*command("-m", "fastvit"), *options(photos, tmp_path / "run", *more)]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+    if limit:
+        assert done.returncode == 0, done.stderr
+        listed = (tmp_path / "run" / "damaged.txt").read_text().splitlines()
+        assert {Path(line.split("\t")[0]).name for line in listed} == {"0.png", "1.png"}
+    else:
+        assert done.returncode != 0
+        assert "cannot be decoded, more than damaged_limit (0)" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_devices_are_told_to_end(data: Path, tmp_path: Path) -> None:
+    """SIGTERM to the first process of two, as it comes from a job system; the run goes on to the end afterwards."""
+    run = tmp_path / "run"
+    line = [*command("-m", "fastvit"), *options(data, run, *TWO, "--devices=2")]
+    with subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for text in process.stderr:
+            if "40 training and 11 held-out images" in text:
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 143, rest
+    resumed = subprocess.run(
+        command("-m", "fastvit")[:-1] + ["--resume", str(run)], env=environment(), capture_output=True, text=True
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(curve(run)["train/loss_epoch"]) == 2
 
 
 @pytest.mark.slow

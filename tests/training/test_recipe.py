@@ -13,10 +13,10 @@ from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.sampling import Draw
 from fastvit.errors import UserError
 from fastvit.tasks.classification.data import ClassificationData
+from fastvit.training.build import build_model
 from fastvit.training.optim import configure
 from fastvit.training.options import ModelOptions, Recipe
 from fastvit.training.recipe import RECIPES, dump_recipe, load_recipe, parse_recipe, recipe_names, recipe_parser
-from fastvit.training.train import build_model
 
 # Variant: drop path and mixup, plain and distilled. Only these differ (the official recipes; facts of the paper).
 IMAGENET = {
@@ -100,6 +100,19 @@ def test_options_win_wherever_they_stand() -> None:
     for line in ("--recipe quickstart --epochs 9", "--epochs 9 --recipe quickstart", "--epochs=9 --recipe=quickstart"):
         recipe = parse_recipe(parser, line.split())
         assert (recipe.epochs, recipe.model.size) == (9, 64)
+
+
+def test_hyphens_do_for_underscores() -> None:
+    recipe = load_recipe("imagenet-t8", "--val-fraction=0.1", "--optim.min-lr", "1e-7")
+    assert (recipe.val_fraction, recipe.optim.min_lr) == (0.1, 1e-7)
+
+
+def test_a_resumed_run_has_its_own_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("quickstart", "--epochs=7")))
+    resumed = parse_recipe(recipe_parser(), ["--resume", str(tmp_path), "--workers=3"])
+    assert (resumed.epochs, resumed.workers, resumed.out) == (7, 3, tmp_path)
+    with pytest.raises(UserError, match="leave out --recipe"):
+        parse_recipe(recipe_parser(), ["--resume", str(tmp_path), "--recipe", "quickstart"])
 
 
 def test_preprocessing_is_the_variants_unless_named() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from fastvit.errors import UserError
-from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, Terminated
+from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, Terminated, rewind_metrics
 from fastvit.training.recipe import parse_recipe, recipe_parser
 from fastvit.training.train import train
 from tests.training.runs import SignalAt, make_data, options, recipe
@@ -92,13 +92,48 @@ def test_sigterm_ends_between_two_steps(data: Path, whole: Path, tmp_path: Path,
     assert_same(run, whole)
 
 
-def test_killed_before_the_first_checkpoint(data: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_killed_before_the_first_checkpoint(data: Path, whole: Path, tmp_path: Path, again: bool) -> None:
+    """Begun again by the same command, or resumed: nothing of the first attempt is left."""
     run = tmp_path / "run"
     with pytest.raises(Terminated):
         train(recipe(data, run), [SignalAt(0, signal.SIGTERM)])
     (run / STATE).unlink()
-    resume(run)
+    (run / "metrics.csv").write_text("epoch,step\n0,0\n")
+    train(recipe(data, run)) if again else resume(run)
     assert_same(run, whole)
+
+
+def test_other_batches_inside_an_epoch_are_refused(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Terminated):
+        train(recipe(data, run), [SignalAt(1, signal.SIGTERM)])
+    kept = (run / "recipe.yaml").read_text()
+    made = r"inside epoch 1, .* batch_size 8, processes 1, images 40; now it would be batch_size 10"
+    with pytest.raises(UserError, match=made):
+        resume(run, "--batch_size=10")
+    assert (run / "recipe.yaml").read_text() == kept
+
+
+def test_resuming_a_run_that_is_complete_changes_nothing(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(recipe(data, run, "--epochs=1", "--optim.warmup_epochs=0", "--ema.recalibrate=2"))
+    before = {name: (run / f"{name}.safetensors").read_bytes() for name in ("best", "last", "trained")}
+    recalibrated = load_file((run / "recalibrated.safetensors").rename(tmp_path / "first.safetensors"))
+    resume(run)
+    assert all((run / f"{name}.safetensors").read_bytes() == content for name, content in before.items())
+    again = load_file(run / "recalibrated.safetensors")
+    torch.testing.assert_close(again, recalibrated, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    for content in (b"letters", b""):
+        (tmp_path / STATE).write_bytes(content)
+        with pytest.raises(UserError, match=r"last\.ckpt is no checkpoint that can be read"):
+            rewind_metrics(tmp_path)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / STATE)
+    with pytest.raises(UserError, match=r"last\.ckpt is not a checkpoint that fastvit train wrote"):
+        rewind_metrics(tmp_path)
 
 
 def test_a_checkpoint_cut_short_is_named(data: Path, whole: Path, tmp_path: Path) -> None:

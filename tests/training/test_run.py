@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import lightning as L
@@ -13,10 +14,12 @@ import torch
 import fastvit
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
+from fastvit.training.build import build
 from fastvit.training.checkpoint import STATE, AtomicCheckpointIO
 from fastvit.training.optim import weight_decay
 from fastvit.training.recipe import load_recipe
-from fastvit.training.train import Run, build, train
+from fastvit.training.run_folder import claim, make_room
+from fastvit.training.train import Run, train
 from tests.training.runs import make_data, recipe
 
 
@@ -103,6 +106,38 @@ def test_channels_last_but_for_the_first_convolution() -> None:
     stem, *rest = (m.weight for m in task.model.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3))
     assert stem.is_contiguous()
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in rest)
+
+
+def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
+    """With overwrite everything goes that a run left, and what was measured of it; nothing else."""
+    (tmp_path / "metrics.csv").write_text("mine")
+    asked = recipe(tmp_path, tmp_path)
+    with pytest.raises(UserError, match=r"holds a metrics\.csv that is of no run"):
+        claim(asked)
+    asked.overwrite = True
+    files = (
+        "best.safetensors",
+        "evaluation.json",
+        "split.csv",
+        "best-imagenet-c/robustness.json",
+        "tensorboard/events",
+    )
+    for name in (*files, "notes.txt", "plots/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    claim(asked)
+    make_room(asked)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "plots"]
+
+
+def test_damaged_validation_images_can_be_allowed(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "val")
+    (tmp_path / "train").symlink_to(photos)
+    more = ("--epochs=1", "--optim.warmup_epochs=0")
+    with pytest.raises(UserError, match=r"0\.png"):
+        train(recipe(tmp_path, tmp_path / "run", *more))
+    with pytest.warns(UserWarning, match=r"val/a/0\.png.* it does not count"):
+        train(recipe(tmp_path, tmp_path / "run", *more, "--allow_damaged=true", "--overwrite=true"))
 
 
 def test_too_many_damaged_images_end_the_run(photos: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class Robustness:
         images: how many were measured, of each corruption and severity where there are such.
         complete: whether these were all.
         made_here: whether the corruptions were made here, not read from published folders.
+        seed: of those that were made here.
         metrics: "top1" and "top5"; of ImageNet-C "mean_error", "clean_error" and "relative_error", what corruption adds
             to it, where clean images were given, and for ImageNet's classes and all corruptions "mce" and
             "relative_mce".
@@ -65,6 +66,7 @@ class Robustness:
     images: int
     complete: bool
     made_here: bool
+    seed: int | None
     metrics: dict[str, float]
     errors: dict[str, list[float]] = field(default_factory=dict)
 
@@ -89,7 +91,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: str, settings: Settings)
     batches = evaluation_loader(images, predictor.preprocessing, settings.batch_size, settings.workers)
     result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
     metrics = {name: result.metrics[name] for name in ("top1", "top5")}
-    return Robustness(suite.name, data, result.images, len(images) == len(everything), False, metrics)
+    return Robustness(suite.name, data, result.images, len(images) == len(everything), False, None, metrics)
 
 
 def _corruptions(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
@@ -115,7 +117,8 @@ def _corruptions(predictor: Predictor, suite: Suite, data: str, settings: Settin
         name: found[len(SEVERITIES) * i : len(SEVERITIES) * (i + 1)] for i, name in enumerate(settings.corruptions)
     }
     metrics = _scores(errors, found[-1] if clean else None, predictor.classes)
-    return Robustness(suite.name, data, measured, measured == images, not published, metrics, errors)
+    seed = None if published else settings.seed
+    return Robustness(suite.name, data, measured, measured == images, not published, seed, metrics, errors)
 
 
 def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Settings) -> list[float]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
+from fastvit.environment import environment
 from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.measure import Robustness
@@ -32,7 +34,8 @@ _FROST = (
 
 def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     """Write robustness.json and robustness.html into a folder; returns the path of the latter."""
-    content = {"checkpoint": checkpoint, **asdict(result)}
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
     write_text(folder / "robustness.json", json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
     measured = f"{suite.title}'s corruptions" if result.made_here else suite.title

@@ -26,7 +26,8 @@ Batches = DataLoader[tuple[Tensor, int]]
 class ClassificationData(L.LightningDataModule):
     """A source of labelled images as batches of ((B, C, H, W) uint8, (B,) int64), shared out among the processes.
 
-    Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen.
+    Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen. Inside
+    an epoch the place is a number of batches, which must then be made as they were.
 
     Args:
         source: as in `fastvit.data.opening.open_images`.
@@ -112,10 +113,31 @@ class ClassificationData(L.LightningDataModule):
         loop = self.trainer.fit_loop
         batches = loop.epoch_loop.batch_progress
         done = 0 if batches.is_last_batch else batches.current.processed
-        return {"epoch": loop.epoch_progress.current.processed, "start": done}
+        return {"epoch": loop.epoch_progress.current.processed, "start": done, "batches": self._making()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._place = dict(state_dict)
+        """Go on from a place in a run.
+
+        Raises:
+            UserError: it is inside an epoch whose batches would be others now.
+        """
+        self._place = {name: state_dict[name] for name in ("epoch", "start")}
+        if self._place["start"] and (made := state_dict["batches"]) != (making := self._making()):
+            raise UserError(
+                f"the run was ended inside epoch {self._place['epoch'] + 1}, whose batches were made with "
+                f"{_listed(made)}; now it would be {_listed(making)}: go on as it began"
+            )
+
+    def _making(self) -> dict[str, int]:
+        """What it depends on which images are in a batch, apart from the seed."""
+        making = {"batch_size": self.batch_size, "processes": self._process()[1], "images": len(self.train_images)}
+        if isinstance(self.train_images, ShardImages):
+            making["workers"] = worker_count(self.workers)
+        return making
+
+
+def _listed(making: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in making.items())
 
 
 def evaluation_loader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torchmetrics
 from timm.data import Mixup
@@ -87,12 +88,20 @@ class ClassificationTask(Task):
         return F.cross_entropy(outputs, targets, ignore_index=IGNORED)
 
 
-def accuracy(num_classes: int) -> torchmetrics.MetricCollection:
-    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count."""
-    metrics = {"top1": MulticlassAccuracy(num_classes, average="micro", ignore_index=IGNORED)}
-    if num_classes > 5:
-        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", ignore_index=IGNORED)
-    return torchmetrics.MetricCollection(metrics)
+def accuracy(num_classes: int, **options: Any) -> torchmetrics.MetricCollection:
+    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count.
+
+    Args:
+        num_classes: how many classes there are.
+        options: of torchmetrics' Metric.
+    """
+    ranks = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
+    return torchmetrics.MetricCollection(
+        {
+            name: MulticlassAccuracy(num_classes, top_k=k, average="micro", ignore_index=IGNORED, **options)
+            for name, k in ranks.items()
+        }
+    )
 
 
 @dataclass(frozen=True)

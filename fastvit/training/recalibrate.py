@@ -1,0 +1,38 @@
+"""Norm statistics measured anew for the averaged weights."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+from torch.optim.swa_utils import update_bn
+
+from fastvit.data.transforms import normalise
+from fastvit.evaluation.evaluate import evaluate
+from fastvit.training.build import channels_last, open_data
+from fastvit.training.callbacks import LAST
+from fastvit.training.options import Recipe
+from fastvit.training.run_folder import RECALIBRATED
+from fastvit.weights.native import load, save
+
+
+def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
+    """Take a finished run's last.safetensors, measure its norm statistics on training batches, and save the result.
+
+    One process does it, on batches of the epoch after the last; as in evaluation there is no drop path. The statistics
+    are the plain means over `recipe.ema.recalibrate` batches (torch's `update_bn`); the file is
+    recalibrated.safetensors, with the metrics that it has.
+    """
+    model = load(recipe.out / LAST).to(device)
+    if recipe.channels_last:
+        model = channels_last(model)
+    data = open_data(recipe)
+    data.preprocessing = preprocessing = model.preprocessing
+    data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
+    batches = islice(data.train_dataloader(), recipe.ema.recalibrate)
+    update_bn((normalise(images.to(device), preprocessing) for images, _ in batches), model)
+    model.eval()
+    result = evaluate(
+        lambda pixels: model(normalise(pixels, preprocessing)), data.val_dataloader(), model.num_classes, device
+    )
+    save(model, recipe.out / RECALIBRATED, result.metrics)
