@@ -9,6 +9,7 @@ from torch.optim.swa_utils import update_bn
 
 from fastvit.data.transforms import normalise
 from fastvit.evaluation.evaluate import evaluate
+from fastvit.model.layers import DropPath
 from fastvit.training.build import channels_last, open_data
 from fastvit.training.callbacks import LAST
 from fastvit.training.options import Recipe
@@ -24,6 +25,9 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
     recalibrated.safetensors, with the metrics that it has.
     """
     model = load(recipe.out / LAST).to(device)
+    for module in model.modules():
+        if isinstance(module, DropPath):
+            module.rate = 0.0
     if recipe.channels_last:
         model = channels_last(model)
     data = open_data(recipe)
