@@ -34,8 +34,9 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, options: EmaOptions, trained: Path | None = None) -> None:
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-            step = int(count)
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
+            assert self._average_model is not None
+            step = int(self._average_model.n_averaged)
             decay = min(options.decay, (1 + step) / (10 + step)) if options.warmup else options.decay
             if averaged[0].is_floating_point():
                 torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
@@ -49,7 +50,7 @@ class Ema(WeightAveraging):
         # Lightning calls this before the model is on its device; the average belongs beside it.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # looked at in every step, which must not wait for the device
+        if self._average_model is not None:  # a number that every step looks at must not be on the device
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -119,9 +119,12 @@ def test_the_data_module_reads_shards(uneven: Path, workers: int) -> None:
     batches = list(data.train_dataloader())
     assert len(batches) == len(data.train_dataloader()) == 16
     assert sorted(torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist()) == list(range(64))
-    data.load_state_dict({"epoch": 0, "start": 5})
+    state = {**data.state_dict(), "start": 5}
+    data.load_state_dict(state)
     rest = list(data.train_dataloader())
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(rest, batches[5:], strict=True))
+    with pytest.raises(UserError, match=f"workers {workers}; now it would be .* workers 1: go on as it began"):
+        ClassificationData(f"wds/{uneven}", 4, PLAIN, 1, SMALL).load_state_dict(state)
     labels = torch.cat([labels for _, labels in data.val_dataloader()])
     assert sorted(labels[labels != IGNORED].tolist()) == sorted(i % 3 for i in range(100, 107))
 

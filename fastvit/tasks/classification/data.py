@@ -109,7 +109,7 @@ class ClassificationData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         if self.trainer is None:
-            return dict(self._place)
+            return {**self._place, "batches": self._making()}
         loop = self.trainer.fit_loop
         batches = loop.epoch_loop.batch_progress
         done = 0 if batches.is_last_batch else batches.current.processed
