@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fastvit.create import create_model
+from fastvit.device import pick_device
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
@@ -49,7 +50,9 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     if recipe.channels_last:
         model = channels_last(model)
     if recipe.compile:
-        model.compile()
+        # On a CPU inductor would turn every convolution into channels-last, also the one that must not be.
+        on_cpu = pick_device(recipe.device) == "cpu"
+        model.compile(options={"layout_optimization": False} if on_cpu else None)
     teacher = load_teacher(recipe.distillation) if recipe.distillation.teacher else None
     optimizer = partial(configure, epochs=recipe.epochs, options=recipe.optim)
     task = ClassificationTask(

@@ -132,7 +132,7 @@ class ClassificationData(L.LightningDataModule):
         """What it depends on which images are in a batch, apart from the seed."""
         making = {"batch_size": self.batch_size, "processes": self._process()[1], "images": len(self.train_images)}
         if isinstance(self.train_images, ShardImages):
-            making["workers"] = worker_count(self.workers)
+            making["workers"] = max(worker_count(self.workers), 1)
         return making
 
 
