@@ -164,6 +164,7 @@ class Recipe:
             0,
             {
                 "seed": self.seed,
+                "workers": self.workers or 0,
                 "checkpoint_every": self.checkpoint_every,
                 "damaged_limit": self.damaged_limit,
                 "optim.cooldown_epochs": self.optim.cooldown_epochs,

@@ -31,7 +31,7 @@ def claim(recipe: Recipe) -> None:
     """See that the folder is free, or that replacing or resuming its run was asked for.
 
     Raises:
-        UserError: it holds a run, and neither was; or files that no run of ours left.
+        UserError: it holds a run, and neither was; or files that no run of ours left; or it cannot be made.
     """
     out = recipe.out
     if not recipe.resume and not recipe.overwrite:
@@ -43,6 +43,10 @@ def claim(recipe: Recipe) -> None:
         foreign = [name for name in (*_LEFT, *_MEASURED, SPLIT) if (out / name).exists()]
         if foreign and not (out / RESOLVED).exists():
             raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite true")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; give another --out") from error
     for part in out.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     if not recipe.resume:

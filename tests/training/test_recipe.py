@@ -128,6 +128,7 @@ def test_preprocessing_is_the_variants_unless_named() -> None:
     [
         ("--epochs=many", 'key "epochs".*many'),
         ("--epochs=0", "epochs must be at least 1"),
+        ("--workers=-1", "workers must be at least 0, got -1"),
         ("--batch_size=1", "batch_size must be at least 2"),
         ("--recipe", "recipe.*expected one argument"),
         ("--optim.lr=0", r"optim\.lr must be above 0"),

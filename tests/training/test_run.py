@@ -111,6 +111,8 @@ def test_channels_last_but_for_the_first_convolution() -> None:
 def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
     """With overwrite everything goes that a run left, and what was measured of it; nothing else."""
     (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot make the folder .*metrics.csv/run: Not a directory"):
+        claim(recipe(tmp_path, tmp_path / "metrics.csv" / "run"))
     asked = recipe(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"holds a metrics\.csv that is of no run"):
         claim(asked)
