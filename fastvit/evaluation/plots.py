@@ -94,9 +94,13 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:
     axes = figure.subplots()
     front = sorted(points[name] for name in pareto_front(points))
     axes.plot([c for c, _ in front], [100 * a for _, a in front], color=GREY, linestyle="--", zorder=0)
+    costs = [value for value, _ in points.values()]
+    middle = (min(costs) + max(costs)) / 2
     for name, (value, accuracy) in points.items():
         axes.plot(value, 100 * accuracy, "o", color=BLUE if (value, accuracy) in front else RED)
-        axes.annotate(name, (value, 100 * accuracy), (6, -12), textcoords="offset points", fontsize=9)
+        # Towards the middle, where there is room for a long name.
+        offset, side = ((-6, -12), "right") if value > middle else ((6, -12), "left")
+        axes.annotate(name, (value, 100 * accuracy), offset, textcoords="offset points", fontsize=9, ha=side)
     axes.set(xlabel=cost, ylabel="top-1, percent")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
