@@ -86,7 +86,7 @@ def info(checkpoint: str) -> None:
 
 def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
-    from fastvit.training.recipe import parse_recipe, recipe_parser
+    from fastvit.training.recipe import RESOLVED, parse_recipe, recipe_parser
 
     recipe = parse_recipe(recipe_parser(description=inspect.getdoc(train)), arguments)
 
@@ -102,7 +102,9 @@ def train(arguments: list[str]) -> int:
     try:
         done = run(recipe)
     except (Terminated, KeyboardInterrupt) as end:
-        say(f"fastvit: ended {end}".rstrip() + f"; go on with: fastvit train --resume {recipe.out}")
+        resumable = (recipe.out / RESOLVED).exists()
+        further = f"; go on with: fastvit train --resume {recipe.out}" if resumable else " before training began"
+        say(f"fastvit: ended {end}".rstrip() + further)
         # Lightning takes another process's exit code for a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
     say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images", sys.stdout)

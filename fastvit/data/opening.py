@@ -48,7 +48,7 @@ def open_for_training(
         val_fraction: of the training images of each class to validate on, for a folder without validation images; of
             a source with test images (a named set, idx files), these are then left alone. 0 takes the source's own.
         seed: of what is held out.
-        split_file: CSV that the split is written to, and read from if it is there.
+        split_file: CSV that the split is taken from, if it is there (`fastvit.data.splitting.write_split`).
 
     Raises:
         UserError: there is no such data, its splits do not fit each other or val_fraction, or shards are to be split.

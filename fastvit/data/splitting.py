@@ -20,21 +20,27 @@ _HEADER = ("image", "class", "split")
 
 
 class Part:
-    """Some of the images of another source, by their indices."""
+    """Some of the images of another source.
 
-    def __init__(self, pictures: LabelledImages, indices: Sequence[int]) -> None:
-        self._pictures, self._indices = pictures, indices
+    Attributes:
+        pictures: the source.
+        indices: of the images there.
+        root: folder of the source's images, if they are in one.
+    """
+
+    def __init__(self, pictures: LabelledImages, indices: Sequence[int], root: Path | None = None) -> None:
+        self.pictures, self.indices, self.root = pictures, indices, root
         self.classes = pictures.classes
         self.labels = [pictures.labels[i] for i in indices]
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def image(self, index: int) -> Image.Image:
-        return self._pictures.image(self._indices[index])
+        return self.pictures.image(self.indices[index])
 
     def name(self, index: int) -> str:
-        return self._pictures.name(self._indices[index])
+        return self.pictures.name(self.indices[index])
 
 
 def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
@@ -68,9 +74,8 @@ def split_off(
         pictures: the source.
         fraction: of each class to validate on, as `held_out` has it.
         seed: of the choice.
-        file: CSV with a row an image (name, class, "train" or "val"); the split it describes is taken if it is there,
-            else it is written.
-        root: folder of the images; the file names them from there on, so that it holds where the folder is moved.
+        file: of `write_split`; the split it describes is taken if it is there.
+        root: folder of the images, if they are in one.
 
     Raises:
         UserError: fraction makes no sense, or the file is of other images or another fraction.
@@ -84,9 +89,21 @@ def split_off(
                 "that it was written with, or remove it for another split"
             )
         mask = written
-    elif file is not None:
-        _write(file, pictures, mask, root)
-    return Part(pictures, np.nonzero(~mask)[0].tolist()), Part(pictures, np.nonzero(mask)[0].tolist())
+    train, validation = (Part(pictures, np.nonzero(chosen)[0].tolist(), root) for chosen in (~mask, mask))
+    return train, validation
+
+
+def write_split(file: Path, validation: Part) -> None:
+    """Write a CSV with a row an image of the whole source: its name, its class, "train" or "val".
+
+    The images of a folder are named from there on, so that the split holds where the folder is moved.
+    """
+    held = set(validation.indices)
+    rows = _rows(validation.pictures, validation.root)
+    with atomic(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(_HEADER)
+        writer.writerows((*row, "val" if index in held else "train") for index, row in enumerate(rows))
 
 
 def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
@@ -95,14 +112,6 @@ def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
         (name.removeprefix(f"{root}{os.sep}") if root else name, pictures.classes[label])
         for name, label in zip(names, pictures.labels, strict=True)
     ]
-
-
-def _write(file: Path, pictures: LabelledImages, mask: np.ndarray, root: Path | None) -> None:
-    with atomic(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(_HEADER)
-        rows = zip(_rows(pictures, root), mask, strict=True)
-        writer.writerows((*row, "val" if held else "train") for row, held in rows)
 
 
 def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray:

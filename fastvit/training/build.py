@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fastvit.create import create_model
 from fastvit.device import pick_device
@@ -76,9 +75,6 @@ def open_data(recipe: Recipe) -> ClassificationData:
     Raises:
         UserError: there is no such data, or it does not fit the recipe.
     """
-    # What is held out follows from the seed: of the processes of a new run the first one writes it down, for those that
-    # go on with it to read.
-    writes = recipe.resume or rank_zero_only.rank == 0
     return ClassificationData(
         recipe.data,
         recipe.batch_size,
@@ -86,6 +82,6 @@ def open_data(recipe: Recipe) -> ClassificationData:
         recipe.workers,
         seed=recipe.seed,
         val_fraction=recipe.val_fraction,
-        split_file=recipe.out / SPLIT if writes else None,
+        split_file=recipe.out / SPLIT if recipe.resume else None,
         allow_damaged=recipe.allow_damaged,
     )

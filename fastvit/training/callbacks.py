@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,24 +33,41 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, options: EmaOptions, trained: Path | None = None) -> None:
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
-            assert self._average_model is not None
-            step = int(self._average_model.n_averaged)
-            decay = min(options.decay, (1 + step) / (10 + step)) if options.warmup else options.decay
-            if averaged[0].is_floating_point():
-                torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
-            else:
-                torch._foreach_copy_(list(averaged), list(current))
-
-        super().__init__(multi_avg_fn=average)
+        super().__init__()
+        self.options = options
         self._trained = trained
+        self._updates = self._latest_update_step = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         # Lightning calls this before the model is on its device; the average belongs beside it.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # a number that every step looks at must not be on the device
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert self._average_model is not None
+        self._updates = int(self._average_model.n_averaged)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step > self._latest_update_step:
+            self._update(pl_module)
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def _update(self, pl_module: L.LightningModule) -> None:
+        """Not AveragedModel's own, which looks at a count on the device in every step, and so waits for it."""
+        assert self._average_model is not None
+        averaged, current = _tensors(self._average_model.module), _tensors(pl_module)
+        floats = [pair for pair in zip(averaged, current, strict=True) if pair[0].is_floating_point()]
+        others = [pair for pair in zip(averaged, current, strict=True) if not pair[0].is_floating_point()]
+        step = self._updates
+        decay = min(self.options.decay, (1 + step) / (10 + step)) if self.options.warmup else self.options.decay
+        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - decay if step else 1.0)
+        for average, value in others:
+            average.copy_(value)
+        self._average_model.n_averaged += 1
+        self._updates += 1
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Nothing yet: the averaged model stays in place until the callbacks that save it have seen the metrics."""
@@ -60,6 +76,10 @@ class Ema(WeightAveraging):
         super().on_validation_epoch_end(trainer, pl_module)
         if self._trained and trainer.is_global_zero:
             save(cast(FastViT, pl_module.model), self._trained)
+
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
 
 
 class Speed:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from fastvit.errors import UserError
 
-METRICS = "metrics.csv"
+METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
 
 
 class _GoOn(ExperimentWriter):
@@ -54,7 +54,7 @@ def make_loggers(out: Path, wandb: str | None) -> list[Logger]:
     Raises:
         UserError: Weights & Biases was asked for and is not installed.
     """
-    loggers: list[Logger] = [MetricsFile(out), TensorBoardLogger(out, name="tensorboard", version="")]
+    loggers: list[Logger] = [MetricsFile(out), TensorBoardLogger(out, name=TENSORBOARD, version="")]
     if wandb:
         if importlib.util.find_spec("wandb") is None:
             raise UserError(f"wandb={wandb} needs Weights & Biases: pip install wandb, or leave it out")

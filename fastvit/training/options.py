@@ -78,8 +78,8 @@ class EmaOptions:
     Attributes:
         decay: 0 switches it off.
         warmup: let the decay grow as (1 + step) / (10 + step) until it reaches `decay`, for short runs.
-        recalibrate: training batches on which norm statistics are measured anew for the averaged weights when training
-            has ended, saved as recalibrated.safetensors; 0 for none.
+        recalibrate: training batches, of one device and at most an epoch, on which norm statistics are measured anew
+            for the averaged weights when training has ended, saved as recalibrated.safetensors; 0 for none.
     """
 
     decay: float = 0.9995

@@ -21,29 +21,26 @@ def with_processes(recipe: Recipe) -> Recipe:
     """The recipe with the devices and machines that torchrun or SLURM has started processes for, where they have.
 
     Raises:
-        UserError: it asks for others.
+        UserError: it asks for several, and SLURM has started one; or for several machines, and neither has started it.
     """
-    started = _started()
-    if started is None:
-        return recipe
-    starter, devices, nodes = started
-    if (recipe.devices, recipe.nodes) not in ((1, 1), (devices, nodes)):
-        raise UserError(
-            f"{starter} has started {devices} processes on each of {nodes} machines, and devices is {recipe.devices}, "
-            f"nodes {recipe.nodes}: let {starter} start as many, or give --devices {devices} --nodes {nodes}"
-        )
-    return replace(recipe, devices=devices, nodes=nodes)
-
-
-def _started() -> tuple[str, int, int] | None:
-    """Who has started the processes, how many a machine, and on how many machines; in Lightning's order."""
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        return "torchrun", devices, int(os.environ["WORLD_SIZE"]) // devices
+        return replace(recipe, devices=devices, nodes=int(os.environ["WORLD_SIZE"]) // devices)
     if SLURMEnvironment.detect():  # not in a job's interactive shell
-        nodes = int(os.environ.get("SLURM_NNODES", 1))
-        return "SLURM", int(os.environ["SLURM_NTASKS"]) // nodes, nodes
-    return None
+        return _with_slurm(recipe)
+    if recipe.nodes > 1:
+        raise UserError(f"nodes is {recipe.nodes}: start the processes of several machines with torchrun or srun")
+    return recipe
+
+
+def _with_slurm(recipe: Recipe) -> Recipe:
+    tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
+    if tasks == 1 < recipe.devices * recipe.nodes:
+        raise UserError(
+            f"SLURM has started one process, the recipe is for {recipe.devices * recipe.nodes}: "
+            f"srun --ntasks-per-node {recipe.devices} starts them, --devices 1 does with one"
+        )
+    return replace(recipe, devices=tasks // nodes, nodes=nodes)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -21,7 +22,7 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
     """Take a finished run's last.safetensors, measure its norm statistics on training batches, and save the result.
 
     One process does it, on batches of the epoch after the last; as in evaluation there is no drop path. The statistics
-    are the plain means over `recipe.ema.recalibrate` batches (torch's `update_bn`); the file is
+    are the plain means over `recipe.ema.recalibrate` batches, at most an epoch (torch's `update_bn`); the file is
     recalibrated.safetensors, with the metrics that it has.
     """
     model = load(recipe.out / LAST).to(device)
@@ -30,7 +31,7 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
             module.rate = 0.0
     if recipe.channels_last:
         model = channels_last(model)
-    data = open_data(recipe)
+    data = open_data(replace(recipe, resume=recipe.out))  # with the split that is written down
     data.preprocessing = preprocessing = model.preprocessing
     data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
     batches = islice(data.train_dataloader(), recipe.ema.recalibrate)

@@ -98,15 +98,19 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--recipe", action="append", default=[])
     finder.add_argument("--resume")
+    finder.add_argument("--out")
     try:
         found, rest = finder.parse_known_args(arguments)
         if found.resume:
-            if found.recipe:
+            if found.recipe or found.out:
                 raise UserError(
-                    "--resume goes by the run's own recipe: leave out --recipe; give single fields to change"
+                    "--resume goes on in the run's folder by its own recipe: leave out --recipe and --out; give "
+                    "single fields to change"
                 )
             found.recipe = [_resolved_recipe(Path(found.resume))]
-            rest += [f"--resume={found.resume}", f"--out={found.resume}"]
+            found.out = found.resume
+            rest.append(f"--resume={found.resume}")
+        rest += [f"--out={found.out}"] if found.out else []
         first = [f"--recipe={name}" for name in found.recipe]
         values = parser.instantiate(parser.parse_args(first + rest)).as_dict()
     except argparse.ArgumentError as error:

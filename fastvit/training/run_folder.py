@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
+from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fastvit.environment import environment
 from fastvit.errors import UserError
 from fastvit.files import write_text
+from fastvit.tasks.classification.data import ClassificationData
 from fastvit.training.callbacks import BEST, LAST, TRAINED
 from fastvit.training.checkpoint import STATE, rewind_metrics
-from fastvit.training.loggers import METRICS
+from fastvit.training.loggers import METRICS, TENSORBOARD
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import RESOLVED, dump_recipe
 
 SPLIT, DAMAGED, ENVIRONMENT, RECALIBRATED = "split.csv", "damaged.txt", "environment.json", "recalibrated.safetensors"
-TENSORBOARD = "tensorboard"
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
-_LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, DAMAGED, ENVIRONMENT, "curves.png", "report.html")
-_MEASURED = ("evaluation.json", "evaluation.html")
+_LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, DAMAGED, SPLIT, ENVIRONMENT, "curves.png", "report.html")
+_MEASURED = ("evaluation.json", "evaluation.html", "best-*/robustness.json", "best-*/robustness.html")
+_LOCK = ".lock"
 
 
 @rank_zero_only
@@ -40,42 +44,71 @@ def claim(recipe: Recipe) -> None:
                 f"{out} holds a run already: --resume {out} goes on with it, --overwrite true replaces it, or give "
                 "another --out"
             )
-        foreign = [name for name in (*_LEFT, *_MEASURED, SPLIT) if (out / name).exists()]
+        foreign = [path.name for path in _old(out) if path.name != SPLIT]
         if foreign and not (out / RESOLVED).exists():
             raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite true")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {out}: {error.strerror}; give another --out") from error
-    for part in out.glob(".*.part"):  # of a process that was killed while it wrote
-        part.unlink(missing_ok=True)
-    if not recipe.resume:
-        (out / SPLIT).unlink(missing_ok=True)  # before the data is opened, which goes by the split that is there
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other runs out of the folder; the first process does it for all.
+
+    Raises:
+        UserError: another run is in it.
+    """
+    if rank_zero_only.rank:
+        yield
+        return
+    lock = FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another process is training in {out}: wait for it, or give another --out") from error
+    try:
+        yield
+    finally:
+        (out / _LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 @rank_zero_only
-def make_room(recipe: Recipe) -> None:
-    """Take away what an earlier run left; the metrics of one that is resumed are wound back to its checkpoint."""
+def begin(recipe: Recipe, data: ClassificationData) -> None:
+    """Take away what an earlier run left and write down the new one; wind back the metrics of one that is resumed."""
+    for part in recipe.out.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink(missing_ok=True)
     if recipe.resume:
         rewind_metrics(recipe.out)
         return
-    for name in (*_LEFT, *_MEASURED):
-        (recipe.out / name).unlink(missing_ok=True)
-    for folder in (recipe.out / TENSORBOARD, *(path.parent for path in recipe.out.glob("*/robustness.json"))):
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in _old(recipe.out):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    data.write_split(recipe.out / SPLIT)
+    write_down(recipe)
+
+
+def write_down(recipe: Recipe) -> None:
+    """Write what runs, and on what."""
+    write_text(recipe.out / RESOLVED, dump_recipe(replace(recipe, overwrite=False, resume=None)))
+    write_text(recipe.out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
 
 
 class WriteDown(L.Callback):
-    """Writes what runs, and on what, when training begins: a run that cannot go on as asked keeps its own recipe."""
+    """Writes down a resumed run when its state has been found to fit: until then it keeps its own recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:
-            out = self.recipe.out
-            write_text(out / RESOLVED, dump_recipe(replace(self.recipe, overwrite=False, resume=None)))
-            write_text(out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+        if self.recipe.resume and trainer.is_global_zero:
+            write_down(self.recipe)
+
+
+def _old(out: Path) -> list[Path]:
+    """What is there of a run, but for its recipe."""
+    return [path for name in (*_LEFT, TENSORBOARD, *_MEASURED) for path in out.glob(name)]
 
 
 def state_to_resume(recipe: Recipe) -> Path | None:

@@ -39,7 +39,7 @@ from fastvit.training.loggers import make_loggers
 from fastvit.training.options import Recipe
 from fastvit.training.processes import ended_together, with_processes
 from fastvit.training.recalibrate import recalibrate
-from fastvit.training.run_folder import DAMAGED, WriteDown, claim, make_room, state_to_resume
+from fastvit.training.run_folder import DAMAGED, WriteDown, begin, claim, locked, state_to_resume
 from fastvit.training.sync_norm import SyncNorms
 
 LOG_EVERY = 10
@@ -77,12 +77,12 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
     recipe = with_processes(recipe)
     claim(recipe)
     request = StopRequest()
-    with request.listening(), _quiet(), _full_disk_named(recipe.out):
+    with locked(recipe.out), request.listening(), _quiet(), _full_disk_named(recipe.out):
         L.seed_everything(recipe.seed, workers=True, verbose=False)
         task, data = build(recipe)
-        make_room(recipe)
         best = SaveBest(recipe.out)
         trainer = _trainer(recipe, device, _callbacks(recipe, device, best, request, callbacks))
+        begin(recipe, data)
         _announce(recipe, task, data, device)
         _fit(trainer, task, data, state_to_resume(recipe))
         if trainer.is_global_zero:

@@ -12,7 +12,7 @@ import pytest
 from fastvit.data.arrays import ArrayImages
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.opening import open_for_training
-from fastvit.data.splitting import held_out, split_off
+from fastvit.data.splitting import Part, held_out, split_off, write_split
 from fastvit.errors import UserError
 from tests.helpers import make_folder
 
@@ -55,7 +55,9 @@ def test_parts_are_the_images_between_them() -> None:
 
 def test_the_split_is_written_and_read_back(tmp_path: Path) -> None:
     file = tmp_path / "run" / "split.csv"
-    first = [names(part) for part in split_off(pictures(LABELS), 0.25, 0, file)]
+    parts = split_off(pictures(LABELS), 0.25, 0, file)
+    write_split(file, parts[1])
+    first = [names(part) for part in parts]
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert [row["image"] for row in rows if row["split"] == "val"] == first[1]
@@ -89,3 +91,16 @@ def test_a_named_sets_training_images_are_split() -> None:
     train, validation = open_for_training("sample", val_fraction=0.1)
     assert (len(train), len(validation)) == (4950, 550)
     assert set(Counter(validation.labels).values()) == {55}
+
+
+def test_a_split_holds_where_the_folder_is_moved(tmp_path: Path) -> None:
+    folder, file = make_folder(tmp_path / "here", ("a", "b"), ("",)), tmp_path / "split.csv"
+    parts = open_for_training(folder, 0.5, 0)
+    assert isinstance(parts[1], Part)
+    write_split(file, parts[1])
+    assert (tmp_path / "here").as_posix() not in file.read_text()
+    moved = folder.rename(tmp_path / "there")
+    again = open_for_training(moved, 0.5, 99, file)
+    assert [names(part) for part in again] == [
+        [name.replace("/here/", "/there/") for name in names(part)] for part in parts
+    ]

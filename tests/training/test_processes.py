@@ -94,19 +94,22 @@ def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
     assert (written.devices, written.nodes) == (1, 2)
 
 
-def test_processes_are_those_that_were_started(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = recipe(data, Path("run"))
+def test_processes_are_those_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = load_recipe("imagenet-sa12")
+    assert (asked.devices, asked.nodes) == (8, 1)
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME"):
         monkeypatch.delenv(name, raising=False)
     assert with_processes(asked) == asked
-    for name, value in {"SLURM_NTASKS": "16", "SLURM_NNODES": "4"}.items():
+    with pytest.raises(UserError, match="nodes is 2: start the processes of several machines with torchrun or srun"):
+        with_processes(replace(asked, nodes=2))
+    for name, value in {"SLURM_NTASKS": "32", "SLURM_NNODES": "4"}.items():
         monkeypatch.setenv(name, value)
-    assert with_processes(asked) == replace(asked, devices=4, nodes=4)
-    assert with_processes(replace(asked, devices=4, nodes=4)) == replace(asked, devices=4, nodes=4)
-    with pytest.raises(UserError, match=r"SLURM has started 4 processes on each of 4 machines, and devices is 8"):
-        with_processes(replace(asked, devices=8))
+    assert with_processes(asked) == replace(asked, nodes=4)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    with pytest.raises(UserError, match=r"SLURM has started one process, the recipe is for 8: srun --ntasks-per-node"):
+        with_processes(asked)
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
-    assert with_processes(replace(asked, devices=8)).devices == 8, "a job's interactive shell"
+    assert with_processes(asked) == asked, "a job's interactive shell"
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert with_processes(asked) == replace(asked, devices=2, nodes=3)

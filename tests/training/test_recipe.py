@@ -111,8 +111,9 @@ def test_a_resumed_run_has_its_own_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("quickstart", "--epochs=7")))
     resumed = parse_recipe(recipe_parser(), ["--resume", str(tmp_path), "--workers=3"])
     assert (resumed.epochs, resumed.workers, resumed.out) == (7, 3, tmp_path)
-    with pytest.raises(UserError, match="leave out --recipe"):
-        parse_recipe(recipe_parser(), ["--resume", str(tmp_path), "--recipe", "quickstart"])
+    for more in (["--recipe", "quickstart"], ["--out=elsewhere"]):
+        with pytest.raises(UserError, match="leave out --recipe and --out"):
+            parse_recipe(recipe_parser(), ["--resume", str(tmp_path), *more])
 
 
 def test_preprocessing_is_the_variants_unless_named() -> None:

@@ -18,7 +18,7 @@ from fastvit.training.build import build
 from fastvit.training.checkpoint import STATE, AtomicCheckpointIO
 from fastvit.training.optim import weight_decay
 from fastvit.training.recipe import load_recipe
-from fastvit.training.run_folder import claim, make_room
+from fastvit.training.run_folder import begin, claim, locked
 from fastvit.training.train import Run, train
 from tests.training.runs import make_data, recipe
 
@@ -109,14 +109,16 @@ def test_channels_last_but_for_the_first_convolution() -> None:
 
 
 def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
-    """With overwrite everything goes that a run left, and what was measured of it; nothing else."""
+    """Everything goes that a run left, and what was measured of it; nothing else."""
     (tmp_path / "metrics.csv").write_text("mine")
     with pytest.raises(UserError, match=r"cannot make the folder .*metrics.csv/run: Not a directory"):
         claim(recipe(tmp_path, tmp_path / "metrics.csv" / "run"))
     asked = recipe(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"holds a metrics\.csv that is of no run"):
         claim(asked)
-    asked.overwrite = True
+    (tmp_path / "metrics.csv").unlink()
+    _, data = build(load_recipe("quickstart", "--val_fraction=0.1"))
+    (tmp_path / "recipe.yaml").write_text("of the run before")
     files = (
         "best.safetensors",
         "evaluation.json",
@@ -124,12 +126,41 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
         "best-imagenet-c/robustness.json",
         "tensorboard/events",
     )
-    for name in (*files, "notes.txt", "plots/a.png"):
+    for name in (*files, "notes.txt", "plots/a.png", "other/best.safetensors", "other/robustness.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
+    with pytest.raises(UserError, match="holds a run already"):
+        claim(asked)
+    asked.overwrite = True
     claim(asked)
-    make_room(asked)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "plots"]
+    begin(asked, data)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["environment.json", "notes.txt", "other/best.safetensors", "other/robustness.json", "plots/a.png",
+                    "recipe.yaml", "split.csv"]  # fmt: skip
+    assert "old" not in (tmp_path / "split.csv").read_text()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UserError, match="another process is training in"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_start_costs_nothing_and_can_be_mended(photos: Path, tmp_path: Path) -> None:
+    """A mistake that shows only when the network is built: the run that is there stays, a new one begins afterwards."""
+    run = tmp_path / "run"
+    more = ("--val_fraction=0.25", "--epochs=1", "--optim.warmup_epochs=0")
+    for wrong in ("--distillation.teacher=no_such_model", "--wandb=none"):
+        with pytest.raises(UserError, match=r"no teacher|wandb"):
+            train(recipe(photos, run, *more, wrong))
+    train(recipe(photos, run, *more))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for wrong in ("--distillation.teacher=no_such_model", "--wandb=none", "--data=nowhere"):
+        with pytest.raises(UserError, match=r"no teacher|wandb|no folder"):
+            train(recipe(photos, run, *more, wrong, "--overwrite=true"))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_damaged_validation_images_can_be_allowed(photos: Path, tmp_path: Path) -> None:

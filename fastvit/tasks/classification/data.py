@@ -15,6 +15,7 @@ from fastvit.data.datasets import ImageDataset, LabelledImages
 from fastvit.data.opening import open_for_training
 from fastvit.data.sampling import EvaluationShare, ShardBatches, ShardShare, TrainBatches
 from fastvit.data.shards import WINDOW, ShardImages
+from fastvit.data.splitting import Part, write_split
 from fastvit.data.transforms import eval_pixels, train_pixels
 from fastvit.data.workers import loader_settings, worker_count
 from fastvit.errors import UserError
@@ -37,7 +38,7 @@ class ClassificationData(L.LightningDataModule):
         preprocessing: what the model expects; may be set until batches are asked for.
         seed: of order, augmentation and split.
         val_fraction: of the training images to validate on, as in `fastvit.data.opening.open_for_training`.
-        split_file: where that split is written down.
+        split_file: where that split was written down.
         allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
     """
 
@@ -69,6 +70,11 @@ class ClassificationData(L.LightningDataModule):
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train_images.classes
+
+    def write_split(self, file: Path) -> None:
+        """Write down which images are held out, if the data did not come with a validation part."""
+        if isinstance(self.test_images, Part):
+            write_split(file, self.test_images)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -129,8 +135,9 @@ class ClassificationData(L.LightningDataModule):
             )
 
     def _making(self) -> dict[str, int]:
-        """What it depends on which images are in a batch, apart from the seed."""
+        """What it depends on which images are in a batch."""
         making = {"batch_size": self.batch_size, "processes": self._process()[1], "images": len(self.train_images)}
+        making["seed"] = self.seed
         if isinstance(self.train_images, ShardImages):
             making["workers"] = max(worker_count(self.workers), 1)
         return making
