@@ -83,6 +83,8 @@ def begin(recipe: Recipe, data: ClassificationData) -> None:
     if recipe.resume:
         rewind_metrics(recipe.out)
         return
+    # First, so that a kill before the end leaves no recipe to go on with by mistake.
+    (recipe.out / RESOLVED).unlink(missing_ok=True)
     for path in _old(recipe.out):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     data.write_split(recipe.out / SPLIT)
