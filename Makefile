@@ -10,10 +10,10 @@ quickstart: .venv/installed
 	$(BIN)/fastvit quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) -m ""
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -81,7 +81,8 @@ def _parser(verb: str, function: Callable[..., object]) -> ArgumentParser:
     for name in alone:
         parser.add_argument(name, nargs="?", default=parameters[name].default, help=helps.get(name))
     for name in lists:
-        parser.add_argument(name, nargs="+", metavar=name.rstrip("s").upper(), help=helps.get(name))
+        nargs = "+" if parameters[name].default is inspect.Parameter.empty else "*"
+        parser.add_argument(name, nargs=nargs, metavar=name.rstrip("s").upper(), help=helps.get(name))
     for name in flags:
         parser.add_argument(f"--{name}", action="store_true", help=helps.get(name))
     return parser

@@ -26,3 +26,11 @@ def show(content: object, style: str | None = None) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 200).print(content, style=style, highlight=False)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under a header."""
+    table = new_table(*header)
+    for row in rows:
+        table.add_row(*row)
+    show(table)

@@ -9,17 +9,18 @@ flag, a list takes what is left of the line: `fastvit.cli` reads the signatures 
 from __future__ import annotations
 
 import inspect
-import json as jsonlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
 
+from fastvit.bench.verb import bench
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.verb import robustness
 from fastvit.evaluation.verbs import evaluate, report
+from fastvit.export.verb import export
+from fastvit.runtime.verb import predict
 from fastvit.terminal import new_table, show
 
 
@@ -112,43 +113,6 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def predict(
-    checkpoint: str, images: list[str], k: int = 5, batch_size: int = 16, device: Device = "auto", json: bool = False
-) -> int:
-    """Name what is in images.
-
-    Args:
-        checkpoint: weights of any form and layout, or an exported .onnx file.
-        images: files, folders or quoted glob patterns.
-        k: classes to show for each.
-        batch_size: images a step.
-        device: where PyTorch runs.
-        json: print one JSON object a line and image instead of a table.
-    """
-    from fastvit.data.images import find_images
-
-    paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
-
-    from fastvit.device import pick_device
-    from fastvit.runtime.predictor import Failure, Predictor
-
-    predictor = Predictor(checkpoint, pick_device(device))
-    failures = []
-    table = new_table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
-    for answer in predictor.stream(paths, k, batch_size):
-        if isinstance(answer, Failure):
-            failures.append(answer)
-        elif json:
-            print(jsonlib.dumps({"image": answer.image, "predictions": [asdict(label) for label in answer.labels]}))
-        else:
-            table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels))
-    if table.row_count:
-        show(table)
-    for failure in failures:
-        print(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
-    return 2 if failures else 0
-
-
 def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> None:
     """Turn a trained checkpoint into its inference form, and prove that the two are equal.
 
@@ -160,7 +124,7 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     import torch
 
     import fastvit
-    from fastvit.weights.source import beside
+    from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
     target = out or beside(checkpoint, "-fused.safetensors")
@@ -208,78 +172,6 @@ def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"
         else:
             raise UserError(f"{out}: give a name that ends in .safetensors, .pth or .pth.tar")
     print(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")
-
-
-def export(checkpoint: str, to: str = "onnx", out: Path | None = None, verify_with: str | None = None) -> None:
-    """Write an artifact for a device, run it in its own runtime, and prove that it computes what the checkpoint does.
-
-    Args:
-        checkpoint: weights in any form.
-        to: target: onnx.
-        out: file to write; by default the checkpoint's name with the target's suffix.
-        verify_with: images to compare on: a file, folder or glob pattern; by default 16 of the embedded sample.
-    """
-    import torch
-
-    import fastvit
-    from fastvit.data.images import find_images, read_image
-    from fastvit.data.opening import open_images
-    from fastvit.data.transforms import eval_transform
-    from fastvit.export.target import export as run
-    from fastvit.export.target import find_target
-    from fastvit.weights.source import beside
-
-    target = find_target(to)
-    model = fastvit.load(checkpoint)
-    transform = eval_transform(model.preprocessing)
-    if verify_with:
-        pictures = [read_image(path) for path in find_images([verify_with])]
-    else:
-        sample = open_images("sample", "test")
-        pictures = [sample.image(i) for i in range(16)]
-    images = torch.stack([transform(picture) for picture in pictures])
-    exported = run(model, target, out or beside(checkpoint, target.suffix), images)
-    size = exported.path.stat().st_size / 1e6
-    print(
-        f"{exported.path}: {size:.1f} MB; {target.runtime} against PyTorch on {exported.images} images: "
-        f"{exported.differences}"
-    )
-
-
-def bench(
-    model: str,
-    batch: int = 1,
-    size: int | None = None,
-    rounds: int = 50,
-    compiled: bool = False,
-    device: Device = "auto",
-) -> None:
-    """Time a model in its forms and runtimes, side by side.
-
-    Args:
-        model: a variant, or a checkpoint in train form.
-        batch: images a call.
-        size: side of the images in pixels; by default the model's own.
-        rounds: timed calls of each.
-        compiled: also time torch.compile, which takes a minute to build.
-        device: where PyTorch runs.
-    """
-    import fastvit
-    from fastvit.bench.forms import bench_forms
-    from fastvit.device import pick_device
-
-    network = fastvit.load(model) if Path(model).exists() or "/" in model else fastvit.create_model(model).eval()
-    side = (size, size) if size else network.preprocessing.size
-    timings = bench_forms(network, batch, side, pick_device(device), compiled, rounds=rounds)
-    first = next(iter(timings.values()))
-    table = new_table(
-        f"{network.variant}, batch {batch}, {side[0]}x{side[1]}", "median, ms", "quartiles", "images/s", "speed-up"
-    )
-    for name, timing in timings.items():
-        spread = f"{timing.low:.2f} to {timing.high:.2f}"
-        speed = f"{1e3 * batch / timing.median:.0f}", f"{first.median / timing.median:.2f}x"
-        table.add_row(name, f"{timing.median:.2f}", spread, *speed)
-    show(table)
 
 
 def quickstart(

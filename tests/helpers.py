@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -59,3 +60,9 @@ def make_folder(root: Path, names: tuple[str, ...], splits: tuple[str, ...]) -> 
             for i in range(2):
                 Image.new("RGB", (8, 8), (value, i, 0)).save(root / split / name / f"{i}.png")
     return root
+
+
+def noise_pictures(count: int, size: tuple[int, int] = (80, 72), seed: int = 0) -> list[Image.Image]:
+    """RGB pictures of noise, of a height and width in pixels."""
+    generator = np.random.default_rng(seed)
+    return [Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8)) for _ in range(count)]

@@ -98,12 +98,13 @@ def test_info(checkpoint: Path) -> None:
 
 
 def test_eval_of_checkpoint_and_artifact_agree(checkpoint: Path, tmp_path: Path) -> None:
-    first = json.loads(succeeded("eval", checkpoint, "--json"))
+    first = json.loads(succeeded("eval", checkpoint, "--json", "--workers", "0"))
     assert first["images"] == 1000
     assert 0 <= first["top1"] <= first["top5"] <= 1
-    text = succeeded("export", checkpoint, "--out", tmp_path / "m.onnx", run=inside)
+    text = succeeded("export", checkpoint, "--batch", "dynamic", "--out", tmp_path / "m", run=inside)
     assert "same top-1 on 100.00%" in text
-    second = json.loads(succeeded("eval", tmp_path / "m.onnx", "--json", run=inside))
+    (artifact,) = (tmp_path / "m").glob("*.onnx")
+    second = json.loads(succeeded("eval", artifact, "--json", "--workers", "0", run=inside))
     assert second["top1"] == first["top1"]
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
 
@@ -139,10 +140,12 @@ def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
     assert all(a.equal(b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
-def test_bench(checkpoint: Path) -> None:
-    text = succeeded("bench", checkpoint, "--rounds", "2", "--size", "32", "--device", "cpu", run=inside)
-    for name in ("train form", "fused", "onnxruntime"):
+def test_bench(checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--rounds", "2", "--size", "32", "--batch", "1,2", "--device", "cpu", "--out", tmp_path / "out")
+    text = succeeded("bench", checkpoint, "--runtime", "train form,fused,onnxruntime", *options, run=inside)
+    for name in ("train form", "fused", "onnxruntime", "report.html"):
         assert name in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"latency.csv", "report.html"}
 
 
 def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder: Path) -> None:
@@ -150,7 +153,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
     model.reset_classifier(2)
     two = fastvit.save(model, folder / "two.safetensors")
     next((folder / "val").rglob("*.png")).write_text("no image")
-    assert "is no image that can be read" in complaint("eval", two, "--data", folder)
+    assert "is no image that can be read" in complaint("eval", two, "--data", folder, run=inside)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,14 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
+        (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
+        (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
+        (["bench", "CHECKPOINT", "--runtime", "tvm"], "there is no runtime 'tvm' to time"),
+        (["bench", "CHECKPOINT", "--preset", "gpu"], "no cuda device"),
+        (
+            ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
+            "a checkpoint runs in torch, onnxruntime and openvino",
+        ),
         (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
@@ -179,10 +190,11 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_are_one_line(checkpoint: Path, arguments: list[str], message: str) -> None:
-    if arguments[-1:] == ["cuda"] and torch.cuda.is_available():
+def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[str], message: str) -> None:
+    if "cuda" in message and torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    assert message in complaint(*(checkpoint if a == "CHECKPOINT" else a for a in arguments), run=inside)
+    files = {"CHECKPOINT": checkpoint, "PHOTO": photo}
+    assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
 
 
 def test_a_mistake_ends_a_process() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastvit.model.config import FastViTConfig
@@ -30,10 +30,47 @@ class Complexity:
 def complexity(config: FastViTConfig, size: tuple[int, int]) -> Complexity:
     """Count a network at a height and width in pixels."""
     fused = skeleton(config, "fused")
-    with FlopCounterMode(display=False) as counter:
-        fused(torch.empty(1, config.in_chans, *size, device="meta"))
+    gmacs = work(fused, torch.empty(1, config.in_chans, *size, device="meta")).gmacs
+    return Complexity(_parameters(skeleton(config, "train")), _parameters(fused), gmacs)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one call of a network.
+
+    Attributes:
+        gmacs: multiply-accumulates, in units of 1e9.
+        megabytes: read and written in float32 if every layer reads its input and its weights from memory and writes
+            its output there, in units of 1e6; what a runtime keeps in the caches or fuses, it saves.
+    """
+
+    gmacs: float
+    megabytes: float
+
+
+def work(network: nn.Module, images: Tensor) -> Work:
+    """Count a call; a network and images on the device "meta" cost nothing.
+
+    Args:
+        network: in eval mode.
+        images: (B, C, H, W).
+    """
+    elements = sum(parameter.numel() for parameter in network.parameters())
+
+    def count(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal elements
+        elements += sum(tensor.numel() for tensor in (*inputs, output) if isinstance(tensor, Tensor))
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
     # One multiply-accumulate is two floating-point operations.
-    return Complexity(_parameters(skeleton(config, "train")), _parameters(fused), counter.get_total_flops() / 2e9)
+    return Work(counter.get_total_flops() / 2e9, 4 * elements / 1e6)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key")
+
+# Rounds are added up to so many times the first ones while the medians still move.
+PATIENCE = 4
+# Medians that move less than this share between two halves of the rounds have settled.
+STEADY = 0.03
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one call, in milliseconds: the median over the rounds, and the quartiles."""
+    """Of one call, in milliseconds.
+
+    Attributes:
+        median: over the rounds.
+        low: lower quartile.
+        high: upper quartile.
+        rounds: how many there were.
+        settled: whether the medians of the first and the second half of the rounds agree, to 3%.
+    """
 
     median: float
     low: float
     high: float
     rounds: int
+    settled: bool = True
 
 
 def measure(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Key, Callable[[], object]],
     rounds: int = 50,
     warmup: int = 5,
     tick: Callable[[], object] = lambda: None,
-) -> dict[str, Timing]:
+    patience: int = 1,
+) -> dict[Key, Timing]:
     """Time several calls, taking turns, so that a noisy neighbour disturbs all of them alike.
 
     Args:
@@ -32,16 +50,39 @@ def measure(
         rounds: timed calls of each.
         warmup: untimed calls of each, before.
         tick: called after every round, for a progress bar.
+        patience: as long as a median has not settled, time as many rounds again, up to so many times in all.
     """
     for call in calls.values():
         for _ in range(warmup):
             call()
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    samples: dict[Key, list[float]] = {name: [] for name in calls}
+    for _ in range(patience):
+        _take_turns(calls, rounds, samples, tick)
+        if all(_settled(times) for times in samples.values()):
+            break
+    return {name: summary(times) for name, times in samples.items()}
+
+
+def _take_turns(
+    calls: Mapping[Key, Callable[[], object]], rounds: int, samples: dict[Key, list[float]], tick: Callable[[], object]
+) -> None:
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             samples[name].append(1e3 * (time.perf_counter() - start))
         tick()
-    quartiles = {name: np.percentile(times, (25, 50, 75)).tolist() for name, times in samples.items()}
-    return {name: Timing(median, low, high, rounds) for name, (low, median, high) in quartiles.items()}
+
+
+def summary(times: Sequence[float]) -> Timing:
+    """Of milliseconds, in the order in which they were measured."""
+    low, median, high = np.percentile(times, (25, 50, 75)).tolist()
+    return Timing(median, low, high, len(times), _settled(times))
+
+
+def _settled(times: Sequence[float]) -> bool:
+    half = len(times) // 2
+    if not half:
+        return False
+    first, second = np.median(times[:half]), np.median(times[half:])
+    return bool(abs(first - second) <= STEADY * np.median(times))

@@ -6,6 +6,7 @@ Images stay 8-bit until they are on the device: a quarter of the bytes to move, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from timm.data import create_transform
 from torch import Tensor
 
 from fastvit.data.augmentation import Augmentation
+from fastvit.data.pixels import eval_array
 from fastvit.model.preprocessing import Preprocessing
 
 Transform = Callable[[Image.Image], Tensor]
@@ -22,13 +24,11 @@ Transform = Callable[[Image.Image], Tensor]
 
 def eval_pixels(preprocessing: Preprocessing) -> Transform:
     """Image -> (C, H, W) uint8, resized and cropped as `preprocessing` says."""
-    transform: Transform = create_transform(
-        (len(preprocessing.mean), *preprocessing.size),
-        crop_pct=preprocessing.crop_pct,
-        interpolation=preprocessing.interpolation,
-        normalize=False,
-    )
-    return transform
+    return partial(_eval_tensor, preprocessing=preprocessing)
+
+
+def _eval_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    return torch.from_numpy(eval_array(image, preprocessing))
 
 
 def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:

@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = Predictor(checkpoint, pick_device(device), fuse if form == "fused" else copy.deepcopy)
+    predictor = Predictor(checkpoint, pick_device(device), prepare=fuse if form == "fused" else copy.deepcopy)
     if predictor.form != form:
         raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
     preprocessing = predictor.preprocessing.at(size, crop_pct)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity, complexity
-from fastvit.bench.forms import bench_models
 from fastvit.bench.latency import Timing
+from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
 from fastvit.evaluation.report import Table
 from fastvit.evaluation.run_folder import (
@@ -21,8 +21,9 @@ from fastvit.evaluation.run_folder import (
     setting_text,
 )
 from fastvit.model.classifier import FastViT
+from fastvit.weights.location import locate
 from fastvit.weights.native import build, describe
-from fastvit.weights.source import locate, read
+from fastvit.weights.source import read
 
 Timings = Mapping[str, Timing]
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from fastvit.bench.latency import Timing
 from fastvit.evaluation.calibration import Bin
@@ -90,21 +91,44 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:
         points: name -> cost and top-1 (a fraction).
         cost: label of the axis.
     """
-    figure = _figure(6.4, 4.2)
+    figure = _figure(6.4, 4.2) if len(points) < 9 else _figure(8.8, 5.4)
     axes = figure.subplots()
     front = sorted(points[name] for name in pareto_front(points))
     axes.plot([c for c, _ in front], [100 * a for _, a in front], color=GREY, linestyle="--", zorder=0)
-    costs = [value for value, _ in points.values()]
-    middle = (min(costs) + max(costs)) / 2
-    for name, (value, accuracy) in points.items():
-        axes.plot(value, 100 * accuracy, "o", color=BLUE if (value, accuracy) in front else RED)
-        # Towards the middle, where there is room for a long name.
-        offset, side = ((-6, -12), "right") if value > middle else ((6, -12), "left")
-        axes.annotate(name, (value, 100 * accuracy), offset, textcoords="offset points", fontsize=9, ha=side)
+    for point in points.values():
+        axes.plot(point[0], 100 * point[1], "o", color=BLUE if point in front else RED)
     axes.set(xlabel=cost, ylabel="top-1, percent")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
+    _name({name: (value, 100 * accuracy) for name, (value, accuracy) in points.items()}, axes)
     return figure
+
+
+def _name(points: Mapping[str, tuple[float, float]], axes: Axes) -> None:
+    """Write each name beside its point, on the first side where it covers neither a point nor another name."""
+    figure = axes.figure.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # now the axes have their place and limits
+    left, right = axes.get_window_extent().intervalx
+    places = {name: axes.transData.transform(point) for name, point in points.items()}
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places.values()]
+    unit = figure.dpi / 72  # pixels a point
+    for name in sorted(points, key=lambda name: places[name][0]):
+        x, y = places[name]
+        width, height = 0.6 * 8.5 * unit * len(name), 10 * unit
+        sides = [(8, 0), (8, -11), (8, 11), (-8, 0), (-8, -11), (-8, 11), (8, -20), (-8, -20), (8, 20), (-8, 20)]
+        boxes = [
+            Bbox.from_bounds(x + dx * unit - width * (dx < 0), y + (dy - 4) * unit, width, height) for dx, dy in sides
+        ]
+        free = [
+            offset
+            for offset, box in zip(sides, boxes, strict=True)
+            if left <= box.x0 and box.x1 <= right and not any(box.overlaps(other) for other in taken)
+        ]
+        dx, dy = free[0] if free else sides[0]
+        taken.append(boxes[sides.index((dx, dy))])
+        side = "left" if dx > 0 else "right"
+        axes.annotate(name, points[name], (dx, dy), textcoords="offset points", fontsize=8.5, ha=side, va="center")
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

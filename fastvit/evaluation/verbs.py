@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastvit.device import Device
-from fastvit.terminal import new_table, show
+from fastvit.terminal import new_table, show, show_table
 
 if TYPE_CHECKING:
     from fastvit.evaluation.checkpoint import Measured
@@ -31,8 +31,9 @@ def evaluate(
     """Measure accuracy, calibration and throughput on held-out images.
 
     Args:
-        checkpoint: a run's folder, weights of any form and layout, or an exported .onnx file. A run's best.safetensors
-            and last.safetensors hold the moving average (EMA), its trained.safetensors the weights without it.
+        checkpoint: a run's folder, weights of any form and layout, or an artifact of fastvit export. A run's
+            best.safetensors and last.safetensors hold the moving average (EMA), its trained.safetensors the weights
+            without it.
         data: "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
         size: side of the images in pixels; by default the checkpoint's own.
@@ -93,10 +94,7 @@ def _show_numbers(measured: Measured) -> None:
 def _show_classes(measured: Measured) -> None:
     from fastvit.evaluation.numbers import classes_by_accuracy
 
-    table = new_table("class", "images", "top-1")
-    for row in classes_by_accuracy(measured.result, measured.pictures.classes):
-        table.add_row(*row)
-    show(table)
+    show_table(("class", "images", "top-1"), classes_by_accuracy(measured.result, measured.pictures.classes))
 
 
 def report(
@@ -124,8 +122,5 @@ def report(
     timings = {} if no_latency else measure_latency(entries, where, rounds)
     for rows in (result_table(entries, timings), settings_table(entries)):
         if rows.rows:
-            table = new_table(*rows.header)
-            for row in rows.rows:
-                table.add_row(*row)
-            show(table)
+            show_table(rows.header, rows.rows)
     print(write_comparison(out, entries, timings, where))

@@ -1,59 +1,192 @@
-"""Export targets: the table, and writing with proof."""
+"""The table of export targets. Needs no torch."""
 
 from __future__ import annotations
 
-import copy
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fastvit.errors import UserError
-from fastvit.files import atomic
-from fastvit.fusion import fuse
-from fastvit.model.classifier import FastViT
-from fastvit.numerics import Differences, compare
+from fastvit.export.options import ExportOptions
+from fastvit.quiet import quiet
+from fastvit.runtime.artifact import RUNTIMES, Precision, Runtime
 
-Inference = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fastvit.export.program import Program
 
 
 @dataclass(frozen=True)
 class Target:
-    """A format and the runtime that proves it; the module has `write(model, path)` and `load(path)`.
+    """A format. Its module has `write(program, path, calibration)`; what it writes, its runtime runs.
 
     Attributes:
         name: on the command line.
         suffix: of its files.
-        runtime: what runs them, for reports.
+        runtime: what runs them, a name in `fastvit.runtime.artifact.RUNTIMES`; None where nothing of ours does.
         module: where it lives, imported when it is used.
-        tolerance: largest relative difference of the logits that counts as equal.
+        packages: what must be installed to write it, by their names in Python.
+        install: how.
+        precisions: on offer.
+        cast: those of them for which the network itself is cast before it is written.
+        dynamic: what may be left open, of "batch" and "size".
+        keeps_float: whether its int8 leaves layers in float that one names.
     """
 
     name: str
     suffix: str
-    runtime: str
+    runtime: str | None
     module: str
-    tolerance: float
+    packages: tuple[str, ...]
+    install: str
+    precisions: tuple[Precision, ...]
+    cast: tuple[Precision, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    keeps_float: bool = False
 
-    def write(self, model: FastViT, path: Path) -> None:
-        """Write a fused model, with its description in the file's own metadata."""
-        importlib.import_module(self.module).write(model, path)
-
-    def load(self, path: Path) -> Inference:
-        """The artifact as a function of float32 (B, C, H, W) arrays to (B, classes) logits.
+    def check(self, options: ExportOptions) -> None:
+        """See that the target can do what is asked.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: it cannot, or something that it needs is not installed; in one sentence.
         """
-        run: Inference = importlib.import_module(self.module).load(path)
-        return run
+        if options.precision not in self.precisions:
+            raise UserError(f"{self.name} is not offered in {options.precision}; it is in {', '.join(self.precisions)}")
+        for what, value in (("batch", options.batch), ("size", options.size)):
+            if value == "dynamic" and what not in self.dynamic:
+                raise UserError(f"{self.name} artifacts have a fixed {what}: give --{what} a number")
+        if options.keep_float and not self.keeps_float:
+            raise UserError(f"{self.name} quantises every layer that it can: leave --keep-float out")
+        if missing := [package for package in self.packages if find_spec(package) is None]:
+            raise UserError(f"{self.name} needs {', '.join(missing)}: {self.install}")
+
+    def write(self, program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
+        """Write a program, with what it says of itself in the format's own metadata fields.
+
+        Args:
+            program: of `fastvit.export.program`.
+            path: file, or folder for a format of several.
+            calibration: (N, C, H, W) images such as the artifact takes, for int8.
+        """
+        with quiet():
+            importlib.import_module(self.module).write(program, path, calibration)
+
+    @property
+    def runner(self) -> Runtime | None:
+        """What runs the artifacts; None where nothing of ours does."""
+        return RUNTIMES[self.runtime] if self.runtime else None
 
 
-TARGETS = {"onnx": Target("onnx", ".onnx", "onnxruntime", "fastvit.export.onnx", tolerance=1e-4)}
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            name="onnx",
+            suffix=".onnx",
+            runtime="onnxruntime",
+            module="fastvit.export.onnx",
+            packages=("onnx", "onnxscript"),
+            install="pip install onnx onnxscript",
+            precisions=("fp32", "fp16", "int8"),
+            cast=("fp16",),
+            dynamic=("batch", "size"),
+            keeps_float=True,
+        ),
+        Target(
+            name="openvino",
+            suffix=".xml",
+            runtime="openvino",
+            module="fastvit.export.openvino",
+            packages=("openvino",),
+            install="pip install fastvit[openvino]",
+            precisions=("fp32", "fp16", "bf16", "int8"),
+            dynamic=("batch", "size"),
+            keeps_float=True,
+        ),
+        Target(
+            name="torch",
+            suffix=".pt2",
+            runtime="torch",
+            module="fastvit.export.pt2",
+            packages=("torch",),
+            install="pip install torch",
+            precisions=("fp32", "fp16", "bf16"),
+            cast=("fp16", "bf16"),
+            dynamic=("batch",),
+        ),
+        Target(
+            name="aoti",
+            suffix=".aoti.pt2",
+            runtime="aoti",
+            module="fastvit.export.aoti",
+            packages=("torch",),
+            install="pip install torch",
+            precisions=("fp32", "bf16"),
+            cast=("bf16",),
+            dynamic=("batch",),
+        ),
+        Target(
+            name="executorch",
+            suffix=".pte",
+            runtime="executorch",
+            module="fastvit.export.executorch",
+            packages=("executorch",),
+            install="pip install fastvit[executorch]",
+            precisions=("fp32", "int8"),
+        ),
+        Target(
+            name="executorch-coreml",
+            suffix=".coreml.pte",
+            runtime="executorch-coreml",
+            module="fastvit.export.executorch_coreml",
+            packages=("executorch", "coremltools"),
+            install="pip install fastvit[executorch,coreml]",
+            precisions=("fp32", "fp16"),
+        ),
+        Target(
+            name="coreml",
+            suffix=".mlpackage",
+            runtime="coreml",
+            module="fastvit.export.coreml",
+            packages=("coremltools",),
+            install="pip install fastvit[coreml]",
+            precisions=("fp32", "fp16", "int8", "palettized"),
+            dynamic=("batch",),
+        ),
+        Target(
+            name="litert",
+            suffix=".tflite",
+            runtime="litert",
+            module="fastvit.export.litert",
+            packages=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+            install="pip install fastvit[litert]",
+            precisions=("fp32", "int8"),
+        ),
+        Target(
+            name="tensorrt",
+            suffix=".trt.onnx",
+            runtime=None,
+            module="fastvit.export.tensorrt",
+            packages=("onnx", "onnxscript"),
+            install="pip install onnx onnxscript",
+            precisions=("fp32", "fp16"),
+            cast=("fp16",),
+            dynamic=("batch", "size"),
+        ),
+        Target(
+            name="ncnn",
+            suffix=".ncnn.param",
+            runtime="ncnn",
+            module="fastvit.export.ncnn",
+            packages=("pnnx", "ncnn"),
+            install="pip install fastvit[ncnn]",
+            precisions=("fp32", "fp16"),
+        ),
+    )
+}
 
 
 def find_target(name: str) -> Target:
@@ -65,47 +198,3 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise UserError(f"no export target is called {name!r}; there are {', '.join(TARGETS)}")
     return TARGETS[name]
-
-
-@dataclass(frozen=True)
-class Exported:
-    """An artifact and its proof: the differences between it, in its own runtime, and the model it was made from."""
-
-    path: Path
-    target: Target
-    differences: Differences
-    images: int
-
-
-def export(model: FastViT, target: Target, path: Path, images: Tensor) -> Exported:
-    """Fuse, write, read back, run, compare with the given model.
-
-    Args:
-        model: in any form; it is what the artifact is compared with.
-        target: of the table.
-        path: file to write; its suffix must be the target's.
-        images: (B, C, H, W), what the two are compared on.
-
-    Raises:
-        UserError: wrong suffix, or the artifact's answers are further from the model's than the target tolerates; what
-            was at `path` before is then still there.
-    """
-    if path.suffix != target.suffix:
-        raise UserError(f"{path}: files of the {target.name} target end in {target.suffix}")
-    images = images.cpu().float()
-    with torch.inference_mode():
-        reference = copy.deepcopy(model).cpu().float().eval()(images)
-    with atomic(path) as part:
-        proved = part.with_suffix(target.suffix)
-        try:
-            target.write(fuse(model).cpu().float(), proved)
-            differences = compare(reference, target.load(proved)(images.numpy()))
-            if not differences.relative <= target.tolerance:
-                raise UserError(
-                    f"{path} was not written: it would not compute what the model does in {target.runtime}: "
-                    f"{differences} (tolerated: {target.tolerance:.0e} relative)"
-                )
-            proved.replace(part)
-        finally:
-            proved.unlink(missing_ok=True)
-    return Exported(path, target, differences, len(images))

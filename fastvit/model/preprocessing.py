@@ -58,6 +58,10 @@ class Preprocessing:
             crop_pct=crop_pct or (1.0 if larger else self.crop_pct),
         )
 
+    def at_size(self, size: tuple[int, int]) -> Preprocessing:
+        """The same for another height and width, with the crop as `at` has it for the longer side."""
+        return self if size == self.size else replace(self.at(max(size)), size=size)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for JSON."""
         return asdict(self)

@@ -1,28 +1,36 @@
-"""Images in, decoded answers out, from a model, a checkpoint or an exported artifact."""
+"""Images in, decoded answers out, from a model, a checkpoint or an exported artifact.
+
+What runs an artifact loads no torch: importing this does not, and nothing on an artifact's way does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from fastvit.data.images import read_image, to_rgb
-from fastvit.data.transforms import eval_transform, normalise
+from fastvit.data.images import find_images, read_image, to_rgb
+from fastvit.data.pixels import eval_array
 from fastvit.errors import UserError
-from fastvit.fusion import fuse
-from fastvit.model.classifier import FastViT
-from fastvit.tasks.classification.module import Label, decode
-from fastvit.weights.description import Description
-from fastvit.weights.native import load
+from fastvit.runtime.artifact import Precision, is_artifact
+from fastvit.runtime.deployment import deployed
+from fastvit.runtime.engine import ArtifactEngine, Engine, TorchEngine
+from fastvit.tasks.classification.labels import Label, decode, softmax
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastvit.model.classifier import FastViT
 
 ImageLike = str | Path | Image.Image | np.ndarray
+# Decoding releases the GIL for most of its time; more threads than this only wait for the model.
+DECODERS = 4
 
 
 @dataclass(frozen=True)
@@ -45,88 +53,161 @@ class Predictor:
     """A classifier ready to use, with its own preprocessing and class names.
 
     Args:
-        source: a FastViT in any form, a checkpoint or other weights that `fastvit.load` takes, or an exported .onnx
-            file.
+        source: a FastViT in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
+            `fastvit export`.
         device: for PyTorch; artifacts run on the CPU.
-        prepare: FastViT -> a copy of it to run in PyTorch: `fuse`, or `copy.deepcopy` for the form that it is in.
+        runtime: what runs it. "auto" takes for an artifact the first that is installed of those that read it; for a
+            checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then exported when
+            it is first used, which takes seconds, and kept in a cache (see `fastvit.runtime.deployment`); for a FastViT
+            and for other devices PyTorch.
+        precision: "fp32" or, in OpenVINO, "bf16"; of an artifact its own. None for float32, or the artifact's own.
+        threads: of a runtime that lets one choose; None for its own choice.
+        prepare: FastViT -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
 
     Attributes:
         form: "train", "merged" or "fused", of what runs.
         classes: names, or None where the source has none.
         num_classes: length of the logits.
         preprocessing: what is done to every image.
-        runtime: "torch" or "onnxruntime".
+        runtime: "torch", "onnxruntime", ....
         device: where it runs.
 
     Raises:
-        UserError: the source is missing or damaged.
+        UserError: the source is missing or damaged, or its runtime is not here.
     """
 
     def __init__(
-        self, source: FastViT | str | Path, device: str = "cpu", prepare: Callable[[FastViT], FastViT] = fuse
+        self,
+        source: FastViT | str | Path,
+        device: str = "cpu",
+        runtime: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        prepare: Callable[[FastViT], FastViT] | None = None,
     ) -> None:
-        if not isinstance(source, FastViT) and Path(source).suffix == ".onnx":
-            from fastvit.export.onnx import load_described
-
-            run, description = load_described(Path(source))
-            self.runtime = "onnxruntime"
-            self._run = lambda images: torch.from_numpy(run(images.numpy()))
-            self.device = "cpu"
-        else:
-            model = prepare(source if isinstance(source, FastViT) else load(source))
-            description = Description.of(model)
-            self.runtime = "torch"
-            self._run = _torch_run(model.eval().float().to(device))
-            self.device = device
+        self._engine = _engine(source, device, runtime, precision, threads, prepare)
+        description = self._engine.description
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
         self.num_classes = description.config.num_classes
+        self.runtime, self.device = self._engine.runtime, self._engine.device
         self._channels = description.config.in_chans
         if self._channels not in (1, 3):
             raise UserError(f"images have 1 or 3 channels, this model takes {self._channels}")
-        self._transform = eval_transform(self.preprocessing)
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels."""
-        images = images.to(self.device)
-        return self._run(normalise(images, self.preprocessing) if images.dtype == torch.uint8 else images)
+        return self._engine.tensor(images)
 
     def __call__(self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16) -> list[Prediction]:
-        """Classify images: paths, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4).
+        """Classify images: paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
 
         Raises:
             UserError: an image cannot be read; `stream` goes on instead.
         """
-        single = isinstance(images, (str, Path, Image.Image)) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        several = cast(Iterable[ImageLike], [images] if single else images)
         answers = []
-        for answer in self.stream(several, k, batch_size):
+        for answer in self.stream(images, k, batch_size):
             if isinstance(answer, Failure):
                 raise UserError(answer.reason)
             answers.append(answer)
         return answers
 
-    def stream(self, images: Iterable[ImageLike], k: int = 5, batch_size: int = 16) -> Iterator[Prediction | Failure]:
-        """Classify any number of images a batch at a time, in order; what cannot be read is yielded as a Failure."""
+    def stream(
+        self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16
+    ) -> Iterator[Prediction | Failure]:
+        """Classify any number of images, in order; what cannot be read is yielded as a Failure.
+
+        Threads decode the next batch while the model computes one; no more than two batches are in memory.
+
+        Args:
+            images: as `__call__` takes them; a generator is read as it is needed.
+            k: classes for each.
+            batch_size: images a step.
+        """
         if k < 1 or batch_size < 1:
             raise UserError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
-        source = enumerate(images)
-        while chunk := list(islice(source, batch_size)):
-            answers: dict[int, Prediction | Failure] = {}
-            readable: list[tuple[int, str, Tensor]] = []
-            for index, image in chunk:
-                name = str(image) if isinstance(image, (str, Path)) else f"image {index}"
-                try:
-                    readable.append((index, name, self._transform(self._decoded(image))))
-                except UserError as error:
-                    answers[index] = Failure(name, str(error))
-            if readable:
-                labels = decode(self.logits(torch.stack([tensor for *_, tensor in readable])), self.classes, k)
-                answers |= {i: Prediction(name, ls) for (i, name, _), ls in zip(readable, labels, strict=True)}
-            yield from (answers[index] for index, _ in chunk)
+        with ThreadPoolExecutor(DECODERS) as pool:
+            named = _named(images)
+            waiting, names = self._submit(pool, named, batch_size)
+            while waiting:
+                coming, coming_names = self._submit(pool, named, batch_size)
+                yield from self._answers(names, [future.result() for future in waiting], k)
+                waiting, names = coming, coming_names
 
-    def _decoded(self, image: ImageLike) -> Image.Image:
-        rgb = _rgb(image)
-        return rgb.convert("L") if self._channels == 1 else rgb
+    def _submit(
+        self, pool: ThreadPoolExecutor, named: Iterator[tuple[str, ImageLike]], count: int
+    ) -> tuple[list[Future[np.ndarray | Failure]], list[str]]:
+        chunk = list(islice(named, count))
+        return [pool.submit(self._decoded, *item) for item in chunk], [name for name, _ in chunk]
+
+    def _decoded(self, name: str, image: ImageLike) -> np.ndarray | Failure:
+        """(C, H, W) uint8."""
+        try:
+            rgb = _rgb(image)
+            return eval_array(rgb.convert("L") if self._channels == 1 else rgb, self.preprocessing)
+        except UserError as error:
+            return Failure(name, str(error))
+
+    def _answers(self, names: list[str], decoded: list[np.ndarray | Failure], k: int) -> Iterator[Prediction | Failure]:
+        readable = [pixels for pixels in decoded if not isinstance(pixels, Failure)]
+        labels = iter(decode(softmax(self._engine(np.stack(readable))), self.classes, k) if readable else [])
+        for name, pixels in zip(names, decoded, strict=True):
+            yield pixels if isinstance(pixels, Failure) else Prediction(name, next(labels))
+
+
+def _engine(
+    source: FastViT | str | Path,
+    device: str,
+    runtime: str,
+    precision: Precision | None,
+    threads: int | None,
+    prepare: Callable[[FastViT], FastViT] | None,
+) -> Engine:
+    if isinstance(source, (str, Path)) and is_artifact(source):
+        engine = ArtifactEngine(Path(source), runtime, threads)
+        if precision not in (None, engine.artifact.signature.precision):
+            raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
+        return engine
+    in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
+    if device == "cpu" and prepare is None and runtime not in in_torch:
+        path, name, folder = deployed(source, runtime, precision or "fp32")
+        return ArtifactEngine(path, name, threads, folder)
+    if runtime not in ("auto", "torch") or precision not in (None, "fp32"):
+        raise UserError(
+            f"in PyTorch, or on {device}, a checkpoint runs in fp32: leave runtime and precision as they are"
+        )
+    from fastvit.fusion import fuse
+    from fastvit.weights.native import load
+
+    model = load(source) if isinstance(source, (str, Path)) else source
+    return TorchEngine((prepare or fuse)(model), device)
+
+
+def _named(images: Iterable[ImageLike] | ImageLike) -> Iterator[tuple[str, ImageLike]]:
+    """Every single image, with what to call it."""
+    single = isinstance(images, (str, Path, Image.Image)) or (_is_array(images) and cast(Any, images).ndim < 4)
+    several = cast(Iterable[ImageLike], [images] if single else images)
+    count = 0
+    for image in several:
+        for name, one in _parts(image, count):
+            count += 1
+            yield name, one
+
+
+def _parts(image: Any, count: int) -> Iterator[tuple[str, ImageLike]]:
+    if isinstance(image, (str, Path)):
+        for path in find_images([image]) if Path(image).is_dir() else [image]:
+            yield str(path), path
+    elif _is_array(image):
+        array = np.asarray(image)
+        for i, one in enumerate(array if array.ndim == 4 else [array]):
+            yield f"image {count + i}", one
+    else:
+        yield f"image {count}", image
+
+
+def _is_array(image: Any) -> bool:
+    """An array, or a tensor, of whose library nothing is loaded here."""
+    return isinstance(image, np.ndarray) or type(image).__module__.partition(".")[0] == "torch"
 
 
 def _rgb(image: ImageLike) -> Image.Image:
@@ -137,11 +218,3 @@ def _rgb(image: ImageLike) -> Image.Image:
             raise UserError(f"arrays must be uint8 with pixels in 0..255, this one is {image.dtype}")
         return to_rgb(Image.fromarray(image))
     return read_image(image)
-
-
-def _torch_run(model: FastViT) -> Callable[[Tensor], Tensor]:
-    def run(images: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return model(images).float().cpu()
-
-    return run

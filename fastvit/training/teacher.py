@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from fastvit.errors import UserError, first_line
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.runtime.artifact import is_artifact
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.distillation import Teacher
 from fastvit.tasks.classification.options import Distillation
+from fastvit.weights.location import hub_id
 from fastvit.weights.native import load
-from fastvit.weights.source import hub_id
 
 
 def load_teacher(options: Distillation) -> Teacher:
@@ -28,7 +29,7 @@ def load_teacher(options: Distillation) -> Teacher:
         UserError: there is no such file or model, or its weights cannot be had.
     """
     name = options.teacher or ""
-    if Path(name).suffix == ".onnx":
+    if is_artifact(name):
         artifact = Predictor(name)
         return _teacher(artifact.logits, artifact.preprocessing, artifact.classes, artifact.num_classes, options)
     if Path(name).exists() or Path(name).suffix == ".safetensors" or hub_id(name):

@@ -1,19 +1,23 @@
-"""What a file of ours says of the model in it."""
+"""What a file of ours says of the model in it. Needs no torch to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastvit.errors import UserError
-from fastvit.fusion import Form, form
-from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.version import __version__
 
+if TYPE_CHECKING:
+    from fastvit.fusion import Form
+    from fastvit.model.classifier import FastViT
+
 FORMAT_VERSION = 1
+# Where formats with named metadata fields keep a description, as JSON.
+METADATA_KEY = "fastvit"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Description:
     @classmethod
     def of(cls, model: FastViT, metrics: Mapping[str, float] | None = None) -> Description:
         """The description of a model."""
+        from fastvit.fusion import form
+
         return cls(model.variant, model.config, form(model), model.classes, model.preprocessing, dict(metrics or {}))
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from fastvit.fusion import uncompiled
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.variants import VARIANTS
-from fastvit.weights.description import Description
+from fastvit.weights.description import METADATA_KEY, Description
 from fastvit.weights.layouts import recognise, skeleton
 from fastvit.weights.load import identify, to_native
-from fastvit.weights.source import METADATA_KEY, Source, StateFile, read
+from fastvit.weights.source import Source, StateFile, read
 from fastvit.weights.zoo import ZOO
 
 

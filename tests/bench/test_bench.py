@@ -1,11 +1,26 @@
-"""Timing: the arithmetic and the turns, never the time itself."""
+"""Timing: the arithmetic, the turns and what is computed; never the time itself."""
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
 import fastvit
-from fastvit.bench.forms import bench_forms
-from fastvit.bench.latency import measure
-from tests.helpers import tiny
+from fastvit.bench.bench_report import result_table, write_bench_report
+from fastvit.bench.complexity import work
+from fastvit.bench.latency import measure, summary
+from fastvit.bench.machine import Machine, measure_machine, torch_threads
+from fastvit.bench.peers import PEERS, Peer
+from fastvit.bench.subjects import Subject, fastvit_subject, find_subject
+from fastvit.bench.suite import bench, bench_model, bench_models
+from fastvit.bench.ways import WAYS, Way, call_of, find_ways
+from tests.helpers import randomise, tiny
 
 
 def test_calls_take_turns_after_a_warmup() -> None:
@@ -18,8 +33,135 @@ def test_calls_take_turns_after_a_warmup() -> None:
     assert all(t.low <= t.median <= t.high and t.rounds == 3 for t in timings.values())
 
 
-def test_every_form_is_timed() -> None:
-    model = tiny()
-    assert list(bench_forms(model, batch=2, size=(32, 32), rounds=1)) == ["train form", "fused", "onnxruntime"]
-    assert list(bench_forms(fastvit.merge_branches(model), size=(32, 32), rounds=1))[0] == "merged form"
-    assert list(bench_forms(fastvit.fuse(model), size=(32, 32), rounds=1)) == ["fused", "onnxruntime"]
+def test_medians_settle_or_say_that_they_did_not() -> None:
+    steady = summary([10.0, 10.1, 9.9, 10.2, 10.0, 10.1])
+    assert (steady.median, steady.settled) == (pytest.approx(10.05), True)
+    assert not summary([10.0, 10.0, 10.0, 12.0, 12.0, 12.0]).settled
+    assert not summary([10.0]).settled
+
+
+def test_work_of_a_convolution_by_hand() -> None:
+    counted = work(nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.zeros(1, 3, 4, 4))
+    assert counted.gmacs == pytest.approx(8 * 3 * 9 * 16 / 1e9)
+    # weights, input and output, four bytes each
+    assert counted.megabytes == pytest.approx(4 * (216 + 48 + 128) / 1e6)
+
+
+FLOAT32 = [
+    pytest.param(way, id=way.name, marks=[pytest.mark.slow] if way.slow else [])
+    for way in WAYS.values()
+    if way.device != "cuda" and way.precision == "fp32" and way.name != "timm"
+]
+
+
+@pytest.mark.parametrize("way", FLOAT32)
+def test_every_way_computes_the_network(way: Way, tmp_path: Path) -> None:
+    """Those in float32, on the images that are timed; but for timm's, whose weights are others."""
+    if reason := way.missing("cpu"):
+        pytest.skip(reason)
+    subject = fastvit_subject(randomise(tiny()))
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
+    with torch.inference_mode():
+        expected = subject.model(torch.from_numpy(images)).numpy()
+    answer = call_of(subject, way, 2, (64, 64), tmp_path, "cpu")()
+    assert np.asarray(answer[0] if isinstance(answer, list) else answer) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_is_timed() -> None:
+    subject = find_subject("t8")
+    assert (subject.name, subject.size, subject.published[:2]) == ("fastvit_t8", (256, 256), (256, 76.2))
+    ours, twin = (sum(p.numel() for p in network.parameters()) for network in (subject.deployed, subject.twin))
+    # A block of timm's has a layer scale, and a norm with two vectors where ours has a bias.
+    widths = [stage.width for stage in subject.model.config.stages for _ in range(stage.depth)]
+    assert twin - ours == 2 * sum(widths)
+    assert fastvit_subject(tiny()).twin is None
+    assert fastvit_subject(fastvit.fuse(tiny())).train_form is None
+    with pytest.raises(fastvit.UserError, match="no FastViT variant"):
+        find_subject("resnet51")
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
+def test_peers_are_timms(peer: Peer) -> None:
+    assert f"{peer.name}.{peer.weights}" in timm.list_models(pretrained=True)
+    assert 70 < peer.top1 < 90
+    assert peer.source
+
+
+class OnlySquare(nn.Module):
+    """Somebody's network that does not take every size."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[2] != 64:
+            raise RuntimeError("this network takes 64 px\nand nothing else")
+        return images.mean((2, 3))
+
+
+def test_results_table_and_report(tmp_path: Path) -> None:
+    ways = [WAYS[name] for name in ("timm", "fused")]
+    t8 = fastvit_subject(fastvit.create_model("t8", num_classes=10).eval())
+    peer = Subject("somebody's", OnlySquare(), (64, 64), (64, 70.5, "them"))
+    results = bench([t8, peer], ways, batches=[2], sizes=[(64, 64), (96, 64)], rounds=1)
+    found = [(r.case.subject.name, r.case.way.name, r.case.size, bool(r.timing)) for r in results]
+    names = [way.name for way in ways]
+    assert found == [
+        *(("fastvit_t8", name, (64, 64), True) for name in names),
+        ("somebody's", "timm", (64, 64), True),
+        *(("fastvit_t8", name, (96, 64), True) for name in names),
+        ("somebody's", "timm", (96, 64), False),
+    ]
+    by_name = {r.case.way.name: r for r in results[:2]}
+    fused, timms = by_name["fused"], by_name["timm"]
+    assert timms.speedup == 1
+    assert fused.speedup == timms.timing.median / fused.timing.median
+    assert fused.images_per_second == pytest.approx(2e3 / fused.timing.median)
+    assert fused.gflops == pytest.approx(2 * fused.work.gmacs * fused.images_per_second)
+    assert results[2].top1 == 70.5
+    assert results[0].top1 is None
+    assert results[-1].failure == "this network takes 64 px"
+
+    machine = Machine({"fp32": 100.0}, 10.0, 1)
+    table = result_table(results, machine)
+    assert len(table.rows) == 5
+    row = dict(zip(table.header, table.rows[1], strict=True))
+    assert row["% of GEMM peak"] == f"{fused.gflops:.0f}"
+    assert row["against timm"] == f"{fused.speedup:.2f}x"
+
+    report = write_bench_report(tmp_path / "out", results, machine, [("a way", "not here")])
+    text = report.read_text()
+    assert "fastvit_t8, batch 2, 64x64" in text
+    assert "not here" in text
+    with (tmp_path / "out" / "latency.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert float(rows[1]["median_ms"]) == fused.timing.median
+    assert rows[-1]["failure"] == "this network takes 64 px"
+
+
+def test_forms_of_one_model_and_models_side_by_side() -> None:
+    model = tiny(preprocessing=fastvit.Preprocessing((32, 32)))
+    assert list(bench_model(model, compiled=False)) == ["train form", "fused", "onnxruntime"]
+    assert list(bench_model(fastvit.fuse(model), compiled=False)) == ["fused", "onnxruntime"]
+    assert list(bench_models({"a": model, "b": fastvit.fuse(model)}, rounds=1)) == ["a", "b"]
+
+
+def test_ways_by_name() -> None:
+    ways, missing = find_ways("auto", "cpu")
+    assert {"timm", "fused", "onnxruntime", "predictor"} <= {way.name for way in ways}
+    assert not missing
+    assert not any(way.slow or way.device == "cuda" for way in ways)
+    _, missing = find_ways("all", "cpu")
+    assert "this run is on cpu" in missing["fused-fp16"]
+    with pytest.raises(fastvit.UserError, match="no runtime 'tvm' to time; there are auto, all, timm"):
+        find_ways("fused,tvm", "cpu")
+    with pytest.raises(fastvit.UserError, match="fused-fp16: it is for cuda"):
+        find_ways("fused-fp16", "cpu")
+
+
+def test_the_machine_has_a_roof() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(1):
+        machine = measure_machine(size=64, megabytes=1, rounds=1)
+    assert machine.threads == 1
+    assert torch.get_num_threads() == before
+    assert machine.copy_gbps > 0
+    assert set(machine.gflops) == {"fp32", "bf16"}

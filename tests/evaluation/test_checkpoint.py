@@ -18,8 +18,8 @@ from fastvit.data.imagenet import imagenet_classes
 from fastvit.data.opening import open_images
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
-from fastvit.weights.description import Description
-from fastvit.weights.source import METADATA_KEY
+from fastvit.runtime.artifact import Signature, to_metadata
+from fastvit.weights.description import METADATA_KEY, Description
 from tests.helpers import randomise, tiny
 
 CLASSES = ("Ankle_boot", "Trouser")
@@ -99,8 +99,10 @@ def write_artifact(path: Path, model: fastvit.FastViT, size: tuple[int | str, in
     )
     opset = onnx.helper.make_opsetid("", 18)
     program = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
-    description = json.dumps(Description.of(fastvit.fuse(model)).to_dict())
-    onnx.helper.set_model_props(program, {METADATA_KEY: description})
+    fixed = None if "height" in size else size
+    signature = Signature("fp32", "normalised", None, fixed, ("logits",), "0" * 64)
+    metadata = to_metadata(Description.of(fastvit.fuse(model)), signature)
+    onnx.helper.set_model_props(program, {METADATA_KEY: metadata})
     onnx.save(program, path)
     return path
 

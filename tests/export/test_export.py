@@ -1,4 +1,4 @@
-"""Artifacts are proved: equal where they are, refused where they are not."""
+"""Artifacts are proved: equal where they are, refused where they are not. What every target inherits."""
 
 from __future__ import annotations
 
@@ -6,78 +6,302 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
+from PIL import Image
 
 import fastvit
-from fastvit.export.target import TARGETS, export, find_target
-from fastvit.numerics import compare
+from fastvit.cli import main
+from fastvit.data.opening import open_images
+from fastvit.data.pixels import normalised
+from fastvit.export.export import export
+from fastvit.export.options import ExportOptions, parse_batches, parse_size
+from fastvit.export.program import DTYPES, build_program
+from fastvit.export.proof import TOLERANCES, Proof
+from fastvit.export.target import TARGETS, Target, find_target
+from fastvit.numerics import Differences, compare
+from fastvit.runtime.artifact import RUNTIMES, Artifact, open_artifact
 from tests.helpers import randomise, tiny
 
-ONNX = TARGETS["onnx"]
+FAST = ("onnx", "torch")
+SLOW = ("openvino", "aoti", "executorch", "litert", "ncnn")
+
+
+def targets() -> list[object]:
+    """Every target that runs here, by name; the fast ones stand for all in the fast suite."""
+    return [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+
+@pytest.fixture(params=targets())
+def target(request: pytest.FixtureRequest) -> Target:
+    chosen = TARGETS[request.param]
+    if chosen.runner and (reason := chosen.runner.available()):
+        pytest.skip(reason)
+    return chosen
 
 
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
+    made = randomise(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
+    made.preprocessing = fastvit.Preprocessing((64, 64), crop_pct=0.95, interpolation="bilinear")
+    return made
 
 
 @pytest.fixture(scope="module")
-def artifact(model: fastvit.FastViT, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    exported = export(model, ONNX, path, torch.randn(4, 3, 64, 64))
-    assert exported.differences.relative < 1e-5
-    assert exported.images == 4
-    return path
+def pictures() -> list[Image.Image]:
+    sample = open_images("sample", "test")
+    return [sample.image(i) for i in range(0, 1000, 200)]
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (5, 3, 64, 64), (2, 3, 33, 95)])
-def test_any_batch_and_size(model: fastvit.FastViT, artifact: Path, shape: tuple[int, ...]) -> None:
-    images = torch.randn(shape)
+def expected(model: fastvit.FastViT, pixels: np.ndarray) -> torch.Tensor:
+    """By hand: normalise, then the network."""
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     with torch.inference_mode():
-        assert compare(model(images), ONNX.load(artifact)(images.numpy())).relative < 1e-4
+        return model((torch.from_numpy(pixels).float() / 255 - mean) / std)
 
 
-def test_no_norm_is_left_and_the_file_describes_itself(model: fastvit.FastViT, artifact: Path) -> None:
-    proto = onnx.load(artifact)
-    onnx.checker.check_model(proto)
-    assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
-    info = json.loads({p.key: p.value for p in proto.metadata_props}["fastvit"])
-    assert info["classes"] == list(model.classes or ())
-    assert info["form"] == "fused"
-    assert [p.name for p in artifact.parent.iterdir()] == ["model.onnx"], "one file, weights inside"
+def write(model: fastvit.FastViT, target: Target, path: Path, options: ExportOptions) -> None:
+    target.check(options)
+    target.write(build_program(model, options, target.cast), path)
 
 
+def test_every_target_is_proved_and_says_what_it_is(
+    target: Target, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / f"model{target.suffix}"
+    exported = export(model, target, path, pictures, labels=[0] * len(pictures))
+    assert exported.proof is not None
+    assert exported.proof.differences.relative < 1e-5
+    assert exported.proof.images == len(pictures)
+    assert exported.proof.accuracy
+    assert exported.proof.accuracy[0] == exported.proof.accuracy[1]
+    assert exported.megabytes > 0.1
+    artifact = open_artifact(path, target.runtime or "")
+    assert artifact.description.classes == model.classes
+    assert artifact.description.preprocessing == model.preprocessing
+    assert (artifact.description.variant, artifact.description.form) == ("custom", "fused")
+    assert artifact.signature == exported.signature
+    assert len(artifact.signature.digest) == 64
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
+    (answer,) = artifact(normalised(pixels, model.preprocessing)).values()
+    artifact(np.zeros((1, 3, 64, 64), np.float32))
+    assert compare(expected(model, pixels), answer).relative < 1e-5, "an answer is the caller's, not the runtime's"
+    for wrong in (
+        np.zeros((1, 3, 64, 64)),
+        np.zeros((2, 3, 64, 64), np.float32),
+        np.zeros((1, 1, 64, 64), np.float32),
+        np.zeros((1, 3, 96, 64), np.float32),
+        np.zeros((3, 64, 64), np.float32),
+    ):
+        with pytest.raises(fastvit.UserError, match="the artifact takes"):
+            artifact(wrong)
+
+
+def test_openvino_is_proved(model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path) -> None:
+    """The contract's first test; the rest of it takes a minute."""
+    pytest.importorskip("openvino", reason="needs pip install fastvit[openvino]")
+    test_every_target_is_proved_and_says_what_it_is(TARGETS["openvino"], model, pictures, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "unit"])
+def test_normalisation_inside_is_exact_also_at_the_border(
+    target: Target, model: fastvit.FastViT, tmp_path: Path, kind: str
+) -> None:
+    """White pixels in the corners: a mean folded into the bias would be wrong where the stem pads."""
+    path = tmp_path / f"model{target.suffix}"
+    batch = 1 if target.name == "ncnn" else 3
+    options = ExportOptions(input=kind, output="probabilities", batch=batch)
+    write(model, target, path, options)
+    artifact = open_artifact(path, target.runtime or "")
+    pixels = np.random.default_rng(1).integers(200, 256, (batch, 3, 64, 64), np.uint8)
+    images = pixels if kind == "pixels" else pixels.astype(np.float32) / np.float32(255)
+    (answer,) = artifact(images).values()
+    assert answer.sum(1) == pytest.approx(1, abs=1e-5)
+    assert compare(expected(model, pixels).softmax(1), answer).relative < 1e-5
+
+
+def test_maps_of_the_backbone(
+    target: Target, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / f"model{target.suffix}"
+    exported = export(model, target, path, pictures, ExportOptions(output="features", size=(64, 96)))
+    assert exported.signature.outputs == ("stride4", "stride8", "stride16", "stride32")
+    answers = open_artifact(path, target.runtime or "")(np.zeros((1, 3, 64, 96), np.float32))
+    assert [answer.shape for answer in answers.values()] == [
+        (1, 16, 16, 24),
+        (1, 16, 8, 12),
+        (1, 32, 4, 6),
+        (1, 32, 2, 3),
+    ]
+    with pytest.raises(fastvit.UserError, match="which are no classes"):
+        fastvit.Predictor(path)
+
+
+def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT, tmp_path: Path) -> None:
+    for what in ("batch", "size"):
+        if what not in target.dynamic:
+            with pytest.raises(fastvit.UserError, match=f"have a fixed {what}"):
+                target.check(ExportOptions(**{what: "dynamic"}))
+    if not target.dynamic:
+        return
+    path = tmp_path / f"model{target.suffix}"
+    write(model, target, path, ExportOptions(**dict.fromkeys(target.dynamic, "dynamic")))
+    artifact = open_artifact(path, target.runtime or "")
+    sizes = [(32, 32), (33, 95), (64, 64)] if "size" in target.dynamic else [(64, 64)]
+    for batch in (1, 2, 5):
+        for height, width in sizes:
+            pixels = np.random.default_rng(batch).integers(0, 256, (batch, 3, height, width), np.uint8)
+            (answer,) = artifact(normalised(pixels, model.preprocessing)).values()
+            assert compare(expected(model, pixels), answer).relative < 1e-4, (batch, height, width)
+    with pytest.raises(fastvit.UserError, match=r"at least 32 pixels|takes images of 64x64"):
+        artifact(np.zeros((1, 3, 31, 64), np.float32))
+    with pytest.raises(fastvit.UserError, match="takes one or more images"):
+        artifact(np.zeros((0, 3, 64, 64), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("onnx", "fp16"),
+        pytest.param("openvino", "fp16", marks=pytest.mark.slow),
+        pytest.param("openvino", "bf16", marks=pytest.mark.slow),
+        ("torch", "fp16"),
+        ("torch", "bf16"),
+    ],
+)
+def test_lower_precisions(
+    name: str, precision: str, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    target = TARGETS[name]
+    if target.runner and (reason := target.runner.available()):
+        pytest.skip(reason)
+    path = tmp_path / f"model{target.suffix}"
+    exported = export(model, target, path, pictures, ExportOptions(precision))
+    assert exported.proof
+    assert exported.proof.differences.cosine > 0.9999
+    program = build_program(model, ExportOptions(precision), target.cast)
+    kept = DTYPES[precision] if precision in target.cast else torch.float32
+    assert {parameter.dtype for parameter in program.module.parameters()} == {kept}
+    assert open_artifact(path).signature.precision == precision
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["t8", "sa12"])
-def test_variants(variant: str, tmp_path: Path) -> None:
+def test_variants(target: Target, variant: str, pictures: list[Image.Image], tmp_path: Path) -> None:
     full = randomise(fastvit.create_model(variant, num_classes=5)).eval()
-    assert export(full, ONNX, tmp_path / "model.onnx", torch.randn(2, 3, 64, 64)).differences.relative < 1e-4
+    exported = export(full, target, tmp_path / f"model{target.suffix}", pictures, ExportOptions(size=(64, 64)))
+    assert exported.proof
+    assert exported.proof.differences.relative < 1e-4
 
 
-def test_a_wrong_artifact_fails_the_export(model: fastvit.FastViT, tmp_path: Path, monkeypatch) -> None:
+def test_a_wrong_artifact_is_not_written(model, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = fastvit.fuse(randomise(tiny(attention=True), seed=5))
-    monkeypatch.setattr("fastvit.export.target.fuse", lambda _: other)
+    other.preprocessing, other.classes = model.preprocessing, model.classes
+    monkeypatch.setattr("fastvit.export.program.fuse", lambda _: other)
     (tmp_path / "model.onnx").write_text("the previous one")
-    with pytest.raises(fastvit.UserError, match="would not compute what the model does in onnxruntime"):
-        export(model, ONNX, tmp_path / "model.onnx", torch.randn(2, 3, 64, 64))
+    with pytest.raises(fastvit.UserError, match="would not compute what the model does in onnxruntime: relative"):
+        export(model, TARGETS["onnx"], tmp_path / "model.onnx", pictures)
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "the previous one"
 
 
-def test_wrong_names_and_files(model: fastvit.FastViT, artifact: Path, tmp_path: Path) -> None:
-    with pytest.raises(fastvit.UserError, match="no export target is called 'coffee'; there are onnx"):
+def test_tolerances_miss_nothing() -> None:
+    bound = TOLERANCES["fp16"]
+    good = Differences(max_abs=1e-3, relative=1e-3, cosine=0.99999, top1=1.0)
+    assert bound.missed(Proof(9, good, (0.8, 0.8))) == []
+    assert "relative" in bound.missed(Proof(9, Differences(1, float("nan"), 1.0, 1.0), None))[0]
+    assert "cosine 0.9" in bound.missed(Proof(9, Differences(1e-3, 1e-3, 0.9, 1.0), None))[0]
+    (lost,) = bound.missed(Proof(9, good, (0.8, 0.79)))
+    assert lost.startswith("1.00 points of top-1 lost, tolerated 0.2")
+
+
+def test_wrong_names_and_files(model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path) -> None:
+    with pytest.raises(fastvit.UserError, match="no export target is called 'coffee'; there are onnx, "):
         find_target("coffee")
     with pytest.raises(fastvit.UserError, match=r"end in \.onnx"):
-        export(model, ONNX, tmp_path / "model.pt", torch.randn(2, 3, 64, 64))
+        export(model, TARGETS["onnx"], tmp_path / "model.pt", pictures)
+    with pytest.raises(fastvit.UserError, match="onnx is not offered in bf16; it is in fp32, fp16, int8"):
+        TARGETS["onnx"].check(ExportOptions("bf16"))
+    with pytest.raises(fastvit.UserError, match="no artifact; their names end in"):
+        open_artifact(tmp_path / "model.tar")
+    with pytest.raises(fastvit.UserError, match=r"openvino does not read .*it runs in torch"):
+        open_artifact(tmp_path / "model.pt2", "openvino")
+    with pytest.raises(fastvit.UserError, match="has no head"):
+        export(tiny(num_classes=0), TARGETS["onnx"], tmp_path / "model.onnx", pictures)
+    missing = Target("x", ".x", None, "x", ("no_such_package",), "pip install x", ("fp32",))
+    with pytest.raises(fastvit.UserError, match="x needs no_such_package: pip install x"):
+        missing.check(ExportOptions())
+
+
+def test_missing_and_damaged_artifacts_are_one_sentence(target: Target, model: fastvit.FastViT, tmp_path: Path) -> None:
+    path = tmp_path / f"model{target.suffix}"
     with pytest.raises(fastvit.UserError, match="there is no file"):
-        ONNX.load(tmp_path / "none.onnx")
-    (tmp_path / "short.onnx").write_bytes(artifact.read_bytes()[:1000])
-    with pytest.raises(fastvit.UserError, match=r"onnxruntime cannot read .*short.onnx"):
-        ONNX.load(tmp_path / "short.onnx")
+        open_artifact(path, target.runtime or "")
+    write(model, target, path, ExportOptions())
+    for share in (0.5, 0):
+        for file in tmp_path.iterdir():
+            file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+        with pytest.raises(fastvit.UserError, match=r"cannot (read|load) .*model") as error:
+            open_artifact(path, target.runtime or "")
+        assert "\n" not in str(error.value)
 
 
-def test_wrong_shapes_are_an_error_not_an_answer(artifact: Path) -> None:
-    with pytest.raises(Exception, match="images"):
-        ONNX.load(artifact)(np.zeros((1, 4, 64, 64), np.float32))
+def test_onnx_is_one_file_without_norms(model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path) -> None:
+    import onnx
+
+    export(model, TARGETS["onnx"], tmp_path / "model.onnx", pictures)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"], "one file, weights inside"
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(proto)
+    assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
+    info = json.loads({p.key: p.value for p in proto.metadata_props}["fastvit"])
+    assert info["classes"] == list(model.classes or ())
+    assert info["artifact"]["input"] == "normalised"
+
+
+def test_a_foreign_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(fastvit.UserError, match="was not exported by this fastvit"):
+        Artifact(tmp_path / "x.onnx", None, "onnxruntime", list)
+    with pytest.raises(fastvit.UserError, match="has no variant, form, config, preprocessing"):
+        Artifact(tmp_path / "x.onnx", '{"format_version": 1}', "onnxruntime", list)
+
+
+def test_runtimes_that_are_not_here_say_so() -> None:
+    reason = RUNTIMES["coreml"].available()
+    assert reason is None or reason.startswith(("coreml runs on Darwin", "coreml is not installed: pip install"))
+
+
+def test_options() -> None:
+    assert (parse_size("96x64"), parse_size("256"), parse_size("dynamic"), parse_size(None)) == (
+        (96, 64),
+        (256, 256),
+        "dynamic",
+        None,
+    )
+    assert parse_batches("1, 8,dynamic") == [1, 8, "dynamic"]
+    for wrong in ("x", "1x2x3", "-4"):
+        with pytest.raises(fastvit.UserError, match="size must be"):
+            parse_size(wrong)
+    with pytest.raises(fastvit.UserError, match="batch must be"):
+        parse_batches("all")
+    with pytest.raises(fastvit.UserError, match="batch must be at least 1"):
+        ExportOptions(batch=0)
+    with pytest.raises(fastvit.UserError, match="at least 32 pixels"):
+        ExportOptions(size=(16, 64))
+
+
+def test_command(model: fastvit.FastViT, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two targets and batches; one target that fails keeps the other's artifacts."""
+    checkpoint = fastvit.save(model, tmp_path / "model.safetensors")
+    folder = tmp_path / "out"
+    assert main(["export", str(checkpoint), "--to", "onnx,torch", "--batch", "1,4", "--out", str(folder)]) == 0
+    names = {f"custom-fp32-b{batch}{suffix}" for batch in (1, 4) for suffix in (".onnx", ".pt2")}
+    assert {path.name for path in folder.iterdir()} == names | {"report.json", "report.html"}
+    report = json.loads((folder / "report.json").read_text())
+    assert {artifact["file"] for artifact in report["artifacts"]} == names
+    assert all(artifact["proof"]["differences"]["relative"] < 1e-4 for artifact in report["artifacts"])
+    assert report["compared_on"] == "64 images of sample"
+    assert "4 of 4 artifacts proved" in (folder / "report.html").read_text()
+    assert main(["export", str(checkpoint), "--to", "onnx,coffee"]) == 2
+    assert "no export target is called 'coffee'" in capsys.readouterr().err

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 import fastvit
+from fastvit.export.options import ExportOptions
+from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.runtime.predictor import Failure, Prediction
+from fastvit.runtime.records import record, recording
 from tests.helpers import randomise, tiny
 
 
@@ -24,7 +32,8 @@ def model() -> fastvit.FastViT:
 @pytest.fixture(scope="module")
 def files(model: fastvit.FastViT, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("predictor")
-    TARGETS["onnx"].write(fastvit.fuse(model), folder / "model.onnx")
+    options = ExportOptions(batch=2, input="pixels", output="probabilities")
+    TARGETS["onnx"].write(build_program(model, options), folder / "model.onnx")
     return {
         "train": fastvit.save(model, folder / "train.safetensors"),
         "fused": fastvit.save(fastvit.fuse(model), folder / "fused.safetensors"),
@@ -37,8 +46,8 @@ def test_every_source_gives_the_same_answer(
     model: fastvit.FastViT, files: dict[str, Path], kind: str, photo: Path
 ) -> None:
     (expected,) = fastvit.Predictor(model)(photo)
-    predictor = fastvit.Predictor(files[kind])
-    assert predictor.runtime == ("onnxruntime" if kind == "onnx" else "torch")
+    predictor = fastvit.Predictor(files[kind], runtime="auto" if kind == "onnx" else "torch")
+    assert predictor.runtime in ({"onnxruntime", "openvino"} if kind == "onnx" else {"torch"})
     assert predictor.classes == ("cat", "dog", "cow")
     (answer,) = predictor(photo)
     assert [label.name for label in answer.labels] == [label.name for label in expected.labels]
@@ -56,6 +65,64 @@ def test_every_kind_of_input(model: fastvit.FastViT, photo: Path) -> None:
     assert [label.probability for label in alone] == pytest.approx([label.probability for label in among], abs=1e-6)
     with pytest.raises(fastvit.UserError, match="uint8.*float32"):
         predictor(array.astype(np.float32))
+
+
+def test_folders_batches_and_generators(model: fastvit.FastViT, files: dict[str, Path], photo: Path) -> None:
+    array = np.asarray(Image.open(photo).convert("RGB"))
+    for predictor in (fastvit.Predictor(model), fastvit.Predictor(files["onnx"])):
+        (alone,) = predictor(photo.parent)
+        assert alone.image == str(photo)
+        mixed = (item for item in (photo, np.stack([array] * 3), torch.from_numpy(array), photo.parent))
+        answers = predictor(mixed, batch_size=4)
+        assert [answer.image for answer in answers] == [
+            str(photo), "image 1", "image 2", "image 3", "image 4", str(photo)
+        ]  # fmt: skip
+        for answer in answers:
+            assert answer.labels[0].probability == pytest.approx(alone.labels[0].probability, abs=1e-5)
+
+
+def test_a_generator_is_read_as_it_is_needed(model: fastvit.FastViT) -> None:
+    """Two batches ahead at most, so that memory does not grow with the number of images."""
+    taken = 0
+
+    def images() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield np.zeros((8, 8, 3), np.uint8)
+
+    answers = fastvit.Predictor(model).stream(images(), batch_size=4)
+    for count in range(1, 21):
+        next(answers)
+        assert taken <= 4 * ((count - 1) // 4 + 2)
+    answers.close()
+
+
+def test_an_artifact_needs_no_torch(files: dict[str, Path], photo: Path) -> None:
+    code = f"""
+import sys, fastvit
+predictor = fastvit.Predictor({str(files["onnx"])!r}, runtime="onnxruntime")
+print(predictor({str(photo)!r})[0].labels[0].name, predictor.runtime)
+print([name for name in ("torch", "timm", "torchvision", "onnx", "matplotlib") if name in sys.modules])
+status = open("/proc/self/status").read() if sys.platform == "linux" else "VmHWM: 0 kB"
+print(int(status.partition("VmHWM:")[2].split()[0]) // 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, modules, megabytes = done.stdout.splitlines()
+    assert answer.split()[-1] == "onnxruntime"
+    assert modules == "[]"
+    assert int(megabytes) < 300
+
+
+def test_runtimes_by_name(files: dict[str, Path], photo: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install fastvit[openvino]")
+    first, second = (fastvit.Predictor(files["onnx"], runtime=name) for name in ("onnxruntime", "openvino"))
+    assert (first.runtime, second.runtime) == ("onnxruntime", "openvino")
+    (ours,), (theirs,) = first(photo), second(photo)
+    assert [x.name for x in ours.labels] == [x.name for x in theirs.labels]
+    assert [x.probability for x in ours.labels] == pytest.approx([x.probability for x in theirs.labels], abs=1e-5)
+    with pytest.raises(fastvit.UserError, match="litert does not read"):
+        fastvit.Predictor(files["onnx"], runtime="litert")
 
 
 def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
@@ -106,5 +173,30 @@ def test_a_foreign_onnx_is_named(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "x.onnx")
-    with pytest.raises(fastvit.UserError, match="not exported by fastvit"):
+    with pytest.raises(fastvit.UserError, match="not exported by this fastvit"):
         fastvit.Predictor(tmp_path / "x.onnx")
+
+
+def test_records(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
+    """Both kinds of file say the same, of what could be read and of what could not; one that fails leaves none."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    answers = list(fastvit.Predictor(model).stream([photo, broken, photo], k=2))
+    for name in ("a.jsonl", "a.parquet"):
+        with recording(tmp_path / name) as write:
+            for answer in answers:
+                write(answer)
+    lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert lines == [record(answer) for answer in answers]
+    assert "broken.png" in lines[1]["error"]
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["image"] for row in rows] == [str(photo), str(broken), str(photo)]
+    assert rows[0]["name"] == [label["name"] for label in lines[0]["predictions"]]
+    assert rows[0]["probability"] == pytest.approx([label["probability"] for label in lines[0]["predictions"]])
+    assert (rows[1]["error"], rows[1]["name"]) == (lines[1]["error"], None)
+    for name in ("b.jsonl", "b.parquet"):
+        with pytest.raises(RuntimeError), recording(tmp_path / name):
+            raise RuntimeError
+        assert not list(tmp_path.glob("*b.*"))
+    with pytest.raises(fastvit.UserError, match=r"to \.jsonl or \.parquet"), recording(tmp_path / "a.csv"):
+        pass

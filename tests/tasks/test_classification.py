@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,17 +10,18 @@ from torch.nn import functional as F
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.drawing import prediction_sheet
-from fastvit.tasks.classification.module import ClassificationTask, accuracy, decode
+from fastvit.tasks.classification.labels import decode, softmax
+from fastvit.tasks.classification.module import ClassificationTask, accuracy
 from fastvit.tasks.classification.options import Mixing
 from tests.helpers import tiny
 
 
 def test_decode_by_hand() -> None:
-    logits = torch.log(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]]))
-    first, second = decode(logits, ("a", "b", "c"), k=2)
+    logits = np.log([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
+    first, second = decode(softmax(logits), ("a", "b", "c"), k=2)
     assert [(label.index, label.name) for label in first] == [(1, "b"), (2, "c")]
     assert [label.probability for label in second] == pytest.approx([0.5, 0.3])
-    assert [label.name for label in decode(logits, None, k=9)[0]] == ["1", "2", "0"]
+    assert [label.name for label in decode(softmax(logits), None, k=9)[0]] == ["1", "2", "0"]
 
 
 def test_accuracy_by_hand() -> None:
@@ -61,7 +63,7 @@ def test_data_module() -> None:
 def test_sheet_names_the_mistakes() -> None:
     from PIL import Image
 
-    guesses = [label for row in decode(torch.eye(2), ("cat", "dog"), 1) for label in row]
+    guesses = [label for row in decode(softmax(np.eye(2)), ("cat", "dog"), 1) for label in row]
     figure = prediction_sheet([Image.new("RGB", (4, 4))] * 2, guesses, ["cat", "cat"], columns=2)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["cat 73%\n", "dog 73%\nis cat"]

@@ -75,6 +75,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
     """As torchrun starts them, one process each, which meet at an address that is not the first one's own."""
     run = tmp_path / "run"

@@ -80,7 +80,7 @@ def test_killed_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None
     assert not list(run.glob(".*"))
 
 
-@pytest.mark.parametrize("step", [3, 4, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (4, 5))])
 def test_sigterm_ends_between_two_steps(data: Path, whole: Path, tmp_path: Path, step: int) -> None:
     """Inside the first epoch, before its last batch, and before the first of the second."""
     run = tmp_path / "run"

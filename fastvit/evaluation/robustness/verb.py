@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastvit.device import Device
-from fastvit.terminal import new_table, show
+from fastvit.terminal import show_table
 
 
 def robustness(
@@ -27,7 +27,7 @@ def robustness(
     """Measure accuracy on corrupted, drawn or hard images.
 
     Args:
-        checkpoint: weights of any form and layout, or an exported .onnx file.
+        checkpoint: weights of any form and layout, or an artifact of fastvit export.
         suite: imagenet-c, imagenet-a, imagenet-r, imagenet-sketch or imagenet-v2.
         data: the suite's folder; for imagenet-c also clean images of any data set ("sample", a folder, torch/NAME),
             which are then corrupted.
@@ -49,19 +49,18 @@ def robustness(
     from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
     from fastvit.evaluation.robustness.measure import Settings, measure
     from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
+    from fastvit.runtime.artifact import is_artifact
     from fastvit.runtime.predictor import Predictor
-    from fastvit.weights.source import beside
+    from fastvit.weights.location import beside
 
     names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
     settings = Settings(names, clean, limit, seed, batch_size, workers)
-    result = measure(Predictor(checkpoint, pick_device(device)), chosen, data, settings)
+    predictor = Predictor(checkpoint, pick_device(device), "auto" if is_artifact(checkpoint) else "torch")
+    result = measure(predictor, chosen, data, settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:
         print(jsonlib.dumps(asdict(result)))
         return
     for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
-        lines = new_table(*table.header)
-        for row in table.rows:
-            lines.add_row(*row)
-        show(lines)
+        show_table(table.header, table.rows)
     print(f"{report}: {result.images} images{'' if result.complete else ', a part of the data'}")

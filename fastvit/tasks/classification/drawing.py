@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fastvit.tasks.classification.module import Label
+from fastvit.tasks.classification.labels import Label
 
 
 def prediction_sheet(

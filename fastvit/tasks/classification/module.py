@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torchmetrics
@@ -102,21 +101,3 @@ def accuracy(num_classes: int, **options: Any) -> torchmetrics.MetricCollection:
             for name, k in ranks.items()
         }
     )
-
-
-@dataclass(frozen=True)
-class Label:
-    """One guess for one image: class index, name, probability in [0, 1]."""
-
-    index: int
-    name: str
-    probability: float
-
-
-def decode(logits: Tensor, classes: tuple[str, ...] | None, k: int = 5) -> list[list[Label]]:
-    """The k likeliest classes of each row of (B, classes) logits, the likeliest first."""
-    top = logits.float().softmax(1).topk(min(k, logits.shape[1]))
-    return [
-        [Label(i, classes[i] if classes else str(i), p) for i, p in zip(indices, probabilities, strict=True)]
-        for indices, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    ]

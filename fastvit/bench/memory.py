@@ -1,0 +1,38 @@
+"""Memory of a fresh process that loads a model and answers once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+# The high-water mark of the process's own memory: what the parent had counts for `ru_maxrss`, not here.
+_PEAK = """
+with open("/proc/self/status") as status:
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
+"""
+_PREDICT = """
+import sys
+import numpy as np
+from fastvit import Predictor
+predictor = Predictor(sys.argv[1], runtime=sys.argv[2])
+height, width = predictor.preprocessing.size
+predictor(np.zeros((height, width, 3), np.uint8))
+"""
+
+
+def peak_memory(path: str | Path, runtime: str = "auto") -> float | None:
+    """Megabytes (1e6 bytes) at the peak of a process that makes a Predictor and asks it once.
+
+    Args:
+        path: checkpoint or artifact.
+        runtime: as in Predictor.
+
+    Returns:
+        None where the system does not tell (it is asked the Linux way), or the process failed.
+    """
+    if not Path("/proc/self/status").exists():
+        return None
+    command = [sys.executable, "-c", _PREDICT + _PEAK, str(path), runtime]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return 1024 * int(done.stdout.split()[-1]) / 1e6 if done.returncode == 0 else None

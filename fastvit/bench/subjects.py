@@ -1,0 +1,101 @@
+"""What is timed: FastViTs, and the peers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fastvit.bench.complexity import Work, work
+from fastvit.bench.peers import PEERS
+from fastvit.create import create_model
+from fastvit.errors import UserError
+from fastvit.fusion import form, fuse
+from fastvit.model.classifier import FastViT
+from fastvit.model.variants import VARIANTS, find_variant
+from fastvit.weights.native import load
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to time.
+
+    Attributes:
+        name: for tables.
+        deployed: as it is deployed, on the CPU: fused; of a peer, as far as timm fuses it.
+        size: of its images, height and width in pixels, where none is asked for.
+        published: (size, ImageNet-1k top-1 in percent, by whom); None where nothing is.
+        model: the FastViT that was fused, in the form that it came in; None for a peer.
+    """
+
+    name: str
+    deployed: nn.Module
+    size: tuple[int, int]
+    published: tuple[int, float, str] | None = None
+    model: FastViT | None = None
+
+    @property
+    def train_form(self) -> FastViT | None:
+        """As it is trained; None for a peer, and for a FastViT that came without its branches."""
+        return self.model if self.model is not None and form(self.model) == "train" else None
+
+    @property
+    def twin(self) -> nn.Module | None:
+        """timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
+        row = VARIANTS.get(self.model.variant) if self.model is not None else None
+        free = {"num_classes": 0, "drop_path": 0.0}
+        if self.model is None or row is None or row.config.replace(**free) != self.model.config.replace(**free):
+            return None
+        return _timm_fused(row.name, num_classes=self.model.num_classes)
+
+    def work(self, size: tuple[int, int]) -> Work:
+        """What it computes for one image of a size."""
+        return work(copy.deepcopy(self.deployed).to("meta"), torch.empty(1, self.channels, *size, device="meta"))
+
+    @property
+    def channels(self) -> int:
+        """Of its images."""
+        return self.model.config.in_chans if self.model is not None else 3
+
+
+def find_subject(name: str) -> Subject:
+    """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if name in PEERS:
+        return peer_subject(name)
+    if Path(name).exists() or "/" in name:
+        return fastvit_subject(load(name), name)
+    return fastvit_subject(create_model(find_variant(name).name).eval())
+
+
+def fastvit_subject(model: FastViT, name: str | None = None) -> Subject:
+    """A FastViT in any form; where it is a variant as published, with what the paper says of it."""
+    row = VARIANTS.get(model.variant)
+    published = (256, row.top1, "arXiv 2303.14189") if name is None and row and row.top1 else None
+    return Subject(name or model.variant, fuse(model), model.preprocessing.size, published, model)
+
+
+def peer_subject(name: str) -> Subject:
+    """A network of timm.
+
+    Raises:
+        UserError: this timm does not have it.
+    """
+    peer = PEERS[name]
+    network = _timm_fused(name)
+    if network is None:
+        raise UserError(f"the timm that is installed has no {name}: pip install -U timm")
+    return Subject(name, network, (peer.size, peer.size), (peer.size, peer.top1, peer.source))
+
+
+def _timm_fused(name: str, **options: int) -> nn.Module | None:
+    import timm
+    from timm.utils import reparameterize_model
+
+    return reparameterize_model(timm.create_model(name, **options).eval()) if timm.is_model(name) else None

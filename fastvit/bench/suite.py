@@ -1,0 +1,205 @@
+"""Networks times ways times shapes, timed in one run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from fastvit.bench.complexity import Work
+from fastvit.bench.latency import PATIENCE, Timing, measure
+from fastvit.bench.memory import peak_memory
+from fastvit.bench.subjects import Subject, fastvit_subject
+from fastvit.bench.ways import WAYS, Call, Way, artifact_path, call_of, reference_of
+from fastvit.errors import UserError, first_line
+from fastvit.model.classifier import FastViT
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, to be run one way on one shape.
+
+    Attributes:
+        subject: the network.
+        way: how.
+        batch: images a call.
+        size: height and width in pixels.
+    """
+
+    subject: Subject
+    way: Way
+    batch: int
+    size: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.subject.name} in {self.way.name}, batch {self.batch}, {self.size[0]}x{self.size[1]}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a case.
+
+    Attributes:
+        case: what was timed.
+        work: of one image.
+        timing: of a call; None where it failed.
+        failure: why, in one line.
+        speedup: against the reference of the same network and shape in the same run; None where there is none.
+        memory: megabytes (1e6 bytes) at the peak of a process that predicts; None where it was not measured.
+    """
+
+    case: Case
+    work: Work
+    timing: Timing | None = None
+    failure: str = ""
+    speedup: float | None = None
+    memory: float | None = None
+
+    @property
+    def top1(self) -> float | None:
+        """Published ImageNet-1k top-1 at this size, in percent."""
+        size, top1, _ = self.case.subject.published or (0, None, "")
+        return top1 if self.case.size == (size, size) else None
+
+    @property
+    def gflops(self) -> float:
+        """1e9 operations a second; a multiply and add are two."""
+        return 2 * self.work.gmacs / self._seconds_an_image
+
+    @property
+    def gbps(self) -> float:
+        """1e9 bytes a second, as `fastvit.bench.complexity.Work` counts them."""
+        return self.work.megabytes / 1e3 / self._seconds_an_image
+
+    @property
+    def images_per_second(self) -> float:
+        return 1 / self._seconds_an_image
+
+    @property
+    def _seconds_an_image(self) -> float:
+        return self.timing.median / 1e3 / self.case.batch if self.timing else float("nan")
+
+
+def bench(
+    subjects: Sequence[Subject],
+    ways: Sequence[Way],
+    batches: Sequence[int] = (1,),
+    sizes: Sequence[tuple[int, int] | None] = (None,),
+    device: str = "cpu",
+    rounds: int = 30,
+    memory: bool = False,
+) -> list[Result]:
+    """Time everything; all of the same batch and asked size take turns, and rounds are added while medians still move.
+
+    Every runtime gets as many threads as PyTorch has (`fastvit.bench.machine.torch_threads`).
+
+    Args:
+        subjects: networks.
+        ways: to run each.
+        batches: images a call.
+        sizes: height and width in pixels; None for each network's own.
+        device: of PyTorch.
+        rounds: timed calls of each, at first.
+        memory: also measure the memory of a process that predicts, which takes seconds for each artifact.
+
+    Returns:
+        In the order of batches, sizes, subjects and ways; without those that a network cannot go.
+    """
+    if min([rounds, *batches]) < 1:
+        raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
+    results = []
+    with tempfile.TemporaryDirectory() as name, _progress() as progress:
+        for batch in batches:
+            for size in sizes:
+                cases = [Case(s, way, batch, size or s.size) for s in subjects for way in ways]
+                calls, failures = _build(cases, Path(name), device, progress)
+                timings = _time(calls, rounds, progress)
+                results += _results(cases, timings, failures, Path(name) if memory else None)
+    return results
+
+
+def bench_model(model: FastViT, compiled: bool, device: str = "cpu") -> dict[str, Timing]:
+    """One model at batch 1 and its own size, by the name of the way: as trained, fused, and in onnxruntime on a CPU.
+
+    Args:
+        model: in any form; one without its branches has no train form to time.
+        compiled: also time torch.compile, which takes a minute to build.
+        device: of PyTorch.
+    """
+    names = "train form", "fused", *(["torch.compile"] if compiled else []), "onnxruntime"
+    ways = [WAYS[name] for name in names if WAYS[name].missing(device) is None]
+    return {r.case.way.name: r.timing for r in bench([fastvit_subject(model)], ways, device=device) if r.timing}
+
+
+def bench_models(models: Mapping[str, FastViT], device: str = "cpu", rounds: int = 30) -> dict[str, Timing]:
+    """Several models at batch 1 and each one's own size, fused, in PyTorch, by their names.
+
+    Args:
+        models: in any form.
+        device: of PyTorch.
+        rounds: timed calls of each, at first.
+    """
+    subjects = [fastvit_subject(model, name) for name, model in models.items()]
+    results = bench(subjects, [WAYS["fused"]], device=device, rounds=rounds)
+    return {r.case.subject.name: r.timing for r in results if r.timing}
+
+
+def _build(
+    cases: Sequence[Case], folder: Path, device: str, progress: Progress
+) -> tuple[dict[Case, Call], dict[Case, str]]:
+    """Calls that have answered once, and why the others have not."""
+    calls, failures = {}, {}
+    for case in progress.track(cases, description="building"):
+        try:
+            call = call_of(case.subject, case.way, case.batch, case.size, folder, device)
+            if call is not None:
+                call()
+                calls[case] = call
+        except Exception as error:  # others' networks, exporters and runtimes raise whatever they like
+            failures[case] = first_line(_root(error))
+    return calls, failures
+
+
+def _root(error: BaseException) -> BaseException:
+    """What went wrong first: exporters wrap it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _time(calls: Mapping[Case, Call], rounds: int, progress: Progress) -> dict[Case, Timing]:
+    bar = progress.add_task("timing", total=rounds)
+    return measure(calls, rounds, tick=lambda: progress.advance(bar), patience=PATIENCE)
+
+
+def _results(
+    cases: Sequence[Case], timings: Mapping[Case, Timing], failures: Mapping[Case, str], folder: Path | None
+) -> list[Result]:
+    results = []
+    for case in cases:
+        if case in failures:
+            results.append(Result(case, Work(0, 0), failure=failures[case]))
+        elif case in timings:
+            reference = reference_of({c.way.name: t for c, t in timings.items() if _comparable(c, case)})
+            speedup = reference.median / timings[case].median if reference else None
+            memory = _memory(case, folder) if folder else None
+            results.append(Result(case, case.subject.work(case.size), timings[case], "", speedup, memory))
+    return results
+
+
+def _comparable(one: Case, other: Case) -> bool:
+    return (one.subject, one.batch, one.size) == (other.subject, other.batch, other.size)
+
+
+def _memory(case: Case, folder: Path) -> float | None:
+    if case.subject.model is None or case.way.target is None:
+        return None
+    return peak_memory(artifact_path(folder, case.subject, case.way, case.batch, case.size), case.way.runtime)
+
+
+def _progress() -> Progress:
+    return Progress(console=Console(stderr=True), transient=True)

@@ -1,0 +1,64 @@
+"""Images as arrays for evaluation, with Pillow and NumPy alone: a process that runs an artifact loads no torch.
+
+Pixel for pixel what timm's evaluation transform gives (resize, then centre crop), which is tested.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fastvit.model.preprocessing import Preprocessing
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """An RGB or L image as (C, H, W) uint8, resized and cropped as `preprocessing` says."""
+    height, width = preprocessing.size
+    target = math.floor(height / preprocessing.crop_pct), math.floor(width / preprocessing.crop_pct)
+    resized = image.resize(_covering(image.size, target), _FILTERS[preprocessing.interpolation])
+    array = np.asarray(_centre(resized, width, height))
+    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+
+
+def normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """(..., C, H, W) uint8 -> float32 with the mean taken off and divided by the std of each channel."""
+    mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    scaled: np.ndarray[Any, np.dtype[np.float32]] = pixels.astype(np.float32)
+    scaled /= np.float32(255)
+    scaled -= mean
+    scaled /= std
+    return scaled
+
+
+def denormalised(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The inverse of normalisation: (..., C, H, W) float32 -> float32 in [0, 1]."""
+    mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    return np.asarray(images * std + mean)
+
+
+def _covering(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of an image of `size` (width, height) made as small as covers `target` (height, width)."""
+    (width, height), (target_height, target_width) = size, target
+    if target_height == target_width:  # the longer side is cut off to a whole number, as torchvision does it
+        short = target_height
+        return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    ratio = min(height / target_height, width / target_width)
+    return round(width / ratio), round(height / ratio)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    missing = max(width - image.width, 0), max(height - image.height, 0)
+    if any(missing):  # black around an image that rounding has made too small
+        across, down = missing
+        image = ImageOps.expand(image, (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2), 0)
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,99 @@
+"""Core ML (.mlpackage), for iOS 16, macOS 13 and later; what it says of itself in the user-defined metadata.
+
+iOS 16 is the first whose format holds compressed weights, and runs on phones from 2017 on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastvit.errors import UserError
+from fastvit.export.program import Program
+from fastvit.runtime.artifact import Precision, to_metadata
+from fastvit.weights.description import METADATA_KEY
+
+INPUT = "images"
+# What Core ML calls the label of an image; the probabilities of all classes are then "classLabel_probs".
+LABEL = "classLabel"
+# Core ML wants a bound where the batch is open; ours splits what is above it.
+MAX_BATCH = 64
+_COLOURS = {1: "GRAYSCALE", 3: "RGB"}
+
+
+def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
+    """Convert and write a program.
+
+    Pixels go in as an image, one a call, the other inputs as arrays. Where probabilities come out, one image goes in
+    and the classes have names, Core ML gives the label and a dictionary of probabilities, else arrays. fp32 computes
+    in float32; the others in float16, "int8" with weights of 8 bits, one scale an output channel, "palettized" with
+    weights out of 64 values a tensor, found by k-means.
+
+    Raises:
+        UserError: pixels are not what Core ML calls an image.
+    """
+    inputs = _inputs(program)
+    import coremltools
+
+    # An image goes in as floats; without this, operators are left that coremltools does not know.
+    exported = torch.export.export(
+        program.module, (program.example.float(),), dynamic_shapes=program.dynamic_shapes
+    ).run_decompositions({})
+    exact = program.signature.precision == "fp32"
+    model = coremltools.convert(
+        exported,
+        inputs=[inputs],
+        outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in program.signature.outputs],
+        classifier_config=_classifier(program),
+        compute_precision=coremltools.precision.FLOAT32 if exact else coremltools.precision.FLOAT16,
+        minimum_deployment_target=coremltools.target.iOS16,
+        skip_model_load=True,
+    )
+    model = _compressed(model, program.signature.precision)
+    model.short_description = f"{program.description.variant}, a FastViT for {program.description.task}"
+    model.user_defined_metadata[METADATA_KEY] = to_metadata(program.description, program.signature)
+    model.save(str(path))
+
+
+def _inputs(program: Program) -> Any:
+    """What coremltools calls the input's type."""
+    import coremltools
+
+    _, channels, height, width = program.example.shape
+    batch = program.signature.batch
+    if program.signature.input != "pixels":
+        batches = coremltools.RangeDim(1, MAX_BATCH, default=1) if batch is None else batch
+        return coremltools.TensorType(name=INPUT, shape=(batches, channels, height, width), dtype=np.float32)
+    if batch != 1 or channels not in _COLOURS:
+        raise UserError(
+            "Core ML takes pixels as one image a call, of 1 or 3 channels: give --batch 1, or another --input"
+        )
+    return coremltools.ImageType(name=INPUT, shape=(1, channels, height, width), color_layout=_COLOURS[channels])
+
+
+def _classifier(program: Program) -> Any:
+    """With the class names, where Core ML can give them; else None."""
+    import coremltools
+
+    classes = program.description.classes
+    if program.signature.outputs != ("probabilities",) or program.signature.batch != 1 or classes is None:
+        return None
+    if len(set(classes)) < len(classes):  # they would be the keys of one dictionary
+        return None
+    return coremltools.ClassifierConfig(list(classes), LABEL)
+
+
+def _compressed(model: Any, precision: Precision) -> Any:
+    """The same with its larger weights compressed, where that is asked for."""
+    import coremltools.optimize.coreml as compress
+
+    if precision == "int8":
+        quantizer = compress.OpLinearQuantizerConfig(mode="linear_symmetric")
+        return compress.linear_quantize_weights(model, compress.OptimizationConfig(global_config=quantizer))
+    if precision == "palettized":
+        palettizer = compress.OpPalettizerConfig(mode="kmeans", nbits=6)
+        return compress.palettize_weights(model, compress.OptimizationConfig(global_config=palettizer))
+    return model

@@ -1,0 +1,100 @@
+"""What an export made, as JSON and as one HTML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastvit.environment import environment
+from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.export.export import Exported
+from fastvit.export.proof import TOLERANCES
+from fastvit.files import write_text
+from fastvit.model.classifier import FastViT
+
+
+def write_export_report(
+    folder: Path, model: FastViT, done: Sequence[Exported], failed: Mapping[str, str], compared_on: str
+) -> Path:
+    """Write report.json and report.html into a folder; returns the path of the latter.
+
+    Args:
+        folder: where the artifacts are.
+        model: that they were made from.
+        done: what was written.
+        failed: reason by name, of what was not.
+        compared_on: the images, in words.
+    """
+    content = {
+        "variant": model.variant,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "compared_on": compared_on,
+        "artifacts": [_numbers(exported) for exported in done],
+        "failed": dict(failed),
+        "environment": environment(),
+    }
+    write_text(folder / "report.json", json.dumps(content, indent=2) + "\n")
+    proved = sum(exported.proof is not None for exported in done)
+    summary = f"{proved} of {len(done) + len(failed)} artifacts proved in their own runtimes, on {compared_on}."
+    sections = [Section("Artifacts", _ARTIFACTS, table=artifact_table(done))]
+    if failed:
+        sections.append(Section("Not written", table=Table(("artifact", "reason"), list(failed.items()))))
+    return write_report(
+        folder / "report.html",
+        title=f"{model.variant}, exported",
+        summary=summary,
+        sections=[*sections, Section("Tolerances", _TOLERATED, table=_tolerance_table())],
+    )
+
+
+_ARTIFACTS = (
+    "Each artifact was read back, run in its own runtime, and compared with the model as it was trained, in PyTorch "
+    "and float32; pictures went through the preprocessing that the artifact itself names."
+)
+_TOLERATED = "What still counts as the same; an artifact beyond it is not written."
+
+
+def artifact_table(done: Sequence[Exported]) -> Table:
+    """A row an artifact, with its verdict."""
+    header = ("artifact", "precision", "takes", "MB", "runtime", "relative", "cosine", "same top-1", "top-1", "verdict")
+    return Table(header, [_row(exported) for exported in done])
+
+
+def _row(exported: Exported) -> list[str]:
+    signature, proof = exported.signature, exported.proof
+    batch = signature.batch or "any number"
+    size = f"{signature.size[0]}x{signature.size[1]}" if signature.size else "any size"
+    found = [f"{exported.megabytes:.1f}", exported.target.runtime or "-"]
+    if proof:
+        top1 = proof.differences.top1
+        found += [f"{proof.differences.relative:.1e}", f"{proof.differences.cosine:.6f}"]
+        found += ["-" if top1 is None else f"{top1:.1%}"]
+        found += [f"{proof.accuracy[0]:.2%}, {proof.accuracy[1]:.2%}" if proof.accuracy else "-", "proved"]
+    else:
+        found += ["-", "-", "-", "-", f"written, not run: {exported.not_run}"]
+    return [exported.path.name, signature.precision, f"{batch} of {size}, {signature.input}", *found]
+
+
+def _numbers(exported: Exported) -> dict[str, Any]:
+    return {
+        "file": exported.path.name,
+        "target": exported.target.name,
+        "runtime": exported.target.runtime,
+        "signature": asdict(exported.signature),
+        "megabytes": round(exported.megabytes, 3),
+        "seconds_to_write": round(exported.seconds, 1),
+        "proof": asdict(exported.proof) if exported.proof else None,
+        "not_run": exported.not_run,
+    }
+
+
+def _tolerance_table() -> Table:
+    rows = [
+        (name, f"{bound.relative:.0e}", f"{bound.cosine}", f"{bound.accuracy} points")
+        for name, bound in TOLERANCES.items()
+    ]
+    return Table(("precision", "relative difference", "cosine at least", "top-1 lost"), rows)

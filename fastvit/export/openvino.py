@@ -1,0 +1,46 @@
+"""OpenVINO's own format: NAME.xml with its weights in NAME.bin, and what it says of itself in rt_info."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino
+
+from fastvit.errors import UserError
+from fastvit.export.onnx import convert
+from fastvit.export.program import Program
+from fastvit.export.quantize.calibration import matching, required
+from fastvit.runtime.artifact import to_metadata
+from fastvit.weights.description import METADATA_KEY
+
+
+def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
+    """Write a program, by way of ONNX: from a torch.export program OpenVINO makes every size dynamic.
+
+    fp16 stores the weights so; bf16 is what the runtime is told to compute in.
+
+    Raises:
+        UserError: there are no images to calibrate int8 on, or NNCF is not installed.
+    """
+    if program.signature.precision == "int8":
+        if find_spec("nncf") is None:
+            raise UserError("openvino in int8 needs nncf: pip install fastvit[openvino]")
+        required(calibration)  # before what takes seconds
+    graph = convert(program)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.onnx"
+        onnx.save(graph, source)
+        model = openvino.convert_model(source)
+        if program.signature.precision == "int8":
+            from fastvit.export.quantize.openvino import quantise
+            from fastvit.export.quantize.qdq import layers
+
+            found = layers(graph)
+            keep = matching([layer.name for layer in found], program.keep_float)
+            model = quantise(model, found, calibration, keep)
+        model.set_rt_info(to_metadata(program.description, program.signature), METADATA_KEY)
+        openvino.save_model(model, path, compress_to_fp16=program.signature.precision == "fp16")

@@ -1,0 +1,68 @@
+"""What can be asked of an export. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fastvit.errors import UserError
+from fastvit.runtime.artifact import Input, Precision
+
+Output = Literal["logits", "probabilities", "features"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Of one artifact.
+
+    Attributes:
+        precision: of the arithmetic; "palettized" is float16 with weights out of a small table.
+        batch: images a call, or "dynamic" for any number.
+        size: height and width in pixels; None for the model's own, "dynamic" for any from 32 on.
+        input: what goes in: "normalised" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
+            normalisation is inside.
+        output: "logits", "probabilities", or "features", the maps of the backbone's stages.
+        keep_float: names of layers, or patterns as "backbone.stem.*", that int8 leaves in float beside those that the
+            target leaves so anyway.
+    """
+
+    precision: Precision = "fp32"
+    batch: int | Literal["dynamic"] = 1
+    size: tuple[int, int] | Literal["dynamic"] | None = None
+    input: Input = "normalised"
+    output: Output = "logits"
+    keep_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.keep_float and self.precision != "int8":
+            raise UserError(f"layers to keep in float are for int8, not for {self.precision}")
+        if self.batch != "dynamic" and self.batch < 1:
+            raise UserError(f"batch must be at least 1 or dynamic, got {self.batch}")
+        if isinstance(self.size, tuple) and min(self.size) < 32:
+            raise UserError(f"size must be at least 32 pixels a side, got {self.size[0]}x{self.size[1]}")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
+    """ "256", "192x256" (height x width), "dynamic" or None.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if text is None or text == "dynamic":
+        return text  # type: ignore[return-value]
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH or dynamic, got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_batches(text: str) -> list[int | Literal["dynamic"]]:
+    """ "1", "1,8" or "dynamic".
+
+    Raises:
+        UserError: it is none of these.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part == "dynamic" or part.isdigit() for part in parts):
+        raise UserError(f"batch must be numbers of images, joined by commas, or dynamic, got {text!r}")
+    return ["dynamic" if part == "dynamic" else int(part) for part in parts]

@@ -1,0 +1,40 @@
+"""int8 for ExecuTorch's XNNPACK, through PyTorch's quantization of exported programs (pt2e, in torchao)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fastvit.export.quantize.calibration import batches, required
+
+
+def quantise(
+    exported: torch.export.ExportedProgram, calibration: np.ndarray | None, batch: int | None = None
+) -> torch.export.ExportedProgram:
+    """A program in int8: weights symmetric with a scale an output channel, activations with a zero point.
+
+    No norm may stand before attention, or it would be folded wrongly: a program of `fastvit.export` has none.
+
+    Args:
+        exported: a float program with one input.
+        calibration: (N, C, H, W) images such as it takes.
+        batch: images a call; None for any number.
+
+    Raises:
+        UserError: there are no calibration images.
+    """
+    images = required(calibration)
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(exported.module(), quantizer)
+    with torch.no_grad():
+        for part in batches(images, batch):
+            prepared(torch.from_numpy(part))
+        quantised = convert_pt2e(prepared)
+        example = torch.from_numpy(images[: batch or 2])
+        return torch.export.export(quantised, (example,))

@@ -1,0 +1,72 @@
+"""The command of this room; see `fastvit.verbs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fastvit.export.options import Output
+from fastvit.runtime.artifact import Input, Precision
+
+
+def export(
+    checkpoint: str,
+    to: str = "onnx",
+    precision: Precision = "fp32",
+    batch: str = "1",
+    size: str | None = None,
+    input: Input = "normalised",
+    output: Output = "logits",
+    out: Path | None = None,
+    data: str = "sample",
+    verify_with: str | None = None,
+    images: int = 64,
+    calibrate: int = 256,
+    keep_float: str = "",
+) -> int:
+    """Write artifacts for devices, run each in its own runtime, and prove that it computes what the checkpoint does.
+
+    Args:
+        checkpoint: a run's folder, or weights in any form and layout.
+        to: targets, joined by commas: onnx, openvino, torch, aoti, executorch, executorch-coreml, coreml, litert,
+            tensorrt, ncnn.
+        precision: of the arithmetic; which a target offers, docs/devices.md tells.
+        batch: images a call: a number, several joined by commas (a file each), or dynamic.
+        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own.
+        input: what goes in: normalised images, images in [0, 1] (unit), or uint8 pixels; for these the normalisation is
+            inside.
+        output: logits, probabilities, or features (the maps of the stages).
+        out: folder for the artifacts, report.json and report.html; by default beside the checkpoint.
+        data: labelled images to compare on, as in fastvit eval; their labels count where the classes are the
+            checkpoint's. int8 is calibrated on their training part.
+        verify_with: pictures to compare on instead: a file, folder or glob pattern.
+        images: how many of the data to compare on.
+        calibrate: how many training images to calibrate int8 on.
+        keep_float: layers that int8 leaves in float, joined by commas, such as backbone.stem.*.
+    """
+    from fastvit.export.options import ExportOptions, parse_batches, parse_size
+    from fastvit.export.target import find_target
+
+    targets = [find_target(name.strip()) for name in to.split(",")]
+    batches, side = parse_batches(batch), parse_size(size)
+    kept = tuple(name.strip() for name in keep_float.split(",") if name.strip())
+    wanted = [ExportOptions(precision, count, side, input, output, kept) for count in batches]
+    for target in targets:
+        for options in wanted:
+            target.check(options)
+
+    import fastvit
+    from fastvit.export.export import export_all
+    from fastvit.export.export_report import write_export_report
+    from fastvit.export.pictures import to_calibrate_on, to_compare_on
+    from fastvit.weights.location import beside
+
+    model = fastvit.load(checkpoint)
+    pictures = to_compare_on(model, data, verify_with, images)
+    folder = out or beside(checkpoint, "-export")
+    calibration = to_calibrate_on(model, data, calibrate) if precision == "int8" else None
+    done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print)
+    print(write_export_report(folder, model, done, failed, pictures.name))
+    for name, reason in failed.items():
+        print(f"fastvit: error: {name}: {reason}", file=sys.stderr)
+    return 2 if failed else 0

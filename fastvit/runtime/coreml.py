@@ -1,0 +1,72 @@
+"""Core ML packages, on a Mac."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import coremltools
+import numpy as np
+from PIL import Image
+
+from fastvit.errors import UserError, first_line
+from fastvit.runtime.artifact import Run
+from fastvit.weights.description import METADATA_KEY
+
+
+def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
+    """What the package says of itself, and how to run it. Core ML chooses its processor: `threads` is not for here.
+
+    Raises:
+        UserError: the package is damaged.
+    """
+    try:
+        model = coremltools.models.MLModel(str(path))
+        spec = model.get_spec()
+    except Exception as error:  # errors of Core ML, protobuf, JSON and files
+        raise UserError(f"Core ML cannot read {path}: {first_line(error)}") from error
+    metadata = model.user_defined_metadata.get(METADATA_KEY)
+    source = spec.description.input[0]
+    outputs = [output.name for output in spec.description.output]
+
+    def predict(images: np.ndarray) -> list[np.ndarray]:
+        given = _image(images) if source.type.HasField("imageType") else images
+        try:
+            answer = model.predict({source.name: given})
+        except RuntimeError as error:
+            raise UserError(f"Core ML cannot run {path}: {first_line(error)}") from error
+        if spec.description.predictedFeatureName:
+            return [
+                _in_order(answer[spec.description.predictedProbabilitiesName], json.loads(metadata or "")["classes"])
+            ]
+        return [np.asarray(answer[name]) for name in outputs]
+
+    step = _largest_batch(source)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        parts = [predict(images[start : start + step]) for start in range(0, len(images), step)]
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+    return metadata, run
+
+
+def _image(pixels: np.ndarray) -> Image.Image:
+    """Of (1, C, H, W) pixels."""
+    array = pixels[0].transpose(1, 2, 0)
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def _in_order(probabilities: Mapping[str, float], classes: Sequence[str]) -> np.ndarray:
+    """(1, classes) of a dictionary."""
+    return np.array([[probabilities[name] for name in classes]], np.float32)
+
+
+def _largest_batch(source: Any) -> int:
+    """Images that a package takes at once."""
+    if source.type.HasField("imageType"):
+        return 1
+    array = source.type.multiArrayType
+    ranges = array.shapeRange.sizeRanges
+    return int(ranges[0].upperBound if ranges else array.shape[0])

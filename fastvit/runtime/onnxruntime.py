@@ -1,0 +1,35 @@
+"""ONNX files in onnxruntime, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from fastvit.errors import UserError, first_line
+from fastvit.runtime.artifact import Run
+from fastvit.weights.description import METADATA_KEY
+
+
+def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
+    """What the file says of itself, and how to run it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Its threads would go on spinning after a run and slow down whatever else this process computes.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions have no common base but Exception
+        raise UserError(f"onnxruntime cannot read {path}: {first_line(error)}") from error
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(answer) for answer in session.run(None, {name: images})]
+
+    return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), run

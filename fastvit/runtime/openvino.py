@@ -1,0 +1,75 @@
+"""OpenVINO's own files, and ONNX files, in OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from fastvit.errors import UserError, first_line
+from fastvit.runtime.artifact import Run
+from fastvit.weights.description import METADATA_KEY
+
+# Shapes of an open artifact that are kept compiled.
+SHAPES = 4
+# What the plugin may compute in. Left to itself it takes bfloat16 where the CPU has it, also for a float32 model.
+_HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
+    """What the file says of itself, and how to run it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        model = openvino.Core().read_model(path)
+        metadata = _metadata(model, path)
+        settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _hint(metadata)}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+    except Exception as error:  # OpenVINO raises RuntimeError, and what its plugins raise
+        raise UserError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
+    if model.is_dynamic():
+        return metadata, _by_shape(model, settings)
+    return metadata, _run(compiled)
+
+
+def _run(compiled: openvino.CompiledModel) -> Run:
+    request = compiled.create_infer_request()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        answers = request.infer([images], share_inputs=True)
+        return [np.array(answers[output]) for output in compiled.outputs]
+
+    return run
+
+
+def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
+    """Compile for each shape when it first comes, which takes tenths of a second: an open one computes slower."""
+
+    @lru_cache(SHAPES)
+    def fixed(shape: tuple[int, ...]) -> Run:
+        shaped = model.clone()
+        shaped.reshape(list(shape))
+        return _run(openvino.Core().compile_model(shaped, "CPU", settings))
+
+    return lambda images: fixed(images.shape)(images)
+
+
+def _metadata(model: openvino.Model, path: Path) -> str | None:
+    if path.suffix == ".onnx":  # the frontend drops the file's metadata
+        import onnx
+
+        fields = onnx.load(path, load_external_data=False).metadata_props
+        return next((field.value for field in fields if field.key == METADATA_KEY), None)
+    return str(model.get_rt_info(METADATA_KEY).value) if model.has_rt_info(METADATA_KEY) else None
+
+
+def _hint(metadata: str | None) -> str:
+    precision = json.loads(metadata)["artifact"]["precision"] if metadata else "fp32"
+    return _HINTS[precision]

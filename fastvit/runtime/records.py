@@ -1,0 +1,90 @@
+"""Predictions as records in a file: JSON Lines, or Parquet for millions of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastvit.errors import UserError
+from fastvit.files import atomic
+from fastvit.runtime.predictor import Failure, Prediction
+
+Write = Callable[[Prediction | Failure], None]
+# Rows that are held in memory before Parquet writes them.
+GROUP = 4096
+
+
+def record(answer: Prediction | Failure) -> dict[str, Any]:
+    """One image: "image", and "predictions" (index, name, probability; the likeliest first) or "error"."""
+    if isinstance(answer, Failure):
+        return {"image": answer.image, "error": answer.reason}
+    return {"image": answer.image, "predictions": [asdict(label) for label in answer.labels]}
+
+
+@contextmanager
+def recording(path: Path) -> Iterator[Write]:
+    """A function that writes answers to a file, which is there when the block has ended well, and complete.
+
+    Args:
+        path: .jsonl, a `record` a line; or .parquet, with the columns image, error, index, name and probability, the
+            last three lists.
+
+    Raises:
+        UserError: another suffix, pyarrow is not installed, or the file cannot be written.
+    """
+    writers = {".jsonl": _lines, ".parquet": _parquet}
+    if path.suffix not in writers:
+        raise UserError(f"{path}: predictions are written to .jsonl or .parquet files")
+    with atomic(path) as part, writers[path.suffix](part) as write:
+        yield write
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as opened:
+        yield lambda answer: print(json.dumps(record(answer)), file=opened)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Write]:
+    if find_spec("pyarrow") is None:
+        raise UserError("Parquet files need pyarrow: pip install fastvit[parquet], or give a .jsonl file")
+    import pyarrow
+    from pyarrow import parquet
+
+    numbers, names = pyarrow.list_(pyarrow.float32()), pyarrow.list_(pyarrow.string())
+    schema = pyarrow.schema(
+        {
+            "image": pyarrow.string(),
+            "error": pyarrow.string(),
+            "index": pyarrow.list_(pyarrow.int32()),
+            "name": names,
+            "probability": numbers,
+        }
+    )
+    rows: list[dict[str, Any]] = []
+    with parquet.ParquetWriter(path, schema) as writer:
+
+        def flush() -> None:
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            rows.clear()
+
+        def write(answer: Prediction | Failure) -> None:
+            rows.append(_columns(answer))
+            if len(rows) >= GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+def _columns(answer: Prediction | Failure) -> dict[str, Any]:
+    if isinstance(answer, Failure):
+        return {"image": answer.image, "error": answer.reason}
+    lists = {name: [getattr(label, name) for label in answer.labels] for name in ("index", "name", "probability")}
+    return {"image": answer.image, **lists}
