@@ -23,7 +23,14 @@ SLOWLY = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) fo
 TRACED = [pytest.param(name, marks=() if name == "fastvit_sa12" else pytest.mark.slow) for name in VARIANTS]
 
 
-@pytest.fixture(scope="module", params=list(VARIANTS))
+# With at most two blocks a stage these are the networks of SA12, MCi0 and, but for widths, MCi3.
+ALIKE = ("fastvit_sa24", "fastvit_sa36", "fastvit_mci1", "fastvit_mci4")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in VARIANTS],
+)
 def variant(request: pytest.FixtureRequest) -> Variant:
     return VARIANTS[request.param]
 

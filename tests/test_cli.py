@@ -141,7 +141,7 @@ def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_bench(checkpoint: Path, tmp_path: Path) -> None:
-    options = ("--rounds", "2", "--size", "32", "--batch", "1,2", "--device", "cpu", "--out", tmp_path / "out")
+    options = ("--rounds", "2", "--size", "32", "--device", "cpu", "--out", tmp_path / "out")
     text = succeeded("bench", checkpoint, "--runtime", "train form,fused,onnxruntime", *options, run=inside)
     for name in ("train form", "fused", "onnxruntime", "report.html"):
         assert name in text

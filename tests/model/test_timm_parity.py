@@ -11,7 +11,7 @@ import fastvit
 from fastvit.model.variants import VARIANTS
 from tests.helpers import randomise
 
-SLOW = ("fastvit_mci3", "fastvit_mci4")
+SLOW = ("fastvit_sa24", "fastvit_mci1", "fastvit_mci3", "fastvit_mci4")
 
 
 @pytest.mark.parametrize(
