@@ -165,7 +165,8 @@ class VariantContract:
                 other = torch.randn(shape, dtype=torch.float64)
                 torch.testing.assert_close(program.module()(other), one(other), rtol=1e-10, atol=1e-12)
 
-    @pytest.mark.parametrize("name", TRACED)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", VARIANTS)
     def test_torch_compile_without_graph_breaks(self, name: str, images: torch.Tensor) -> None:
         torch.compiler.reset()
         model = randomise(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
