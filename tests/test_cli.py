@@ -246,6 +246,8 @@ def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path)
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A shell's background job ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (out / "last.safetensors").exists():
         with pytest.raises(subprocess.TimeoutExpired):  # it must still be running
