@@ -170,6 +170,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
+        (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
         (["bench", "CHECKPOINT", "--runtime", "tvm"], "there is no runtime 'tvm' to time"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fastvit.errors import UserError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -38,7 +40,13 @@ _DTYPES = {
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """PyTorch with so many threads on the CPU; None changes nothing."""
+    """PyTorch with so many threads on the CPU; None changes nothing.
+
+    Raises:
+        UserError: there would be none.
+    """
+    if count is not None and count < 1:
+        raise UserError(f"threads must be at least 1, got {count}")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

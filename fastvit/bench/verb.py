@@ -79,9 +79,7 @@ def bench(
     with torch_threads(threads):
         results = run(subjects, ways, batches, sizes, where, rounds, memory)
         machine = measure_machine(where)
-    failed = [
-        (f"{r.case.subject.name}, {r.case.way.name}, batch {r.case.batch}", r.failure) for r in results if r.failure
-    ]
+    failed = [(str(result.case), result.failure) for result in results if result.failure]
     left_out = [*missing.items(), *failed]
     if any(result.timing for result in results):
         table = result_table(results, machine)
