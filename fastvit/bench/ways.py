@@ -25,7 +25,8 @@ from fastvit.runtime.predictor import Predictor
 Call = Callable[[], object]
 # The reference of every ratio, where it is among the ways: what a user of timm runs today.
 REFERENCES = ("timm", "timm-fp16")
-# Images that int8 is calibrated on: noise, such as is timed. Speed does not depend on it.
+# Images that int8 is calibrated on: noise, such as is timed. Of a trained network on real images other layers may stay
+# in float.
 CALIBRATION = 8
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

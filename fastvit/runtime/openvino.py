@@ -31,6 +31,7 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
         settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _hint(metadata)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
+        # Also where the shape is open: only so is all damage found here.
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except Exception as error:  # OpenVINO raises RuntimeError, and what its plugins raise
         raise UserError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
