@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fastvit.data.imagenet import imagenet_classes
 from fastvit.errors import UserError
 from fastvit.model.backbone import Backbone
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import find_variant
 from fastvit.weights.load import copy_into
 from fastvit.weights.source import StateFile, read
 from fastvit.weights.zoo import find_weights
+
+if TYPE_CHECKING:
+    from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.segmentation.model import Segmenter
+
+Dense = TypeVar("Dense", bound=TaskModel)
 
 
 def create_model(
@@ -75,3 +84,83 @@ def _with_channels(file: StateFile, in_chans: int) -> StateFile:
         k: adapt_input_conv(in_chans, v) for k, v in file.tensors.items() if k.startswith("stem.0.") and v.ndim == 4
     }
     return StateFile(file.tensors | first, file.info, file.name)
+
+
+def create_detector(
+    name: str,
+    pretrained: bool | str = False,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    *,
+    classes: Sequence[str] | None = None,
+    kind: Literal["mask_rcnn", "faster_rcnn", "retinanet"] = "mask_rcnn",
+    **options: Any,
+) -> Detector:
+    """Mask R-CNN, Faster R-CNN or RetinaNet on a variant, in train form.
+
+    Args:
+        name: as in `create_model`; weights of a classifier fill the backbone.
+        pretrained: as in `create_model`.
+        num_classes: of objects, without a background; by default as many as there are names, or COCO's 80.
+        in_chans: channels of the images.
+        drop_path: stochastic depth of the last block.
+        classes: their names.
+        kind: of detector.
+        options: other fields of `fastvit.tasks.detection.options.DetectorConfig`, and of the backbone's configuration.
+
+    Raises:
+        UserError: no such variant, tag or option; or the weights cannot be had.
+    """
+    from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.detection.options import DetectorConfig
+
+    own, rest = _split(options, DetectorConfig)
+    count = num_classes or (len(classes) if classes else 80)
+    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
+    return _on_backbone(Detector, DetectorConfig(kind=kind, **own), name, pretrained, count, classes, backbone)
+
+
+def create_segmenter(
+    name: str,
+    pretrained: bool | str = False,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    *,
+    classes: Sequence[str] | None = None,
+    head: Literal["fpn", "upernet"] = "fpn",
+    **options: Any,
+) -> Segmenter:
+    """Semantic FPN or UPerNet on a variant, in train form; see `create_detector`. By default ADE20K's 150 classes."""
+    from fastvit.tasks.segmentation.model import Segmenter
+    from fastvit.tasks.segmentation.options import SegmenterConfig
+
+    own, rest = _split(options, SegmenterConfig)
+    count = num_classes or (len(classes) if classes else 150)
+    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
+    return _on_backbone(Segmenter, SegmenterConfig(head=head, **own), name, pretrained, count, classes, backbone)
+
+
+def _split(options: dict[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that are fields of a dataclass, and the others."""
+    names = {field.name for field in fields(kind)}
+    return {k: v for k, v in options.items() if k in names}, {k: v for k, v in options.items() if k not in names}
+
+
+def _on_backbone(
+    kind: Callable[..., Dense],
+    options: Any,
+    name: str,
+    pretrained: bool | str,
+    num_classes: int,
+    classes: Sequence[str] | None,
+    backbone: dict[str, Any],
+) -> Dense:
+    classifier = create_model(name, pretrained, **backbone)
+    config = classifier.config.replace(num_classes=num_classes)
+    model = kind(config, classifier.variant, classes=classes, options=options)
+    model.trunk.load_state_dict(classifier.backbone.state_dict())
+    known = classifier.preprocessing
+    model.preprocessing = replace(model.preprocessing, mean=known.mean, std=known.std, interpolation="bilinear")
+    return model

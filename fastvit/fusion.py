@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.errors import UserError
-from fastvit.model.blocks import AttentionBlock, ConvFFN, RepMixerBlock
+from fastvit.model.blocks import AttentionBlock, RepMixerBlock
 from fastvit.model.layers import ConvNorm, LayerNorm2d, LayerScale, RepConv
 from fastvit.model.mixers import RepCPE, RepMixer
 from fastvit.numerics import Differences, compare
@@ -170,15 +170,13 @@ def _merge(module: nn.Module) -> nn.Module | None:
     return affine(module).conv(_parameter(module)) if isinstance(module, (RepConv, RepMixer, RepCPE)) else None
 
 
+def _fold_conv(module: nn.Module) -> nn.Module | None:
+    return affine(module).conv(_parameter(module)) if isinstance(module, ConvNorm) else None
+
+
 @singledispatch
 def _fold(module: nn.Module) -> None:
     """Fold what a block can fold, in a copy that is ours; a block that has been folded stays as it is."""
-
-
-@_fold.register
-def _(module: ConvFFN) -> None:
-    if isinstance(module.conv, ConvNorm):
-        module.conv = affine(module.conv).conv(_parameter(module))
 
 
 @_fold.register
@@ -256,11 +254,12 @@ def merge_branches(model: Model) -> Model:
 
 
 def fold_norms(model: Model) -> Model:
-    """Fold the norm of every ConvFFN, the norm before every qkv and every layer scale of a block into its neighbour.
+    """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbour.
 
-    Layer norms (MCi3, MCi4) keep their normalisation; their affine part folds.
+    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of dense tasks. Layer
+    norms (MCi3, MCi4) keep their normalisation; their affine part folds.
     """
-    result = _copy(model)
+    result = _replaced(_copy(model), _fold_conv)
     for module in result.modules():
         _fold(module)
     return cast(Model, result)

@@ -32,7 +32,7 @@ from fastvit.numerics import Differences
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
-from fastvit.tasks.classification.labels import Label
+from fastvit.tasks.classification.prediction import Label
 from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import load, save
@@ -60,7 +60,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
 
     console.rule("train")
     run = train(recipe)
-    model = load(run.best)
+    model = load(run.best, FastViT)
     trained_in = time.perf_counter() - start
 
     console.rule("evaluate, fuse and prove")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from fastvit.bench.verb import bench
+from fastvit.data.verb import scenes
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.verb import robustness
@@ -93,6 +94,7 @@ def train(arguments: list[str]) -> int:
 
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+    from fastvit.tasks.table import find_task
     from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run
 
@@ -108,7 +110,7 @@ def train(arguments: list[str]) -> int:
         say(f"fastvit: ended {end}".rstrip() + further)
         # Lightning takes another process's exit code for a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
-    say(f"{done.best}: top-1 {done.top1:.2%} on the held-out images", sys.stdout)
+    say(f"{done.best}: {find_task(recipe.task).label} {done.score:.2%} on the held-out images", sys.stdout)
     say(f"next: fastvit eval, predict, fuse or export {done.best}", sys.stdout)
     return 0
 
@@ -158,7 +160,7 @@ def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"
     import fastvit
     from fastvit.files import atomic
 
-    model = fastvit.load(checkpoint)
+    model = fastvit.load(checkpoint, fastvit.FastViT)
     if to == "native":
         fastvit.save(model, out)
     else:
@@ -202,6 +204,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "models": models,
     "info": info,
+    "scenes": scenes,
     "train": train,
     "eval": evaluate,
     "report": report,

@@ -45,7 +45,7 @@ def run(checkpoint: str, path: Path, images: Path | None, count: int) -> list[st
         UserError: a file is missing or damaged, or this is no Mac.
     """
     artifact = open_artifact(path)
-    model = fastvit.load(checkpoint)
+    model = fastvit.load(checkpoint, fastvit.FastViT)
     if images:
         pictures = [read_image(file) for file in islice(find_images([images]), count)]
     else:

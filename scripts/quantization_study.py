@@ -261,7 +261,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     for checkpoint in asked.checkpoints:
-        model = fastvit.load(checkpoint)
+        model = fastvit.load(checkpoint, fastvit.FastViT)
         study = Study(model.variant, model, asked)
         for part in asked.parts:
             PARTS[part](study)

@@ -70,7 +70,7 @@ def find_subject(name: str) -> Subject:
     if name in PEERS:
         return peer_subject(name)
     if Path(name).exists() or "/" in name:
-        return fastvit_subject(load(name), name)
+        return fastvit_subject(load(name, FastViT), name)
     return fastvit_subject(create_model(find_variant(name).name).eval())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -17,6 +17,7 @@ from fastvit.data.sampling import PADDING, Draw, seeded
 from fastvit.data.transforms import Transform
 from fastvit.errors import DamagedImageError, UserError
 
+Item = TypeVar("Item")
 Split = Literal["train", "test"]
 # The class of what is not to be counted, as torch's cross entropy has it.
 IGNORED = -100
@@ -24,14 +25,11 @@ IGNORED = -100
 _PATIENCE = 100
 
 
-class LabelledImages(Protocol):
-    """Labelled images before any transform: what a dataset reads from."""
+class Named(Protocol):
+    """Images before any transform, which have names."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def labels(self) -> Sequence[int]: ...
 
     def __len__(self) -> int: ...
 
@@ -40,22 +38,81 @@ class LabelledImages(Protocol):
     def name(self, index: int) -> str: ...
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Images as (C, H, W) uint8 pixels with their class index.
+class LabelledImages(Named, Protocol):
+    """Labelled images before any transform: what a dataset reads from."""
 
-    A Draw is transformed with its own seed; PADDING is a black image of the class IGNORED, which no metric counts.
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+
+class Samples(Dataset[Item], Generic[Item]):
+    """Images with what is known of them, one at a time; what an item is, a task says in `item` and `uncounted`.
+
+    A Draw is made with its own seed; PADDING is what no metric counts.
 
     Args:
-        pictures: where images and labels come from.
-        pixels: image -> (C, H, W) uint8 of one size.
+        pictures: where images come from.
         damage_log: file to note images in that cannot be decoded (see `fastvit.data.damaged`); for a Draw, the next
             image that can be takes their place. None makes such an image an error.
-        allow_damaged: for an image that is asked for by its index, give a black one of the class IGNORED, with a
-            warning, if it cannot be decoded.
+        allow_damaged: for an image that is asked for by its index, give what no metric counts, with a warning, if it
+            cannot be decoded.
 
     Raises:
         DamagedImageError: an image cannot be decoded, and must be.
     """
+
+    def __init__(self, pictures: Named, damage_log: Path | None = None, allow_damaged: bool = False) -> None:
+        self.pictures = pictures
+        self.damage_log = damage_log
+        self.allow_damaged = allow_damaged
+
+    def item(self, index: int, varied: bool) -> Item:
+        """The sample of an image, varied at random for training, or as it is for evaluation."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its items are")
+
+    def uncounted(self) -> Item:
+        """A sample that no metric counts."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what fills up a batch")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: int | Draw) -> Item:
+        if isinstance(key, Draw):
+            with seeded(key.seed):
+                return self._first_whole(key.image) if self.damage_log else self.item(key.image, varied=True)
+        if key == PADDING:
+            return self.uncounted()
+        try:
+            return self.item(key, varied=False)
+        except DamagedImageError as error:
+            if not self.allow_damaged:
+                raise
+            warnings.warn(f"{error}; it does not count", stacklevel=2)
+            return self.uncounted()
+
+    def _first_whole(self, first: int) -> Item:
+        """The first image from there on that can be decoded."""
+        assert self.damage_log
+        for index in range(first, first + _PATIENCE):
+            try:
+                return self.item(index % len(self), varied=True)
+            except DamagedImageError as error:
+                note(self.damage_log, self.pictures.name(index % len(self)), str(error))
+                last = error
+        raise UserError(f"{_PATIENCE} training images in a row cannot be decoded; the last of them: {last}")
+
+
+class ImageDataset(Samples[tuple[Tensor, int]]):
+    """Labelled images as (C, H, W) uint8 pixels with their class index; the class of what does not count is IGNORED.
+
+    Args:
+        pictures: where images and labels come from.
+        pixels: image -> (C, H, W) uint8 of one size.
+        others: as `Samples` has them.
+    """
+
+    pictures: LabelledImages
 
     def __init__(
         self,
@@ -64,41 +121,11 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         damage_log: Path | None = None,
         allow_damaged: bool = False,
     ) -> None:
-        self.pictures = pictures
+        super().__init__(pictures, damage_log, allow_damaged)
         self.pixels = pixels
-        self.damage_log = damage_log
-        self.allow_damaged = allow_damaged
 
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int]:
-        if isinstance(key, Draw):
-            with seeded(key.seed):
-                return self._first_whole(key.image) if self.damage_log else self._item(key.image)
-        if key == PADDING:
-            return self._uncounted()
-        try:
-            return self._item(key)
-        except DamagedImageError as error:
-            if not self.allow_damaged:
-                raise
-            warnings.warn(f"{error}; it does not count", stacklevel=2)
-            return self._uncounted()
-
-    def _item(self, index: int) -> tuple[Tensor, int]:
+    def item(self, index: int, varied: bool) -> tuple[Tensor, int]:
         return self.pixels(self.pictures.image(index)), self.pictures.labels[index]
 
-    def _first_whole(self, first: int) -> tuple[Tensor, int]:
-        """The first image from there on that can be decoded."""
-        assert self.damage_log
-        for index in range(first, first + _PATIENCE):
-            try:
-                return self._item(index % len(self))
-            except DamagedImageError as error:
-                note(self.damage_log, self.pictures.name(index % len(self)), str(error))
-                last = error
-        raise UserError(f"{_PATIENCE} training images in a row cannot be decoded; the last of them: {last}")
-
-    def _uncounted(self) -> tuple[Tensor, int]:
+    def uncounted(self) -> tuple[Tensor, int]:
         return torch.zeros_like(self.pixels(Image.new("RGB", (1, 1)))), IGNORED

@@ -21,11 +21,31 @@ _FILTERS = {
 
 
 def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """An RGB or L image as (C, H, W) uint8, resized and cropped as `preprocessing` says."""
+    """An RGB or L image as (C, H, W) uint8, resized and cropped or filled up as `preprocessing` says."""
     height, width = preprocessing.size
-    target = math.floor(height / preprocessing.crop_pct), math.floor(width / preprocessing.crop_pct)
-    resized = image.resize(_covering(image.size, target), _FILTERS[preprocessing.interpolation])
-    array = np.asarray(_centre(resized, width, height))
+    if preprocessing.resize == "crop":
+        target = math.floor(height / preprocessing.crop_pct), math.floor(width / preprocessing.crop_pct)
+        resized = image.resize(_covering(image.size, target), _FILTERS[preprocessing.interpolation])
+        return _channels_first(_centre(resized, width, height))
+    fitted_height, fitted_width = fitted_size((image.height, image.width), preprocessing)
+    pixels = _channels_first(image.resize((fitted_width, fitted_height), _FILTERS[preprocessing.interpolation]))
+    if preprocessing.resize == "fit":
+        return pixels
+    mean = np.rint(255 * np.asarray(preprocessing.mean)).astype(np.uint8)  # all but 0 when it is normalised
+    canvas = np.broadcast_to(mean.reshape(-1, 1, 1), (len(pixels), height, width)).copy()
+    canvas[:, :fitted_height, :fitted_width] = pixels
+    return canvas
+
+
+def fitted_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Height and width to which an image of `size` (height, width) is scaled, of the modes that keep all of it."""
+    short, long = (min, max) if preprocessing.resize == "fit" else (lambda pair: pair[0], lambda pair: pair[1])
+    scale = min(short(preprocessing.size) / short(size), long(preprocessing.size) / long(size))
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _channels_first(image: Image.Image) -> np.ndarray:
+    array = np.asarray(image)
     return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
 
 

@@ -20,7 +20,7 @@ from fastvit.evaluation.run_folder import (
     read_settings,
     setting_text,
 )
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.weights.location import locate
 from fastvit.weights.native import build, describe
 from fastvit.weights.source import read
@@ -45,7 +45,7 @@ class Entry:
     """
 
     name: str
-    model: FastViT
+    model: TaskModel
     metrics: Mapping[str, float]
     complexity: Complexity
     megabytes: float

@@ -19,7 +19,7 @@ from fastvit.evaluation.plots import confusion_matrix, reliability_diagram
 from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.files import write_text
 from fastvit.tasks.classification.drawing import prediction_sheet
-from fastvit.tasks.classification.labels import Label
+from fastvit.tasks.classification.prediction import Label
 
 # More classes than this cannot be told apart in a picture of the confusion matrix.
 MATRIX_CLASSES = 50

@@ -8,6 +8,14 @@ import numpy as np
 
 from fastvit.evaluation.evaluate import Evaluation
 
+_AP = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
 METRICS = {
     "top1": "top-1",
     "top5": "top-5",
@@ -15,6 +23,10 @@ METRICS = {
     "ece": "ECE",
     "real_top1": "ReaL top-1",
     "real_top5": "ReaL top-5",
+    **{f"{kind}_{metric}": f"{kind} {label}" for kind in ("box", "mask") for metric, label in _AP.items()},
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
 }
 
 

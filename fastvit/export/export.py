@@ -17,7 +17,7 @@ from fastvit.export.pictures import Pictures
 from fastvit.export.program import build_program
 from fastvit.export.proof import TOLERANCES, Proof, prepared, prove
 from fastvit.export.target import Target
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.runtime.artifact import Signature
 
 
@@ -49,7 +49,7 @@ class Exported:
 
 
 def export(
-    model: FastViT,
+    model: TaskModel,
     target: Target,
     path: Path,
     pictures: Sequence[Image.Image],
@@ -77,6 +77,10 @@ def export(
         raise UserError(f"{path}: files of the {target.name} target end in {target.suffix}")
     target.check(options)
     program = build_program(model, options, target.cast)
+    if "boxes" in program.signature.outputs and not target.objects:
+        raise UserError(
+            f"{target.name} does not take a detector whole: give --output features for its pyramid, or --to onnx"
+        )
     examples = prepared(calibration, program.description.preprocessing, options.input) if calibration else None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
@@ -99,7 +103,7 @@ def export(
 
 
 def export_all(
-    model: FastViT,
+    model: TaskModel,
     targets: Sequence[Target],
     wanted: Sequence[ExportOptions],
     folder: Path,

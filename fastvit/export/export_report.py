@@ -14,11 +14,11 @@ from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.export.export import Exported
 from fastvit.export.proof import TOLERANCES
 from fastvit.files import write_text
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 
 
 def write_export_report(
-    folder: Path, model: FastViT, done: Sequence[Exported], failed: Mapping[str, str], compared_on: str
+    folder: Path, model: TaskModel, done: Sequence[Exported], failed: Mapping[str, str], compared_on: str
 ) -> Path:
     """Write report.json and report.html into a folder; returns the path of the latter.
 

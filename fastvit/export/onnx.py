@@ -42,7 +42,16 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 def convert(program: Program) -> onnx.ModelProto:
     """A program as an ONNX graph, not quantised."""
     names = list(program.signature.outputs)
-    return _convert(program.module, program.example, output_names=names, dynamic_shapes=program.dynamic_shapes)
+    if "boxes" not in names:
+        return _convert(program.module, program.example, output_names=names, dynamic_shapes=program.dynamic_shapes)
+    from fastvit.export.detection import traceable, translations
+
+    with torch.no_grad():
+        program.module(program.example)
+        with traceable():
+            return _convert(
+                program.module, program.example, output_names=names, custom_translation_table=translations()
+            )
 
 
 def save_plain(network: nn.Module, images: Tensor, path: Path) -> None:

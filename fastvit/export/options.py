@@ -8,7 +8,7 @@ from typing import Literal
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Input, Precision
 
-Output = Literal["logits", "probabilities", "features"]
+Output = Literal["logits", "probabilities", "objects", "features"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class ExportOptions:
         size: height and width in pixels; None for the model's own, "dynamic" for any from 32 on.
         input: what goes in: "normalised" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
             normalisation is inside.
-        output: "logits", "probabilities", or "features", the maps of the backbone's stages.
+        output: "logits", "probabilities" (of classifiers and segmenters), "objects" (of detectors), or "features", the
+            maps of the backbone's stages, of a detector those of its feature pyramid; None for what the task is about.
         keep_float: names of layers, or patterns as "backbone.stem.*", that int8 leaves in float beside those that the
             target leaves so anyway.
     """
@@ -30,7 +31,7 @@ class ExportOptions:
     batch: int | Literal["dynamic"] = 1
     size: tuple[int, int] | Literal["dynamic"] | None = None
     input: Input = "normalised"
-    output: Output = "logits"
+    output: Output | None = None
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
+from fastvit.data.scenes import make_scene
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.views import spread
 from fastvit.export.quantize.calibration import chosen
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
+from fastvit.tasks.detection.coco import open_coco
+from fastvit.tasks.segmentation.folders import open_masks
+
+# Images of a dense task to compare on, at most: their maps are large, and each has many answers in it.
+DENSE = 8
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Pictures:
     labels: Sequence[int] | None = None
 
 
-def to_calibrate_on(model: FastViT, data: str, count: int) -> list[Image.Image]:
+def to_calibrate_on(model: TaskModel, data: str, count: int) -> list[Image.Image]:
     """Training images of the data, drawn with a fixed seed, to measure the ranges of int8 on.
 
     Args:
@@ -49,7 +56,7 @@ def to_calibrate_on(model: FastViT, data: str, count: int) -> list[Image.Image]:
     return [source.image(index) for index in chosen(len(source), count)]
 
 
-def to_compare_on(model: FastViT, data: str, files: str | None, count: int) -> Pictures:
+def to_compare_on(model: TaskModel, data: str, files: str | None, count: int) -> Pictures:
     """Pictures by a path, or held-out images of a data source, evenly spread over it.
 
     Args:
@@ -66,6 +73,18 @@ def to_compare_on(model: FastViT, data: str, files: str | None, count: int) -> P
         return Pictures(f"{len(paths)} pictures of {files}", [read_image(path) for path in paths])
     if count < 1:
         raise UserError(f"images must be at least 1, got {count}")
+    if model.task != "classification":
+        return _dense_pictures(model.task, data, count)
     source = spread(open_images(data, "test"), count)
     labels = list(source.labels) if source.classes == model.classes else None
     return Pictures(f"{len(source)} images of {data}", [source.image(i) for i in range(len(source))], labels)
+
+
+def _dense_pictures(task: str, data: str, count: int) -> Pictures:
+    if data == "sample":
+        side, items = 256, open_images("sample", "test")
+        scenes = [make_scene(items, side, np.random.default_rng([0, index])) for index in range(min(count, DENSE))]
+        return Pictures(f"{len(scenes)} scenes of the sample", [Image.fromarray(scene.image) for scene in scenes])
+    source = open_coco(data, "test") if task == "detection" else open_masks(data, "test")
+    places = np.linspace(0, len(source) - 1, min(count, DENSE, len(source))).round().astype(int).tolist()
+    return Pictures(f"{len(places)} images of {data}", [source.image(place) for place in places])

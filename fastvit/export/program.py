@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions, Output
 from fastvit.fusion import fuse
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.runtime.artifact import Input, Precision, Signature
 from fastvit.weights.description import Description
 
@@ -37,7 +38,7 @@ class Exportable(nn.Module):
 
     shift: Tensor | None
 
-    def __init__(self, model: FastViT, kind: Input, output: Output, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: TaskModel, kind: Input, output: Output, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.output, self.dtype = output, dtype
         mean, std = (
@@ -47,20 +48,26 @@ class Exportable(nn.Module):
         shift = None
         if kind != "normalised":
             scale = 255.0 if kind == "pixels" else 1.0
-            first = next(module for module in model.backbone.stem.modules() if isinstance(module, nn.Conv2d))
+            first = next(module for module in model.trunk.stem.modules() if isinstance(module, nn.Conv2d))
             with torch.no_grad():
                 first.weight.copy_((first.weight.double() / (std * scale)).to(first.weight.dtype))
             shift = (mean * scale).float()
         self.register_buffer("shift", shift)
-        self.model = (model.backbone if output == "features" else model).to(dtype)
+        self.model = (model.pyramid if output == "features" else model).to(dtype)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = images.float() if images.dtype == torch.uint8 else images
         x = (x if self.shift is None else x - self.shift).to(self.dtype)
         if self.output == "features":
-            return tuple(stage.float() for stage in self.model(x))
-        logits = self.model(x).float()
-        return (logits.softmax(1) if self.output == "probabilities" else logits,)
+            return as_maps(self.model(x))
+        answers = tuple(answer.float() for answer in cast(TaskModel, self.model).answers(x))
+        return tuple(answer.softmax(1) for answer in answers) if self.output == "probabilities" else answers
+
+
+def as_maps(pyramid: Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """What `TaskModel.pyramid` gives, as float32 maps."""
+    maps = pyramid.values() if isinstance(pyramid, Mapping) else pyramid
+    return tuple(one.float() for one in maps)
 
 
 @dataclass(frozen=True)
@@ -92,32 +99,56 @@ class Program:
         return (dims,) if dims else None
 
 
-def build_program(model: FastViT, options: ExportOptions, cast: tuple[Precision, ...] = ()) -> Program:
+def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precision, ...] = ()) -> Program:
     """Fuse a model and give it the input and outputs that were asked for.
 
     Args:
         model: in any form; it is left alone.
         options: one batch; the size is the model's own where none is given.
         cast: precisions for which the network itself is cast.
+
+    Raises:
+        UserError: the model does not do what is asked.
     """
+    output = _output(model, options)
     fused = fuse(model).cpu().float()
-    size = None if options.size == "dynamic" else options.size or fused.preprocessing.size
-    fused.preprocessing = fused.preprocessing.at_size(size or fused.preprocessing.size)
-    description = Description.of(fused)
-    outputs = tuple(f"stride{s}" for s in fused.backbone.strides) if options.output == "features" else (options.output,)
+    size = None if options.size == "dynamic" else options.size or fused.preprocessing.canvas
+    if size is not None:
+        fused.preprocessing = fused.preprocessing.at_size(size)
+    if fused.task == "segmentation":  # an artifact is shown all of an image
+        fused.options = replace(fused.options, window=None)
+    outputs = {
+        "features": tuple(f"stride{stride}" for stride in fused.pyramid_strides),
+        "probabilities": ("probabilities",),
+    }.get(output, fused.outputs)
     batch = None if options.batch == "dynamic" else options.batch
     signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused))
-    if options.output != "features" and fused.num_classes == 0:
-        raise UserError("the model has no head: export its feature maps with --output features")
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
-    module = Exportable(copy.deepcopy(fused), options.input, options.output, dtype).eval()
+    module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()
     # A batch of 1 would be taken for a constant.
-    shape = (batch or 2, fused.config.in_chans, *fused.preprocessing.size)
+    shape = (batch or 2, fused.config.in_chans, *fused.preprocessing.canvas)
     example = torch.zeros(shape, dtype=_dtype(options.input))
-    return Program(module, example, description, signature, options.keep_float)
+    return Program(module, example, Description.of(fused), signature, options.keep_float)
 
 
-def digest(model: FastViT) -> str:
+def _output(model: TaskModel, options: ExportOptions) -> Output:
+    own: Output = "objects" if model.task == "detection" else "logits"
+    output = options.output or own
+    if output != "features" and (output == "objects") != (own == "objects"):
+        raise UserError(f"a model for {model.task} gives no {output}: give --output {own} or features")
+    if output != "features" and model.num_classes == 0:
+        raise UserError("the model has no head: export its feature maps with --output features")
+    if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):
+        raise UserError(
+            "a detector is exported whole in fp32, for one image of a fixed size; --output features leaves batch, size "
+            "and precision free"
+        )
+    if model.task != "classification" and options.precision in ("int8", "palettized"):
+        raise UserError(f"{options.precision} is for classifiers; a model for {model.task} is exported in fp32 or fp16")
+    return output
+
+
+def digest(model: nn.Module) -> str:
     """SHA-256 of a model's tensors with their names."""
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():

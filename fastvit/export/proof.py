@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 
 from fastvit.data.pixels import eval_array, normalised
+from fastvit.errors import UserError
 from fastvit.export.options import Output
-from fastvit.model.classifier import FastViT
+from fastvit.export.program import as_maps
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
 from fastvit.numerics import Differences, compare
 from fastvit.runtime.artifact import Artifact, Input, Precision
+from fastvit.tasks.detection.agreement import Agreement, agreement
 
 Outputs = dict[str, np.ndarray]
 
@@ -43,6 +46,8 @@ class Tolerance:
             missed.append(f"relative difference {found.relative:.1e}, tolerated {self.relative:.0e}")
         if not found.cosine >= self.cosine:
             missed.append(f"cosine {found.cosine:.6f}, at least {self.cosine}")
+        if proof.objects and proof.objects.unpaired:
+            missed.append(f"{proof.objects.unpaired} objects are found by one of the two alone")
         if proof.accuracy:
             lost, chance = 100 * (proof.accuracy[0] - proof.accuracy[1]), proof.chance
             if not lost <= self.accuracy + chance:
@@ -69,11 +74,13 @@ class Proof:
         images: how many were compared.
         differences: of all outputs together.
         accuracy: top-1 of the model and of the artifact, as fractions; None without labels or logits.
+        objects: of a detector, what the differences are of.
     """
 
     images: int
     differences: Differences
     accuracy: tuple[float, float] | None
+    objects: Agreement | None = None
 
     @property
     def chance(self) -> float:
@@ -83,11 +90,11 @@ class Proof:
         return 100 * disagreeing**0.5 / self.images
 
     def __str__(self) -> str:
-        lines = f"{self.differences}, on {self.images} images"
+        lines = f"{self.objects or self.differences}, on {self.images} images"
         return lines + (f"; top-1 {self.accuracy[0]:.2%} and {self.accuracy[1]:.2%}" if self.accuracy else "")
 
 
-def prove(model: FastViT, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None) -> Proof:
+def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None) -> Proof:
     """Run both.
 
     Args:
@@ -95,19 +102,50 @@ def prove(model: FastViT, artifact: Artifact, pictures: Sequence[Image.Image], l
         artifact: in its own runtime; images go through the preprocessing that it says.
         pictures: RGB, or L for a model of one channel.
         labels: true classes, for the accuracy of both.
+
+    Raises:
+        UserError: a detector finds nothing in the pictures, so that there is nothing to compare.
     """
-    size = artifact.description.preprocessing.size
+    size = artifact.description.preprocessing.canvas
     ours = prepared(pictures, model.preprocessing.at_size(size), "normalised")
-    theirs = prepared(pictures, artifact.description.preprocessing, artifact.signature.input)
-    output: Output = "features" if len(artifact.signature.outputs) > 1 else artifact.signature.outputs[0]  # type: ignore[assignment]
-    expected = reference(model, ours, output)
-    answers = artifact.in_batches(theirs, 16)
+    theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
+    names = artifact.signature.outputs
+    if "boxes" in names:
+        return _prove_objects(model, artifact, ours, theirs)
+    output: Output = "features" if names[0].startswith("stride") else names[0]  # type: ignore[assignment]
+    # Maps of dense tasks are large.
+    step = 16 if model.task == "classification" else 1
+    expected = reference(model, ours, output, step)
+    answers = artifact.in_batches(theirs, step)
     accuracy = None
     if labels is not None and output != "features":
         true = np.asarray(labels)
         expected_top1, top1 = (float(np.mean(o.argmax(1) == true)) for o in (expected[0], answers[0]))
         accuracy = expected_top1, top1
     return Proof(len(pictures), compare(expected, answers), accuracy)
+
+
+def _prove_objects(model: TaskModel, artifact: Artifact, ours: np.ndarray, theirs: np.ndarray) -> Proof:
+    network = copy.deepcopy(model).cpu().float().eval()
+    with torch.inference_mode():
+        expected = [
+            dict(zip(model.outputs, (answer.numpy() for answer in network.answers(image[None])), strict=True))
+            for image in torch.from_numpy(ours)
+        ]
+    found = agreement(expected, [artifact(image[None]) for image in theirs])
+    if found is None:
+        raise UserError(
+            "the detector finds nothing in the pictures, so that nothing would be proved: give others with --data or "
+            "--verify-with"
+        )
+    parts = [part for part in (found.boxes, found.scores, found.masks) if part]
+    worst = Differences(
+        max(part.max_abs for part in parts),
+        max(part.relative for part in parts),
+        min(part.cosine for part in parts),
+        None,
+    )
+    return Proof(len(ours), worst, None, found)
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
@@ -118,7 +156,7 @@ def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind
     return normalised(pixels, preprocessing) if kind == "normalised" else pixels.astype(np.float32) / np.float32(255)
 
 
-def reference(model: FastViT, images: np.ndarray, output: Output, step: int = 16) -> list[np.ndarray]:
+def reference(model: TaskModel, images: np.ndarray, output: Output, step: int = 16) -> list[np.ndarray]:
     """The outputs of a model for normalised images, in float32 on the CPU."""
     network = copy.deepcopy(model).cpu().float().eval()
     parts = []
@@ -126,8 +164,8 @@ def reference(model: FastViT, images: np.ndarray, output: Output, step: int = 16
         for start in range(0, len(images), step):
             batch = torch.from_numpy(images[start : start + step])
             if output == "features":
-                parts.append([stage.numpy() for stage in network.backbone(batch)])
+                parts.append([stage.numpy() for stage in as_maps(network.pyramid(batch))])
             else:
-                logits = network(batch)
+                (logits,) = network.answers(batch)
                 parts.append([(logits.softmax(1) if output == "probabilities" else logits).numpy()])
     return [np.concatenate(column) for column in zip(*parts, strict=True)]

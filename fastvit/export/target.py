@@ -34,6 +34,7 @@ class Target:
         cast: those of them for which the network itself is cast before it is written.
         dynamic: what may be left open, of "batch" and "size".
         keeps_float: whether its int8 leaves layers in float that one names.
+        objects: whether it takes a detector whole, with its non-maximum suppression.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Target:
     cast: tuple[Precision, ...] = ()
     dynamic: tuple[str, ...] = ()
     keeps_float: bool = False
+    objects: bool = False
 
     def check(self, options: ExportOptions) -> None:
         """See that the target can do what is asked.
@@ -94,6 +96,7 @@ TARGETS = {
             cast=("fp16",),
             dynamic=("batch", "size"),
             keeps_float=True,
+            objects=True,
         ),
         Target(
             name="openvino",

@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastvit.errors import UserError
 from fastvit.model.backbone import Backbone
 from fastvit.model.blocks import MobileOne
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel, class_names
 
 
-class FastViT(nn.Module):
+class FastViT(TaskModel):
     """(B, in_chans, H, W) images -> (B, num_classes) logits; H and W from 32 up, also odd.
 
     Attributes:
         backbone: the four stages; calling it gives their maps.
-        variant: name of the row in `fastvit.model.variants`, for files and reports.
         config: what it was built from.
-        classes: name of each class, or None where unknown.
-        preprocessing: what images need before they come here.
         num_classes: rows of the head.
         num_features: length of the pooled feature vector.
+        others: as `TaskModel` has them.
 
     Raises:
         UserError: there are not as many class names as classes.
     """
+
+    task = "classification"
+    outputs = ("logits",)
 
     def __init__(
         self,
@@ -37,23 +38,18 @@ class FastViT(nn.Module):
         classes: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        super().__init__()
-        self.variant = variant
-        self.config = config
-        self.classes = _names(classes, config.num_classes)
-        self.preprocessing = preprocessing or Preprocessing()
+        super().__init__(config, variant, classes=classes, preprocessing=preprocessing)
         self.backbone = Backbone(config)
         width = config.stages[-1].width
         self.num_features = width * config.expansion
         self.expansion = MobileOne(width, self.num_features, (3, 1), groups=width, se_ratio=1 / 16)
         self.head: nn.Module = _head(self.num_features, config.num_classes)
 
-    @property
-    def num_classes(self) -> int:
-        return self.config.num_classes
-
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self(images),)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The expanded last map, (B, num_features, H / 32, W / 32)."""
@@ -69,22 +65,12 @@ class FastViT(nn.Module):
 
     def reset_classifier(self, num_classes: int, *, classes: Sequence[str] | None = None) -> None:
         """A new, untrained head for `num_classes` classes (0: none), with their names if given."""
-        names = _names(classes, num_classes)
+        names = class_names(classes, num_classes)
         weight = next(self.expansion.parameters())
         self.head = _head(self.num_features, num_classes).to(weight.device, weight.dtype)
         self.config = self.config.replace(num_classes=num_classes)
         self.backbone.config = self.config
         self.classes = names
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""
-        self.backbone.set_grad_checkpointing(enable)
-
-
-def _names(classes: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
-    if classes is not None and len(classes) != count:
-        raise UserError(f"{len(classes)} class names for {count} classes")
-    return None if classes is None else tuple(classes)
 
 
 def _head(features: int, classes: int) -> nn.Module:

@@ -14,14 +14,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize so that the shorter side is size / crop_pct, centre crop, scale to [0, 1], subtract mean, divide by std.
+    """Resize, scale to [0, 1], subtract mean, divide by std.
 
     Attributes:
         size: height and width of the model's input in pixels.
         mean: a value a channel, for pixels in [0, 1].
         std: a value a channel, for pixels in [0, 1].
-        crop_pct: side of the crop as a fraction of the resized image, in (0, 1].
+        crop_pct: side of the crop as a fraction of the resized image, in (0, 1]; of "crop" alone.
         interpolation: of the resize.
+        resize: "crop" makes the shorter side size / crop_pct and cuts out the centre. The others keep all of the image,
+            and its shape: "fit" makes it as large as its shorter side is at most the smaller, and its longer at most
+            the larger number of `size`, so that the model's input has no fixed size; "letterbox" as large as it lies
+            within height and width, and fills up with the mean at the bottom and on the right.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -29,6 +33,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     crop_pct: float = 0.9
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
+    resize: Literal["crop", "fit", "letterbox"] = "crop"
 
     def for_channels(self, count: int) -> Preprocessing:
         """The same for images of another number of channels: each gets the mean of what there was."""
@@ -59,8 +64,19 @@ class Preprocessing:
         )
 
     def at_size(self, size: tuple[int, int]) -> Preprocessing:
-        """The same for another height and width, with the crop as `at` has it for the longer side."""
+        """The same for another height and width, with the crop as `at` has it for the longer side, or filled up."""
+        if self.resize != "crop":
+            return replace(self, size=size, resize="letterbox")
         return self if size == self.size else replace(self.at(max(size)), size=size)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width for what needs fixed ones: `size`; of "fit", room for a photo of 4:3, in steps of 32."""
+        if self.resize != "fit":
+            return self.size
+        short, long = min(self.size), max(self.size)
+        height, width = (-(-side // 32) * 32 for side in (short, min(long, round(short * 4 / 3))))
+        return height, width
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for JSON."""

@@ -19,7 +19,7 @@ from fastvit.version import __version__
 from fastvit.weights.location import locate
 
 if TYPE_CHECKING:
-    from fastvit.model.classifier import FastViT
+    from fastvit.model.task_model import TaskModel
 
 # The targets whose files a checkpoint is turned into, the one that is taken first in front.
 _PREFERRED = ("openvino", "onnx")
@@ -69,7 +69,7 @@ def is_deployed(checkpoint: str | Path, runtime: str = "auto", precision: Precis
     return cached_path(checkpoint, find_deployment(runtime, precision), precision).exists()
 
 
-def deploy(source: FastViT | str | Path, path: Path, target: Target, precision: Precision) -> None:
+def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision: Precision) -> None:
     """Export to a path, for any number of images of the model's own size, and prove it on the embedded sample.
 
     Raises:
@@ -81,11 +81,11 @@ def deploy(source: FastViT | str | Path, path: Path, target: Target, precision: 
 
     model = load(source) if isinstance(source, (str, Path)) else source
     pictures = to_compare_on(model, "sample", None, PROVED_ON).images
-    export(model, target, path, pictures, ExportOptions(precision, "dynamic"))
+    export(model, target, path, pictures, ExportOptions(precision, "dynamic" if model.task == "classification" else 1))
 
 
 def deployed(
-    source: FastViT | str | Path, runtime: str, precision: Precision
+    source: TaskModel | str | Path, runtime: str, precision: Precision
 ) -> tuple[Path, str, tempfile.TemporaryDirectory[str] | None]:
     """An artifact of a checkpoint or a model, made if it is not in the cache.
 

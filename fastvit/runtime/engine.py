@@ -1,4 +1,4 @@
-"""What computes a Predictor's logits: a model in PyTorch, or an artifact in its runtime."""
+"""What computes a Predictor's answers: a model in PyTorch, or an artifact in its runtime."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from fastvit.weights.description import Description
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastvit.model.classifier import FastViT
+    from fastvit.model.task_model import TaskModel
 
 
 class Engine(Protocol):
-    """Resized uint8 pixels, or normalised float32 images, (B, C, H, W) -> (B, classes) logits, in float32.
+    """Resized uint8 pixels, or normalised float32 images, (B, C, H, W) -> answers in float32.
+
+    Called, it gives a classifier's logits, (B, classes).
 
     Attributes:
         description: of the model.
@@ -38,9 +40,13 @@ class Engine(Protocol):
         """The same for tensors; the answer is on the CPU."""
         ...
 
+    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """All that a model of any task gives for one image, (1, C, H, W), by name."""
+        ...
+
 
 class ArtifactEngine:
-    """An artifact with logits or probabilities; of the latter the logarithms are taken, which are logits too.
+    """An artifact; of probabilities the logarithms are taken where logits are wanted, which are logits too.
 
     Args:
         path: of the artifact.
@@ -64,9 +70,9 @@ class ArtifactEngine:
         self._folder = folder
         self.artifact: Artifact = open_artifact(path, runtime, threads)
         self.description, self.runtime = self.artifact.description, self.artifact.runtime
-        if self.artifact.signature.outputs not in (("logits",), ("probabilities",)):
+        if any(output.startswith("stride") for output in self.artifact.signature.outputs):
             raise UserError(
-                f"{path} gives {', '.join(self.artifact.signature.outputs)}, which are no classes: open it with "
+                f"{path} gives {', '.join(self.artifact.signature.outputs)}, which are no answers: open it with "
                 "fastvit.runtime.artifact.open_artifact"
             )
 
@@ -75,6 +81,9 @@ class ArtifactEngine:
         if self.artifact.signature.outputs == ("logits",):
             return answer
         return np.asarray(np.log(np.maximum(answer, np.finfo(np.float32).tiny)))
+
+    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return self.artifact(self._taken(images))
 
     def tensor(self, images: Tensor) -> Tensor:
         import torch
@@ -106,7 +115,7 @@ class TorchEngine:
 
     runtime = "torch"
 
-    def __init__(self, model: FastViT, device: str = "cpu") -> None:
+    def __init__(self, model: TaskModel, device: str = "cpu") -> None:
         self.description, self.device = Description.of(model), device
         self._model = model.eval().float().to(device)
 
@@ -116,6 +125,15 @@ class TorchEngine:
         return np.asarray(self.tensor(torch.from_numpy(images)).numpy())
 
     def tensor(self, images: Tensor) -> Tensor:
+        return self._answers(images)[0]
+
+    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        found = self._answers(torch.from_numpy(images))
+        return {name: answer.numpy() for name, answer in zip(self._model.outputs, found, strict=True)}
+
+    def _answers(self, images: Tensor) -> list[Tensor]:
         import torch
 
         from fastvit.data.transforms import normalise
@@ -123,4 +141,4 @@ class TorchEngine:
         images = images.to(self.device)
         with torch.inference_mode():
             ready = normalise(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
-            return self._model(ready).float().cpu()
+            return [answer.float().cpu() for answer in self._model.answers(ready)]

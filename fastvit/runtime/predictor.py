@@ -16,29 +16,29 @@ import numpy as np
 from PIL import Image
 
 from fastvit.data.images import find_images, read_image, to_rgb
-from fastvit.data.pixels import eval_array
+from fastvit.data.pixels import eval_array, fitted_size
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Precision, is_artifact
 from fastvit.runtime.deployment import deployed
 from fastvit.runtime.engine import ArtifactEngine, Engine, TorchEngine
-from fastvit.tasks.classification.labels import Label, decode, softmax
+from fastvit.tasks.classification import prediction as classification
+from fastvit.tasks.classification.prediction import Prediction
+from fastvit.tasks.detection import prediction as detection
+from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.segmentation import prediction as segmentation
+from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+from fastvit.weights.description import read_task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastvit.model.classifier import FastViT
+    from fastvit.model.task_model import TaskModel
 
+# What a Predictor says of an image; which of them, its task tells.
+Answer = Prediction | DetectionPrediction | SegmentationPrediction
 ImageLike = str | Path | Image.Image | np.ndarray
 # Decoding releases the GIL for most of its time; more threads than this only wait for the model.
 DECODERS = 4
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """For one image: its name and the likeliest classes, the likeliest first."""
-
-    image: str
-    labels: list[Label]
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,34 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Shown:
+    """An image as the model sees it: (C, H, W) uint8, and the height and width that it has itself."""
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+
+
 class Predictor:
-    """A classifier ready to use, with its own preprocessing and class names.
+    """A model ready to use, with its own preprocessing and class names: classifier, detector or segmenter.
 
     Args:
-        source: a FastViT in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
+        source: a model in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
             `fastvit export`.
         device: for PyTorch; artifacts run on the CPU.
         runtime: what runs it. "auto" takes for an artifact the first that is installed of those that read it; for a
-            checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then exported when
-            it is first used, which takes seconds, and kept in a cache (see `fastvit.runtime.deployment`); for a FastViT
-            and for other devices PyTorch.
+            classifier's checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then
+            exported when it is first used, which takes seconds, and kept in a cache (see
+            `fastvit.runtime.deployment`); for a model in memory, for other devices and tasks PyTorch.
         precision: "fp32" or, in OpenVINO, "bf16"; of an artifact its own. None for float32, or the artifact's own.
         threads: of a runtime that lets one choose; None for its own choice.
-        prepare: FastViT -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
+        prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
 
     Attributes:
+        task: "classification", "detection" or "segmentation".
         form: "train", "merged" or "fused", of what runs.
         classes: names, or None where the source has none.
-        num_classes: length of the logits.
+        num_classes: how many.
         preprocessing: what is done to every image.
         runtime: "torch", "onnxruntime", ....
         device: where it runs.
@@ -78,15 +87,16 @@ class Predictor:
 
     def __init__(
         self,
-        source: FastViT | str | Path,
+        source: TaskModel | str | Path,
         device: str = "cpu",
         runtime: str = "auto",
         precision: Precision | None = None,
         threads: int | None = None,
-        prepare: Callable[[FastViT], FastViT] | None = None,
+        prepare: Callable[[TaskModel], TaskModel] | None = None,
     ) -> None:
         self._engine = _engine(source, device, runtime, precision, threads, prepare)
         description = self._engine.description
+        self.task = description.task
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
         self.num_classes = description.config.num_classes
         self.runtime, self.device = self._engine.runtime, self._engine.device
@@ -95,33 +105,47 @@ class Predictor:
             raise UserError(f"images have 1 or 3 channels, this model takes {self._channels}")
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels."""
+        """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels.
+
+        Raises:
+            UserError: it is no classifier.
+        """
+        if self.task != "classification":
+            raise UserError(f"a model for {self.task} gives no classes of images: call the Predictor with images")
         return self._engine.tensor(images)
 
-    def __call__(self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16) -> list[Prediction]:
-        """Classify images: paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
+    def answers(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels."""
+        return self._engine.answers(pixels)
+
+    def __call__(
+        self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
+    ) -> list[Answer]:
+        """Answers for paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
 
         Raises:
             UserError: an image cannot be read; `stream` goes on instead.
         """
         answers = []
-        for answer in self.stream(images, k, batch_size):
+        for answer in self.stream(images, k, batch_size, score):
             if isinstance(answer, Failure):
                 raise UserError(answer.reason)
             answers.append(answer)
         return answers
 
     def stream(
-        self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16
-    ) -> Iterator[Prediction | Failure]:
-        """Classify any number of images, in order; what cannot be read is yielded as a Failure.
+        self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
+    ) -> Iterator[Answer | Failure]:
+        """Answers for any number of images, in order; what cannot be read is yielded as a Failure.
 
         Threads decode the next batch while the model computes one; no more than two batches are in memory.
 
         Args:
             images: as `__call__` takes them; a generator is read as it is needed.
-            k: classes for each.
-            batch_size: images a step.
+            k: classes for each, of a classifier.
+            batch_size: images a step of a classifier; those of the other tasks have sizes of their own, and go one at a
+                time.
+            score: of a detector's objects, the least.
         """
         if k < 1 or batch_size < 1:
             raise UserError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
@@ -130,37 +154,52 @@ class Predictor:
             waiting, names = self._submit(pool, named, batch_size)
             while waiting:
                 coming, coming_names = self._submit(pool, named, batch_size)
-                yield from self._answers(names, [future.result() for future in waiting], k)
+                yield from self._answers(names, [future.result() for future in waiting], k, score)
                 waiting, names = coming, coming_names
 
     def _submit(
         self, pool: ThreadPoolExecutor, named: Iterator[tuple[str, ImageLike]], count: int
-    ) -> tuple[list[Future[np.ndarray | Failure]], list[str]]:
+    ) -> tuple[list[Future[Shown | Failure]], list[str]]:
         chunk = list(islice(named, count))
         return [pool.submit(self._decoded, *item) for item in chunk], [name for name, _ in chunk]
 
-    def _decoded(self, name: str, image: ImageLike) -> np.ndarray | Failure:
-        """(C, H, W) uint8."""
+    def _decoded(self, name: str, image: ImageLike) -> Shown | Failure:
         try:
             rgb = _rgb(image)
-            return eval_array(rgb.convert("L") if self._channels == 1 else rgb, self.preprocessing)
+            pixels = eval_array(rgb.convert("L") if self._channels == 1 else rgb, self.preprocessing)
+            return Shown(pixels, (rgb.height, rgb.width))
         except UserError as error:
             return Failure(name, str(error))
 
-    def _answers(self, names: list[str], decoded: list[np.ndarray | Failure], k: int) -> Iterator[Prediction | Failure]:
-        readable = [pixels for pixels in decoded if not isinstance(pixels, Failure)]
-        labels = iter(decode(softmax(self._engine(np.stack(readable))), self.classes, k) if readable else [])
-        for name, pixels in zip(names, decoded, strict=True):
-            yield pixels if isinstance(pixels, Failure) else Prediction(name, next(labels))
+    def _answers(
+        self, names: list[str], decoded: list[Shown | Failure], k: int, score: float
+    ) -> Iterator[Answer | Failure]:
+        if self.task == "classification":
+            readable = [shown.pixels for shown in decoded if isinstance(shown, Shown)]
+            rows = iter(self._engine(np.stack(readable)) if readable else [])
+        for name, shown in zip(names, decoded, strict=True):
+            if isinstance(shown, Failure):
+                yield shown
+            elif self.task == "classification":
+                yield classification.predict({"logits": next(rows)[None]}, name, self.classes, k)
+            else:
+                yield self._dense(name, shown, score)
+
+    def _dense(self, name: str, shown: Shown, score: float) -> Answer:
+        answers = self._engine.answers(shown.pixels[None])
+        fitted = fitted_size(shown.size, self.preprocessing)
+        if self.task == "detection":
+            return detection.predict(answers, name, fitted, shown.size, self.classes, score)
+        return segmentation.predict(answers, name, fitted, shown.size, self.classes)
 
 
 def _engine(
-    source: FastViT | str | Path,
+    source: TaskModel | str | Path,
     device: str,
     runtime: str,
     precision: Precision | None,
     threads: int | None,
-    prepare: Callable[[FastViT], FastViT] | None,
+    prepare: Callable[[TaskModel], TaskModel] | None,
 ) -> Engine:
     if isinstance(source, (str, Path)) and is_artifact(source):
         engine = ArtifactEngine(Path(source), runtime, threads)
@@ -168,7 +207,8 @@ def _engine(
             raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
         return engine
     in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
-    if device == "cpu" and prepare is None and runtime not in in_torch:
+    dense = isinstance(source, (str, Path)) and read_task(source) != "classification"
+    if device == "cpu" and prepare is None and runtime not in in_torch and not (dense and runtime == "auto"):
         path, name, folder = deployed(source, runtime, precision or "fp32")
         return ArtifactEngine(path, name, threads, folder)
     if runtime not in ("auto", "torch") or precision not in (None, "fp32"):

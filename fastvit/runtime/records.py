@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.runtime.predictor import Failure, Prediction
+from fastvit.runtime.predictor import Answer, Failure
+from fastvit.tasks.classification.prediction import Prediction
 
-Write = Callable[[Prediction | Failure], None]
+Write = Callable[[Answer | Failure], None]
 # Rows that are held in memory before Parquet writes them.
 GROUP = 4096
 
 
-def record(answer: Prediction | Failure) -> dict[str, Any]:
-    """One image: "image", and "predictions" (index, name, probability; the likeliest first) or "error"."""
-    if isinstance(answer, Failure):
-        return {"image": answer.image, "error": answer.reason}
-    return {"image": answer.image, "predictions": [asdict(label) for label in answer.labels]}
+def record(answer: Answer | Failure) -> dict[str, Any]:
+    """One image: "image", and "predictions", which the task says, the likeliest first, or "error"."""
+    return {"image": answer.image, "error": answer.reason} if isinstance(answer, Failure) else answer.record()
 
 
 @contextmanager
@@ -31,8 +29,8 @@ def recording(path: Path) -> Iterator[Write]:
     """A function that writes answers to a file, which is there when the block has ended well, and complete.
 
     Args:
-        path: .jsonl, a `record` a line; or .parquet, with the columns image, error, index, name and probability, the
-            last three lists.
+        path: .jsonl, a `record` a line; or, of a classifier, .parquet, with the columns image, error, index, name and
+            probability, the last three lists.
 
     Raises:
         UserError: another suffix, pyarrow is not installed, or the file cannot be written.
@@ -74,7 +72,7 @@ def _parquet(path: Path) -> Iterator[Write]:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             rows.clear()
 
-        def write(answer: Prediction | Failure) -> None:
+        def write(answer: Answer | Failure) -> None:
             rows.append(_columns(answer))
             if len(rows) >= GROUP:
                 flush()
@@ -83,8 +81,10 @@ def _parquet(path: Path) -> Iterator[Write]:
         flush()
 
 
-def _columns(answer: Prediction | Failure) -> dict[str, Any]:
+def _columns(answer: Answer | Failure) -> dict[str, Any]:
     if isinstance(answer, Failure):
         return {"image": answer.image, "error": answer.reason}
+    if not isinstance(answer, Prediction):
+        raise UserError("boxes and masks do not fit into Parquet's columns: give a .jsonl file")
     lists = {name: [getattr(label, name) for label in answer.labels] for name in ("index", "name", "probability")}
     return {"image": answer.image, **lists}

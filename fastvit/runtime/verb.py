@@ -24,22 +24,26 @@ def predict(
     precision: Precision | None = None,
     device: Device = "auto",
     out: Path | None = None,
+    score: float = 0.3,
+    draw: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Name what is in images.
+    """Say what is in images: their classes, the objects in them, or the class of each pixel, by the checkpoint's task.
 
     Args:
         checkpoint: weights of any form and layout, or an artifact of fastvit export.
         images: files, folders or quoted glob patterns.
-        k: classes to show for each.
-        batch_size: images a step.
+        k: classes to show for each image, of a classifier.
+        batch_size: images a step, of a classifier.
         runtime: onnxruntime, openvino, torch, ...; by default the first that is installed of those that read an
             artifact, and for a checkpoint PyTorch, or for many images on a CPU openvino or onnxruntime, for which it is
             exported once.
         precision: fp32, or bf16 in openvino; of an artifact its own.
         device: where PyTorch runs.
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
-        json: print one JSON object a line and image instead of a table.
+        score: objects that a detector is less sure of are left out.
+        draw: folder for the images with what was found drawn into them.
+        json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
     """
     from fastvit.data.images import find_images
 
@@ -48,34 +52,44 @@ def predict(
     from rich.console import Console
     from rich.progress import track
 
-    from fastvit.runtime.predictor import Failure, Prediction, Predictor
+    from fastvit.runtime.pictures import Canvas
+    from fastvit.runtime.predictor import Answer, Failure, Predictor
     from fastvit.runtime.records import record, recording
+    from fastvit.tasks.classification.prediction import Prediction
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
     predictor = Predictor(checkpoint, where, runtime, precision)
     failures = []
-    table = new_table("image", *(f"top {i + 1}" for i in range(k)), left=range(k + 1))
+    columns = [f"top {i + 1}" for i in range(k)] if predictor.task == "classification" else ["found"]
+    table = new_table("image", *columns, left=range(k + 1))
+    canvas = Canvas(draw, predictor.task) if draw else None
 
-    def tabulate(answer: Prediction | Failure) -> None:
+    def tabulate(answer: Answer | Failure) -> None:
         if isinstance(answer, Prediction):
             table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels))
+        elif not isinstance(answer, Failure):
+            table.add_row(answer.image, answer.summary())
 
-    def print_record(answer: Prediction | Failure) -> None:
-        if isinstance(answer, Prediction):
+    def print_record(answer: Answer | Failure) -> None:
+        if not isinstance(answer, Failure):
             print(jsonlib.dumps(record(answer)))
 
     with recording(out) if out else nullcontext(print_record if json else tabulate) as write:
         console = Console(stderr=True)
-        stream = predictor.stream(paths, k, batch_size)
+        stream = predictor.stream(paths, k, batch_size, score)
         hidden = not console.is_terminal
         for answer in track(stream, predictor.runtime, len(paths), console=console, transient=True, disable=hidden):
             write(answer)
             if isinstance(answer, Failure):
                 failures.append(answer)
+            elif canvas:
+                canvas.draw(answer)
     if table.row_count:
         show(table)
     if out:
         print(f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read")
+    if canvas:
+        print(f"{draw}: {canvas.drawn} pictures")
     for failure in failures:
         print(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
     return 2 if failures else 0
@@ -85,9 +99,12 @@ def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, 
     """Device and runtime for so many images; torch is not loaded for what does not need it."""
     from fastvit.runtime.artifact import is_artifact
     from fastvit.runtime.deployment import is_deployed
+    from fastvit.weights.description import read_task
 
     if is_artifact(checkpoint):
         return "cpu", runtime
+    if runtime == "auto" and read_task(checkpoint) != "classification":
+        runtime = "torch"  # their images have no fixed size, the fastest runtimes' artifacts do
     if runtime != "torch" and device in ("auto", "cpu"):
         if is_deployed(checkpoint, runtime, precision):
             return "cpu", runtime

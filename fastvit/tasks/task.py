@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,7 +11,7 @@ import torchmetrics
 from torch import Tensor, nn
 
 from fastvit.data.transforms import normalise
-from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
 
 Configure = Callable[[nn.Module, int], Any]
 
@@ -19,7 +19,8 @@ Configure = Callable[[nn.Module, int], Any]
 class Task(L.LightningModule):
     """The base of the tasks: what Lightning's loop asks of a module, in terms of a model, a loss and metrics.
 
-    A task implements `loss`; its metrics, given once, are updated and logged here under their own names.
+    A task implements `loss`, or where its network computes losses itself `losses` and `validate`; its metrics, given
+    once, are updated and logged here under their own names.
 
     Args:
         model: what is trained and saved; it says its preprocessing.
@@ -29,10 +30,10 @@ class Task(L.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, metrics: torchmetrics.MetricCollection, configure: Configure | None = None
+        self, model: TaskModel, metrics: torchmetrics.MetricCollection, configure: Configure | None = None
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: TaskModel = model
         self.metrics = metrics.clone(prefix="val/")
         # A NaN is seen to elsewhere; looking for one here would wait for the device at every step.
         self.train_loss = torchmetrics.MeanMetric(nan_strategy="disable")
@@ -47,29 +48,37 @@ class Task(L.LightningModule):
         """The scalar to minimise."""
         raise NotImplementedError(f"{type(self).__name__} does not define its loss")
 
-    def prepare(self, images: Tensor, targets: Any) -> tuple[Tensor, Any]:
+    def prepare(self, images: Any, targets: Any) -> tuple[Any, Any]:
         """What training does to a normalised batch on the device; nothing unless a task says so."""
         return images, targets
 
-    def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
-        images, targets = self.prepare(self._normalised(batch[0]), batch[1])
-        loss = self.loss(self(images), targets)
-        self.train_loss.update(loss.detach())
-        self.log("loss", loss, prog_bar=True, logger=False)
-        return loss
+    def losses(self, images: Any, targets: Any) -> dict[str, Tensor]:
+        """The scalar to minimise under "loss", and under other names what it is the sum of, to be logged."""
+        return {"loss": self.loss(self(images), targets)}
 
-    def validation_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> None:
-        images, targets = batch
-        outputs = self(self._normalised(images))
+    def training_step(self, batch: tuple[Any, Any], batch_idx: int) -> dict[str, Tensor]:
+        losses = self.losses(*self.prepare(self._normalised(batch[0]), batch[1]))
+        self.train_loss.update(losses["loss"].detach())
+        self.log("loss", losses["loss"], prog_bar=True, logger=False)
+        return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
+
+    def validation_step(self, batch: tuple[Any, Any], batch_idx: int) -> None:
+        self.validate(self._normalised(batch[0]), batch[1])
+
+    def validate(self, images: Any, targets: Any) -> None:
+        """Update the metrics, and the loss where there is one, by a normalised batch."""
+        outputs = self(images)
         if count := self.counted(targets):
             self.val_loss.update(self.validation_loss(outputs, targets) * count)
             self.val_count.update(count)
             self.metrics.update(outputs, targets)
 
-    def _normalised(self, images: Tensor) -> Tensor:
+    def _normalised(self, images: Any) -> Any:
+        if isinstance(images, list):
+            return [self._normalised(image) for image in images]
         if images.dtype != torch.uint8:
             return images
-        return normalise(images, cast(Preprocessing, self.model.preprocessing))
+        return normalise(images, self.model.preprocessing)
 
     def counted(self, targets: Any) -> int:
         """How many images of a validation batch count, where some only fill it up."""
@@ -82,8 +91,9 @@ class Task(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         # An epoch ends with its validation; what is logged here is in the checkpoint that follows.
         self.log("train/loss_epoch", self.train_loss.compute())
-        loss = self.val_loss.compute() / self.val_count.compute()
-        self.log_dict({"val/loss": loss, **self.metrics.compute()}, prog_bar=True)
+        count = self.val_count.compute()
+        losses = {"val/loss": self.val_loss.compute() / count} if count else {}  # some networks give none in eval mode
+        self.log_dict({**losses, **self.metrics.compute()}, prog_bar=True)
         for metric in (self.train_loss, self.val_loss, self.val_count, self.metrics):
             metric.reset()
 

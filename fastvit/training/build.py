@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from fastvit.create import create_model
+from fastvit.create import create_detector, create_model, create_segmenter
+from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
+from fastvit.tasks.detection.options import DetectionOptions
+from fastvit.tasks.segmentation.options import SegmentationOptions
+from fastvit.tasks.task import Configure, Task
+from fastvit.training.norms import freeze_norms
 from fastvit.training.optim import configure
-from fastvit.training.options import ModelOptions, Recipe
+from fastvit.training.options import Recipe
 from fastvit.training.run_folder import SPLIT
 from fastvit.training.teacher import load_teacher
 from fastvit.weights.load import load_weights
 
+if TYPE_CHECKING:
+    from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.segmentation.model import Segmenter
 
-def build_model(options: ModelOptions, classes: tuple[str, ...]) -> FastViT:
+Model = TypeVar("Model", bound=TaskModel)
+
+
+def build_model(recipe: Recipe, classes: tuple[str, ...]) -> TaskModel:
     """The network of a recipe, with the data's classes and the recipe's preprocessing."""
+    options = recipe.model
     scale = options.layer_scale_init
-    overrides: dict[str, Any] = {} if scale is None else {"layer_scale_init": scale}
-    model = create_model(
-        options.name, options.pretrained, num_classes=len(classes), drop_path=options.drop_path, **overrides
-    )
+    backbone: dict[str, Any] = {"drop_path": options.drop_path} | ({} if scale is None else {"layer_scale_init": scale})
+    model: TaskModel
+    if recipe.task == "classification":
+        size = (options.size, options.size)
+        model = create_model(options.name, options.pretrained, num_classes=len(classes), **backbone)
+    else:
+        make, dense = _DENSE[recipe.task](recipe)
+        size = dense.size
+        model = make(options.name, options.pretrained, classes=classes, **asdict(dense.network), **backbone)
     if options.weights:
         load_weights(model, options.weights)
     model.classes = classes
     named = {"mean": options.mean, "std": options.std, "crop_pct": options.crop_pct}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    model.preprocessing = replace(model.preprocessing, size=(options.size, options.size), **changes)
+    model.preprocessing = replace(model.preprocessing, size=size, **changes)
     return model
 
 
-def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
+def build(recipe: Recipe) -> tuple[Task, RunData]:
     """The task and the data of a recipe.
 
     Raises:
@@ -44,44 +63,87 @@ def build(recipe: Recipe) -> tuple[ClassificationTask, ClassificationData]:
     """
     # The data's classes make the head, the model's preprocessing makes the data's transforms.
     data = open_data(recipe)
-    model = build_model(recipe.model, data.classes)
+    model = build_model(recipe, data.classes)
     data.preprocessing = model.preprocessing
+    if recipe.norms == "frozen":
+        freeze_norms(model.trunk)
+    if recipe.model.freeze:
+        freeze_norms(model.trunk)
+        model.trunk.requires_grad_(False)
     if recipe.channels_last:
         model = channels_last(model)
     if recipe.compile:
         # On a CPU inductor would turn every convolution into channels-last, also the one that must not be.
         on_cpu = pick_device(recipe.device) == "cpu"
-        model.compile(options={"layout_optimization": False} if on_cpu else None)
+        # Detection chooses its boxes by their values: what is compiled of it is what does not.
+        network = model.trunk if recipe.task == "detection" else model
+        network.compile(options={"layout_optimization": False} if on_cpu else None)
+    return _TASKS[recipe.task](recipe, model, partial(configure, epochs=recipe.epochs, options=recipe.optim)), data
+
+
+def _classification(recipe: Recipe, model: FastViT, optimizer: Configure) -> Task:
     teacher = load_teacher(recipe.distillation) if recipe.distillation.teacher else None
-    optimizer = partial(configure, epochs=recipe.epochs, options=recipe.optim)
-    task = ClassificationTask(
+    return ClassificationTask(
         model, recipe.mixing, optimizer, recipe.augmentation.random_erasing, teacher, recipe.distillation
     )
-    return task, data
 
 
-def channels_last(model: FastViT) -> FastViT:
+def _detection(recipe: Recipe, model: Detector, optimizer: Configure) -> Task:
+    from fastvit.tasks.detection.module import DetectionTask
+
+    return DetectionTask(model, optimizer)
+
+
+def _segmentation(recipe: Recipe, model: Segmenter, optimizer: Configure) -> Task:
+    from fastvit.tasks.segmentation.module import SegmentationTask
+
+    return SegmentationTask(model, recipe.segmentation, optimizer)
+
+
+_DENSE: dict[str, Callable[[Recipe], tuple[Callable[..., TaskModel], DetectionOptions | SegmentationOptions]]] = {
+    "detection": lambda recipe: (create_detector, recipe.detection),
+    "segmentation": lambda recipe: (create_segmenter, recipe.segmentation),
+}
+_TASKS: dict[str, Callable[[Recipe, Any, Configure], Task]] = {
+    "classification": _classification,
+    "detection": _detection,
+    "segmentation": _segmentation,
+}
+
+
+def channels_last(model: Model) -> Model:
     """The model with its convolutions in channels-last memory, but for the first one."""
     model = model.to(memory_format=torch.channels_last)
     # oneDNN's weight gradient of a strided 1x1 convolution on 3 channels overruns its memory on CPUs without AVX-512
     # (torch 2.14.1: "double free or corruption"); in the plain format another routine does it.
-    model.backbone.stem[0].to(memory_format=torch.contiguous_format)
+    model.trunk.stem[0].to(memory_format=torch.contiguous_format)
     return model
 
 
-def open_data(recipe: Recipe) -> ClassificationData:
+def open_data(recipe: Recipe) -> RunData:
     """The data of a recipe, without the preprocessing, which is the model's.
 
     Raises:
         UserError: there is no such data, or it does not fit the recipe.
     """
+    shared: dict[str, Any] = {
+        "workers": recipe.workers,
+        "seed": recipe.seed,
+        "allow_damaged": recipe.allow_damaged,
+    }
+    if recipe.task == "detection":
+        from fastvit.tasks.detection.data import DetectionData
+
+        return DetectionData(recipe.data, recipe.batch_size, recipe.detection, **shared)
+    if recipe.task == "segmentation":
+        from fastvit.tasks.segmentation.data import SegmentationData
+
+        return SegmentationData(recipe.data, recipe.batch_size, recipe.segmentation, **shared)
     return ClassificationData(
         recipe.data,
         recipe.batch_size,
         recipe.augmentation,
-        recipe.workers,
-        seed=recipe.seed,
         val_fraction=recipe.val_fraction,
         split_file=recipe.out / SPLIT if recipe.resume else None,
-        allow_damaged=recipe.allow_damaged,
+        **shared,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.training.optim import weight_decay
 from fastvit.training.options import EmaOptions, OptimOptions
 from fastvit.weights.native import save
@@ -75,7 +75,7 @@ class Ema(WeightAveraging):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
         if self._trained and trainer.is_global_zero:
-            save(cast(FastViT, pl_module.model), self._trained)
+            save(cast(TaskModel, pl_module.model), self._trained)
 
 
 def _tensors(module: torch.nn.Module) -> list[Tensor]:
@@ -155,6 +155,7 @@ class LogSteps(L.Callback):
             "train/loss": float(loss) * trainer.accumulate_grad_batches,
             "train/lr": _learning_rate(trainer),
             "train/images_per_second": self._speed.now(),
+            **{f"train/{name}": float(value) for name, value in outputs.items() if name != "loss"},
         }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step - 1)  # Lightning counts from 0
@@ -167,18 +168,23 @@ def _learning_rate(trainer: L.Trainer) -> float:
 
 
 class SaveBest(L.Callback):
-    """Keeps best.safetensors and last.safetensors in the run's folder, after every validation."""
+    """Keeps best.safetensors and last.safetensors in the run's folder, after every validation.
 
-    def __init__(self, out: Path, monitor: str = "val/top1") -> None:
-        self.out, self.monitor = out, monitor
+    Args:
+        out: the folder.
+        headline: the metric by which one is better than another, the larger the better.
+    """
+
+    def __init__(self, out: Path, headline: str) -> None:
+        self.out, self.headline = out, headline
         self.best = float("-inf")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        value = float(trainer.callback_metrics[self.monitor])
+        value = float(trainer.callback_metrics[f"val/{self.headline}"])
         better, self.best = value > self.best, max(value, self.best)
         if not trainer.is_global_zero:
             return
-        model = cast(FastViT, pl_module.model)
+        model = cast(TaskModel, pl_module.model)
         metrics = {
             k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")
         }

@@ -60,14 +60,26 @@ def layers(model: nn.Module) -> tuple[dict[int, int], int]:
     return depths, last
 
 
-def learning_rate(step: int, steps: int, warmup: int, options: OptimOptions) -> float:
-    """Learning rate of a step: linear from warmup_lr over `warmup` steps to lr, a cosine to min_lr at `steps`, min_lr.
+def learning_rate(step: int, steps: int, warmup: int, options: OptimOptions, epoch: float = 1.0) -> float:
+    """Learning rate of a step: linear from warmup_lr over `warmup` steps to lr, decaying to min_lr at `steps`, min_lr.
 
     The official code changes the rate once an epoch; here every step has its own.
+
+    Args:
+        step: of the optimizer.
+        steps: of the run without the cool-down.
+        warmup: how many of them warm up.
+        options: of the recipe.
+        epoch: steps of an epoch, for milestones.
     """
     if step < warmup:
         return options.warmup_lr + (options.lr - options.warmup_lr) * step / warmup
-    return _cosine(options.lr, options.min_lr, (step - warmup) / max(steps - warmup, 1))
+    if options.schedule == "step":
+        return options.lr * 0.1 ** sum(step >= round(epoch * milestone) for milestone in options.milestones)
+    progress = (step - warmup) / max(steps - warmup, 1)
+    if options.schedule == "poly":
+        return options.min_lr + (options.lr - options.min_lr) * max(1 - progress, 0.0) ** options.power
+    return _cosine(options.lr, options.min_lr, progress)
 
 
 def weight_decay(step: int, steps: int, options: OptimOptions) -> float:
@@ -95,6 +107,6 @@ def configure(model: nn.Module, steps: int, epochs: int, options: OptimOptions) 
     annealed, warmup = round(epoch * epochs), round(epoch * options.warmup_epochs)
 
     def factor(step: int) -> float:
-        return learning_rate(step, annealed, warmup, options) / options.lr
+        return learning_rate(step, annealed, warmup, options, epoch) / options.lr
 
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

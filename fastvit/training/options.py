@@ -9,6 +9,9 @@ from typing import Literal
 from fastvit.data.augmentation import Augmentation
 from fastvit.errors import UserError
 from fastvit.tasks.classification.options import Distillation, Mixing
+from fastvit.tasks.detection.options import DetectionOptions
+from fastvit.tasks.segmentation.options import SegmentationOptions
+from fastvit.tasks.table import TaskName
 
 
 @dataclass
@@ -21,7 +24,8 @@ class ModelOptions:
         weights: start from these weights instead: a file, a directory or a Hub id.
         drop_path: stochastic depth of the last block.
         layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
-        size: side of the square input in pixels.
+        freeze: train only what stands on the backbone.
+        size: side of the square input in pixels, of a classifier; the dense tasks have theirs among their own options.
         mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
         std: then divided by, a value a channel; None likewise.
         crop_pct: centre crop of the evaluation; None likewise.
@@ -32,6 +36,7 @@ class ModelOptions:
     weights: str | None = None
     drop_path: float = 0.0
     layer_scale_init: float | None = None
+    freeze: bool = False
     size: int = 256
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -40,11 +45,15 @@ class ModelOptions:
 
 @dataclass
 class OptimOptions:
-    """AdamW with linear warm-up, cosine decay and cool-down, stepped every batch.
+    """AdamW with linear warm-up, decay and cool-down, stepped every batch.
 
     Attributes:
         lr: peak learning rate.
-        min_lr: at the end of the cosine and all through the cool-down.
+        schedule: the way from lr to min_lr: "cosine"; "poly", (1 - progress) ** power; or "step", a tenth after each of
+            `milestones`, at which min_lr does not count.
+        milestones: epochs, of "step".
+        power: of "poly".
+        min_lr: at the end of the decay and all through the cool-down.
         warmup_lr: at the first step.
         warmup_epochs: length of the warm-up; fractions are fine.
         cooldown_epochs: trained at min_lr after `epochs`, as the official scheduler does.
@@ -59,6 +68,9 @@ class OptimOptions:
     """
 
     lr: float = 1e-3
+    schedule: Literal["cosine", "poly", "step"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    power: float = 0.9
     min_lr: float = 1e-5
     warmup_lr: float = 1e-6
     warmup_epochs: float = 5.0
@@ -92,7 +104,9 @@ class Recipe:
     """A whole run.
 
     Attributes:
-        data: the embedded "sample", a folder of images or idx files, or torch/NAME.
+        task: what is learnt.
+        data: for classification the embedded "sample", a folder of images or idx files, or torch/NAME; for detection a
+            folder with COCO json; for segmentation one of images and masks.
         val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
         damaged_limit: training images that may be unreadable before the run ends.
         allow_damaged: leave unreadable validation images out, with a warning, instead of ending the run.
@@ -104,9 +118,11 @@ class Recipe:
         batch_size: images a step and device.
         accumulate: steps whose gradients are added up before the optimizer's.
         workers: processes that decode images; None takes one a core but one.
-        augmentation: of single images.
-        mixing: of batches.
-        distillation: learning from a teacher.
+        augmentation: of single images, for classification.
+        mixing: of batches, for classification.
+        distillation: learning from a teacher, for classification.
+        detection: network and images of detection.
+        segmentation: network and images of segmentation.
         optim: optimizer and schedule.
         ema: moving average.
         precision: of the arithmetic, in Lightning's words; 16-mixed scales the loss.
@@ -114,13 +130,16 @@ class Recipe:
         device: where to run.
         devices: how many of them in each machine.
         nodes: machines; torchrun and SLURM say it themselves.
-        sync_bn: take batch statistics over all devices.
+        norms: "trained" takes the statistics of each device's batch, "synchronised" those of all devices' together;
+            "frozen" leaves the backbone's batch norms as they were loaded, statistics and parameters, for batches of
+            few images.
         channels_last: memory format of the convolutions.
         checkpoint_every: optimizer steps after which last.ckpt is written inside an epoch too; 0 for epochs only.
         wandb: project at Weights & Biases to log to as well, if wandb is installed.
         seed: of everything random.
     """
 
+    task: TaskName = "classification"
     data: str = "sample"
     val_fraction: float = 0.0
     damaged_limit: int = 100
@@ -136,6 +155,8 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
     distillation: Distillation = field(default_factory=Distillation)
+    detection: DetectionOptions = field(default_factory=DetectionOptions)
+    segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -143,7 +164,7 @@ class Recipe:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
     nodes: int = 1
-    sync_bn: bool = False
+    norms: Literal["trained", "synchronised", "frozen"] = "trained"
     channels_last: bool = False
     checkpoint_every: int = 1000
     wandb: str | None = None
@@ -174,8 +195,11 @@ class Recipe:
         )
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: batch norm needs more than one image")
-        if self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
+        classifies = self.task == "classification"
+        if classifies and self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
             raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {self.batch_size}")
+        if not classifies:
+            self._check_dense()
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
         if not 0 < self.optim.layer_decay <= 1:
@@ -191,6 +215,16 @@ class Recipe:
                 f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
                 "or the learning rate never comes down"
             )
+
+    def _check_dense(self) -> None:
+        """See that nothing is asked for that only classification has."""
+        for name, asked in {
+            "val_fraction": self.val_fraction,
+            "distillation.teacher": self.distillation.teacher,
+            "ema.recalibrate": self.ema.recalibrate,
+        }.items():
+            if asked:
+                raise UserError(f"{name} is for classification, not for {self.task}: leave it out")
 
 
 def _at_least(least: int, values: dict[str, float]) -> None:

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import update_bn
 
 from fastvit.data.transforms import normalise
 from fastvit.evaluation.evaluate import evaluate
+from fastvit.model.classifier import FastViT
 from fastvit.model.layers import DropPath
 from fastvit.training.build import channels_last, open_data
 from fastvit.training.callbacks import LAST
@@ -25,7 +26,7 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
     are the plain means over `recipe.ema.recalibrate` batches, at most an epoch (torch's `update_bn`); the file is
     recalibrated.safetensors, with the metrics that it has.
     """
-    model = load(recipe.out / LAST).to(device)
+    model = load(recipe.out / LAST, FastViT).to(device)
     for module in model.modules():
         if isinstance(module, DropPath):
             module.rate = 0.0

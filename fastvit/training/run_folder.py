@@ -13,10 +13,10 @@ import lightning as L
 from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from fastvit.data.module import RunData
 from fastvit.environment import environment
 from fastvit.errors import UserError
 from fastvit.files import write_text
-from fastvit.tasks.classification.data import ClassificationData
 from fastvit.training.callbacks import BEST, LAST, TRAINED
 from fastvit.training.checkpoint import STATE, rewind_metrics
 from fastvit.training.loggers import METRICS, TENSORBOARD
@@ -76,7 +76,7 @@ def locked(out: Path) -> Iterator[None]:
 
 
 @rank_zero_only
-def begin(recipe: Recipe, data: ClassificationData) -> None:
+def begin(recipe: Recipe, data: RunData) -> None:
     """Take away what an earlier run left and write down the new one; wind back the metrics of one that is resumed."""
     for part in recipe.out.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastvit.errors import UserError, first_line
 from fastvit.fusion import fuse
+from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runtime.artifact import is_artifact
 from fastvit.runtime.predictor import Predictor
@@ -33,7 +34,7 @@ def load_teacher(options: Distillation) -> Teacher:
         artifact = Predictor(name)
         return _teacher(artifact.logits, artifact.preprocessing, artifact.classes, artifact.num_classes, options)
     if Path(name).exists() or Path(name).suffix == ".safetensors" or hub_id(name):
-        model = load(name)
+        model = load(name, FastViT)
         return _teacher(fuse(model), model.preprocessing, model.classes, model.num_classes, options)
     network = _timm_model(name)
     return _teacher(network, timm_preprocessing(network), None, network.num_classes, options)

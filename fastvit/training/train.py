@@ -16,11 +16,12 @@ import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
+from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.run_report import write_run_report
-from fastvit.tasks.classification.data import ClassificationData
-from fastvit.tasks.classification.module import ClassificationTask
+from fastvit.tasks.table import find_task
+from fastvit.tasks.task import Task
 from fastvit.training.build import build
 from fastvit.training.callbacks import (
     BEST,
@@ -36,11 +37,11 @@ from fastvit.training.callbacks import (
 from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, SaveState, StopRequest
 from fastvit.training.damaged import DamagedImages
 from fastvit.training.loggers import make_loggers
+from fastvit.training.norms import SyncNorms
 from fastvit.training.options import Recipe
 from fastvit.training.processes import ended_together, with_processes
 from fastvit.training.recalibrate import recalibrate
 from fastvit.training.run_folder import DAMAGED, WriteDown, begin, claim, locked, state_to_resume
-from fastvit.training.sync_norm import SyncNorms
 
 LOG_EVERY = 10
 
@@ -51,13 +52,13 @@ class Run:
 
     Attributes:
         out: its folder.
-        best: the checkpoint with the best validation top-1.
-        top1: of that checkpoint, as a fraction.
+        best: the checkpoint with the best value of the task's headline metric in validation.
+        score: that value, as a fraction.
     """
 
     out: Path
     best: Path
-    top1: float
+    score: float
 
 
 def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
@@ -80,7 +81,7 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
     with locked(recipe.out), request.listening(), _quiet(), _full_disk_named(recipe.out):
         L.seed_everything(recipe.seed, workers=True, verbose=False)
         task, data = build(recipe)
-        best = SaveBest(recipe.out)
+        best = SaveBest(recipe.out, find_task(recipe.task).headline)
         trainer = _trainer(recipe, device, _callbacks(recipe, device, best, request, callbacks))
         begin(recipe, data)
         _announce(recipe, task, data, device)
@@ -116,7 +117,8 @@ def _callbacks(
 
 def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trainer:
     # Lightning's own synchronised batch norm needs GPUs.
-    plugins = [AtomicCheckpointIO(), *([SyncNorms()] if recipe.sync_bn and device == "cpu" else [])]
+    synchronised = recipe.norms == "synchronised"
+    plugins = [AtomicCheckpointIO(), *([SyncNorms()] if synchronised and device == "cpu" else [])]
     return L.Trainer(
         accelerator="gpu" if device == "cuda" else device,
         devices=recipe.devices,
@@ -125,7 +127,7 @@ def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trai
         max_epochs=recipe.epochs + recipe.optim.cooldown_epochs,
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.optim.clip,
-        sync_batchnorm=recipe.sync_bn and device != "cpu",
+        sync_batchnorm=synchronised and device != "cpu",
         callbacks=callbacks,
         plugins=plugins,
         logger=make_loggers(recipe.out, recipe.wandb),
@@ -137,7 +139,7 @@ def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trai
 
 
 @rank_zero_only
-def _announce(recipe: Recipe, task: ClassificationTask, data: ClassificationData, device: str) -> None:
+def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
     processes = recipe.devices * recipe.nodes
     batch = recipe.batch_size * recipe.accumulate * processes
     parameters = sum(p.numel() for p in task.model.parameters())
@@ -149,7 +151,7 @@ def _announce(recipe: Recipe, task: ClassificationTask, data: ClassificationData
     )
 
 
-def _fit(trainer: L.Trainer, task: ClassificationTask, data: ClassificationData, state: Path | None) -> None:
+def _fit(trainer: L.Trainer, task: Task, data: RunData, state: Path | None) -> None:
     """Fit, and let an interruption be one: Lightning turns it into exit(1) and leaves Ctrl-C ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:

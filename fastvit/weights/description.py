@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.table import TaskName, find_task
 from fastvit.version import __version__
+from fastvit.weights.location import locate
 
 if TYPE_CHECKING:
     from fastvit.fusion import Form
-    from fastvit.model.classifier import FastViT
+    from fastvit.model.task_model import TaskModel
 
 FORMAT_VERSION = 1
+# Of the length in front of a safetensors file's header.
+_LENGTH = 8
 # Where formats with named metadata fields keep a description, as JSON.
 METADATA_KEY = "fastvit"
 
@@ -32,6 +38,7 @@ class Description:
         preprocessing: what images need.
         metrics: measured values, fractions where they are shares, such as {"top1": 0.812}.
         task: what the outputs mean.
+        options: what else its network is built from, of a task that has such options; else None.
     """
 
     variant: str
@@ -40,14 +47,24 @@ class Description:
     classes: tuple[str, ...] | None
     preprocessing: Preprocessing
     metrics: dict[str, float] = field(default_factory=dict)
-    task: Literal["classification"] = "classification"
+    task: TaskName = "classification"
+    options: Any = None
 
     @classmethod
-    def of(cls, model: FastViT, metrics: Mapping[str, float] | None = None) -> Description:
+    def of(cls, model: TaskModel, metrics: Mapping[str, float] | None = None) -> Description:
         """The description of a model."""
         from fastvit.fusion import form
 
-        return cls(model.variant, model.config, form(model), model.classes, model.preprocessing, dict(metrics or {}))
+        return cls(
+            variant=model.variant,
+            config=model.config,
+            form=form(model),
+            classes=model.classes,
+            preprocessing=model.preprocessing,
+            metrics=dict(metrics or {}),
+            task=find_task(model.task).name,
+            options=model.options,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON, with the format's version."""
@@ -61,6 +78,7 @@ class Description:
             "classes": list(self.classes) if self.classes else None,
             "preprocessing": self.preprocessing.to_dict(),
             "metrics": self.metrics,
+            "options": None if self.options is None else asdict(self.options),
         }
 
     @classmethod
@@ -80,6 +98,7 @@ class Description:
         if missing := [key for key in ("variant", "form", "config", "preprocessing") if key not in data]:
             raise UserError(f"{name}: the description in its metadata has no {', '.join(missing)}")
         try:
+            task = find_task(str(data.get("task", "classification")))
             config = FastViTConfig.from_dict(data["config"])
             classes = tuple(map(str, data["classes"])) if data.get("classes") else None
             if classes and len(classes) != config.num_classes:
@@ -91,7 +110,25 @@ class Description:
                 classes=classes,
                 preprocessing=Preprocessing.from_dict(data["preprocessing"]),
                 metrics=dict(data.get("metrics") or {}),
-                task=data.get("task", "classification"),
+                task=task.name,
+                options=task.make_options(data.get("options")),
             )
         except (UserError, TypeError) as error:
             raise UserError(f"{name}: {error}") from error
+
+
+def read_task(source: str | Path) -> str:
+    """What a weights file is for, from its header alone: what does not say so is a classifier.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = locate(source)
+    if path.suffix != ".safetensors":
+        return "classification"
+    with path.open("rb") as file:
+        try:
+            header = json.loads(file.read(int.from_bytes(file.read(_LENGTH), "little")))
+            return str(json.loads(header["__metadata__"][METADATA_KEY])["task"])
+        except (ValueError, KeyError, TypeError, OverflowError, MemoryError):  # reading it will say what is wrong
+            return "classification"

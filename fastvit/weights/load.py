@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -15,6 +15,7 @@ from fastvit.fusion import Form, form
 from fastvit.model.backbone import Backbone
 from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
+from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
 from fastvit.weights.description import Description
 from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognise, skeleton
@@ -31,7 +32,8 @@ class Loaded:
     Attributes:
         layout: of the source.
         form: of the source; a later form of the model was made from it.
-        head: whether the classifier came along; False: the model kept its own, because the class counts differ.
+        head: whether what stands on the backbone came along whole; False: the model kept its own, or the part of it
+            that depends on the number of classes.
     """
 
     layout: Layout
@@ -39,8 +41,10 @@ class Loaded:
     head: bool
 
 
-def load_weights(model: FastViT | Backbone, source: Source) -> Loaded:
+def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
     """Copy weights into a model: every key and shape must fit, but for a head of another class count.
+
+    A model of a dense task takes weights of its own task, or a classifier's, of which its backbone is filled.
 
     Args:
         model: in any form; train or merged weights are fused on the way if the model is in a later form.
@@ -56,8 +60,13 @@ def load_weights(model: FastViT | Backbone, source: Source) -> Loaded:
     return copy_into(model, read(source))
 
 
-def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
+def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     """`load_weights` from a state dict that has been read."""
+    task = None if file.info is None else Description.from_dict(file.info, file.name).task
+    if not isinstance(model, (FastViT, Backbone)):
+        return _copy_whole(model, file) if task == model.task else copy_into(model.trunk, file)
+    if task not in (None, "classification"):
+        raise UserError(f"{file.name} holds a model for {task}, of which nothing fits a classifier")
     layout, source_form = recognise(file.tensors)
     description = None if file.info is None else Description.from_dict(file.info, file.name)
     target_form = form(model)
@@ -91,6 +100,47 @@ def copy_into(model: FastViT | Backbone, file: StateFile) -> Loaded:
         if takes_head and description.classes:
             model.classes = description.classes
     return Loaded(layout, source_form, head=takes_head)
+
+
+def _copy_whole(model: TaskModel, file: StateFile) -> Loaded:
+    """Weights of the same task; what depends on the number of classes stays new where that is another."""
+    assert file.info is not None
+    description = Description.from_dict(file.info, file.name)
+    if description.form != form(model):
+        raise UserError(
+            f"{file.name} is {description.form}, the model {form(model)}: give weights in the model's form, or load "
+            "the file as it is with fastvit.load"
+        )
+    state, classes = model.state_dict(), description.config.num_classes
+    kept = {
+        name: tensor
+        for name, tensor in state.items()
+        if classes != model.num_classes and name in file.tensors and file.tensors[name].shape != tensor.shape
+    }
+    tensors = file.tensors | kept
+    require_fit(replace(file, tensors=tensors), state)
+    model.load_state_dict(tensors)
+    model.preprocessing = description.preprocessing
+    if classes == model.num_classes:
+        model.classes = description.classes or model.classes
+    else:
+        warnings.warn(
+            f"{file.name} has {classes} classes, the model {model.num_classes}: {len(kept)} tensors of its head stay "
+            "new, all else is loaded",
+            stacklevel=4,
+        )
+    return Loaded("native", description.form, head=classes == model.num_classes)
+
+
+def require_fit(file: StateFile, expected: Mapping[str, Tensor]) -> None:
+    """See that a file in our layout has just the tensors of a model.
+
+    Raises:
+        UserError: it has not; the message lists the first differences.
+    """
+    if lines := differences(expected, file.tensors, {}):
+        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
+        raise UserError(f"{file.name} does not fit the model: {'; '.join(lines[:8])}{more}")
 
 
 def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = False) -> tuple[dict[str, Tensor], int]:

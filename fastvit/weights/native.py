@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast, overload
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -16,15 +17,19 @@ from fastvit.files import atomic
 from fastvit.fusion import uncompiled
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import METADATA_KEY, Description
-from fastvit.weights.layouts import recognise, skeleton
-from fastvit.weights.load import identify, to_native
+from fastvit.weights.layouts import FORMS, recognise, skeleton
+from fastvit.weights.load import identify, require_fit, to_native
 from fastvit.weights.source import Source, StateFile, read
 from fastvit.weights.zoo import ZOO
 
+Model = TypeVar("Model", bound=TaskModel)
 
-def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None = None) -> Path:
+
+def save(model: TaskModel, path: str | Path, metrics: Mapping[str, float] | None = None) -> Path:
     """Write a model to a .safetensors file with its variant, form, configuration, class names and preprocessing.
 
     Args:
@@ -33,12 +38,12 @@ def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None =
         metrics: measured values to keep with it, fractions where they are shares, such as {"top1": 0.812}.
 
     Raises:
-        UserError: it is no FastViT, the name does not end in .safetensors, or the file cannot be written.
+        UserError: it is no whole model of a task, the name does not end in .safetensors, or the file cannot be written.
     """
-    model = cast(FastViT, uncompiled(model))
-    if not isinstance(model, FastViT):
+    model = cast(TaskModel, uncompiled(model))
+    if not isinstance(model, TaskModel):
         raise UserError(
-            f"only a whole FastViT can be saved, not a {type(model).__name__}: a file says how to build the model again"
+            f"only a whole model can be saved, not a {type(model).__name__}: a file says how to build the model again"
         )
     target = Path(path)
     if target.suffix != ".safetensors":
@@ -53,7 +58,11 @@ def save(model: FastViT, path: str | Path, metrics: Mapping[str, float] | None =
     return target
 
 
-def load(source: Source) -> FastViT:
+@overload
+def load(source: Source) -> TaskModel: ...
+@overload
+def load(source: Source, kind: type[Model]) -> Model: ...
+def load(source: Source, kind: type[TaskModel] = TaskModel) -> TaskModel:
     """Build the right model from a file and fill it; files of the official and timm layouts are recognised by shape.
 
     What those do not say is filled in: from the zoo for a released repository on the Hub, else the variant's published
@@ -61,25 +70,54 @@ def load(source: Source) -> FastViT:
 
     Args:
         source: as in `fastvit.weights.source.read`.
+        kind: that it must be: FastViT, Detector, Segmenter; by default any.
 
     Returns:
         A model of its own on the CPU, in the form it was saved in, in eval mode.
 
     Raises:
-        UserError: the file is damaged, of a newer format, or no FastViT.
+        UserError: the file is damaged, of a newer format, no FastViT, or of another kind.
     """
-    return build(read(source))
+    return build(read(source), kind)
 
 
-def build(file: StateFile) -> FastViT:
+@overload
+def build(file: StateFile) -> TaskModel: ...
+@overload
+def build(file: StateFile, kind: type[Model]) -> Model: ...
+def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
     """`load` from a state dict that has been read; the model takes over its tensors."""
     description = describe(file)
+    row = find_task(description.task)
+    if not issubclass(row.model_class(), kind):
+        raise UserError(f"{file.name} is a model for {row.name}; this is for {getattr(kind, 'task', 'another task')}")
+    model = _classifier(file, description) if row.name == "classification" else _whole(file, description)
+    return model.eval()
+
+
+def _classifier(file: StateFile, description: Description) -> FastViT:
     tensors, rows = to_native(file, description.config)
     model = skeleton(description.config.replace(num_classes=rows), description.form)
     model.load_state_dict(tensors, assign=True)
     model.variant, model.classes = description.variant, description.classes
     model.preprocessing = description.preprocessing
-    return model.eval()
+    return model
+
+
+def _whole(file: StateFile, description: Description) -> TaskModel:
+    """A model of another task, whose files have no layout but ours."""
+    with torch.device("meta"):
+        train_form = find_task(description.task).model_class()(
+            description.config,
+            description.variant,
+            classes=description.classes,
+            preprocessing=description.preprocessing,
+            options=description.options,
+        )
+        model = FORMS[description.form](train_form)
+    require_fit(file, model.state_dict())
+    model.load_state_dict(file.tensors, assign=True)
+    return model
 
 
 def describe(file: StateFile) -> Description:

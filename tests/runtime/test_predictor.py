@@ -18,7 +18,8 @@ import fastvit
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
-from fastvit.runtime.predictor import Failure, Prediction
+from fastvit.runtime.predictor import Failure
+from fastvit.tasks.classification.prediction import Prediction
 from fastvit.runtime.records import record, recording
 from tests.helpers import randomise, tiny
 

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.drawing import prediction_sheet
-from fastvit.tasks.classification.labels import decode, softmax
 from fastvit.tasks.classification.module import ClassificationTask, accuracy
 from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.prediction import decode, softmax
 from tests.helpers import tiny
 
 

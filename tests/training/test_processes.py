@@ -28,7 +28,7 @@ QUIET = (
     *("--mixing.mixup=0", "--mixing.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
     *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64", "--ema.recalibrate=1"),
 )
-TWO = ("--batch_size=4", "--sync_bn=true", *QUIET)
+TWO = ("--batch_size=4", "--norms=synchronised", *QUIET)
 
 
 @pytest.fixture(scope="module")

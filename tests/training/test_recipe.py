@@ -35,7 +35,7 @@ def test_every_shipped_recipe_builds(name: str) -> None:
     """All but the weights: on the meta device, with the sample's classes."""
     recipe = load_recipe(name)
     with torch.device("meta"):
-        model = build_model(replace(recipe.model, pretrained=False), FASHION_MNIST_CLASSES)
+        model = build_model(replace(recipe, model=replace(recipe.model, pretrained=False)), FASHION_MNIST_CLASSES)
         optimizer = configure(model, steps=1000, epochs=recipe.epochs, options=recipe.optim)["optimizer"]
     assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
     assert model.classes == FASHION_MNIST_CLASSES
@@ -117,9 +117,9 @@ def test_a_resumed_run_has_its_own_recipe(tmp_path: Path) -> None:
 
 
 def test_preprocessing_is_the_variants_unless_named() -> None:
-    model = build_model(ModelOptions("sa36", size=96), ("a", "b"))
+    model = build_model(Recipe(model=ModelOptions("sa36", size=96)), ("a", "b"))
     assert (model.preprocessing.size, model.preprocessing.crop_pct) == ((96, 96), 0.95)
-    named = build_model(ModelOptions("sa36", mean=(0.1, 0.2, 0.3)), ("a", "b"))
+    named = build_model(Recipe(model=ModelOptions("sa36", mean=(0.1, 0.2, 0.3))), ("a", "b"))
     assert named.preprocessing.mean == (0.1, 0.2, 0.3)
     assert named.preprocessing.std == model.preprocessing.std
 

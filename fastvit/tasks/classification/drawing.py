@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from fastvit.tasks.classification.labels import Label
+from fastvit.tasks.classification.prediction import Label, Prediction
+from fastvit.tasks.colours import font
 
 
 def prediction_sheet(
@@ -32,3 +33,17 @@ def prediction_sheet(
         place.imshow(image)
         place.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
     return figure
+
+
+def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
+    """The image with its likeliest classes on white below it, a line each."""
+    size = max(image.width // 24, 10)
+    letters = ImageFont.truetype(font(), size)
+    line = round(1.5 * size)
+    lines = [f"{label.name} {label.probability:.1%}" for label in prediction.labels]
+    sheet = Image.new("RGB", (image.width, image.height + line * len(lines) + size // 2), "white")
+    sheet.paste(image)
+    pen = ImageDraw.Draw(sheet)
+    for index, text in enumerate(lines):
+        pen.text((size // 2, image.height + line * (index + 0.5)), text, fill="black", font=letters, anchor="lm")
+    return sheet

@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from fastvit.training.sync_norm import CpuSyncBatchNorm, SyncNorms
+from fastvit.training.norms import CpuSyncBatchNorm, SyncNorms
 
 
 @pytest.fixture

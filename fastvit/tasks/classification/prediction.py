@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,28 @@ class Label:
     index: int
     name: str
     probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For one image: its name and the likeliest classes, the likeliest first."""
+
+    image: str
+    labels: list[Label]
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: "image", and "predictions" (index, name, probability)."""
+        return {"image": self.image, "predictions": [asdict(label) for label in self.labels]}
+
+    def summary(self) -> str:
+        """On a line."""
+        return ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
+
+
+def predict(answers: Mapping[str, np.ndarray], image: str, classes: tuple[str, ...] | None, k: int) -> Prediction:
+    """What a classifier's logits or probabilities, (1, classes), say of an image."""
+    rows = answers["probabilities"] if "probabilities" in answers else softmax(answers["logits"])
+    return Prediction(image, decode(rows, classes, k)[0])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Batch norm over all processes, also where torch's own needs a GPU."""
+"""Batch norms that training does not leave to themselves: frozen ones, and those over all processes on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` over the batches of all processes, which are of one size."""
+    """`torch.nn.BatchNorm2d` over the batches of all processes, also where torch's own needs a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not torch.distributed.is_initialized():
@@ -18,7 +18,8 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 would be too coarse
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        count = x.numel() // x.shape[1] * torch.distributed.get_world_size()
+        count = x.new_tensor(x.numel() // x.shape[1])  # images of dense tasks have different sizes
+        torch.distributed.all_reduce(count)
         mean = differentiable.all_reduce(x.sum(dims)) / count
         centred = x - mean.view(shape)
         variance = differentiable.all_reduce(centred.square().sum(dims)) / count
@@ -34,6 +35,20 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
         self.num_batches_tracked += 1
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` that stays in eval mode and does not learn; `freeze_norms` makes them."""
+
+    def train(self, mode: bool = True) -> FrozenBatchNorm:
+        return super().train(False)
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Freeze the statistics and parameters of every batch norm, in place."""
+    for module in _replace(model, nn.BatchNorm2d, FrozenBatchNorm).modules():
+        if isinstance(module, FrozenBatchNorm):
+            module.eval().requires_grad_(False)
 
 
 class SyncNorms(LayerSync):

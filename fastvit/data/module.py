@@ -1,0 +1,121 @@
+"""The data of a run, whatever the task: batches shared out among processes, and the place in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset
+
+from fastvit.data.damaged import DamageLog
+from fastvit.data.datasets import Named
+from fastvit.data.sampling import TrainBatches
+from fastvit.data.workers import loader_settings
+from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
+
+
+class RunData(L.LightningDataModule):
+    """What a task's data module builds on.
+
+    Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen. Inside
+    an epoch the place is a number of batches, which must then be made as they were.
+
+    Args:
+        train_images: to train on.
+        test_images: to validate on.
+        batch_size: images a step.
+        workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
+        preprocessing: what the model expects; may be set until batches are asked for.
+        seed: of order and augmentation.
+        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
+
+    Attributes:
+        damage_log: where the workers note training images that they could not decode.
+        place: the epoch to begin with, and the batches of it that have been trained on.
+    """
+
+    def __init__(
+        self,
+        train_images: Named,
+        test_images: Named,
+        batch_size: int,
+        workers: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
+        allow_damaged: bool = False,
+    ) -> None:
+        super().__init__()
+        self.train_images: Named = train_images
+        self.test_images: Named = test_images
+        self.preprocessing = preprocessing or Preprocessing()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.allow_damaged = allow_damaged
+        self.damage_log = (log := DamageLog()).path
+        self._damage = log
+        self.place = {"epoch": 0, "start": 0}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train_images.classes
+
+    def write_split(self, file: Path) -> None:
+        """Write down which images are held out, if the data did not come with a validation part."""
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Training images that this process and its workers could not decode up to now: reason by name."""
+        return self._damage.read()
+
+    @property
+    def process(self) -> tuple[int, int]:
+        """Rank of this process, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_loader(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] | None = None) -> DataLoader[Any]:
+        """Batches of the training images from the place on.
+
+        Raises:
+            UserError: there are too few images.
+        """
+        images, (_, processes) = len(self.train_images), self.process
+        if images < 2 * processes:
+            raise UserError(f"{images} training images are too few for {processes} processes: each needs two a step")
+        settings = loader_settings(self.workers)
+        return DataLoader(dataset, batch_sampler=self.train_batches(), collate_fn=collate, **settings)
+
+    def train_batches(self) -> TrainBatches:
+        """Which images make each batch."""
+        return TrainBatches(len(self.train_images), self.batch_size, self.seed, *self.process, **self.place)
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.trainer is None:
+            return {**self.place, "batches": self.making()}
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress
+        done = 0 if batches.is_last_batch else batches.current.processed
+        return {"epoch": loop.epoch_progress.current.processed, "start": done, "batches": self.making()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a place in a run.
+
+        Raises:
+            UserError: it is inside an epoch whose batches would be others now.
+        """
+        self.place = {name: state_dict[name] for name in ("epoch", "start")}
+        if self.place["start"] and (made := state_dict["batches"]) != (making := self.making()):
+            raise UserError(
+                f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
+                f"{_listed(made)}; now it would be {_listed(making)}: go on as it began"
+            )
+
+    def making(self) -> dict[str, int]:
+        """What it depends on which images are in a batch."""
+        making = {"batch_size": self.batch_size, "processes": self.process[1], "images": len(self.train_images)}
+        return {**making, "seed": self.seed}
+
+
+def _listed(making: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in making.items())

@@ -1,0 +1,86 @@
+"""What every whole model is, whatever its task: a network that says what it is and what its images need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from fastvit.errors import UserError
+from fastvit.model.backbone import Backbone
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+
+
+class TaskModel(nn.Module):
+    """A network on a FastViT backbone that can be saved, loaded, exported and used without being told more.
+
+    Attributes:
+        task: a key of `fastvit.tasks.table.TASKS`.
+        variant: name of the row in `fastvit.model.variants`, for files and reports.
+        config: of the backbone, with the number of classes.
+        classes: name of each class, or None where unknown.
+        preprocessing: what images need before they come here.
+        options: what else it is built from, a frozen dataclass; None where the configuration says all.
+        outputs: names of what `answers` gives.
+
+    Raises:
+        UserError: there are not as many class names as classes.
+    """
+
+    task: ClassVar[str]
+    outputs: tuple[str, ...]
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        variant: str = "custom",
+        *,
+        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        options: Any = None,
+    ) -> None:
+        super().__init__()
+        self.variant, self.config, self.options = variant, config, options
+        self.classes = class_names(classes, config.num_classes)
+        self.preprocessing = preprocessing or Preprocessing()
+
+    @property
+    def num_classes(self) -> int:
+        """Of the data, a background that belongs to none left out."""
+        return self.config.num_classes
+
+    @property
+    def trunk(self) -> Backbone:
+        """The backbone, wherever it is in the network."""
+        return next(module for module in self.modules() if isinstance(module, Backbone))
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What an exported model gives for (B, C, H, W) images, in the order of `outputs`; eval mode."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it gives")
+
+    @property
+    def pyramid(self) -> nn.Module:
+        """What gives the maps that the rest of the network stands on: (B, C, H, W) -> a list or dict of them."""
+        return self.trunk
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Of those maps, in order."""
+        return self.trunk.strides
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""
+        self.trunk.set_grad_checkpointing(enable)
+
+
+def class_names(classes: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
+    """The names, if there are as many as classes.
+
+    Raises:
+        UserError: there are not.
+    """
+    if classes is not None and len(classes) != count:
+        raise UserError(f"{len(classes)} class names for {count} classes")
+    return None if classes is None else tuple(classes)

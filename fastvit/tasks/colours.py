@@ -1,0 +1,37 @@
+"""Colours for classes, and a font to name them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+
+
+def palette(given: Sequence[Colour | None]) -> np.ndarray:
+    """(K, 3) uint8: the colours given, and for each None one as far as can be from all others."""
+    levels = np.linspace(0, 255, 9).round()
+    free = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    weights = np.sqrt([2, 4, 3])  # about how much the eye sees of a difference in red, green and blue
+    distance = np.full(len(free), np.inf)
+    colours = np.zeros((len(given), 3))
+    fixed = [index for index, colour in enumerate(given) if colour]
+    for index in (*fixed, *(index for index, colour in enumerate(given) if not colour)):
+        colours[index] = given[index] or free[distance.argmax()]
+        distance = np.minimum(distance, np.linalg.norm((free - colours[index]) * weights, axis=1))
+    return colours.astype(np.uint8)
+
+
+def class_colours(count: int) -> list[Colour]:
+    """As many colours as classes, none near black or white."""
+    colours = palette([(0, 0, 0), (255, 255, 255), *[None] * count])[2:].tolist()
+    return [(red, green, blue) for red, green, blue in colours]
+
+
+def font() -> str:
+    """A font file that is always there: Matplotlib brings it."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

@@ -1,0 +1,97 @@
+"""Whether two detectors find the same: their objects are paired before they are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.ops import box_iou
+
+from fastvit.numerics import Differences, compare
+
+# Two that are the same object overlap by far more than this.
+_OVERLAP = 0.5
+# How near the score below which objects are left out one may be that only one of two detectors has, by rounding.
+_NEAR = 1e-3
+
+Found = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of what a detector finds in some images with what the reference finds.
+
+    Attributes:
+        objects: pairs of the same class and place.
+        unpaired: objects that only one of the two has, though its score is not just at the edge.
+        boxes: differences of the boxes of the pairs, in pixels.
+        scores: differences of their scores.
+        masks: differences of the probabilities of their masks; None without masks.
+    """
+
+    objects: int
+    unpaired: int
+    boxes: Differences
+    scores: Differences
+    masks: Differences | None
+
+    def __str__(self) -> str:
+        masks = f", masks by {self.masks.max_abs:.1e}" if self.masks else ""
+        return (
+            f"{self.objects} objects: boxes differ by at most {self.boxes.max_abs:.1e} px, scores by "
+            f"{self.scores.max_abs:.1e}{masks}; {self.unpaired} found by one of the two alone"
+        )
+
+
+def agreement(reference: Sequence[Found], answers: Sequence[Found]) -> Agreement | None:
+    """Compare what two detectors find in the same images; None where neither finds anything.
+
+    Args:
+        reference: "boxes" (N, 4) xyxy, "labels" (N,), "scores" (N,), perhaps "masks" (N, S, S), of each image.
+        answers: of the other one.
+    """
+    pairs = [_paired(expected, found) for expected, found in zip(reference, answers, strict=True)]
+    unpaired = sum(alone for *_, alone in pairs)
+    names = ("boxes", "scores", *(["masks"] if "masks" in reference[0] else []))
+    columns = {
+        name: [
+            np.concatenate([found[name][kept] for found, kept in zip(side, chosen, strict=True)])
+            for side, chosen in (
+                (reference, [first for first, *_ in pairs]),
+                (answers, [second for _, second, _ in pairs]),
+            )
+        ]
+        for name in names
+    }
+    count = len(columns["scores"][0])
+    if not count:
+        return None if not unpaired else Agreement(0, unpaired, _NOTHING, _NOTHING, None)
+    found = {name: compare(*sides) for name, sides in columns.items()}
+    return Agreement(count, unpaired, found["boxes"], found["scores"], found.get("masks"))
+
+
+_NOTHING = Differences(0.0, 0.0, 1.0, None)
+
+
+def _paired(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray, int]:
+    """Indices of the pairs in either, and how many others there are that count."""
+    overlaps = box_iou(*(torch.as_tensor(side["boxes"]).double().reshape(-1, 4) for side in (expected, found))).numpy()
+    same = expected["labels"][:, None] == found["labels"][None]
+    # Of several that lie on each other the one of the nearest score is meant.
+    gaps = np.abs(expected["scores"][:, None] - found["scores"][None])
+    quality = np.where(same & (overlaps > _OVERLAP), overlaps - gaps, -np.inf)
+    first, second = [], []
+    free = np.ones(len(found["scores"]), bool)
+    for index in range(len(expected["scores"])):
+        row = np.where(free, quality[index], -np.inf)
+        if len(row) and row.max() > -np.inf:
+            best = int(row.argmax())
+            free[best] = False
+            first.append(index)
+            second.append(best)
+    alone = np.concatenate([np.delete(expected["scores"], first), found["scores"][free]])
+    everything = np.concatenate([expected["scores"], found["scores"]])
+    edge = everything.min() + _NEAR if len(everything) else 0.0
+    return np.array(first, np.int64), np.array(second, np.int64), int((alone > edge).sum())

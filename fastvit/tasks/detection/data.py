@@ -1,0 +1,192 @@
+"""Batches for training and evaluating a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fastvit.data.datasets import Named, Samples
+from fastvit.data.module import RunData
+from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.transforms import eval_pixels
+from fastvit.data.workers import loader_settings
+from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.detection.coco import CocoImages, Objects, open_coco
+from fastvit.tasks.detection.metrics import UNCOUNTED
+from fastvit.tasks.detection.options import DetectionOptions
+from fastvit.tasks.detection.sampling import GroupedBatches
+from fastvit.tasks.detection.transforms import TrainTransform
+
+Target = dict[str, Tensor]
+Sample = tuple[Tensor, Target]
+Batches = DataLoader[Sample]
+# Side in pixels of an image that does not count.
+_UNCOUNTED_SIDE = 32
+
+
+class AnnotatedImages(Named, Protocol):
+    """Images with objects, before any transform, and the id of each image."""
+
+    @property
+    def ids(self) -> np.ndarray: ...
+
+    def targets(self, index: int) -> Objects: ...
+
+
+class DetectionSamples(Samples[Sample]):
+    """Images as (C, h, w) uint8 pixels with what is in them.
+
+    For training, varied at random, and in pixels of what comes out: "boxes" (N, 4) float32, left, top, right, bottom;
+    "labels" (N,) int64; with `masks`, "masks" (N, h, w) uint8. Crowds are left out.
+
+    For evaluation, in pixels of the original (H, W): the same, crowds too, and "iscrowd" (N,) int64, "area" (N,)
+    float32, "image_id" int64, "size" (2,) int64: H and W. The id of what does not count is UNCOUNTED.
+
+    Args:
+        pictures: where images and objects come from.
+        preprocessing: says the number of channels, and all about images for evaluation.
+        masks: whether they are wanted.
+        options: of training; None for evaluation alone.
+        damage_log, allow_damaged: as `Samples` has them.
+    """
+
+    pictures: AnnotatedImages
+
+    def __init__(
+        self,
+        pictures: AnnotatedImages,
+        preprocessing: Preprocessing,
+        masks: bool,
+        options: DetectionOptions | None = None,
+        damage_log: Path | None = None,
+        allow_damaged: bool = False,
+    ) -> None:
+        super().__init__(pictures, damage_log, allow_damaged)
+        self.masks = masks
+        self._channels = len(preprocessing.mean)
+        self._pixels = eval_pixels(preprocessing)
+        self._vary = TrainTransform(options, preprocessing) if options else None
+
+    def item(self, index: int, varied: bool) -> Sample:
+        image, objects = self.pictures.image(index), self.pictures.targets(index)
+        if self._channels == 1:
+            image = image.convert("L")
+        if varied:
+            if self._vary is None:
+                raise ValueError("these samples were made for evaluation: give them `options` to train")
+            return self._vary(image, self._target(objects.where(~objects.crowd)))
+        return self._pixels(image), {
+            **self._target(objects),
+            "iscrowd": torch.from_numpy(objects.crowd.astype(np.int64)),
+            "area": torch.from_numpy(objects.areas.astype(np.float32)),
+            "image_id": torch.tensor(int(self.pictures.ids[index])),
+            "size": torch.tensor(objects.size),
+        }
+
+    def _target(self, objects: Objects) -> Target:
+        target = {"boxes": torch.tensor(objects.boxes), "labels": torch.tensor(objects.labels)}
+        if self.masks:
+            target["masks"] = torch.from_numpy(objects.masks())
+        return target
+
+    def uncounted(self) -> Sample:
+        side = _UNCOUNTED_SIDE
+        target = {
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0, dtype=torch.int64),
+            "iscrowd": torch.zeros(0, dtype=torch.int64),
+            "area": torch.zeros(0),
+            "image_id": torch.tensor(UNCOUNTED),
+            "size": torch.tensor((side, side)),
+        }
+        if self.masks:
+            target["masks"] = torch.zeros(0, side, side, dtype=torch.uint8)
+        return torch.zeros(self._channels, side, side, dtype=torch.uint8), target
+
+
+def collate(items: list[Sample]) -> tuple[list[Tensor], list[Target]]:
+    """A batch of images of any sizes: a list of them, and one of their targets."""
+    return [image for image, _ in items], [target for _, target in items]
+
+
+class DetectionData(RunData):
+    """A folder in COCO's format as batches of images of any sizes, shared out among the processes.
+
+    A batch is what `collate` makes of DetectionSamples. The classes are those of the training images.
+
+    Args:
+        source: as in `fastvit.tasks.detection.coco.open_coco`.
+        batch_size: images a step.
+        options: of training; whether the network gives masks says if there are any in the targets.
+        workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
+        preprocessing: what the model expects; may be set until batches are asked for.
+        seed: of order and augmentation.
+        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
+    """
+
+    train_images: CocoImages
+    test_images: CocoImages
+
+    def __init__(
+        self,
+        source: str | Path,
+        batch_size: int,
+        options: DetectionOptions | None = None,
+        workers: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
+        allow_damaged: bool = False,
+    ) -> None:
+        self.options = options or DetectionOptions()
+        masks = self.options.network.masks
+        train_images = open_coco(source, "train", masks=masks)
+        test_images = open_coco(source, "test", train_images.classes, masks)
+        preprocessing = preprocessing or Preprocessing(size=self.options.size, resize="fit")
+        super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
+
+    def train_dataloader(self) -> Batches:
+        masks = self.options.network.masks
+        samples = DetectionSamples(self.train_images, self.preprocessing, masks, self.options, self.damage_log)
+        return self.train_loader(samples, collate)
+
+    def train_batches(self) -> TrainBatches:
+        if not self.options.group:
+            return super().train_batches()
+        return GroupedBatches(self.train_images.sizes, self.batch_size, self.seed, *self.process, **self.place)
+
+    def val_dataloader(self) -> Batches:
+        share = EvaluationShare(len(self.test_images), *self.process)
+        masks, others = self.options.network.masks, (self.batch_size, self.workers, share, self.allow_damaged)
+        return evaluation_loader(self.test_images, self.preprocessing, masks, *others)
+
+    def making(self) -> dict[str, int]:
+        return {**super().making(), "group": int(self.options.group)}
+
+
+def evaluation_loader(
+    images: AnnotatedImages,
+    preprocessing: Preprocessing,
+    masks: bool,
+    batch_size: int = 1,
+    workers: int | None = None,
+    share: EvaluationShare | None = None,
+    allow_damaged: bool = False,
+) -> Batches:
+    """Batches of all images in order, or of a process's share of them, as `DetectionSamples` has them for evaluation.
+
+    An image that cannot be decoded raises a UserError or, with `allow_damaged`, is black and has the id UNCOUNTED; a
+    warning names it.
+
+    Raises:
+        UserError: batch_size or workers make no sense.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    samples = DetectionSamples(images, preprocessing, masks, allow_damaged=allow_damaged)
+    return DataLoader(samples, batch_size, sampler=share, collate_fn=collate, **loader_settings(workers))

@@ -1,0 +1,254 @@
+"""COCO's average precision, and detections as COCO's result records."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchmetrics
+from pycocotools import mask as rle_tools
+from torch import Tensor
+
+# Of a target that no metric counts.
+UNCOUNTED = -1
+_AREAS = ("", "small", "medium", "large")
+_KINDS = {"box": "bbox", "mask": "segm"}
+
+Values = Tensor | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """What was found in an image, or what is there: arrays with a row for each object, boxes as (left, top, w, h)."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    counts: tuple[bytes, ...] | None
+    scores: np.ndarray | None = None
+    areas: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """An image: its id, height and width, what was found, and what is there."""
+
+    image: int
+    size: tuple[int, int]
+    found: _Record
+    truth: _Record
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Judged:
+        return self  # nothing changes it, and torchmetrics copies its states often
+
+
+class CocoMetrics(torchmetrics.Metric):
+    """Average precision as COCO defines it, of boxes and perhaps masks, in [0, 1]; NaN where there is nothing to find.
+
+    The numbers are pycocotools' for the same detections: crowds are ignored, sizes go by the annotations' areas, and of
+    an image the best 100 of each class count. Detections are kept on the host, masks as run lengths; processes share
+    them when the numbers are asked for.
+
+    Args:
+        num_classes: how many classes there are.
+        masks: also measure masks.
+        backend: "faster" for faster-coco-eval's compiled evaluation, "pycocotools" for the slow original.
+        options: of torchmetrics' Metric.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+    records: list[_Judged]
+
+    def __init__(
+        self,
+        num_classes: int,
+        masks: bool = False,
+        backend: Literal["faster", "pycocotools"] = "faster",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.num_classes, self.masks, self.backend = num_classes, masks, backend
+        self._by_class = torch.full((num_classes,), torch.nan)
+        self.add_state("records", default=[], dist_reduce_fx=None)
+
+    def update(self, outputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]]) -> None:
+        """Count a batch of images.
+
+        Args:
+            outputs: for each, "boxes" (N, 4), left, top, right and bottom in pixels of the original image, "labels"
+                (N,), "scores" (N,), and, if masks are measured, "masks" (N, H, W), bool or uint8 of its size.
+            targets: for each, "boxes", "labels" and "masks" in the same way, "iscrowd" (N,), "area" (N,), "size" (2,),
+                height and width of the original image, and "image_id"; one of -1 does not count.
+        """
+        for output, target in zip(outputs, targets, strict=True):
+            if (image := int(target["image_id"])) == UNCOUNTED:
+                continue
+            height, width = (int(side) for side in target["size"])
+            found = self._record(output, scores=_array(output["scores"], np.float64))
+            areas, crowd = _array(target["area"], np.float64), _array(target["iscrowd"], np.int64)
+            truth = self._record(target, areas=areas, crowd=crowd)
+            self.records.append(_Judged(image, (height, width), found, truth))
+
+    def _record(self, objects: Mapping[str, Tensor], **details: np.ndarray) -> _Record:
+        counts = tuple(encode_masks(objects["masks"])) if self.masks else None
+        return _Record(_xywh(objects["boxes"]), _array(objects["labels"], np.int64), counts, **details)
+
+    def compute(self) -> dict[str, Tensor]:
+        """box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, and the same of masks."""
+        # By their ids, so that equal scores come in the same order whatever the number of processes.
+        records = sorted(self.records, key=lambda record: record.image)
+        values: dict[str, Tensor] = {}
+        for kind in ("box", "mask") if self.masks else ("box",):
+            precision = _precision(records, self.num_classes, _KINDS[kind], self.backend)
+            if kind == "box":
+                by_class = [_mean(precision[:, :, label, 0]) for label in range(self.num_classes)]
+                self._by_class = torch.tensor(by_class, device=self.device)
+            found = {f"{kind}_ap": precision[:, :, :, 0]}
+            found |= {f"{kind}_ap{50 + 5 * i}": precision[i, :, :, 0] for i in (0, 5)}
+            found |= {f"{kind}_ap_{name}": precision[:, :, :, i] for i, name in enumerate(_AREAS) if name}
+            values |= {name: torch.tensor(_mean(part), device=self.device) for name, part in found.items()}
+        return values
+
+    def per_class(self) -> Tensor:
+        """(classes,) float32: box AP of each class, NaN for one that has no objects."""
+        self.compute()  # which remembers its answer
+        return self._by_class
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> torch.nn.Module:
+        # What it keeps is no tensors, and stays on the host.
+        moved: torch.nn.Module = super()._apply(fn, exclude_state=(*exclude_state, "records"))
+        return moved
+
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
+        group = process_group or self.process_group
+        parts: list[Any] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(parts, self.records, group=group)
+        self.records = [record for part in parts for record in part]
+
+
+def coco_results(outputs: Mapping[str, Values], image_id: int, categories: Sequence[int]) -> list[dict[str, Any]]:
+    """The detections of an image as COCO's result records, plain values for JSON.
+
+    Args:
+        outputs: "boxes" (N, 4), left, top, right and bottom in pixels of the original image, "labels" (N,), "scores"
+            (N,), and perhaps "masks" (N, H, W), bool or uint8 of its size.
+        image_id: of the image.
+        categories: the category's id of each class.
+
+    Returns:
+        For each detection "image_id", "category_id", "bbox" (left, top, width, height), "score", and, where there are
+        masks, "segmentation" with the "size" (height, width) and the "counts" of COCO's compressed run lengths.
+    """
+    columns = (_xywh(outputs["boxes"]), _array(outputs["labels"], np.int64), _array(outputs["scores"], np.float64))
+    records = [
+        {"image_id": image_id, "category_id": categories[label], "bbox": box, "score": score}
+        for box, label, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    if (masks := outputs.get("masks")) is not None:
+        size = [int(side) for side in masks.shape[-2:]]
+        for record, counts in zip(records, encode_masks(torch.as_tensor(masks)), strict=True):
+            record["segmentation"] = {"size": size, "counts": counts.decode("ascii")}
+    return records
+
+
+def encode_masks(masks: Tensor) -> list[bytes]:
+    """The counts of COCO's compressed run lengths of (N, H, W) masks, bool or of zeros and ones, on any device."""
+    number, height, width = masks.shape
+    if not masks.numel():
+        return [b""] * number
+    # Where a pixel differs from the one above; from outside the image at both ends of a column. Only these places leave
+    # the device, and only they are put in COCO's order, column by column.
+    masks = masks.detach() != 0
+    edges = torch.cat([masks[:, :1], masks[:, 1:] != masks[:, :-1], masks[:, -1:]], 1)
+    flat = edges.flatten()
+    # NumPy's is many times as fast on a CPU.
+    places = np.flatnonzero(flat.numpy()) if flat.device.type == "cpu" else flat.nonzero().flatten().cpu().numpy()
+    mask, rest = np.divmod(places, (height + 1) * width)
+    row, column = np.divmod(rest, width)
+    starts = np.sort(mask * (height * width + 1) + column * height + row)
+    mask, starts = np.divmod(starts, height * width + 1)
+    # A run that ends at the bottom of a column and goes on at the top of the next has an edge there twice: none.
+    twice = np.flatnonzero((starts[1:] == starts[:-1]) & (mask[1:] == mask[:-1]))
+    kept = starts < height * width  # the last run ends there without an edge
+    kept[twice] = kept[twice + 1] = False
+    ends = np.searchsorted(mask[kept], np.arange(1, number))
+    runs = [np.diff(part, prepend=0, append=height * width) for part in np.split(starts[kept], ends)]
+    objects = [{"size": [height, width], "counts": run.tolist()} for run in runs]
+    return [rle["counts"] for rle in rle_tools.frPyObjects(objects, height, width)]
+
+
+def _array(values: Values, dtype: type) -> np.ndarray:
+    return (values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).astype(dtype)
+
+
+def _xywh(boxes: Values) -> np.ndarray:
+    corners = _array(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+
+
+def _mean(precision: np.ndarray) -> float:
+    measured = precision[precision > -1]
+    return float(measured.mean()) if measured.size else float("nan")
+
+
+def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend: str) -> np.ndarray:
+    """(10 overlaps from 0.5 on, 101 recalls, classes, all and each of the areas) of 100 detections; -1 for nothing."""
+    if backend == "faster":
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as Evaluation
+    else:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval as Evaluation
+    with contextlib.redirect_stdout(io.StringIO()):  # which pycocotools writes its progress to
+        truth, found = (
+            _coco(COCO(), records, num_classes, [getattr(record, name) for record in records], kind)
+            for name in ("truth", "found")
+        )
+        evaluation = Evaluation(truth, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision: np.ndarray = np.asarray(evaluation.eval["precision"])[..., -1]
+    return precision
+
+
+def _coco(coco: Any, images: Sequence[_Judged], num_classes: int, contents: Iterable[_Record], kind: str) -> Any:
+    """A table of annotations as the evaluations want it; images are numbered anew, so that no two are the same."""
+    annotations: list[dict[str, Any]] = []
+    for number, (image, content) in enumerate(zip(images, contents, strict=True)):
+        size = list(image.size)
+        areas = content.areas
+        rles = None
+        if kind == "segm" and content.counts is not None:
+            rles = [{"size": size, "counts": counts} for counts in content.counts]
+        if areas is None:
+            areas = rle_tools.area(rles) if rles else content.boxes[:, 2:].prod(1)
+        crowd = np.zeros(len(areas), np.int64) if content.crowd is None else content.crowd
+        scores = np.zeros(len(areas)) if content.scores is None else content.scores
+        rows = zip(*(c.tolist() for c in (content.boxes, content.labels, areas, crowd, scores)), strict=True)
+        for index, (box, label, area, iscrowd, score) in enumerate(rows):
+            annotation = {
+                "id": len(annotations) + 1,  # none is 0, which pycocotools takes for no match
+                "image_id": number,
+                "category_id": label,
+                "bbox": box,
+                "area": area,
+                "iscrowd": iscrowd,
+                "score": score,
+            }
+            if rles:
+                annotation["segmentation"] = rles[index]
+            annotations.append(annotation)
+    coco.dataset = {
+        "images": [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)],
+        "categories": [{"id": label, "name": str(label)} for label in range(num_classes)],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco

@@ -1,0 +1,167 @@
+"""torchvision's detectors on a FastViT backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from fastvit.model.backbone import Backbone
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
+from fastvit.tasks.detection.options import DetectorConfig
+
+RATIOS = (0.5, 1.0, 2.0)
+
+# One image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), best first; of Mask R-CNN "masks"
+# (N, 28, 28), the probability of belonging to the object for a grid laid over its box.
+Detections = dict[str, Tensor]
+
+
+class Pyramid(nn.Module):
+    """(B, C, H, W) images -> maps of equal width by name, as torchvision's detectors take them.
+
+    Args:
+        config: of the backbone.
+        options: of the detector.
+
+    Attributes:
+        body: the backbone.
+        maps: how many there are.
+    """
+
+    def __init__(self, config: FastViTConfig, options: DetectorConfig) -> None:
+        super().__init__()
+        self.body = Backbone(config)
+        self.out_channels = options.width
+        self._first = 1 if options.kind == "retinanet" else 0
+        used = list(config.channels[self._first :])
+        extra = LastLevelP6P7(options.width, options.width) if self._first else LastLevelMaxPool()
+        self.fpn = FeaturePyramidNetwork(used, options.width, extra)
+        self.maps = len(used) + (2 if self._first else 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.body(images)[self._first :]
+        pyramid: dict[str, Tensor] = self.fpn({str(i): x for i, x in enumerate(maps)})
+        return pyramid
+
+
+class Batching(GeneralizedRCNNTransform):
+    """Images of different sizes, normalised and resized already, as one batch padded with zeros; nothing else.
+
+    Detections are left as they are: their masks stay grids over their boxes, which is what a device passes on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(min_size=1, max_size=1, image_mean=[], image_std=[])
+
+    def normalize(self, image: Tensor) -> Tensor:
+        return image
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        return image, target
+
+    def postprocess(self, result: list[Detections], *sizes: Any) -> list[Detections]:
+        return result
+
+
+class Detector(TaskModel):
+    """Mask R-CNN, Faster R-CNN or RetinaNet, torchvision's, with the four maps of a FastViT under a feature pyramid.
+
+    In eval mode images -> Detections for each. In train mode images and targets -> losses by name; a target has "boxes"
+    (N, 4) float32 xyxy in pixels, "labels" (N,) int64 from 0 and, for Mask R-CNN, "masks" (N, H, W) uint8.
+
+    Attributes:
+        network: torchvision's; its classes count from 1 where it has a background.
+        others: as `TaskModel` has them.
+    """
+
+    task = "detection"
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        variant: str = "custom",
+        *,
+        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        options: DetectorConfig | None = None,
+    ) -> None:
+        chosen = options or DetectorConfig()
+        preprocessing = preprocessing or replace(Preprocessing(), size=(800, 1333), resize="fit")
+        super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
+        self.outputs = ("boxes", "labels", "scores", *(["masks"] if chosen.masks else []))
+        self._background = 0 if chosen.kind == "retinanet" else 1
+        self.network = _network(config, chosen)
+        self.network.transform = Batching()
+
+    @property
+    def pyramid(self) -> nn.Module:
+        return cast(nn.Module, self.network.backbone)
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        first = 8 if self.options.kind == "retinanet" else 4
+        return tuple(first * 2**level for level in range(cast(Pyramid, self.pyramid).maps))
+
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections] | None = None
+    ) -> list[Detections] | dict[str, Tensor]:
+        if self.training:
+            shifted = [{**target, "labels": target["labels"] + self._background} for target in targets or ()]
+            losses: dict[str, Tensor] = self.network(list(images), shifted)
+            return losses
+        return [self._decoded(found) for found in self.network(list(images))]
+
+    def _decoded(self, found: Detections) -> Detections:
+        kept = {name: found[name] for name in self.outputs} | {"labels": found["labels"] - self._background}
+        return kept | {"masks": found["masks"].squeeze(1)} if "masks" in kept else kept
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Of one image, (1, C, H, W)."""
+        (found,) = self(images)
+        return tuple(found[name] for name in self.outputs)
+
+
+def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
+    pyramid = Pyramid(config, options)
+    sides = [options.anchor * 2**level for level in range(pyramid.maps)]
+    if options.kind == "retinanet":
+        # Three sizes an octave (arXiv 1708.02002, section 4).
+        sizes = tuple(tuple(round(side * 2 ** (step / 3)) for step in range(3)) for side in sides)
+        return RetinaNet(
+            pyramid,
+            config.num_classes,
+            anchor_generator=_anchors(sizes),
+            score_thresh=options.score,
+            nms_thresh=options.overlap,
+            detections_per_img=options.detections,
+        )
+    settings: dict[str, Any] = {
+        "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
+        "box_roi_pool": _pooling(config, 7),
+        "box_score_thresh": options.score,
+        "box_nms_thresh": options.overlap,
+        "box_detections_per_img": options.detections,
+    }
+    if options.masks:
+        return MaskRCNN(pyramid, config.num_classes + 1, mask_roi_pool=_pooling(config, 14), **settings)
+    return FasterRCNN(pyramid, config.num_classes + 1, **settings)
+
+
+def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:
+    with torch.device("cpu"):  # they are no part of the weights, and would stay without values on `meta`
+        return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
+
+
+def _pooling(config: FastViTConfig, side: int) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign([str(i) for i in range(len(config.channels))], output_size=side, sampling_ratio=2)

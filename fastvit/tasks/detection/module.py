@@ -1,0 +1,44 @@
+"""The detection task: the network's own losses, and COCO's metrics on the images as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from fastvit.tasks.detection.decoding import to_objects
+from fastvit.tasks.detection.metrics import CocoMetrics
+from fastvit.tasks.detection.model import Detections, Detector
+from fastvit.tasks.task import Configure, Task
+
+
+class DetectionTask(Task):
+    """Lists of (C, H, W) images; targets as `fastvit.tasks.detection.data` makes them."""
+
+    model: Detector
+
+    def __init__(self, model: Detector, configure: Configure | None = None) -> None:
+        super().__init__(model, torchmetrics.MetricCollection({"coco": CocoMetrics(model.options.masks)}), configure)
+
+    def losses(self, images: list[Tensor], targets: Any) -> dict[str, Tensor]:
+        parts = self.model(images, targets)
+        assert isinstance(parts, dict)
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+    def validate(self, images: list[Tensor], targets: Any) -> None:
+        counted = [i for i, target in enumerate(targets) if target["image_id"] >= 0]
+        if counted:
+            found = self.model([images[i] for i in counted])
+            chosen = [targets[i] for i in counted]
+            fitted = [(images[i].shape[-2], images[i].shape[-1]) for i in counted]
+            self.metrics.update([in_image(*item) for item in zip(found, fitted, chosen, strict=True)], chosen)
+
+
+def in_image(found: Detections, fitted: tuple[int, int], target: dict[str, Tensor]) -> Detections:
+    """Detections in a resized image as they are in the image that a target is of, with masks of its size."""
+    height, width = target["size"].tolist()
+    objects = to_objects({name: value.float().cpu().numpy() for name, value in found.items()}, fitted, (height, width))
+    arrays = {"boxes": objects.boxes, "labels": objects.labels, "scores": objects.scores, "masks": objects.masks}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}

@@ -1,0 +1,63 @@
+"""What a person may choose of a detector and of training one. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastvit.errors import UserError
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What stands on the backbone.
+
+    Attributes:
+        kind: "mask_rcnn" (arXiv 1703.06870), "faster_rcnn" (the same without masks), or "retinanet" (arXiv 1708.02002).
+        width: channels of the feature pyramid.
+        anchor: side in pixels of the anchors on the finest map of the pyramid; it doubles from map to map. The finest
+            map has stride 4, of RetinaNet 8.
+        score: detections below it are dropped.
+        overlap: of two detections of a class with a larger intersection over union the weaker one is dropped.
+        detections: kept for an image, the best.
+    """
+
+    kind: Literal["mask_rcnn", "faster_rcnn", "retinanet"] = "mask_rcnn"
+    width: int = 256
+    anchor: int = 32
+    score: float = 0.05
+    overlap: float = 0.5
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("width", "anchor", "detections"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"{name} of a detector must be at least 1, got {value}")
+
+    @property
+    def masks(self) -> bool:
+        """Whether it gives masks."""
+        return self.kind == "mask_rcnn"
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Of training a detector.
+
+    Attributes:
+        network: what stands on the backbone.
+        size: shorter and longer side in pixels within which images are shown, in evaluation and before `ratio`.
+        ratio: training images are scaled by a factor drawn between these two, on top.
+        crop: side in pixels of a square cut out of training images at random; None for none.
+        hflip: probability of a horizontal flip.
+        photometric: probability of changing brightness, contrast, saturation and hue (SSD's, arXiv 1512.02325).
+        group: make batches of images that are all wide or all tall, so that less of them is padding.
+    """
+
+    network: DetectorConfig = field(default_factory=DetectorConfig)
+    size: tuple[int, int] = (800, 1333)
+    ratio: tuple[float, float] = (1.0, 1.0)
+    crop: int | None = None
+    hflip: float = 0.5
+    photometric: float = 0.0
+    group: bool = True

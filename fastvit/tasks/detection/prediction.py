@@ -1,0 +1,77 @@
+"""What a detector says of an image. Needs no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastvit.tasks.detection.decoding import Objects, to_objects
+
+
+@dataclass(frozen=True)
+class DetectionPrediction:
+    """For one image: its name, and what was found in it.
+
+    Attributes:
+        image: its name.
+        objects: in its pixels.
+        classes: names, or None where the model has none.
+    """
+
+    image: str
+    objects: Objects
+    classes: tuple[str, ...] | None
+
+    def name(self, label: int) -> str:
+        """Of a class."""
+        return self.classes[label] if self.classes else str(label)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: "image", and "predictions" as COCO's results have them.
+
+        Each has "category_id" (classes count from 1, in the model's order), "category" (its name), "bbox" (x, y, width,
+        height in pixels), "score" and, of a detector with masks, "segmentation" (run lengths).
+        """
+        found = self.objects
+        masks = [None] * len(found.scores) if found.masks is None else encoded(found.masks)
+        boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], 1)
+        predictions = [
+            {
+                "category_id": int(label) + 1,
+                "category": self.name(label),
+                "bbox": [round(float(value), 2) for value in box],
+                "score": round(float(score), 5),
+                **({} if mask is None else {"segmentation": mask}),
+            }
+            for box, label, score, mask in zip(boxes, found.labels, found.scores, masks, strict=True)
+        ]
+        return {"image": self.image, "predictions": predictions}
+
+    def summary(self) -> str:
+        """On a line: how many of what."""
+        counts = Counter(self.name(label) for label in self.objects.labels)
+        return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+
+
+def predict(
+    answers: Mapping[str, np.ndarray],
+    image: str,
+    fitted: tuple[int, int],
+    original: tuple[int, int],
+    classes: tuple[str, ...] | None,
+    score: float,
+) -> DetectionPrediction:
+    """What a detector's answers say of an image of a size, which was shown to it resized to another."""
+    return DetectionPrediction(image, to_objects(answers, fitted, original, score), classes)
+
+
+def encoded(masks: np.ndarray) -> list[dict[str, Any]]:
+    """(N, height, width) masks as COCO's compressed run lengths, ready for JSON."""
+    from pycocotools import mask as coco_mask
+
+    runs = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+    return [{"size": run["size"], "counts": run["counts"].decode("ascii")} for run in runs]

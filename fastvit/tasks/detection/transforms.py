@@ -1,0 +1,103 @@
+"""Images and their objects, varied at random for training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as vision
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Mask, wrap
+
+from fastvit.data.pixels import fitted_size
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.detection.options import DetectionOptions
+
+Target = dict[str, Tensor]
+_Parts = dict[str, Any]
+
+
+class TrainTransform:
+    """Distorts colours, scales, cuts out and flips an image with its objects; torch's generator decides how.
+
+    The image is scaled as for evaluation, by `fastvit.data.pixels.fitted_size` and the same filter, times a random
+    factor. Objects that are then less than a pixel high or wide, or cut off, are left out. Where there are masks, the
+    box of an object that is cut through is that of what is left of its mask.
+
+    Args:
+        options: what is done, and how much; its network does not matter.
+        preprocessing: says the filter.
+    """
+
+    def __init__(self, options: DetectionOptions, preprocessing: Preprocessing) -> None:
+        self._options = options
+        self._fit = replace(preprocessing, size=options.size, resize="fit")
+        self._filter = InterpolationMode(preprocessing.interpolation)
+        self._distort = _Distort(p=options.photometric)
+        self._sanitize = v2.SanitizeBoundingBoxes(min_size=1)
+
+    def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
+        """The image as (C, h, w) uint8, and what is left of its objects.
+
+        Args:
+            image: RGB or L.
+            target: "boxes" (N, 4) float32, left, top, right and bottom in pixels of the image, "labels" (N,), and
+                perhaps "masks" (N, H, W) uint8; the result has the same, in pixels of what it is of.
+        """
+        canvas = image.height, image.width
+        size = self._drawn_size(canvas)
+        parts: _Parts = {
+            "image": image,
+            "boxes": BoundingBoxes(target["boxes"], format=BoundingBoxFormat.XYXY, canvas_size=canvas),
+        }
+        if "masks" in target:
+            parts["masks"] = Mask(target["masks"])
+        if torch.rand(()) < self._options.hflip:  # first, as pixels only become more in most recipes
+            parts = {name: vision.horizontal_flip(part) for name, part in parts.items()}
+        # Pillow distorts colours faster, torch resizes faster; and where there are fewest pixels all is faster.
+        late = self._options.photometric > 0 and canvas[0] * canvas[1] > size[0] * size[1]
+        if not late:
+            parts["image"] = vision.pil_to_tensor(self._distort(parts["image"]))
+        # For masks, the plain "nearest" is half a pixel off.
+        filters = {"masks": InterpolationMode.NEAREST_EXACT}
+        parts = {name: vision.resize(part, size, filters.get(name, self._filter)) for name, part in parts.items()}
+        if self._options.crop:
+            parts = _cut_out(parts, self._options.crop)
+        pixels = parts.pop("image")
+        if late:
+            pixels = vision.pil_to_tensor(self._distort(pixels))
+        _, kept = self._sanitize(None, {**parts, "labels": target["labels"]})
+        return pixels, {name: part.as_subclass(Tensor) for name, part in kept.items()}
+
+    def _drawn_size(self, size: tuple[int, int]) -> list[int]:
+        """Height and width to scale an image of one size to."""
+        factor = torch.empty((), dtype=torch.float64).uniform_(*self._options.ratio).item()
+        return [max(round(side * factor), 1) for side in fitted_size(size, self._fit)]
+
+
+class _Distort(v2.RandomPhotometricDistort):
+    """SSD's distortion of colours without the exchange of channels, which makes no colours that a camera would."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {**super().make_params(flat_inputs), "channel_permutation": None}
+
+
+def _cut_out(parts: _Parts, side: int) -> _Parts:
+    """A square at a random place, or less where the image is smaller."""
+    height, width = vision.get_size(parts["image"])
+    top, left = (int(torch.randint(max(extent - side, 0) + 1, ())) for extent in (height, width))
+    window = top, left, min(side, height), min(side, width)
+    whole = parts["boxes"].as_subclass(Tensor) - torch.tensor([left, top, left, top])
+    parts = {name: vision.crop(part, *window) for name, part in parts.items()}
+    if "masks" in parts:
+        boxes, masks = (parts[name].as_subclass(Tensor) for name in ("boxes", "masks"))
+        cut = (boxes != whole).any(1)
+        seen = masks.flatten(1).any(1).bool()  # of uint8 it is uint8
+        boxes[cut & seen] = masks_to_boxes(masks[cut & seen]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        boxes[cut & ~seen] = 0
+        parts["boxes"] = wrap(boxes, like=parts["boxes"])
+    return parts

@@ -1,0 +1,50 @@
+"""Pictures of a segmenter's answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.transforms.v2 import functional as F
+from torchvision.utils import draw_segmentation_masks
+
+from fastvit.tasks.colours import class_colours, font
+from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+
+# Shares of the image below which a class is not in the legend.
+_LEAST = 0.002
+
+
+def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
+    """The image with each class in a colour of its own over it, and a legend of them below."""
+    shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
+    palette = class_colours(len(prediction.classes) if prediction.classes else int(prediction.mask.max()) + 1)
+    labels = [label for label, _ in prediction.shares()]
+    masks = torch.from_numpy(np.stack([prediction.mask == label for label in labels]))
+    pixels = draw_segmentation_masks(
+        F.pil_to_tensor(image.convert("RGB")), masks, alpha=0.6, colors=[palette[label] for label in labels]
+    )
+    entries = [(f"{prediction.name(label)} {share:.0%}", palette[label]) for label, share in shares]
+    return _with_legend(F.to_pil_image(pixels), entries)
+
+
+def _with_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
+    """The image with rows of coloured squares and their names below it."""
+    size = max(image.width // 40, 10)
+    letters = ImageFont.truetype(font(), size)
+    line, gap = round(1.6 * size), round(0.5 * size)
+    places, x, y = [], gap, gap
+    for text, colour in entries:
+        width = size + gap + round(letters.getlength(text)) + 2 * gap
+        if x > gap and x + width > image.width:
+            x, y = gap, y + line
+        places.append((x, y, text, colour))
+        x += width
+    sheet = Image.new("RGB", (image.width, image.height + y + line), "white")
+    sheet.paste(image)
+    pen = ImageDraw.Draw(sheet)
+    for x, y, text, colour in places:
+        top = image.height + y
+        pen.rectangle((x, top, x + size, top + size), fill=colour)
+        pen.text((x + size + gap, top + size / 2), text, fill="black", font=letters, anchor="lm")
+    return sheet

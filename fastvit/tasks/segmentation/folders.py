@@ -1,0 +1,308 @@
+"""Folders of images with masks, which say the class of every pixel."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fastvit.data.classes import matched, shortened
+from fastvit.data.datasets import Split
+from fastvit.data.folders import split_folder
+from fastvit.data.images import IMAGE_SUFFIXES, read_image
+from fastvit.errors import DamagedImageError, UserError
+from fastvit.tasks.colours import Colour, palette
+from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
+
+# The value of pixels that do not count, in every mask.
+IGNORED = 255
+# The name of what does not count, in classes.txt.
+IGNORED_NAME = "ignored"
+# Formats that keep every value as it is.
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+
+_MOST_CLASSES = 254
+_LINE = re.compile(r"(\d{1,9})\s+([^\t]+?)(?:\s+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3}))?")
+_FORM = "the value in the masks, the name, and for masks in colour red, green and blue, separated by tabs"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What the pixels of masks stand for.
+
+    Attributes:
+        names: of the classes, in their order.
+        values: of each class in masks of one channel.
+        colours: RGB of each class, or None.
+        ignored: values of what does not count, beside 255 and, with 16 bits, 65535.
+        ignored_colours: RGB of what does not count.
+        file: where it is written, or would be.
+        remedy: what to do about a value or colour that is none of these.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    colours: tuple[Colour | None, ...]
+    ignored: tuple[int, ...]
+    ignored_colours: tuple[Colour, ...]
+    file: Path
+    remedy: str
+
+
+def read_legend(file: Path) -> Legend:
+    """The classes that a text file lists: a line each of value, name and, if the masks are in colour, R G B.
+
+    Values are 0 to 65534. What a line calls "ignored" does not count; the value 255 stands for nothing else. From a #
+    at the start of a word on, a line is a comment.
+
+    Raises:
+        UserError: it is not so, or a value, name or colour is there twice, or there are no or too many classes.
+    """
+    classes: list[tuple[int, str, Colour | None]] = []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not (content := re.sub(r"(^|\s)#.*", "", line).strip()):
+            continue
+        place = f"line {number} of {file}"
+        if not (found := _LINE.fullmatch(content)):
+            raise UserError(f"{place} is {content!r}: write {_FORM}")
+        value, name, *parts = found.groups()
+        colour: Colour | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
+        if int(value) > 65534 or (colour and max(colour) > 255):
+            raise UserError(f"{place} is {content!r}: values of masks go up to 65534, red, green and blue up to 255")
+        if int(value) == IGNORED and name != IGNORED_NAME:
+            raise UserError(
+                f"{place} gives {name} the value 255, which never counts: give it another one, or call it ignored"
+            )
+        entry = (int(value), name, colour)
+        for other in classes:
+            if other[1] == name == IGNORED_NAME:  # several values and colours may not count
+                continue
+            for what, own, taken in zip(("value", "name", "colour"), entry, other, strict=True):
+                if own is not None and own == taken:
+                    raise UserError(f"{place} has the {what} {own} that a line above has: each class needs its own")
+        classes.append(entry)
+    counted = [entry for entry in classes if entry[1] != IGNORED_NAME]
+    ignored = [entry for entry in classes if entry[1] == IGNORED_NAME]
+    if not 1 <= len(counted) <= _MOST_CLASSES:
+        raise UserError(f"{file} lists {len(counted)} classes, not 1 to {_MOST_CLASSES}: write a line each of {_FORM}")
+    return Legend(
+        tuple(name for _, name, _ in counted),
+        tuple(value for value, _, _ in counted),
+        tuple(colour for _, _, colour in counted),
+        tuple(value for value, _, _ in ignored),
+        tuple(colour for _, _, colour in ignored if colour),
+        file,
+        f"give each a line in {file} ({_FORM}), with the name ignored for what does not count",
+    )
+
+
+class MaskedImages:
+    """Images with a mask each, in which every pixel has the index of its class.
+
+    Args:
+        images: files.
+        masks: file of each image's mask.
+        legend: what the masks' pixels stand for.
+        classes: of a model, whose indices the masks are to have, as in `fastvit.data.classes.matched`.
+
+    Attributes:
+        classes: K names.
+        palette: (K, 3) uint8: RGB of each class, made up where the legend has none.
+
+    Raises:
+        UserError: there are classes that the model does not know, or the model has too many.
+    """
+
+    def __init__(
+        self, images: Sequence[Path], masks: Sequence[Path], legend: Legend, classes: Sequence[str] | None = None
+    ) -> None:
+        self._images, self._masks, self._legend = images, masks, legend
+        self.classes, indices = matched(legend.names, classes, str(legend.file.parent))
+        if len(self.classes) > _MOST_CLASSES:
+            raise UserError(f"masks can tell {_MOST_CLASSES} classes apart, the model has {len(self.classes)}")
+        given = dict(zip(indices, legend.colours, strict=True))
+        self.palette = palette([given.get(index) for index in range(len(self.classes))])
+        # What each value, or each colour as one number, becomes; -1 where it is not listed.
+        self._of_value = np.full(65536, -1, np.int16)
+        self._of_value[[*legend.ignored, IGNORED, 65535]] = IGNORED
+        self._of_value[list(legend.values)] = indices
+        coloured = {_code(colour): index for index, colour in given.items() if colour}
+        coloured.update(dict.fromkeys(map(_code, legend.ignored_colours), IGNORED))
+        self._codes = np.array(sorted(coloured), np.int32)
+        self._of_code = np.array([coloured[code] for code in sorted(coloured)], np.int16)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> Image.Image:
+        return read_image(self._images[index])
+
+    def name(self, index: int) -> str:
+        return str(self._images[index])
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) uint8 of the image's size: the class of each pixel, 0 to K - 1, or 255 where it does not count.
+
+        Raises:
+            DamagedImageError: the image or its mask cannot be decoded.
+            UserError: they differ in size, or the mask has a value or colour that is not listed.
+        """
+        return self.pair(index)[1]
+
+    def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """An image and its mask, for what `mask` alone would decode the image, too; raises as it does."""
+        image, path = self.image(index), self._masks[index]
+        pixels = _read_pixels(path)
+        if pixels.shape[:2] != (image.height, image.width):
+            raise UserError(
+                f"{self._images[index]} is {image.width} x {image.height} pixels, its mask {path} "
+                f"{pixels.shape[1]} x {pixels.shape[0]}: make them the same size"
+            )
+        return image, self._by_colour(pixels, path) if pixels.ndim == 3 else self._by_value(pixels, path)
+
+    def _by_value(self, pixels: np.ndarray, path: Path) -> np.ndarray:
+        labels = self._of_value[pixels]
+        if labels.min(initial=0) < 0:
+            unknown = [str(value) for value in np.unique(pixels[labels < 0])]
+            raise UserError(
+                f"the mask {path} has values that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
+            )
+        return labels.astype(np.uint8)
+
+    def _by_colour(self, pixels: np.ndarray, path: Path) -> np.ndarray:
+        if not len(self._codes):
+            raise UserError(
+                f"the mask {path} is in colour, and no class has one: write them in {self._legend.file} ({_FORM}), or "
+                "make masks of one channel"
+            )
+        red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+        codes = (red << 16) | (green << 8) | blue
+        places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[places] == codes
+        if not known.all():
+            unknown = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in np.unique(codes[~known]).tolist()]
+            raise UserError(
+                f"the mask {path} has colours that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
+            )
+        return self._of_code[places].astype(np.uint8)
+
+
+def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> MaskedImages:
+    """The images of a split and their masks, from folders.
+
+    Args:
+        source: a folder with images/train and masks/train, or train and masks/train, and the same for val (or
+            validation, test), and with classes.txt (see `read_legend`). A mask has the name of its image, with the
+            suffix of a format that keeps every value. It has one channel of 1, 8 or 16 bits (a palette's indices are as
+            good as grey values), or is in RGB where classes.txt gives colours; an alpha channel does not matter.
+            Or ADE20K's scene parsing benchmark as it comes: images/training, annotations/training, and the same for
+            validation; its 150 classes are known.
+        split: "train", or "test" for the held-out part.
+        classes: of a model, whose indices the masks are to have; the data may lack some of them, but have no other.
+
+    Raises:
+        UserError: there are no such folders, masks or images are missing, or classes.txt is, or is not as it must be.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give one with images/train, masks/train and classes.txt")
+    image_folder, mask_folder = _split_folders(root, split)
+    file = root / "classes.txt"
+    if file.exists():
+        legend = read_legend(file)
+    elif image_folder.name in ("training", "validation") and mask_folder.parent.name == "annotations":
+        count = len(ADE20K_CLASSES)
+        remedy = f"those of ADE20K have 0 to {count}; for other ones write {file}, a line a class with {_FORM}"
+        legend = Legend(ADE20K_CLASSES, tuple(range(1, count + 1)), (None,) * count, (0,), (), file, remedy)
+    else:
+        raise UserError(
+            f"there is no file {file}: write one with a line for each class, of {_FORM}, such as "
+            "0<tab>background<tab>0 0 0"
+        )
+    return MaskedImages(*_pairs(image_folder, mask_folder), legend, classes)
+
+
+def _split_folders(root: Path, split: Split) -> tuple[Path, Path]:
+    """Where the images of a split are, and their masks."""
+    for parent in (root / "images", root):
+        if parent.is_dir() and (images := split_folder(parent, split)):
+            for kind in ("masks", "annotations"):
+                if (masks := root / kind / images.name).is_dir():
+                    return images, masks
+            raise UserError(f"{images} has images without masks: put a mask for each in {root / 'masks' / images.name}")
+    name = "train" if split == "train" else "val"
+    raise UserError(
+        f"{root} has no folder for the {split} split: put its images in images/{name}, and a mask of the same name for "
+        f"each in masks/{name}"
+    )
+
+
+def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images of a folder in the order of their names, and their masks."""
+    images, masks = _named(image_folder, IMAGE_SUFFIXES), _named(mask_folder, MASK_SUFFIXES)
+    if not images:
+        raise UserError(f"there is no image in {image_folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
+    problems = []
+    if alone := [paths[0] for name, paths in images.items() if name not in masks]:
+        problems.append(f"{_first(alone, image_folder)} without a mask in {mask_folder} ({', '.join(MASK_SUFFIXES)})")
+    if alone := [paths[0] for name, paths in masks.items() if name not in images]:
+        problems.append(f"{_first(alone, mask_folder)} without an image in {image_folder}")
+    for folder, found in ((image_folder, images), (mask_folder, masks)):
+        if twins := [path for paths in found.values() if len(paths) > 1 for path in paths]:
+            problems.append(f"{_first(twins, folder)} in {folder} that differ in their suffix only")
+    if problems:
+        raise UserError(f"each image needs one mask of its name, but there are {'; '.join(problems)}")
+    return [paths[0] for paths in images.values()], [masks[name][0] for name in images]
+
+
+def _named(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The images in a folder and in folders of it by their name without suffix, sorted; hidden ones do not count."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in suffixes and not any(part.startswith(".") for part in inside.parts):
+            found.setdefault(inside.with_suffix("").as_posix(), []).append(path)
+    return found
+
+
+def _first(paths: Sequence[Path], folder: Path) -> str:
+    """How many, and the first ten."""
+    names = ", ".join(str(path.relative_to(folder)) for path in paths[:10])
+    return f"{len(paths)} ({names}{f' and {len(paths) - 10} more' if len(paths) > 10 else ''})"
+
+
+def _read_pixels(path: Path) -> np.ndarray:
+    """A mask's values (H, W), or its colours (H, W, 3), as they are stored."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as images are read
+            with Image.open(path) as image:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                mode, pixels = image.mode, np.asarray(image)
+    except UnidentifiedImageError as error:
+        raise DamagedImageError(f"the mask {path} is no image that can be read") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DamagedImageError(f"the mask {path} cannot be decoded: {error}") from error
+    if mode in ("1", "L", "P", "LA", "PA"):
+        return (pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)
+    if mode in ("RGB", "RGBA", "RGBX"):
+        return pixels[..., :3]
+    if mode.startswith("I") and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 65535:
+        return pixels.astype(np.uint16)
+    raise UserError(f"the mask {path} has pixels of Pillow's mode {mode}: make it one channel of 8 or 16 bits, or RGB")
+
+
+def _code(colour: Colour) -> int:
+    """A colour as one number."""
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue

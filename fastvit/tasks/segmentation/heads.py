@@ -1,0 +1,99 @@
+"""Heads of semantic segmentation: maps of a backbone -> features at the finest map's stride.
+
+Norms are ConvNorm's, so that `fastvit.fuse` folds them. Every map is brought to the size of a finer one, not to twice
+its own, so that images of any size fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
+
+from fastvit.model.layers import ConvNorm
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, in_chs: int, out_chs: int, kernel: int) -> None:
+        super().__init__(ConvNorm(in_chs, out_chs, kernel), nn.ReLU(inplace=True))
+
+
+def upsampled(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W), bilinear, with the height and width of `like`."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class SemanticFPN(nn.Module):
+    """The segmentation branch of panoptic feature pyramid networks (arXiv 1901.02446, figure 3), with batch norm.
+
+    A feature pyramid; of each of its maps as many 3x3 convolutions as it takes to come up to the finest stride,
+    doubling the size after each; their sum.
+
+    Args:
+        channels: of the backbone's maps, the finest first.
+        width: channels of the pyramid.
+        head_width: channels of the branches, and of the result.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, head_width: int) -> None:
+        super().__init__()
+        self.out_channels = head_width
+        self.fpn = FeaturePyramidNetwork(list(channels), width)
+        self.branches = nn.ModuleList(
+            nn.ModuleList(ConvNormReLU(width if k == 0 else head_width, head_width, 3) for k in range(max(level, 1)))
+            for level in range(len(channels))
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        pyramid = list(self.fpn({str(i): x for i, x in enumerate(maps)}).values())
+        total = None
+        for level, (x, branch) in enumerate(zip(pyramid, self.branches, strict=True)):
+            for finer, conv in enumerate(cast(nn.ModuleList, branch), start=1):
+                x = conv(x)
+                if level:
+                    x = upsampled(x, pyramid[level - finer])
+            total = x if total is None else total + x
+        assert total is not None
+        return total
+
+
+class UPerNet(nn.Module):
+    """Unified perceptual parsing (arXiv 1807.10221): pyramid pooling on the last map, a feature pyramid, all fused.
+
+    Without the auxiliary classifier on the third map, which some implementations train beside it.
+
+    Args:
+        channels: of the backbone's maps, the finest first.
+        width: channels everywhere.
+    """
+
+    scales = (1, 2, 3, 6)
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.out_channels = width
+        *finer, last = channels
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormReLU(last, width, 1)) for scale in self.scales
+        )
+        self.pooled = ConvNormReLU(last + len(self.scales) * width, width, 3)
+        self.lateral = nn.ModuleList(ConvNormReLU(count, width, 1) for count in finer)
+        self.smooth = nn.ModuleList(ConvNormReLU(width, width, 3) for _ in finer)
+        self.fused = ConvNormReLU(len(channels) * width, width, 3)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        last = maps[-1]
+        context = torch.cat([last, *(upsampled(pool(last), last) for pool in self.pools)], 1)
+        pyramid = [self.pooled(context)]
+        for x, lateral in zip(reversed(maps[:-1]), reversed(self.lateral), strict=True):
+            side = lateral(x)
+            pyramid.insert(0, side + upsampled(pyramid[0], side))
+        *finer, coarsest = pyramid
+        smooth = [*(conv(x) for conv, x in zip(self.smooth, finer, strict=True)), coarsest]
+        return self.fused(torch.cat([upsampled(x, smooth[0]) for x in smooth], 1))

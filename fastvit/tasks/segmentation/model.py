@@ -1,0 +1,68 @@
+"""Semantic segmentation on a FastViT backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvit.model.backbone import Backbone
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
+from fastvit.tasks.segmentation.heads import SemanticFPN, UPerNet, upsampled
+from fastvit.tasks.segmentation.inference import slide
+from fastvit.tasks.segmentation.options import SegmenterConfig
+
+# Of the backbone's coarsest map.
+_LEAST = 32
+
+
+class Segmenter(TaskModel):
+    """(B, in_chans, H, W) images -> (B, num_classes, H, W) logits, of any size.
+
+    Attributes:
+        backbone: the four stages.
+        decoder: maps -> features at stride 4.
+        classifier: 1x1 convolution.
+        others: as `TaskModel` has them.
+    """
+
+    task = "segmentation"
+    outputs = ("logits",)
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        variant: str = "custom",
+        *,
+        classes: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        options: SegmenterConfig | None = None,
+    ) -> None:
+        chosen = options or SegmenterConfig()
+        preprocessing = preprocessing or replace(Preprocessing(), size=(512, 2048), resize="fit")
+        super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
+        self.backbone = Backbone(config)
+        self.decoder = (
+            SemanticFPN(config.channels, chosen.width, chosen.head_width)
+            if chosen.head == "fpn"
+            else UPerNet(config.channels, chosen.width)
+        )
+        self.dropout = nn.Dropout2d(chosen.dropout)
+        self.classifier = nn.Conv2d(self.decoder.out_channels, config.num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        if height < _LEAST or width < _LEAST:
+            padded = F.pad(images, (0, max(_LEAST - width, 0), 0, max(_LEAST - height, 0)))
+            return self(padded)[..., :height, :width]
+        features = self.decoder(self.backbone(images))
+        return upsampled(self.classifier(self.dropout(features)), images)
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        if window := self.options.window:
+            return (slide(self, images, window, max(2 * window // 3, 1)),)
+        return (self(images),)

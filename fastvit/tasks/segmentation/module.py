@@ -1,0 +1,58 @@
+"""The segmentation task: cross entropy of pixels, and metrics on the images as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvit.errors import UserError
+from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.inference import resized
+from fastvit.tasks.segmentation.metrics import segmentation_metrics
+from fastvit.tasks.segmentation.model import Segmenter
+from fastvit.tasks.segmentation.options import SegmentationOptions
+from fastvit.tasks.task import Configure, Task
+
+
+class SegmentationTask(Task):
+    """(B, C, H, W) images and (B, H, W) masks in training, lists of both in validation, where sizes differ.
+
+    Raises:
+        UserError: there are not as many class weights as classes.
+    """
+
+    model: Segmenter
+    weights: Tensor | None
+
+    def __init__(
+        self, model: Segmenter, options: SegmentationOptions | None = None, configure: Configure | None = None
+    ) -> None:
+        super().__init__(model, segmentation_metrics(model.num_classes), configure)
+        weights = options.class_weights if options else None
+        if weights is not None and len(weights) != model.num_classes:
+            raise UserError(f"segmentation.class_weights has {len(weights)} values for {model.num_classes} classes")
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the pixels that are not ignored, weighted by their classes; 0 where there are none."""
+        targets = targets.long()
+        total = F.cross_entropy(outputs.float(), targets, self.weights, ignore_index=IGNORED, reduction="sum")
+        counted = targets != IGNORED
+        norm = (
+            counted.sum()
+            if self.weights is None
+            else self.weights[targets.clamp_max(len(self.weights) - 1)][counted].sum()
+        )
+        return total / norm.clamp_min(torch.finfo(total.dtype).tiny)
+
+    def validate(self, images: Any, targets: Any) -> None:
+        for image, target in zip(images, targets, strict=True):
+            if not (target != IGNORED).any():
+                continue
+            logits = resized(self.model.answers(image[None])[0], (target.shape[0], target.shape[1]))
+            self.val_loss.update(self.loss(logits, target[None]))
+            self.val_count.update(1)
+            self.metrics.update([logits[0].argmax(0)], [target.long()])

@@ -1,0 +1,111 @@
+"""How training images and their masks are varied, together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from fastvit.data.pixels import fitted_size
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.options import SegmentationOptions
+
+_TRIES = 10
+
+
+class TrainTransform:
+    """An image and its mask -> (C, crop, crop) uint8 and (crop, crop) uint8, varied at random by torch's generator.
+
+    Both are scaled, cropped and flipped, and the image is changed in its colours; what is missing of the crop is on the
+    right and at the bottom, with the mean pixel in the image and 255 in the mask.
+
+    Args:
+        options: what to do, and how much of it.
+        preprocessing: says interpolation and mean.
+    """
+
+    def __init__(self, options: SegmentationOptions, preprocessing: Preprocessing) -> None:
+        self.options = options
+        self.fit = replace(preprocessing, size=options.size, resize="fit")
+        self._changes = v2.Compose([v2.RandomHorizontalFlip(options.hflip), photometric(options.photometric)])
+
+    def __call__(self, image: Image.Image, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+        low, high = self.options.ratio
+        pixels, labels = self._scaled(image, mask, float(torch.empty(()).uniform_(low, high)))
+        top, left, height, width = choose_crop(labels, self.options.crop, self.options.largest_share)
+        # Filled up last, so that what is filled in keeps the mean, and does not change sides.
+        return self._filled(
+            *self._changes(
+                tv_tensors.Image(F.crop(pixels, top, left, height, width)),
+                tv_tensors.Mask(F.crop(labels, top, left, height, width)),
+            )
+        )
+
+    def _scaled(self, image: Image.Image, mask: np.ndarray, factor: float) -> tuple[Tensor, Tensor]:
+        height, width = mask.shape
+        size = [max(round(side * factor), 1) for side in fitted_size((height, width), self.fit)]
+        pixels = F.resize(F.pil_to_tensor(image), size, InterpolationMode(self.fit.interpolation))
+        # Not as a tv_tensors.Mask: for that torchvision may take the other "nearest", which lies half a pixel off.
+        labels = F.resize(torch.from_numpy(mask)[None], size, InterpolationMode.NEAREST_EXACT)
+        return pixels, labels[0]
+
+    def _filled(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = labels.shape
+        side = self.options.crop
+        mean = torch.tensor(self.fit.mean, dtype=torch.float64).mul(255).round().to(torch.uint8)
+        canvas = mean.view(-1, 1, 1).repeat(1, side, side)
+        canvas[:, :height, :width] = pixels
+        target = torch.full((side, side), IGNORED, dtype=torch.uint8)
+        target[:height, :width] = labels
+        return canvas, target
+
+
+def choose_crop(labels: Tensor, side: int, largest_share: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a crop of an (H, W) uint8 mask, as large as fits into it and a square of `side`.
+
+    Drawn until no class has more than `largest_share` of the pixels that count, the last of ten if none is so. A share
+    of 1 takes the first.
+    """
+    height, width = (min(length, side) for length in labels.shape)
+    for _ in range(_TRIES):
+        top, left = (
+            int(torch.randint(whole - part + 1, ())) for whole, part in zip(labels.shape, (height, width), strict=True)
+        )
+        if largest_share >= 1 or share_of_largest(labels[top : top + height, left : left + width]) <= largest_share:
+            break
+    return top, left, height, width
+
+
+def share_of_largest(labels: Tensor) -> float:
+    """The share of the class that most pixels of a uint8 mask have, of those that count; 1 if none does."""
+    counts = torch.bincount(labels.flatten(), minlength=IGNORED)[:IGNORED]
+    total = int(counts.sum())
+    return int(counts.max()) / total if total else 1.0
+
+
+def photometric(probability: float) -> v2.Transform:
+    """Changes brightness, contrast, saturation and hue of an image, each with a probability.
+
+    The contrast comes before or after the colours. As SSD does it (arXiv 1512.02325), in the ranges of the published
+    recipe of Semantic FPN: 32/255 (a factor here, a sum there), a half, a half, a tenth of the circle. Of a grey image
+    only the first two change.
+    """
+    brightness, contrast, saturation, hue = (
+        v2.RandomApply([jitter], probability)
+        for jitter in (
+            v2.ColorJitter(brightness=32 / 255),
+            v2.ColorJitter(contrast=0.5),
+            v2.ColorJitter(saturation=0.5),
+            v2.ColorJitter(hue=0.1),
+        )
+    )
+    return v2.RandomChoice(
+        [v2.Compose([brightness, contrast, saturation, hue]), v2.Compose([brightness, saturation, hue, contrast])]
+    )
