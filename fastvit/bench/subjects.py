@@ -1,20 +1,21 @@
-"""What is timed: FastViTs, and the peers."""
+"""What is timed: FastViTs, what stands on them, and the peers."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from fastvit.bench.complexity import Work, work
 from fastvit.bench.peers import PEERS
-from fastvit.create import create_model
+from fastvit.create import create_detector, create_model, create_segmenter
 from fastvit.errors import UserError
 from fastvit.fusion import form, fuse
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS, find_variant
 from fastvit.weights.native import load
 
@@ -28,18 +29,18 @@ class Subject:
         deployed: as it is deployed, on the CPU: fused; of a peer, as far as timm fuses it.
         size: of its images, height and width in pixels, where none is asked for.
         published: (size, ImageNet-1k top-1 in percent, by whom); None where nothing is.
-        model: the FastViT that was fused, in the form that it came in; None for a peer.
+        model: what was fused, in the form that it came in; None for a peer.
     """
 
     name: str
     deployed: nn.Module
     size: tuple[int, int]
     published: tuple[int, float, str] | None = None
-    model: FastViT | None = None
+    model: TaskModel | None = None
 
     @property
-    def train_form(self) -> FastViT | None:
-        """As it is trained; None for a peer, and for a FastViT that came without its branches."""
+    def train_form(self) -> TaskModel | None:
+        """As it is trained; None for a peer, and for a model that came without its branches."""
         return self.model if self.model is not None and form(self.model) == "train" else None
 
     @property
@@ -47,13 +48,21 @@ class Subject:
         """timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
         row = VARIANTS.get(self.model.variant) if self.model is not None else None
         free = {"num_classes": 0, "drop_path": 0.0}
-        if self.model is None or row is None or row.config.replace(**free) != self.model.config.replace(**free):
+        if (
+            self.model is None
+            or self.model.task != "classification"
+            or row is None
+            or row.config.replace(**free) != self.model.config.replace(**free)
+        ):
             return None
         return _timm_fused(row.name, num_classes=self.model.num_classes)
 
     def work(self, size: tuple[int, int]) -> Work:
         """What it computes for one image of a size."""
-        return work(copy.deepcopy(self.deployed).to("meta"), torch.empty(1, self.channels, *size, device="meta"))
+        # A detector goes different ways for different values, so it needs some.
+        device = "cpu" if self.model is not None and self.model.task == "detection" else "meta"
+        network = copy.deepcopy(self.deployed).to(device)
+        return work(network, torch.zeros(1, self.channels, *size, device=device))
 
     @property
     def channels(self) -> int:
@@ -64,21 +73,31 @@ class Subject:
 def find_subject(name: str) -> Subject:
     """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
 
+    A head in front of a variant makes what stands on it, such as "mask_rcnn-sa12" or "fpn-sa12": mask_rcnn,
+    faster_rcnn, retinanet, of 80 classes, fpn, upernet, of 150. How long a detector takes depends on how much it finds:
+    without trained weights always the most that it may give, 100 objects.
+
     Raises:
         UserError: it is none of these.
     """
     if name in PEERS:
         return peer_subject(name)
     if Path(name).exists() or "/" in name:
-        return fastvit_subject(load(name, FastViT), name)
+        return fastvit_subject(load(name), name)
+    head, _, variant = name.rpartition("-")
+    if head in ("mask_rcnn", "faster_rcnn", "retinanet"):
+        kind = cast(Literal["mask_rcnn", "faster_rcnn", "retinanet"], head)
+        return fastvit_subject(create_detector(variant, kind=kind, score=0.0).eval(), name)
+    if head in ("fpn", "upernet"):
+        return fastvit_subject(create_segmenter(variant, head=cast(Literal["fpn", "upernet"], head)).eval(), name)
     return fastvit_subject(create_model(find_variant(name).name).eval())
 
 
-def fastvit_subject(model: FastViT, name: str | None = None) -> Subject:
-    """A FastViT in any form; where it is a variant as published, with what the paper says of it."""
+def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:
+    """A model in any form; where it is a variant as published, with what the paper says of it."""
     row = VARIANTS.get(model.variant)
     published = (256, row.top1, "arXiv 2303.14189") if name is None and row and row.top1 else None
-    return Subject(name or model.variant, fuse(model), model.preprocessing.size, published, model)
+    return Subject(name or model.variant, fuse(model), model.preprocessing.canvas, published, model)
 
 
 def peer_subject(name: str) -> Subject:

@@ -16,7 +16,7 @@ from fastvit.bench.memory import peak_memory
 from fastvit.bench.subjects import Subject, fastvit_subject
 from fastvit.bench.ways import WAYS, Call, Way, artifact_path, call_of, reference_of
 from fastvit.errors import UserError, first_line
-from fastvit.model.classifier import FastViT
+from fastvit.model.task_model import TaskModel
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def bench(
     return results
 
 
-def bench_model(model: FastViT, compiled: bool, device: str = "cpu") -> dict[str, Timing]:
+def bench_model(model: TaskModel, compiled: bool, device: str = "cpu") -> dict[str, Timing]:
     """One model at batch 1 and its own size, by the name of the way: as trained, fused, and in onnxruntime on a CPU.
 
     Args:
@@ -135,7 +135,7 @@ def bench_model(model: FastViT, compiled: bool, device: str = "cpu") -> dict[str
     return {r.case.way.name: r.timing for r in bench([fastvit_subject(model)], ways, device=device) if r.timing}
 
 
-def bench_models(models: Mapping[str, FastViT], device: str = "cpu", rounds: int = 30) -> dict[str, Timing]:
+def bench_models(models: Mapping[str, TaskModel], device: str = "cpu", rounds: int = 30) -> dict[str, Timing]:
     """Several models at batch 1 and each one's own size, fused, in PyTorch, by their names.
 
     Args:

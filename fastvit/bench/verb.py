@@ -48,7 +48,8 @@ def bench(
     """Time models side by side, in every runtime that is here, against timm's.
 
     Args:
-        models: variants, names of peers, or checkpoints; by default T8, SA12 and MA36.
+        models: variants, names of peers, checkpoints, or a head on a variant such as mask_rcnn-sa12 and fpn-sa12
+            (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
         runtime: what to time them in, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor, ...;
             auto for what is built within seconds, all for everything that is here.
         batch: images a call; several numbers joined by commas.

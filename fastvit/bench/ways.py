@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from fastvit.bench.latency import Timing
 from fastvit.bench.subjects import Subject
@@ -138,7 +139,8 @@ def call_of(subject: Subject, way: Way, batch: int, size: tuple[int, int], folde
     if way.network is not None:
         return _torch_call(subject, way, images, device)
     if way.target is None:
-        return _predictor_call(subject, images, threads)
+        classifies = subject.model is not None and subject.model.task == "classification"
+        return _predictor_call(subject, images, threads) if classifies else None
     path = artifact_path(folder, subject, way, batch, size)
     if not path.exists():
         _write(subject, way, images, path)
@@ -179,12 +181,12 @@ def _torch_call(subject: Subject, way: Way, images: np.ndarray, device: str) -> 
         return None
     network = copy.deepcopy(network).eval().to(device, _DTYPES[way.precision])
     batch = torch.from_numpy(images).to(device, _DTYPES[way.precision])
-    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(network) if way.compiled else network
+    run: Callable[[torch.Tensor], object] = torch.compile(network) if way.compiled else network
 
     def call() -> object:
         # The copy to the CPU waits for the device to finish.
         with torch.inference_mode():
-            return run(batch).cpu()
+            return tree_leaves(run(batch))[-1].cpu()
 
     return call
 

@@ -31,7 +31,9 @@ METRICS = {
 
 
 def as_text(metric: str, value: float) -> str:
-    """A metric's value: shares in percent, the loss as it is."""
+    """A metric's value: shares in percent, the loss as it is, a dash where there was nothing to measure."""
+    if value != value:
+        return "-"
     return f"{value:.4f}" if metric == "loss" else f"{value:.2%}"
 
 

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fastvit.device import Device
+from fastvit.errors import UserError
 from fastvit.terminal import new_table, show, show_table
 
 if TYPE_CHECKING:
     from fastvit.evaluation.checkpoint import Measured
+    from fastvit.evaluation.dense import DenseMeasured
 
 
 def evaluate(
     checkpoint: str,
     data: str = "sample",
     form: Literal["fused", "train"] = "fused",
-    size: int | None = None,
+    size: str | None = None,
     crop_pct: float | None = None,
     real_labels: bool = False,
     allow_damaged: bool = False,
@@ -28,32 +30,50 @@ def evaluate(
     device: Device = "auto",
     json: bool = False,
 ) -> None:
-    """Measure accuracy, calibration and throughput on held-out images.
+    """Measure accuracy and throughput on held-out images, by what the checkpoint is for.
 
     Args:
         checkpoint: a run's folder, weights of any form and layout, or an artifact of fastvit export. A run's
             best.safetensors and last.safetensors hold the moving average (EMA), its trained.safetensors the weights
             without it.
-        data: "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME.
+        data: for a classifier "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME; for a
+            detector a folder with COCO json; for a segmenter one of images and masks.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
-        size: side of the images in pixels; by default the checkpoint's own.
+        size: side of the images in pixels, or of detectors and segmenters SHORTxLONG, the sides within which they are
+            shown; by default the checkpoint's own.
         crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
         allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
         per_class: print a table of the classes.
         out: folder for evaluation.json and evaluation.html.
-        batch_size: images a step.
+        batch_size: images a step, of a classifier.
         workers: processes that decode images; by default one a core but one.
         device: where PyTorch runs.
         json: print one JSON object instead of tables.
     """
+    from fastvit.export.options import parse_size
+
+    sides = parse_size(size)
+    if sides == "dynamic":
+        raise UserError("size must be a number of pixels or SHORTxLONG, got 'dynamic'")
+
+    from fastvit.evaluation.dense import evaluate_dense, task_of
+
+    if task_of(checkpoint) != "classification":
+        if crop_pct or real_labels:
+            raise UserError("crop_pct and real_labels are for classifiers: leave them out")
+        _show_dense(evaluate_dense(checkpoint, data, form, sides, allow_damaged, workers, device), per_class, out, json)
+        return
+    if sides and sides[0] != sides[1]:
+        raise UserError(f"a classifier is shown square images: give --size a number, not {size}")
+
     from fastvit.evaluation.checkpoint import evaluate_checkpoint
 
     measured = evaluate_checkpoint(
         checkpoint,
         data,
         form,
-        size,
+        sides[0] if sides else None,
         crop_pct,
         real_labels,
         allow_damaged,
@@ -73,6 +93,31 @@ def evaluate(
         _show_classes(measured)
     if out:
         print(f"{out / 'evaluation.html'}: calibration, confusions and the most confident mistakes")
+
+
+def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json: bool) -> None:
+    from fastvit.evaluation.numbers import METRICS, as_text
+
+    if out:
+        from fastvit.evaluation.dense_report import write_dense_evaluation
+
+        write_dense_evaluation(measured, out)
+    if json:
+        print(jsonlib.dumps(measured.summary()))
+        return
+    labels = [METRICS[name] for name in measured.metrics]
+    values = [as_text(name, value) for name, value in measured.metrics.items()]
+    short, long = measured.preprocessing.size
+    speed = "-" if measured.images_per_second is None else f"{measured.images_per_second:.1f}"
+    table = new_table("images", *labels, "form", "runtime", "size", "images/s")
+    table.add_row(str(measured.images), *values, measured.form, measured.runtime, f"{short}x{long}", speed)
+    show(table)
+    if per_class:
+        rows = sorted(measured.per_class.items(), key=lambda row: -1.0 if row[1] != row[1] else row[1])
+        shown = [(name, "-" if value != value else f"{value:.2%}") for name, value in rows]
+        show_table(("class", measured.per_class_label), shown)
+    if out:
+        print(f"{out / 'evaluation.html'}: each class, and pictures of truth and answers")
 
 
 def _show_numbers(measured: Measured) -> None:

@@ -77,6 +77,7 @@ class Predictor:
         form: "train", "merged" or "fused", of what runs.
         classes: names, or None where the source has none.
         num_classes: how many.
+        options: what else the network is built from, of a task that has such options; else None.
         preprocessing: what is done to every image.
         runtime: "torch", "onnxruntime", ....
         device: where it runs.
@@ -98,7 +99,7 @@ class Predictor:
         description = self._engine.description
         self.task = description.task
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
-        self.num_classes = description.config.num_classes
+        self.num_classes, self.options = description.config.num_classes, description.options
         self.runtime, self.device = self._engine.runtime, self._engine.device
         self._channels = description.config.in_chans
         if self._channels not in (1, 3):

@@ -181,6 +181,7 @@ class SaveBest(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         value = float(trainer.callback_metrics[f"val/{self.headline}"])
+        value = -1.0 if value != value else value  # nothing to measure: there must be best weights all the same
         better, self.best = value > self.best, max(value, self.best)
         if not trainer.is_global_zero:
             return

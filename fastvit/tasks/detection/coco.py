@@ -89,8 +89,7 @@ class Objects:
         except ValueError as error:
             broken = next((i for i, rle in enumerate(rles) if not _decodes(rle)), 0)
             raise UserError(
-                f"{self.file}: the segmentation of annotation {self.ids[broken]} is cut short or damaged ({error}); "
-                "write the file anew"
+                f"{self.file}: the segmentation of annotation {self.ids[broken]} is damaged ({error}); correct it"
             ) from error
 
     def _rle(self, index: int) -> dict[str, Any]:
@@ -208,7 +207,7 @@ class CocoImages:
         areas = annotations.numbers("area")[order]
         sides = self._boxes[:, 2:] - self._boxes[:, :2]
         self._areas = np.where(np.isnan(areas), sides.prod(1), areas)
-        self._text, self._runs = _segmentations(annotations, order, self.sizes[image[order]])
+        self._text, self._runs = _segmentations(annotations, order, self.sizes[image[order]], masks)
         self._folder = _folder_of(file, names, folders)
         self._names = names
         if self.dropped:
@@ -430,9 +429,11 @@ def _clipped(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return inside, (inside[:, 2:] > inside[:, :2]).all(1)  # which nothing is that is not a number
 
 
-def _segmentations(annotations: _Table, order: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, dict[int, Any]]:
+def _segmentations(
+    annotations: _Table, order: np.ndarray, sizes: np.ndarray, wanted: bool
+) -> tuple[np.ndarray, dict[int, Any]]:
     """Of annotations in some order: (N,) int64 number of the text, or -1; the other segmentations by their row."""
-    found = [record.get("segmentation") for record in annotations.records]
+    found = [record.get("segmentation") if wanted else None for record in annotations.records]
     texts = np.array([value if type(value) is int else -1 for value in found], np.int64)[order]
     others: dict[int, Segmentation] = {}
     for row in np.flatnonzero(texts < 0).tolist():

@@ -24,6 +24,12 @@ class Objects:
     scores: np.ndarray
     masks: np.ndarray | None
 
+    def above(self, score: float) -> Objects:
+        """Those with at least this score."""
+        kept = self.scores >= score
+        masks = None if self.masks is None else self.masks[kept]
+        return Objects(self.boxes[kept], self.labels[kept], self.scores[kept], masks)
+
 
 def to_objects(
     found: Mapping[str, np.ndarray], fitted: tuple[int, int], original: tuple[int, int], score: float = 0.0

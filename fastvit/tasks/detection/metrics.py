@@ -159,33 +159,38 @@ def coco_results(outputs: Mapping[str, Values], image_id: int, categories: Seque
 
 
 def encode_masks(masks: Tensor) -> list[bytes]:
-    """The counts of COCO's compressed run lengths of (N, H, W) masks, bool or of zeros and ones, on any device."""
+    """The counts of COCO's compressed run lengths of (N, H, W) masks, bool or of zeros and ones."""
     number, height, width = masks.shape
     if not masks.numel():
         return [b""] * number
-    # Where a pixel differs from the one above; from outside the image at both ends of a column. Only these places leave
-    # the device, and only they are put in COCO's order, column by column.
-    masks = masks.detach() != 0
-    edges = torch.cat([masks[:, :1], masks[:, 1:] != masks[:, :-1], masks[:, -1:]], 1)
-    flat = edges.flatten()
-    # NumPy's is many times as fast on a CPU.
-    places = np.flatnonzero(flat.numpy()) if flat.device.type == "cpu" else flat.nonzero().flatten().cpu().numpy()
-    mask, rest = np.divmod(places, (height + 1) * width)
-    row, column = np.divmod(rest, width)
-    starts = np.sort(mask * (height * width + 1) + column * height + row)
-    mask, starts = np.divmod(starts, height * width + 1)
-    # A run that ends at the bottom of a column and goes on at the top of the next has an edge there twice: none.
-    twice = np.flatnonzero((starts[1:] == starts[:-1]) & (mask[1:] == mask[:-1]))
-    kept = starts < height * width  # the last run ends there without an edge
-    kept[twice] = kept[twice + 1] = False
-    ends = np.searchsorted(mask[kept], np.arange(1, number))
-    runs = [np.diff(part, prepend=0, append=height * width) for part in np.split(starts[kept], ends)]
-    objects = [{"size": [height, width], "counts": run.tolist()} for run in runs]
+    # pycocotools' own encoding wants columns first, and to turn all pixels takes many times as long as to find edges.
+    edges = np.empty((height + 1, width), bool)
+    objects = [
+        {"size": [height, width], "counts": _runs(mask, edges)} for mask in masks.detach().cpu().numpy().astype(bool)
+    ]
     return [rle["counts"] for rle in rle_tools.frPyObjects(objects, height, width)]
 
 
+def _runs(mask: np.ndarray, edges: np.ndarray) -> list[int]:
+    """Lengths of the runs of an (H, W) bool mask, column by column, the first of zeros; `edges` is room to work in."""
+    height, width = mask.shape
+    # Where a pixel differs from the one above, with nothing above and below the image.
+    edges[0], edges[-1] = mask[0], mask[-1]
+    np.not_equal(mask[1:], mask[:-1], out=edges[1:-1])
+    row, column = np.divmod(np.flatnonzero(edges), width)
+    starts = np.sort(column * height + row)
+    # A run that ends at the bottom of a column and goes on at the top of the next has an edge there twice: none.
+    twice = np.flatnonzero(starts[1:] == starts[:-1])
+    kept = starts < mask.size  # the last run ends there without an edge
+    kept[twice] = kept[twice + 1] = False
+    runs: list[int] = np.diff(starts[kept], prepend=0, append=mask.size).tolist()
+    return runs
+
+
 def _array(values: Values, dtype: type) -> np.ndarray:
-    return (values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)).astype(dtype)
+    if isinstance(values, Tensor):  # NumPy knows no bfloat16
+        values = values.detach().cpu().to(torch.float64 if dtype is np.float64 else torch.int64).numpy()
+    return np.asarray(values, dtype)
 
 
 def _xywh(boxes: Values) -> np.ndarray:

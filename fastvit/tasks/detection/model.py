@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
@@ -21,6 +23,8 @@ from fastvit.model.task_model import TaskModel
 from fastvit.tasks.detection.options import DetectorConfig
 
 RATIOS = (0.5, 1.0, 2.0)
+# Points a side that are looked at in a region, for its box and for its mask.
+_BOX_GRID, _MASK_GRID = 7, 14
 
 # One image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), best first; of Mask R-CNN "masks"
 # (N, 28, 28), the probability of belonging to the object for a grid laid over its box.
@@ -148,14 +152,25 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
         )
     settings: dict[str, Any] = {
         "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
-        "box_roi_pool": _pooling(config, 7),
+        "box_roi_pool": _pooling(config, _BOX_GRID),
+        # torchvision's heads, whose widths are fixed, at a pyramid of 256 channels.
+        "box_head": TwoMLPHead(options.width * _BOX_GRID**2, 4 * options.width),
+        "box_predictor": FastRCNNPredictor(4 * options.width, config.num_classes + 1),
+        "rpn_post_nms_top_n_train": 2 * options.proposals,
+        "rpn_post_nms_top_n_test": options.proposals,
+        "box_batch_size_per_image": options.samples,
         "box_score_thresh": options.score,
         "box_nms_thresh": options.overlap,
         "box_detections_per_img": options.detections,
     }
     if options.masks:
-        return MaskRCNN(pyramid, config.num_classes + 1, mask_roi_pool=_pooling(config, 14), **settings)
-    return FasterRCNN(pyramid, config.num_classes + 1, **settings)
+        settings |= {
+            "mask_roi_pool": _pooling(config, _MASK_GRID),
+            "mask_head": MaskRCNNHeads(options.width, (options.width,) * 4, dilation=1),
+            "mask_predictor": MaskRCNNPredictor(options.width, options.width, config.num_classes + 1),
+        }
+        return MaskRCNN(pyramid, **settings)
+    return FasterRCNN(pyramid, **settings)
 
 
 def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:

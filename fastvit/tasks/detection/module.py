@@ -20,7 +20,8 @@ class DetectionTask(Task):
     model: Detector
 
     def __init__(self, model: Detector, configure: Configure | None = None) -> None:
-        super().__init__(model, torchmetrics.MetricCollection({"coco": CocoMetrics(model.options.masks)}), configure)
+        coco = CocoMetrics(model.num_classes, model.options.masks)
+        super().__init__(model, torchmetrics.MetricCollection({"coco": coco}), configure)
 
     def losses(self, images: list[Tensor], targets: Any) -> dict[str, Tensor]:
         parts = self.model(images, targets)

@@ -14,9 +14,12 @@ class DetectorConfig:
 
     Attributes:
         kind: "mask_rcnn" (arXiv 1703.06870), "faster_rcnn" (the same without masks), or "retinanet" (arXiv 1708.02002).
-        width: channels of the feature pyramid.
+        width: channels of the feature pyramid, and of the heads on it in proportion.
         anchor: side in pixels of the anchors on the finest map of the pyramid; it doubles from map to map. The finest
             map has stride 4, of RetinaNet 8.
+        proposals: regions of an image that the second stage of an R-CNN looks at, twice as many in training; its first
+            stage ranks them.
+        samples: of these, those that the second stage learns from in each training image.
         score: detections below it are dropped.
         overlap: of two detections of a class with a larger intersection over union the weaker one is dropped.
         detections: kept for an image, the best.
@@ -25,12 +28,14 @@ class DetectorConfig:
     kind: Literal["mask_rcnn", "faster_rcnn", "retinanet"] = "mask_rcnn"
     width: int = 256
     anchor: int = 32
+    proposals: int = 1000
+    samples: int = 512
     score: float = 0.05
     overlap: float = 0.5
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("width", "anchor", "detections"):
+        for name in ("width", "anchor", "proposals", "samples", "detections"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name} of a detector must be at least 1, got {value}")
 
