@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -56,29 +57,34 @@ def info(checkpoint: str) -> None:
     Args:
         checkpoint: weights file of any layout, directory, or Hub id.
     """
+    from fastvit.fusion import form
     from fastvit.weights.layouts import recognise
     from fastvit.weights.native import build, describe
     from fastvit.weights.source import read
 
     file = read(checkpoint)
-    layout, form = recognise(file.tensors)
-    metrics = describe(file).metrics
+    description = describe(file)
+    metrics = description.metrics
+    # Other tasks have no layout but ours.
+    layout = recognise(file.tensors)[0] if description.task == "classification" else "native"
     model = build(file)
     table = new_table("field", "value", left=(0, 1))
     preprocessing = model.preprocessing
     rows = {
+        "task": model.task,
         "variant": model.variant,
         "layout": layout,
-        "form": form,
+        "form": form(model),
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "classes": f"{model.num_classes}: {_shortened(model.classes)}"
         if model.classes
         else f"{model.num_classes}, no names",
-        "input": f"{preprocessing.size[0]}x{preprocessing.size[1]}, {model.config.in_chans} channels, "
-        f"crop {preprocessing.crop_pct}, {preprocessing.interpolation}",
+        "input": f"{preprocessing}, {model.config.in_chans} channels",
         "mean, std": f"{_rounded(preprocessing.mean)}, {_rounded(preprocessing.std)}",
         "metrics": ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) or "none recorded",
     }
+    if model.options is not None:
+        rows["network"] = ", ".join(f"{name} {value}" for name, value in asdict(model.options).items())
     if file.info is None:
         rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
     for name, value in rows.items():
@@ -121,11 +127,12 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     Args:
         checkpoint: weights in train or merged form, of any layout.
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
-        tolerance: largest relative difference of the outputs that counts as equal, in float32.
+        tolerance: largest relative difference of the outputs, for pictures of the embedded sample, that counts as
+            equal, in float32.
     """
-    import torch
-
     import fastvit
+    from fastvit.export.pictures import to_compare_on
+    from fastvit.export.proof import prove_fused
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
@@ -133,17 +140,13 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
-    images = torch.randn(
-        4, model.config.in_chans, *model.preprocessing.size, generator=torch.Generator().manual_seed(0)
-    )
-    differences = fastvit.verify(model, fused, images)
-    if not differences.relative <= tolerance:
-        raise UserError(
-            f"the fused model differs from the checkpoint: {differences} (tolerated: {tolerance:.0e} relative)"
-        )
+    pictures = to_compare_on(model, "sample", None, 8)
+    proof = prove_fused(model, fused, pictures.images)
+    if not proof.differences.relative <= tolerance or (proof.objects and proof.objects.unpaired):
+        raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]
-    print(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; on 4 random images {differences}")
+    print(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; {proof} ({pictures.name})")
 
 
 def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-from fastvit.bench.complexity import Work, work
+from fastvit.bench.complexity import Complexity, Work, complexity, work
 from fastvit.bench.peers import PEERS
 from fastvit.create import create_detector, create_model, create_segmenter
 from fastvit.errors import UserError
@@ -111,6 +111,17 @@ def peer_subject(name: str) -> Subject:
     if network is None:
         raise UserError(f"the timm that is installed has no {name}: pip install -U timm")
     return Subject(name, network, (peer.size, peer.size), (peer.size, peer.top1, peer.source))
+
+
+def complexity_of(model: TaskModel) -> Complexity:
+    """Count a model in any form, at the size that it is made for."""
+    if model.task == "classification":
+        return complexity(model.config, model.preprocessing.size)
+    with torch.device("meta"):
+        train_form = type(model)(model.config, model.variant, options=model.options)
+    fused = fastvit_subject(model)
+    params, params_fused = (sum(p.numel() for p in network.parameters()) for network in (train_form, fused.deployed))
+    return Complexity(params, params_fused, fused.work(fused.size).gmacs)
 
 
 def _timm_fused(name: str, **options: int) -> nn.Module | None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastvit.bench.complexity import Complexity, complexity
+from fastvit.bench.complexity import Complexity
 from fastvit.bench.latency import Timing
+from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
+from fastvit.evaluation.numbers import METRICS
 from fastvit.evaluation.report import Table
 from fastvit.evaluation.run_folder import (
     History,
@@ -21,6 +23,7 @@ from fastvit.evaluation.run_folder import (
     setting_text,
 )
 from fastvit.model.task_model import TaskModel
+from fastvit.tasks.table import find_task
 from fastvit.weights.location import locate
 from fastvit.weights.native import build, describe
 from fastvit.weights.source import read
@@ -35,7 +38,7 @@ class Entry:
     Attributes:
         name: what tells it from the others.
         model: its best weights.
-        metrics: measured when they were saved: "top1", "top5" (fractions), "loss".
+        metrics: measured when they were saved: "top1", "top5", "box_ap", "miou", ... (fractions), "loss".
         complexity: of the network at its own size.
         megabytes: of the weights file.
         settings: every field of its recipe by its dotted name; empty where there is no recipe.
@@ -55,9 +58,9 @@ class Entry:
     robustness: Sequence[Mapping[str, Any]]
 
     @property
-    def top1(self) -> float | None:
-        """As a fraction."""
-        return self.metrics.get("top1")
+    def score(self) -> float | None:
+        """What its task is judged by, as a fraction."""
+        return self.metrics.get(find_task(self.model.task).headline)
 
     @property
     def images_seen(self) -> int | None:
@@ -86,7 +89,12 @@ def collect(sources: Sequence[str]) -> list[Entry]:
     names = [path.stem if path.is_file() else path.name for path in paths]
     if len(set(names)) < len(names):
         names = list(sources)
-    return [_read_entry(name, source) for name, source in zip(names, sources, strict=True)]
+    entries = [_read_entry(name, source) for name, source in zip(names, sources, strict=True)]
+    if len(tasks := {entry.model.task for entry in entries}) > 1:
+        raise UserError(
+            f"runs of different tasks cannot be compared ({', '.join(sorted(tasks))}): make a report for each"
+        )
+    return entries
 
 
 def _read_entry(name: str, source: str) -> Entry:
@@ -98,7 +106,7 @@ def _read_entry(name: str, source: str) -> Entry:
         name=name,
         model=model,
         metrics=describe(file).metrics,
-        complexity=complexity(model.config, model.preprocessing.size),
+        complexity=complexity_of(model),
         megabytes=weights.stat().st_size / 1e6,
         settings=default_settings() | settings if settings else {},
         history=read_history(folder / "metrics.csv"),
@@ -121,6 +129,10 @@ def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
     return Table(["run", *(entry.name for entry in entries)], rows)
 
 
+# Metrics that come from elsewhere, or are no share.
+_OTHERS = ("loss", "ece", "top5", "real_top1", "real_top5")
+
+
 def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
     """What is measured -> text, empty where it is not known."""
     height, width = entry.model.preprocessing.size
@@ -128,9 +140,10 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
     return {
         "variant": entry.model.variant,
         "size": f"{height}x{width}",
+        "network": getattr(entry.model.options, "kind", getattr(entry.model.options, "head", "")),
         "epochs": str(entry.history.epochs or ""),
         "images seen": f"{seen:,}" if seen else "",
-        "top-1": _percent(entry.top1),
+        **{label: _percent(entry.metrics.get(name)) for name, label in METRICS.items() if name not in _OTHERS},
         "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
         "ECE": _percent(entry.evaluation.get("ece")),
         "parameters, M": f"{cost.params / 1e6:.2f}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from fastvit.evaluation.comparison import Entry, Timings, result_table, settings_table
 from fastvit.evaluation.plots import overlaid_curves, tradeoff
 from fastvit.evaluation.report import Section, write_report
+from fastvit.tasks.table import find_task
 
 FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."
 
@@ -36,16 +37,16 @@ def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, dev
 
 
 _RESULTS_TEXT = (
-    "Top-1 and loss are those of the best epoch on each run's own held-out images: they compare where the data are the "
-    "same. Parameters in train form and fused; multiply-accumulates of one image, fused."
+    "Accuracy and loss are those of the best epoch on each run's own held-out images: they compare where the data are "
+    "the same. Parameters in train form and fused; multiply-accumulates of one image, fused."
 )
 
 
 def _summary(entries: Sequence[Entry], timings: Timings) -> str:
     parts = []
-    if scored := [(entry.top1, entry.name) for entry in entries if entry.top1 is not None]:
-        top1, name = max(scored)
-        parts.append(f"{name} is the most accurate, with {top1:.2%} top-1")
+    if scored := [(entry.score, entry.name) for entry in entries if entry.score is not None]:
+        score, name = max(scored)
+        parts.append(f"{name} is the most accurate, with {score:.2%} {find_task(entries[0].model.task).label}")
     if timings:
         fastest = min(timings, key=lambda name: timings[name].median)
         parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
@@ -58,7 +59,7 @@ def _settings_sections(entries: Sequence[Entry]) -> list[Section]:
 
 
 def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -> list[Section]:
-    points = {e.name: (timings[e.name].median, e.top1) for e in entries if e.name in timings and e.top1 is not None}
+    points = {e.name: (timings[e.name].median, e.score) for e in entries if e.name in timings and e.score is not None}
     if not points:
         return []
     rounds = next(iter(timings.values())).rounds
@@ -67,7 +68,7 @@ def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -
 
 
 def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:
-    points = {e.name: (e.complexity.params_fused / 1e6, e.top1) for e in entries if e.top1 is not None}
+    points = {e.name: (e.complexity.params_fused / 1e6, e.score) for e in entries if e.score is not None}
     return (
         [Section("Accuracy against parameters", FRONT, tradeoff(points, "million parameters, fused"))] if points else []
     )

@@ -24,10 +24,10 @@ History = Mapping[str, Sequence[tuple[float, float]]]
 
 
 def training_curves(history: History) -> Figure:
-    """Loss, validation top-1 and learning rate over epochs, each where it was recorded.
+    """Loss, validation metrics and learning rate over epochs, each where it was recorded.
 
     Args:
-        history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" (a fraction) and "lr".
+        history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" or another metric (a fraction), and "lr".
     """
     panels = [draw for names, draw in _PANELS.items() if any(history.get(name) for name in names)]
     figure = _figure(4.5 * max(len(panels), 2), 3.2)
@@ -41,16 +41,33 @@ def _draw_loss(axes: Axes, history: History) -> None:
     for name, color in (("train/loss", BLUE), ("val/loss", GREEN)):
         if points := history.get(name):
             axes.plot(*zip(*points, strict=True), color=color, marker=".", label=name)
-    axes.set(ylabel="cross entropy", title="Loss")
+    axes.set(ylabel="loss", title="Loss")
     axes.legend()
 
 
-def _draw_top1(axes: Axes, history: History) -> None:
-    epochs, values = zip(*history["val/top1"], strict=True)
-    axes.plot(epochs, [100 * v for v in values], color=GREEN, marker=".")
-    last = epochs[-1], 100 * values[-1]
-    axes.annotate(f"{last[1]:.1f}%", last, (-4, -14), textcoords="offset points", ha="right")
-    axes.set(ylabel="percent", title="Top-1 on the held-out images")
+# What a task is judged by and what else is shown with it, by its name in a history.
+_METRICS = {
+    "val/top1": "top-1",
+    "val/box_ap": "box AP",
+    "val/box_ap50": "box AP50",
+    "val/mask_ap": "mask AP",
+    "val/miou": "mIoU",
+    "val/pixel_accuracy": "pixel accuracy",
+}
+
+
+def _draw_metrics(axes: Axes, history: History) -> None:
+    shown = [name for name in _METRICS if history.get(name)]
+    for name, color in zip(shown, (GREEN, BLUE, RED), strict=False):
+        epochs, values = zip(*history[name], strict=True)
+        axes.plot(epochs, [100 * v for v in values], color=color, marker=".", label=_METRICS[name])
+        last = epochs[-1], 100 * values[-1]
+        axes.annotate(f"{last[1]:.1f}%", last, (-4, -14), textcoords="offset points", ha="right")
+    if len(shown) > 1:
+        axes.legend()
+        axes.set(ylabel="percent", title="On the held-out images")
+        return
+    axes.set(ylabel="percent", title=f"{_title(_METRICS[shown[0]])} on the held-out images")
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
@@ -58,7 +75,7 @@ def _draw_lr(axes: Axes, history: History) -> None:
     axes.set(title="Learning rate", ylim=(0, None))
 
 
-_PANELS = {("train/loss", "val/loss"): _draw_loss, ("val/top1",): _draw_top1, ("lr",): _draw_lr}
+_PANELS = {("train/loss", "val/loss"): _draw_loss, tuple(_METRICS): _draw_metrics, ("lr",): _draw_lr}
 
 
 def _over_epochs(axes: Axes) -> None:
@@ -68,20 +85,24 @@ def _over_epochs(axes: Axes) -> None:
 
 
 def overlaid_curves(histories: Mapping[str, History]) -> Figure:
-    """Validation loss and top-1 of several runs over epochs; `histories` as `training_curves` takes them, by run."""
+    """Validation loss and metric of several runs over epochs; `histories` as `training_curves` takes them, by run."""
+    recorded = [name for name in _METRICS if any(history.get(name) for history in histories.values())]
+    panels = [("val/loss", "loss", "Loss on the held-out images", 1.0)]
+    panels += [(name, "percent", f"{_title(_METRICS[name])} on the held-out images", 100.0) for name in recorded[:1]]
     figure = _figure(10, 3.6)
-    loss, top1 = figure.subplots(1, 2)
-    for run, history in histories.items():
-        for axes, name, factor in ((loss, "val/loss", 1), (top1, "val/top1", 100)):
+    for axes, (name, ylabel, title, factor) in zip(figure.subplots(1, 2), panels, strict=False):
+        for run, history in histories.items():
             if points := history.get(name):
                 axes.plot([e for e, _ in points], [factor * v for _, v in points], marker=".", label=run)
-    loss.set(ylabel="cross entropy", title="Loss on the held-out images")
-    top1.set(ylabel="percent", title="Top-1 on the held-out images")
-    for axes in (loss, top1):
+        axes.set(ylabel=ylabel, title=title)
         _over_epochs(axes)
         if axes.lines:
             axes.legend()
     return figure
+
+
+def _title(label: str) -> str:
+    return label[0].upper() + label[1:]
 
 
 def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:

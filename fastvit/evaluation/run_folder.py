@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from fastvit.errors import UserError
+from fastvit.tasks.table import TASKS
 from fastvit.training.options import Recipe
 
 Series = dict[str, list[tuple[float, float]]]
@@ -20,8 +21,8 @@ Series = dict[str, list[tuple[float, float]]]
 _COLUMNS = {
     "train/loss_epoch": "train/loss",
     "val/loss": "val/loss",
-    "val/top1": "val/top1",
-    "val/top5": "val/top5",
+    **{f"val/{kind.headline}": f"val/{kind.headline}" for kind in TASKS.values()},
+    **{f"val/{name}": f"val/{name}" for name in ("top5", "box_ap50", "mask_ap", "pixel_accuracy")},
 }
 # What says where a run was and not what it did.
 _PLACES = ("out", "overwrite", "resume", "workers")
@@ -34,8 +35,8 @@ class History:
     Attributes:
         epochs: how many were ended.
         steps: how many the optimizer made.
-        series: name -> (epoch, value) pairs: "train/loss", "val/loss", "val/top1", "val/top5", and "lr" at fractions of
-            an epoch; only what was recorded.
+        series: name -> (epoch, value) pairs: "train/loss", "val/loss", "val/top1" and other metrics, and "lr" at
+            fractions of an epoch; only what was recorded.
     """
 
     epochs: int = 0

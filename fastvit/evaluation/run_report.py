@@ -19,6 +19,7 @@ from fastvit.evaluation.run_folder import (
     setting_text,
 )
 from fastvit.files import atomic
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
 from fastvit.weights.native import describe
 from fastvit.weights.source import read
@@ -66,9 +67,12 @@ _CURVES_TEXT = (
 
 def _summary(description: Description, history: History) -> str:
     epochs = f" in {history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
-    if (top1 := description.metrics.get("top1")) is None:
+    kind = find_task(description.task)
+    if (value := description.metrics.get(kind.headline)) is None:
         return f"Trained{epochs}."
-    return f"{top1:.2%} of the held-out images named right{epochs}."
+    if kind.name == "classification":
+        return f"{value:.2%} of the held-out images named right{epochs}."
+    return f"{kind.label} {as_text(kind.headline, value)} on the held-out images{epochs}."
 
 
 def _summary_section(description: Description, history: History) -> Section:
@@ -77,7 +81,7 @@ def _summary_section(description: Description, history: History) -> Section:
     rows += [("epochs", str(history.epochs)), ("steps", f"{history.steps:,}")] if history.epochs else []
     rows += [
         ("classes", str(description.config.num_classes)),
-        ("images", f"{preprocessing.size[0]}x{preprocessing.size[1]} pixels, crop {preprocessing.crop_pct:g}"),
+        ("images", str(preprocessing)),
     ]
     return Section("Best weights", table=Table(("what", "value"), rows))
 

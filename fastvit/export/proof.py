@@ -111,7 +111,7 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
     names = artifact.signature.outputs
     if "boxes" in names:
-        return _prove_objects(model, artifact, ours, theirs)
+        return _proof_of_objects(_answers(model, ours), [artifact(image[None]) for image in theirs])
     output: Output = "features" if names[0].startswith("stride") else names[0]  # type: ignore[assignment]
     # Maps of dense tasks are large.
     step = 16 if model.task == "classification" else 1
@@ -125,27 +125,50 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     return Proof(len(pictures), compare(expected, answers), accuracy)
 
 
-def _prove_objects(model: TaskModel, artifact: Artifact, ours: np.ndarray, theirs: np.ndarray) -> Proof:
+def prove_fused(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
+    """Run both in PyTorch, in float32; a detector's objects are paired, other answers compared as they are.
+
+    Args:
+        model: the reference.
+        fused: the same in a later form.
+        pictures: RGB, or L for a model of one channel.
+
+    Raises:
+        UserError: a detector finds nothing in the pictures, so that there is nothing to compare.
+    """
+    images = prepared(pictures, model.preprocessing.at_size(model.preprocessing.canvas), "normalised")
+    expected, found = (_answers(network, images) for network in (model, fused))
+    if model.task == "detection":
+        return _proof_of_objects(expected, found)
+    outputs = [[np.concatenate([one[name] for one in side]) for name in model.outputs] for side in (expected, found)]
+    return Proof(len(images), compare(*outputs), None)
+
+
+def _answers(model: TaskModel, images: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """All that a model gives for each image, by name, in float32 on the CPU."""
     network = copy.deepcopy(model).cpu().float().eval()
     with torch.inference_mode():
-        expected = [
+        return [
             dict(zip(model.outputs, (answer.numpy() for answer in network.answers(image[None])), strict=True))
-            for image in torch.from_numpy(ours)
+            for image in torch.from_numpy(images)
         ]
-    found = agreement(expected, [artifact(image[None]) for image in theirs])
-    if found is None:
+
+
+def _proof_of_objects(expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]) -> Proof:
+    agreed = agreement(expected, found)
+    if agreed is None:
         raise UserError(
-            "the detector finds nothing in the pictures, so that nothing would be proved: give others with --data or "
-            "--verify-with"
+            "the detector finds nothing in the pictures, so that nothing would be proved: train it, or give others "
+            "with --data or --verify-with"
         )
-    parts = [part for part in (found.boxes, found.scores, found.masks) if part]
+    parts = [part for part in (agreed.boxes, agreed.scores, agreed.masks) if part]
     worst = Differences(
-        max(part.max_abs for part in parts),
-        max(part.relative for part in parts),
-        min(part.cosine for part in parts),
-        None,
+        max_abs=max(part.max_abs for part in parts),
+        relative=max(part.relative for part in parts),
+        cosine=min(part.cosine for part in parts),
+        top1=None,
     )
-    return Proof(len(ours), worst, None, found)
+    return Proof(len(expected), worst, None, agreed)
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:

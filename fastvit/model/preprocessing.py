@@ -35,6 +35,13 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
     resize: Literal["crop", "fit", "letterbox"] = "crop"
 
+    def __str__(self) -> str:
+        height, width = self.size
+        if self.resize == "fit":
+            return f"within {min(self.size)}x{max(self.size)}, {self.interpolation}"
+        rest = f"crop {self.crop_pct}" if self.resize == "crop" else "filled up"
+        return f"{height}x{width}, {rest}, {self.interpolation}"
+
     def for_channels(self, count: int) -> Preprocessing:
         """The same for images of another number of channels: each gets the mean of what there was."""
         if count == len(self.mean):
