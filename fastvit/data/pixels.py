@@ -46,7 +46,7 @@ def fitted_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[in
 
 def _channels_first(image: Image.Image) -> np.ndarray:
     array = np.asarray(image)
-    return np.ascontiguousarray(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), order="C")  # Pillow's is read-only
 
 
 def normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

@@ -90,10 +90,9 @@ def collect(sources: Sequence[str]) -> list[Entry]:
     if len(set(names)) < len(names):
         names = list(sources)
     entries = [_read_entry(name, source) for name, source in zip(names, sources, strict=True)]
-    if len(tasks := {entry.model.task for entry in entries}) > 1:
-        raise UserError(
-            f"runs of different tasks cannot be compared ({', '.join(sorted(tasks))}): make a report for each"
-        )
+    tasks = sorted({entry.model.task for entry in entries})
+    if len(tasks) > 1:
+        raise UserError(f"runs of different tasks cannot be compared ({', '.join(tasks)}): give those of one")
     return entries
 
 

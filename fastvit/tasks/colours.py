@@ -1,4 +1,4 @@
-"""Colours for classes, and a font to name them in."""
+"""Colours for classes, a font to name them in, and room for the names."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 Colour = tuple[int, int, int]
 
@@ -28,6 +29,18 @@ def class_colours(count: int) -> list[Colour]:
     """As many colours as classes, none near black or white."""
     colours = palette([(0, 0, 0), (255, 255, 255), *[None] * count])[2:].tolist()
     return [(red, green, blue) for red, green, blue in colours]
+
+
+def ink(paper: Colour) -> Colour:
+    """Black or white, whichever can be read on a colour."""
+    red, green, blue = paper
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+
+
+def enlarged(image: Image.Image, least: int = 384) -> tuple[Image.Image, int]:
+    """The image so many times as large that its longer side has at least `least` pixels, and how many times."""
+    factor = max(-(-least // max(image.size)), 1)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC), factor
 
 
 def font() -> str:

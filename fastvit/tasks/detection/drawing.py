@@ -7,32 +7,37 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from fastvit.tasks.colours import class_colours, font
+from fastvit.tasks.colours import class_colours, enlarged, font, ink
 from fastvit.tasks.detection.prediction import DetectionPrediction
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
-    """The image with every object's mask, box, class and score, each class in a colour of its own."""
+    """The image with every object's mask, box, class and score, each class in a colour of its own.
+
+    A small image is enlarged, by a whole number, for its labels to be read.
+    """
     found = prediction.objects
+    image, factor = enlarged(image)
     pixels = F.pil_to_tensor(image.convert("RGB"))
     if len(found.scores):
         palette = class_colours(len(prediction.classes) if prediction.classes else int(found.labels.max()) + 1)
         colours = [palette[label] for label in found.labels]
         if found.masks is not None:
-            pixels = draw_segmentation_masks(pixels, torch.from_numpy(found.masks), alpha=0.45, colors=colours)
+            masks = torch.from_numpy(found.masks.repeat(factor, 1).repeat(factor, 2))
+            pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colours)
         labels = [
             f"{prediction.name(label)} {score:.0%}" for label, score in zip(found.labels, found.scores, strict=True)
         ]
         side = max(image.size)
         pixels = draw_bounding_boxes(
             pixels,
-            torch.from_numpy(found.boxes),
+            torch.from_numpy(found.boxes * factor),
             labels,
             colours,
             width=max(side // 320, 1),
             font=font(),
-            font_size=max(side // 45, 9),
-            label_colors="white",
+            font_size=max(side // 40, 10),
+            label_colors=[ink(colour) for colour in colours],
             label_background_colors=colours,
             fill_labels=True,
         )

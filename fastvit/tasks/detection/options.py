@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastvit.errors import UserError
+from fastvit.tasks.images import check_images
 
 
 @dataclass(frozen=True)
@@ -66,3 +67,7 @@ class DetectionOptions:
     hflip: float = 0.5
     photometric: float = 0.0
     group: bool = True
+
+    def __post_init__(self) -> None:
+        shares = {"hflip": self.hflip, "photometric": self.photometric}
+        check_images("detection", self.size, self.ratio, self.crop, shares)

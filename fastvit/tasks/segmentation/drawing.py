@@ -8,23 +8,33 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_segmentation_masks
 
-from fastvit.tasks.colours import class_colours, font
+from fastvit.tasks.colours import class_colours, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
 # Shares of the image below which a class is not in the legend.
 _LEAST = 0.002
+# The class that is not drawn.
+_PLAIN = "background"
 
 
 def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
-    """The image with each class in a colour of its own over it, and a legend of them below."""
+    """The image with each class in a colour of its own over it, and a legend of them below.
+
+    What is called background stays as it is. A small image is enlarged, by a whole number, for its legend to be read.
+    """
+    image, factor = enlarged(image)
     shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
     palette = class_colours(len(prediction.classes) if prediction.classes else int(prediction.mask.max()) + 1)
-    labels = [label for label, _ in prediction.shares()]
-    masks = torch.from_numpy(np.stack([prediction.mask == label for label in labels]))
-    pixels = draw_segmentation_masks(
-        F.pil_to_tensor(image.convert("RGB")), masks, alpha=0.6, colors=[palette[label] for label in labels]
-    )
-    entries = [(f"{prediction.name(label)} {share:.0%}", palette[label]) for label, share in shares]
+    pixels = F.pil_to_tensor(image.convert("RGB"))
+    if labels := [label for label, _ in prediction.shares() if prediction.name(label) != _PLAIN]:
+        mask = prediction.mask.repeat(factor, 0).repeat(factor, 1)
+        masks = torch.from_numpy(np.stack([mask == label for label in labels]))
+        pixels = draw_segmentation_masks(pixels, masks, alpha=0.6, colors=[palette[label] for label in labels])
+    entries = [
+        (f"{prediction.name(label)} {share:.0%}", palette[label])
+        for label, share in shares
+        if prediction.name(label) != _PLAIN
+    ]
     return _with_legend(F.to_pil_image(pixels), entries)
 
 

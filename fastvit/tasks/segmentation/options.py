@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastvit.errors import UserError
+from fastvit.tasks.images import check_images
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,7 @@ class SegmentationOptions:
     hflip: float = 0.5
     photometric: float = 0.5
     class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        shares = {"hflip": self.hflip, "photometric": self.photometric, "largest_share": self.largest_share}
+        check_images("segmentation", self.size, self.ratio, self.crop, shares)
