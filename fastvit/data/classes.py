@@ -32,6 +32,11 @@ def matched(names: Sequence[str], classes: Sequence[str] | None, where: str) -> 
     return known, [labels.index(name) for name in names]
 
 
+def class_name(label: int, classes: Sequence[str] | None) -> str:
+    """Of a class; its number where names are not known."""
+    return classes[label] if classes else str(label)
+
+
 def shortened(names: Sequence[str]) -> str:
     """How many, and the first of them."""
     return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

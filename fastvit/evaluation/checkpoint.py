@@ -61,6 +61,18 @@ class Measured:
         }
 
 
+def open_in_form(checkpoint: str, form: Literal["fused", "train"], device: str) -> Predictor:
+    """A Predictor of a checkpoint, fused or as it was trained, or of an artifact.
+
+    Raises:
+        UserError: checkpoint or device cannot be had, or not in that form.
+    """
+    predictor = Predictor(checkpoint, pick_device(device), prepare=fuse if form == "fused" else copy.deepcopy)
+    if predictor.form != form:
+        raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
+    return predictor
+
+
 def evaluate_checkpoint(
     checkpoint: str,
     data: str,
@@ -90,9 +102,7 @@ def evaluate_checkpoint(
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = Predictor(checkpoint, pick_device(device), prepare=fuse if form == "fused" else copy.deepcopy)
-    if predictor.form != form:
-        raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
+    predictor = open_in_form(checkpoint, form, device)
     preprocessing = predictor.preprocessing.at(size, crop_pct)
     pictures = open_images(data, "test", predictor.classes)
     if len(pictures.classes) != predictor.num_classes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,8 @@ from rich.progress import track
 from torch import Tensor
 
 from fastvit.data.pixels import fitted_size
-from fastvit.device import pick_device
 from fastvit.errors import UserError
-from fastvit.fusion import fuse
+from fastvit.evaluation.checkpoint import open_in_form
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runtime.artifact import is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
@@ -142,9 +140,7 @@ def evaluate_dense(
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = Predictor(checkpoint, pick_device(device), prepare=fuse if form == "fused" else copy.deepcopy)
-    if predictor.form != form:
-        raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
+    predictor = open_in_form(checkpoint, form, device)
     preprocessing = predictor.preprocessing
     if size and preprocessing.resize == "letterbox":
         height, width = preprocessing.size

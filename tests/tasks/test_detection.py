@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tasks.contracts import DETECTORS, DenseContract, Make, make_detector
+from tests.tasks.contracts import DETECTORS, DenseContract, Make, images, make_detector, model  # noqa: F401
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def make() -> Make:
+    return make_detector
 
 
 class TestDetector(DenseContract):
     tolerance = 1e-9
-
-    @pytest.fixture(scope="class", params=DETECTORS)
-    def kind(self, request: pytest.FixtureRequest) -> str:
-        return request.param
-
-    @pytest.fixture(scope="class")
-    def make(self) -> Make:
-        return make_detector

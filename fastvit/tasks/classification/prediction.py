@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastvit.data.classes import class_name
+
 
 @dataclass(frozen=True)
 class Label:
@@ -51,6 +53,6 @@ def decode(probabilities: np.ndarray, classes: tuple[str, ...] | None, k: int = 
     # A stable sort: of equal ones the first class comes first.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return [
-        [Label(int(i), classes[i] if classes else str(i), float(row[i])) for i in indices]
+        [Label(int(i), class_name(i, classes), float(row[i])) for i in indices]
         for row, indices in zip(probabilities, order, strict=True)
     ]

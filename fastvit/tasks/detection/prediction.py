@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastvit.data.classes import class_name
 from fastvit.tasks.detection.decoding import Objects, to_objects
 
 
@@ -28,7 +29,7 @@ class DetectionPrediction:
 
     def name(self, label: int) -> str:
         """Of a class."""
-        return self.classes[label] if self.classes else str(label)
+        return class_name(label, self.classes)
 
     def record(self) -> dict[str, Any]:
         """For JSON: "image", and "predictions" as COCO's results have them.

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastvit.data.classes import class_name
+
 
 @dataclass(frozen=True)
 class SegmentationPrediction:
@@ -25,7 +27,7 @@ class SegmentationPrediction:
 
     def name(self, label: int) -> str:
         """Of a class."""
-        return self.classes[label] if self.classes else str(label)
+        return class_name(label, self.classes)
 
     def shares(self) -> list[tuple[int, float]]:
         """The classes that occur and their shares of the pixels, the largest first."""
