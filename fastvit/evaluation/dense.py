@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -17,30 +15,16 @@ from torch import Tensor
 from fastvit.data.pixels import fitted_size
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
+from fastvit.evaluation.examples import Example, examples
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runtime.artifact import is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection import prediction as detection
-from fastvit.tasks.detection.decoding import Objects
-from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.segmentation import prediction as segmentation
-from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+from fastvit.tasks.segmentation.folders import IGNORED, open_masks
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import read_task
-
-# Images that are kept with their answers, for pictures.
-_KEPT = 6
-# Objects below it are not drawn; all count.
-DRAWN = 0.3
-
-
-@dataclass(frozen=True)
-class Example:
-    """An image with what is true of it and what the model says, each drawn into it."""
-
-    name: str
-    truth: Image.Image
-    answer: Image.Image
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,7 @@ class DenseMeasured:
         per_class_label: "box AP" or "IoU".
         images_per_second: of the network and its decoding, the first image left out; None where there is but one.
         examples: some images, evenly spread.
+        results: of a detector, everything that it found as COCO's result records, with the data's own ids.
     """
 
     checkpoint: str
@@ -76,6 +61,7 @@ class DenseMeasured:
     per_class_label: str
     images_per_second: float | None
     examples: list[Example] = field(repr=False)
+    results: list[dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def headline(self) -> tuple[str, float]:
@@ -162,17 +148,15 @@ def evaluate_dense(
 
 
 def _measure_detector(predictor: Predictor, data: str, allow_damaged: bool, workers: int | None) -> dict[str, Any]:
-    from fastvit.tasks.detection.coco import open_coco
     from fastvit.tasks.detection.data import evaluation_loader
-    from fastvit.tasks.detection.drawing import draw
-    from fastvit.tasks.detection.metrics import CocoMetrics
+    from fastvit.tasks.detection.metrics import CocoMetrics, coco_results
 
     masks = predictor.options.masks
     images = open_coco(data, "test", predictor.classes, masks)
     metrics = CocoMetrics(predictor.num_classes, masks)
     loader = evaluation_loader(images, predictor.preprocessing, masks, 1, workers, allow_damaged=allow_damaged)
     clock = _Clock()
-    examples = []
+    results: list[dict[str, Any]] = []
     for index, (pixels, target) in enumerate(_batches(loader, len(images))):
         if target["image_id"] < 0:
             continue
@@ -183,29 +167,17 @@ def _measure_detector(predictor: Predictor, data: str, allow_damaged: bool, work
             answer = detection.predict(answers, images.name(index), fitted, size, predictor.classes, 0.0)
         found = answer.objects
         arrays = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores, "masks": found.masks}
-        metrics.update([{k: torch.from_numpy(v) for k, v in arrays.items() if v is not None}], [target])
-        if index in _spread(len(images)):
-            true = {name: target[name].numpy() for name in ("boxes", "labels", *(["masks"] if masks else []))}
-            true["masks"] = true["masks"].astype(bool) if masks else None
-            truth = Objects(**true, scores=np.ones(len(true["labels"]), np.float32))
-            picture = images.image(index)
-            examples.append(
-                Example(
-                    images.name(index),
-                    draw(picture, DetectionPrediction(images.name(index), truth, predictor.classes)),
-                    draw(picture, DetectionPrediction(images.name(index), found.above(DRAWN), predictor.classes)),
-                )
-            )
+        known = {name: values for name, values in arrays.items() if values is not None}
+        metrics.update([{name: torch.from_numpy(values) for name, values in known.items()}], [target])
+        results += coco_results(known, int(target["image_id"]), images.categories)
     values = {name: float(value) for name, value in metrics.compute().items()}
     names = predictor.classes or [str(label) for label in range(predictor.num_classes)]
     by_class = dict(zip(names, metrics.per_class().tolist(), strict=True))
-    return _found(clock, values, by_class, "box AP", examples)
+    return {**_found(clock, values, by_class, "box AP"), "examples": examples(predictor, images), "results": results}
 
 
 def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, workers: int | None) -> dict[str, Any]:
     from fastvit.tasks.segmentation.data import evaluation_loader
-    from fastvit.tasks.segmentation.drawing import draw
-    from fastvit.tasks.segmentation.folders import IGNORED, open_masks
     from fastvit.tasks.segmentation.metrics import per_class_iou, segmentation_metrics
 
     images = open_masks(data, "test", predictor.classes)
@@ -213,7 +185,6 @@ def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, wor
     loader = evaluation_loader(images, predictor.preprocessing, workers, allow_damaged=allow_damaged)
     names = predictor.classes or tuple(str(label) for label in range(predictor.num_classes))
     clock = _Clock()
-    examples = []
     for index, (pixels, mask) in enumerate(_batches(loader, len(images))):
         if not (mask != IGNORED).any():
             continue
@@ -223,19 +194,13 @@ def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, wor
             fitted = fitted_size(size, predictor.preprocessing)
             answer = segmentation.predict(answers, images.name(index), fitted, size, names)
         metrics.update([torch.from_numpy(answer.mask)], [mask])
-        if index in _spread(len(images)):
-            shown = torch.where(mask == IGNORED, predictor.num_classes, mask).numpy()
-            truth = SegmentationPrediction(answer.image, shown, (*names, "ignored"))
-            picture = images.image(index)
-            examples.append(Example(answer.image, draw(picture, truth), draw(picture, answer)))
     values = {name: float(value) for name, value in metrics.compute().items()}
     confusion = metrics["miou"].confmat
-    return _found(clock, values, dict(zip(names, per_class_iou(confusion).tolist(), strict=True)), "IoU", examples)
+    by_class = dict(zip(names, per_class_iou(confusion).tolist(), strict=True))
+    return {**_found(clock, values, by_class, "IoU"), "examples": examples(predictor, images)}
 
 
-def _found(
-    clock: _Clock, metrics: dict[str, float], per_class: dict[str, float], label: str, examples: list[Example]
-) -> dict[str, Any]:
+def _found(clock: _Clock, metrics: dict[str, float], per_class: dict[str, float], label: str) -> dict[str, Any]:
     if not clock.count:
         raise UserError("there is no image to evaluate on")
     return {
@@ -244,7 +209,6 @@ def _found(
         "per_class": per_class,
         "per_class_label": label,
         "images_per_second": clock.rate,
-        "examples": examples,
     }
 
 
@@ -252,11 +216,6 @@ def _batches(loader: Any, length: int) -> Iterator[tuple[Tensor, Any]]:
     """Image and target of batches of one, with a progress bar."""
     for images, targets in track(loader, "evaluating", length, console=Console(stderr=True), transient=True):
         yield images[0], targets[0]
-
-
-def _spread(length: int) -> set[int]:
-    """Places of the images that are kept."""
-    return set(np.linspace(0, length - 1, min(length, _KEPT)).round().astype(int).tolist())
 
 
 class _Clock:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from fastvit.environment import environment
-from fastvit.evaluation.dense import DRAWN, DenseMeasured, Example
+from fastvit.evaluation.dense import DenseMeasured
+from fastvit.evaluation.examples import examples_section
 from fastvit.evaluation.numbers import METRICS, as_text
 from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.files import write_text
 
 
 def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
-    """Write evaluation.json and evaluation.html into a folder; returns the path of the page.
+    """Write evaluation.json and evaluation.html into a folder, of a detector also detections.json, COCO's results.
+
+    Returns:
+        The path of the page.
 
     Raises:
         UserError: they cannot be written.
@@ -29,12 +30,18 @@ def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_text(out / "evaluation.json", json.dumps(content, indent=1))
+    if measured.results is not None:
+        write_text(out / "detections.json", json.dumps(measured.results))
     label, value = measured.headline
     return write_report(
         out / "evaluation.html",
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
         summary=f"{label} {as_text(label, value)} on {measured.images} held-out images.",
-        sections=[_numbers_section(measured), *_examples_section(measured), _classes_section(measured)],
+        sections=[
+            _numbers_section(measured),
+            examples_section(measured.examples, measured.task),
+            _classes_section(measured),
+        ],
     )
 
 
@@ -50,30 +57,6 @@ def _numbers_section(measured: DenseMeasured) -> Section:
         ("images", f"within {short}x{long} pixels"),
     ]
     return Section("Numbers", table=Table(("what", "value"), rows))
-
-
-def _examples_section(measured: DenseMeasured) -> list[Section]:
-    """One, or none where nothing was kept."""
-    if not measured.examples:
-        return []
-    least = f", objects from {DRAWN:.0%} on" if measured.task == "detection" else ""
-    text = f"Left what is true, right what the model says{least}."
-    return [Section("Examples", text, _pairs(measured.examples), pixels=True)]
-
-
-def _pairs(examples: Sequence[Example]) -> Figure:
-    """Truth and answer side by side, two examples a row."""
-    rows = -(-len(examples) // 2)
-    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
-    places = figure.subplots(rows, 4, squeeze=False)
-    for place in places.flat:
-        place.axis("off")
-    for index, example in enumerate(examples):
-        row, column = divmod(index, 2)
-        for offset, picture in enumerate((example.truth, example.answer)):
-            places[row, 2 * column + offset].imshow(picture)
-        places[row, 2 * column].set_title(Path(example.name).name, fontsize=8, loc="left")
-    return figure
 
 
 def _classes_section(measured: DenseMeasured) -> Section:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastvit.errors import UserError
+from fastvit.evaluation.examples import Example, examples_section
 from fastvit.evaluation.numbers import METRICS, as_text
 from fastvit.evaluation.plots import training_curves
 from fastvit.evaluation.report import Section, Table, write_report
@@ -25,11 +26,12 @@ from fastvit.weights.native import describe
 from fastvit.weights.source import read
 
 
-def write_run_report(out: Path) -> Path:
+def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
     """Write curves.png and report.html into a run's folder, from the files that are in it.
 
     Args:
         out: has best.safetensors; recipe.yaml, environment.json and metrics.csv are used where they are there.
+        examples: held-out images of a dense task.
 
     Returns:
         The path of report.html.
@@ -48,6 +50,8 @@ def write_run_report(out: Path) -> Path:
     sections = [_summary_section(description, history)]
     if history.series:
         sections.append(Section("Training", _CURVES_TEXT, curves))
+    if examples:
+        sections.append(examples_section(examples, description.task))
     if settings:
         sections.append(_settings_section(settings))
     return write_report(

@@ -19,7 +19,11 @@ from rich.console import Console
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
+from fastvit.evaluation.examples import Example, examples
 from fastvit.evaluation.run_report import write_run_report
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.detection.coco import CocoImages
+from fastvit.tasks.segmentation.folders import MaskedImages
 from fastvit.tasks.table import find_task
 from fastvit.tasks.task import Task
 from fastvit.training.build import build
@@ -89,8 +93,16 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
         if trainer.is_global_zero:
             if recipe.ema.recalibrate:
                 recalibrate(recipe, device)
-            write_run_report(recipe.out)
+            write_run_report(recipe.out, _examples(recipe, data, device))
     return Run(recipe.out, recipe.out / BEST, best.best)
+
+
+def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
+    """Held-out images of a dense task with what the best weights say of them."""
+    if recipe.task == "classification":
+        return []
+    assert isinstance(data.test_images, (CocoImages, MaskedImages))
+    return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 
 def _callbacks(

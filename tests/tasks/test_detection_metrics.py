@@ -17,7 +17,7 @@ from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fastvit.tasks.detection.metrics import UNCOUNTED, CocoMetrics, coco_results, encode_masks
+from fastvit.tasks.detection.metrics import UNCOUNTED, CocoMetrics, coco_results
 
 # Of pycocotools' own arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -267,14 +267,6 @@ def test_processes_share_what_they_found(tmp_path: Path) -> None:
         numbers, kept = torch.load(tmp_path / f"{rank}.pt")
         np.testing.assert_array_equal(numbers, expected)
         assert kept == own, "each goes on with its own"
-
-
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3, 1, 5), (3, 5, 1), (4, 7, 9), (0, 4, 4), (2, 33, 64)])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_run_lengths_are_pycocotools(shape: tuple[int, ...], share: float) -> None:
-    masks = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < share
-    for same in (masks, masks.to(torch.uint8), masks.transpose(1, 2).contiguous().transpose(1, 2)):
-        assert encode_masks(same) == [encoded(mask)["counts"] for mask in masks]
 
 
 def test_results_are_cocos(tmp_path: Path) -> None:

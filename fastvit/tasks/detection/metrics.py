@@ -14,6 +14,8 @@ import torchmetrics
 from pycocotools import mask as rle_tools
 from torch import Tensor
 
+from fastvit.tasks.detection.run_lengths import encode_masks
+
 # Of a target that no metric counts.
 UNCOUNTED = -1
 _AREAS = ("", "small", "medium", "large")
@@ -28,7 +30,7 @@ class _Record:
 
     boxes: np.ndarray
     labels: np.ndarray
-    counts: tuple[bytes, ...] | None
+    runs: list[dict[str, Any]] | None
     scores: np.ndarray | None = None
     areas: np.ndarray | None = None
     crowd: np.ndarray | None = None
@@ -97,8 +99,8 @@ class CocoMetrics(torchmetrics.Metric):
             self.records.append(_Judged(image, (height, width), found, truth))
 
     def _record(self, objects: Mapping[str, Tensor], **details: np.ndarray) -> _Record:
-        counts = tuple(encode_masks(objects["masks"])) if self.masks else None
-        return _Record(_xywh(objects["boxes"]), _array(objects["labels"], np.int64), counts, **details)
+        runs = encode_masks(_array(objects["masks"], np.uint8)) if self.masks else None
+        return _Record(_xywh(objects["boxes"]), _array(objects["labels"], np.int64), runs, **details)
 
     def compute(self) -> dict[str, Tensor]:
         """box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, and the same of masks."""
@@ -152,44 +154,15 @@ def coco_results(outputs: Mapping[str, Values], image_id: int, categories: Seque
         for box, label, score in zip(*(column.tolist() for column in columns), strict=True)
     ]
     if (masks := outputs.get("masks")) is not None:
-        size = [int(side) for side in masks.shape[-2:]]
-        for record, counts in zip(records, encode_masks(torch.as_tensor(masks)), strict=True):
-            record["segmentation"] = {"size": size, "counts": counts.decode("ascii")}
+        for record, run in zip(records, encode_masks(_array(masks, np.uint8)), strict=True):
+            record["segmentation"] = run
     return records
 
 
-def encode_masks(masks: Tensor) -> list[bytes]:
-    """The counts of COCO's compressed run lengths of (N, H, W) masks, bool or of zeros and ones."""
-    number, height, width = masks.shape
-    if not masks.numel():
-        return [b""] * number
-    # pycocotools' own encoding wants columns first, and to turn all pixels takes many times as long as to find edges.
-    edges = np.empty((height + 1, width), bool)
-    objects = [
-        {"size": [height, width], "counts": _runs(mask, edges)} for mask in masks.detach().cpu().numpy().astype(bool)
-    ]
-    return [rle["counts"] for rle in rle_tools.frPyObjects(objects, height, width)]
-
-
-def _runs(mask: np.ndarray, edges: np.ndarray) -> list[int]:
-    """Lengths of the runs of an (H, W) bool mask, column by column, the first of zeros; `edges` is room to work in."""
-    height, width = mask.shape
-    # Where a pixel differs from the one above, with nothing above and below the image.
-    edges[0], edges[-1] = mask[0], mask[-1]
-    np.not_equal(mask[1:], mask[:-1], out=edges[1:-1])
-    row, column = np.divmod(np.flatnonzero(edges), width)
-    starts = np.sort(column * height + row)
-    # A run that ends at the bottom of a column and goes on at the top of the next has an edge there twice: none.
-    twice = np.flatnonzero(starts[1:] == starts[:-1])
-    kept = starts < mask.size  # the last run ends there without an edge
-    kept[twice] = kept[twice + 1] = False
-    runs: list[int] = np.diff(starts[kept], prepend=0, append=mask.size).tolist()
-    return runs
-
-
 def _array(values: Values, dtype: type) -> np.ndarray:
-    if isinstance(values, Tensor):  # NumPy knows no bfloat16
-        values = values.detach().cpu().to(torch.float64 if dtype is np.float64 else torch.int64).numpy()
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.double() if values.is_floating_point() else values).numpy()  # NumPy knows no bfloat16
     return np.asarray(values, dtype)
 
 
@@ -226,12 +199,9 @@ def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend:
 def _coco(coco: Any, images: Sequence[_Judged], num_classes: int, contents: Iterable[_Record], kind: str) -> Any:
     """A table of annotations as the evaluations want it; images are numbered anew, so that no two are the same."""
     annotations: list[dict[str, Any]] = []
-    for number, (image, content) in enumerate(zip(images, contents, strict=True)):
-        size = list(image.size)
+    for number, content in enumerate(contents):
         areas = content.areas
-        rles = None
-        if kind == "segm" and content.counts is not None:
-            rles = [{"size": size, "counts": counts} for counts in content.counts]
+        rles = content.runs if kind == "segm" else None
         if areas is None:
             areas = rle_tools.area(rles) if rles else content.boxes[:, 2:].prod(1)
         crowd = np.zeros(len(areas), np.int64) if content.crowd is None else content.crowd

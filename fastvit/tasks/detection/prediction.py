@@ -11,6 +11,7 @@ import numpy as np
 
 from fastvit.data.classes import class_name
 from fastvit.tasks.detection.decoding import Objects, to_objects
+from fastvit.tasks.detection.run_lengths import encode_masks
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class DetectionPrediction:
         height in pixels), "score" and, of a detector with masks, "segmentation" (run lengths).
         """
         found = self.objects
-        masks = [None] * len(found.scores) if found.masks is None else encoded(found.masks)
+        masks = [None] * len(found.scores) if found.masks is None else encode_masks(found.masks)
         boxes = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], 1)
         predictions = [
             {
@@ -68,11 +69,3 @@ def predict(
 ) -> DetectionPrediction:
     """What a detector's answers say of an image of a size, which was shown to it resized to another."""
     return DetectionPrediction(image, to_objects(answers, fitted, original, score), classes)
-
-
-def encoded(masks: np.ndarray) -> list[dict[str, Any]]:
-    """(N, height, width) masks as COCO's compressed run lengths, ready for JSON."""
-    from pycocotools import mask as coco_mask
-
-    runs = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
-    return [{"size": run["size"], "counts": run["counts"].decode("ascii")} for run in runs]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastvit.data.classes import class_name
+from fastvit.tasks.detection.run_lengths import encode_masks
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class SegmentationPrediction:
 
         The last is the class's mask as COCO's compressed run lengths.
         """
-        from fastvit.tasks.detection.prediction import encoded
-
         labels = self.shares()
-        runs = encoded(np.stack([self.mask == label for label, _ in labels]))
+        runs = encode_masks(np.stack([self.mask == label for label, _ in labels]))
         predictions = [
             {"index": label, "name": self.name(label), "share": round(share, 5), "segmentation": run}
             for (label, share), run in zip(labels, runs, strict=True)

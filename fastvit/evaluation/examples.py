@@ -1,0 +1,76 @@
+"""Images of dense tasks with what is true of them beside what a model says."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from fastvit.evaluation.report import Section
+from fastvit.runtime.predictor import Answer, Predictor
+from fastvit.tasks.detection.coco import CocoImages
+from fastvit.tasks.detection.decoding import Objects
+from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages
+from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+
+_COUNT = 6
+# Objects below it are not drawn.
+_DRAWN = 0.3
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with what is true of it and what the model says, each drawn into it."""
+
+    name: str
+    truth: Image.Image
+    answer: Image.Image
+
+
+def examples(predictor: Predictor, images: CocoImages | MaskedImages) -> list[Example]:
+    """Some of the images, evenly spread, with truth and answer drawn into them."""
+    draw = importlib.import_module(f"fastvit.tasks.{predictor.task}.drawing").draw
+    places = sorted(set(np.linspace(0, len(images) - 1, min(len(images), _COUNT)).round().astype(int).tolist()))
+    made = []
+    for place in places:
+        picture = images.image(place)
+        (answer,) = predictor([picture], score=_DRAWN)
+        truth = _truth(images, place, predictor)
+        made.append(Example(images.name(place), draw(picture, truth), draw(picture, answer)))
+    return made
+
+
+def _truth(images: CocoImages | MaskedImages, place: int, predictor: Predictor) -> Answer:
+    name, classes = images.name(place), predictor.classes
+    if isinstance(images, CocoImages):
+        there = images.targets(place)
+        masks = there.masks().astype(bool) if predictor.options.masks else None
+        objects = Objects(there.boxes, there.labels, np.ones(len(there), np.float32), masks)
+        return DetectionPrediction(name, objects, classes)
+    known = classes or tuple(str(label) for label in range(predictor.num_classes))
+    mask = images.mask(place)
+    shown = np.where(mask == IGNORED, len(known), mask).astype(np.uint8)
+    return SegmentationPrediction(name, shown, (*known, "ignored"))
+
+
+def examples_section(made: Sequence[Example], task: str) -> Section:
+    """Two examples a row."""
+    least = f", objects from {_DRAWN:.0%} on" if task == "detection" else ""
+    text = f"Held-out images: left what is true, right what the model says{least}."
+    rows = -(-len(made) // 2)
+    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
+    places = figure.subplots(rows, 4, squeeze=False)
+    for place in places.flat:
+        place.axis("off")
+    for index, example in enumerate(made):
+        row, column = divmod(index, 2)
+        for offset, picture in enumerate((example.truth, example.answer)):
+            places[row, 2 * column + offset].imshow(picture)
+        places[row, 2 * column].set_title(Path(example.name).name, fontsize=8, loc="left")
+    return Section("Examples", text, figure, pixels=True)
