@@ -48,6 +48,8 @@ def to_calibrate_on(model: TaskModel, data: str, count: int) -> list[Image.Image
     Raises:
         UserError: there is no such data, or it is for other classes.
     """
+    if model.task != "classification":
+        raise UserError(f"int8 is for classifiers, not for {model.task}: give --precision fp32 or fp16")
     source = open_images(data, "train")
     if source.classes != model.classes:
         raise UserError(

@@ -75,8 +75,10 @@ def measure(predictor: Predictor, suite: Suite, data: str, settings: Settings) -
     """Run a classifier through a suite.
 
     Raises:
-        UserError: the data is not there, or the model's classes are not those of the data.
+        UserError: the data is not there, the model's classes are not those of the data, or it is no classifier.
     """
+    if predictor.task != "classification":
+        raise UserError(f"the suites are for classifiers, this is a model for {predictor.task}")
     if suite.name == "imagenet-c":
         return _corruptions(predictor, suite, data, settings)
     return _accuracy(predictor, suite, data, settings)
