@@ -62,13 +62,12 @@ def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
 
 def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     """`load_weights` from a state dict that has been read."""
-    task = None if file.info is None else Description.from_dict(file.info, file.name).task
-    if not isinstance(model, (FastViT, Backbone)):
-        return _copy_whole(model, file) if task == model.task else copy_into(model.trunk, file)
-    if task not in (None, "classification"):
-        raise UserError(f"{file.name} holds a model for {task}, of which nothing fits a classifier")
-    layout, source_form = recognise(file.tensors)
     description = None if file.info is None else Description.from_dict(file.info, file.name)
+    if not isinstance(model, (FastViT, Backbone)):
+        return _copy_into_dense(model, file, description)
+    if description and description.task != "classification":
+        raise UserError(f"{file.name} holds a model for {description.task}, of which nothing fits a classifier")
+    layout, source_form = recognise(file.tensors)
     target_form = form(model)
     if _FORM_ORDER.index(source_form) > _FORM_ORDER.index(target_form):
         remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.merge_branches(model)"
@@ -102,10 +101,18 @@ def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     return Loaded(layout, source_form, head=takes_head)
 
 
-def _copy_whole(model: TaskModel, file: StateFile) -> Loaded:
+def _copy_into_dense(model: TaskModel, file: StateFile, description: Description | None) -> Loaded:
+    if description and description.task == model.task:
+        return _copy_whole(model, file, description)
+    loaded = copy_into(model.trunk, file)
+    if description:  # its backbone wants to see what it has learnt on
+        known = description.preprocessing
+        model.preprocessing = replace(model.preprocessing, mean=known.mean, std=known.std)
+    return loaded
+
+
+def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> Loaded:
     """Weights of the same task; what depends on the number of classes stays new where that is another."""
-    assert file.info is not None
-    description = Description.from_dict(file.info, file.name)
     if description.form != form(model):
         raise UserError(
             f"{file.name} is {description.form}, the model {form(model)}: give weights in the model's form, or load "

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
 import fastvit
 from fastvit.data.scenes import write_scenes
@@ -31,6 +30,8 @@ from tests.tasks.contracts import CLASSES, DETECTORS, DenseContract, Make, image
 
 __all__ = ["images", "model"]  # fixtures of the contract
 
+# Of pycocotools' own arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 # Faster R-CNN is Mask R-CNN without masks.
 KINDS = [pytest.param(kind, marks=pytest.mark.slow if kind == "faster_rcnn" else ()) for kind in DETECTORS]
 
@@ -193,9 +194,6 @@ def test_more_objects_than_samples(kind: str) -> None:
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
-# Learning.
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight scenes to learn by heart: those to validate on are those to train on."""
@@ -208,7 +206,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[tuple[list[Tensor], list[Detections]]], DetectionData]:
+Batch = tuple[list[Tensor], list[Detections]]
+
+
+def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], DetectionData]:
     """A small detector, the scenes as one training batch, ready for it, and their data."""
     network = DetectorConfig(kind, width=48, anchor=12, samples=64, proposals=100)
     preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
@@ -221,7 +222,7 @@ def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[tuple[list[Ten
     return task, [(task._normalised(batch), targets) for batch, targets in data.train_dataloader()], data
 
 
-def fit(task: DetectionTask, batches: list[tuple[list[Tensor], list[Detections]]], steps: int) -> list[dict[str, float]]:
+def fit(task: DetectionTask, batches: list[Batch], steps: int) -> list[dict[str, float]]:
     """Losses by name of every step."""
     task.train()
     optimizer = torch.optim.AdamW(task.parameters(), 2e-3)
@@ -234,29 +235,289 @@ def fit(task: DetectionTask, batches: list[tuple[list[Tensor], list[Detections]]
         torch.nn.utils.clip_grad_norm_(task.parameters(), 5.0)
         optimizer.step()
         schedule.step()
-        history.append({name: float(value) for name, value in losses.items()})
+        history.append({name: float(value.detach()) for name, value in losses.items()})
     return history
 
 
 def test_losses_fall(scenes: Path, kind: str) -> None:
-    task, batches, _ = learner(scenes, kind)
-    history = fit(task, batches, 15)
+    task, ((pictures, targets),), _ = learner(scenes, kind)
+    history = fit(task, [(pictures[:3], targets[:3])], 40 if kind == "retinanet" else 15)
     first, last = (sum(step["loss"] for step in part) / 3 for part in (history[:3], history[-3:]))
-    assert last < 0.75 * first
+    assert last < 0.6 * first, history
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", DETECTORS, indirect=True)
 def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
     task, batches, data = learner(scenes, kind)
-    history = fit(task, batches, 300)
+    history = fit(task, batches, 300 if kind == "retinanet" else 150)
     for name in history[0]:
         assert history[-1][name] < history[0][name], name
-    task.eval()
     with torch.no_grad():
+        for _ in range(30):  # so that norms have the statistics of the last weights
+            task.losses(*batches[0])
+        task.eval()
         for pictures, targets in data.val_dataloader():
             task.validate(task._normalised(pictures), targets)
     found = {name: float(value) for name, value in task.metrics.compute().items()}
-    assert found["val/box_ap50"] > 0.9, found
+    assert found["val/box_ap50"] > 0.95, found
     if kind == "mask_rcnn":
-        assert found["val/mask_ap50"] > 0.85, found
+        assert found["val/mask_ap50"] > 0.9, found
+
+
+# From answers to what a person gets.
+
+
+def sampled(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(height, width) values of a (S, S) grid laid over a box: torch's own sampling, with zeros around."""
+    height, width = size
+    left, top, right, bottom = map(float, box)
+    x = (torch.arange(width, dtype=torch.float64) + 0.5 - left) / (right - left) * 2 - 1
+    y = (torch.arange(height, dtype=torch.float64) + 0.5 - top) / (bottom - top) * 2 - 1
+    places = torch.stack([x[None].expand(height, width), y[:, None].expand(height, width)], -1)
+    grid = torch.from_numpy(mask.astype(np.float64))[None, None]
+    return F.grid_sample(grid, places[None], align_corners=False, padding_mode="zeros")[0, 0].numpy()
+
+
+@pytest.mark.parametrize("points", [1, 7, 28])
+def test_masks_are_pasted_as_torch_samples_them(points: int) -> None:
+    """Boxes of all sizes: a pixel, less than a pixel, whole and fractional, beyond the image on every side."""
+    generator = np.random.default_rng(points)
+    size = (41, 53)
+    boxes = [
+        [3, 4, 4, 5],
+        [10.3, 10.2, 10.9, 10.8],
+        [5, 6, 33, 34],
+        [7.25, 3.7, 40.01, 39.99],
+        [0, 0, 53, 41],
+        [-4.5, 10, 20, 30],
+        [30, -7.3, 60.2, 20],
+        [20, 20, 60, 50],
+        [-10, -10, 70, 70],
+        [52.2, 40.1, 53, 41],
+        [-20, 5, -3, 20],
+        [60, 5, 70, 50],
+        *(np.sort(generator.uniform(0, 40, (20, 2, 2)), 1).reshape(20, 4)),
+    ]
+    boxes = np.array(boxes, np.float64)
+    masks = generator.uniform(0, 1, (len(boxes), points, points))
+    pasted = paste_masks(masks, boxes, size)
+    assert pasted.shape == (len(boxes), *size)
+    expected = np.stack([sampled(mask, box, size) >= 0.5 for mask, box in zip(masks, boxes, strict=True)])
+    assert np.array_equal(pasted, expected)
+    assert pasted.any((1, 2)).sum() > 10
+    inside = [[8.5, 7.5, 20.5, 18.5]]  # beyond its edge the value fades out, which only a threshold of 0.5 cuts off
+    pasted = paste_masks(np.ones((1, points, points)), np.array(inside), size)
+    assert pasted[0, 8:18, 9:20].all()
+
+
+def test_a_box_of_nothing_has_no_pixels() -> None:
+    masks = np.ones((3, 28, 28), np.float32)
+    boxes = np.array([[5, 5, 5, 9], [5, 5, 9, 5], [2, 3, 4, 6]], np.float32)
+    pasted = paste_masks(masks, boxes, (10, 10))
+    assert pasted.sum((1, 2)).tolist() == [0, 0, 6]
+    assert pasted[2, 3:6, 2:4].all()
+    assert paste_masks(masks[:0], boxes[:0], (10, 12)).shape == (0, 10, 12)
+
+
+def test_objects_come_back_to_the_image() -> None:
+    """Shown at 50 by 80, stored with 100 by 240 pixels: twice the height, three times the width."""
+    found = {
+        "boxes": np.array([[10, 5, 20.5, 15.25], [-3, -2, 8, 60], [70, 40, 95, 70]], np.float32),
+        "labels": np.array([2, 0, 1], np.float32),
+        "scores": np.array([0.9, 0.5, 0.2], np.float32),
+    }
+    objects = to_objects(found, (50, 80), (100, 240))
+    assert objects.boxes.tolist() == [[30, 10, 61.5, 30.5], [0, 0, 24, 100], [210, 80, 240, 100]]
+    assert (objects.labels.dtype, objects.labels.tolist()) == (np.int64, [2, 0, 1])
+    assert objects.masks is None
+    assert to_objects(found, (50, 80), (100, 240), score=0.5).labels.tolist() == [2, 0]
+    assert objects.above(0.3).scores.tolist() == pytest.approx([0.9, 0.5])
+    nothing = to_objects({name: value[:0] for name, value in found.items()}, (50, 80), (100, 240))
+    assert nothing.boxes.shape == (0, 4)
+
+
+def test_a_box_beyond_the_image_is_clipped_and_its_mask_cut_off() -> None:
+    """As an artifact finds it, whose canvas is larger than the image: the rest of the mask stays in its place."""
+    generator = np.random.default_rng(0)
+    found = {
+        "boxes": np.array([[20, 10, 60, 50]], np.float32),
+        "labels": np.array([0]),
+        "scores": np.array([1.0], np.float32),
+        "masks": generator.uniform(0, 1, (1, 28, 28)).astype(np.float32),
+    }
+    objects = to_objects(found, (30, 40), (60, 80))
+    assert objects.boxes.tolist() == [[40, 20, 80, 60]]
+    whole = sampled(found["masks"][0], np.array([40, 20, 120, 100]), (60, 80)) >= 0.5
+    assert objects.masks is not None
+    assert np.array_equal(objects.masks[0], whole)
+
+
+def test_validation_and_prediction_say_the_same() -> None:
+    """What the metrics are fed in training, and what a Predictor answers."""
+    detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="fit"))).eval()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
+    (answer,) = fastvit.Predictor(detector, prepare=copy.deepcopy)(picture)
+    assert len(answer.objects.scores) >= 10
+    shown = fastvit.data.transforms.eval_pixels(detector.preprocessing)(picture)
+    assert shown.shape == (3, 46, 64)
+    task = DetectionTask(detector)
+    with torch.no_grad():
+        (found,) = detector([task._normalised(shown)])
+    ours = in_image(found, (46, 64), {"size": torch.tensor([40, 56])})
+    for name in ("boxes", "labels", "scores", "masks"):
+        assert np.array_equal(ours[name].numpy(), getattr(answer.objects, name)), name
+
+
+def test_a_record_is_cocos(model: Detector) -> None:
+    from pycocotools import mask as coco
+
+    masks = np.zeros((2, 10, 12), bool)
+    masks[0, 2:5, 3:9] = masks[1, 7, 7] = True
+    boxes = np.array([[3, 2, 9, 5], [7, 7, 8, 8]], np.float32)
+    objects = Objects(boxes, np.array([1, 0]), np.array([0.75, 0.5], np.float32), masks)
+    record = DetectionPrediction("a.png", objects, ("hat", "key")).record()
+    first, second = record["predictions"]
+    assert (first["category_id"], first["category"], first["bbox"], first["score"]) == (2, "key", [3, 2, 6, 3], 0.75)
+    assert (second["category_id"], second["category"], second["bbox"]) == (1, "hat", [7, 7, 1, 1])
+    for mask, one in zip(masks, (first, second), strict=True):
+        assert np.array_equal(coco.decode(one["segmentation"]), mask)
+    without = DetectionPrediction("a.png", Objects(boxes, objects.labels, objects.scores, None), None)
+    assert [set(one) for one in without.record()["predictions"]] == [{"category_id", "category", "bbox", "score"}] * 2
+    assert without.summary() == "1 1, 1 0"
+    answers = {"boxes": boxes, "labels": objects.labels, "scores": objects.scores}
+    assert predict(answers, "a.png", (10, 12), (10, 12), None, 0.6).summary() == "1 1"
+
+
+# Agreement.
+
+
+def detections(generator: np.random.Generator, count: int = 12, masks: bool = True) -> dict[str, np.ndarray]:
+    """Objects that hardly overlap, the surest first."""
+    corners = np.array([[30 * (i % 4), 30 * (i // 4)] for i in range(count)], np.float32)
+    sides = generator.uniform(10, 25, (count, 2)).astype(np.float32)
+    scores = np.sort(generator.uniform(0.2, 1, count).astype(np.float32))[::-1]
+    found = {"boxes": np.concatenate([corners, corners + sides], 1), "labels": generator.integers(0, 3, count)}
+    more = {"masks": generator.uniform(0, 1, (count, 28, 28)).astype(np.float32)} if masks else {}
+    return {**found, "scores": scores.copy(), **more}
+
+
+def chosen(found: dict[str, np.ndarray], places: object) -> dict[str, np.ndarray]:
+    return {name: values[places] for name, values in found.items()}
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_shuffled_objects_agree(masks: bool) -> None:
+    generator = np.random.default_rng(0)
+    found = [detections(generator, masks=masks) for _ in range(3)]
+    shuffled = [chosen(one, generator.permutation(12)) for one in found]
+    agreed = agreement(found, shuffled)
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (36, 0)
+    assert agreed.boxes.max_abs == agreed.scores.max_abs == 0
+    assert (agreed.masks is not None) == masks
+    assert not masks or agreed.masks.max_abs == 0
+
+    moved = [{**one, "boxes": one["boxes"] + 0.25, "scores": one["scores"] - 0.125} for one in shuffled]
+    agreed = agreement(found, moved)
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (36, 0)
+    assert (agreed.boxes.max_abs, agreed.scores.max_abs) == (pytest.approx(0.25, rel=1e-4), pytest.approx(0.125))
+
+
+def test_what_only_one_finds_is_counted() -> None:
+    found = detections(np.random.default_rng(1))
+    without = chosen(found, [i for i in range(12) if i not in (0, 5)])
+    for pair in ((found, without), (without, found)):
+        agreed = agreement(pair[:1], pair[1:])
+        assert agreed is not None
+        assert (agreed.objects, agreed.unpaired) == (10, 2)
+        assert agreed.boxes.max_abs == 0
+    other_class = {**found, "labels": np.where(np.arange(12) == 3, 7, found["labels"])}
+    agreed = agreement([found], [other_class])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (11, 2)
+    far = {**found, "boxes": np.where(np.arange(12)[:, None] == 3, found["boxes"] + 500, found["boxes"])}
+    agreed = agreement([found], [far])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (11, 2)
+
+
+def test_one_alone_at_the_edge_of_the_scores_is_rounding() -> None:
+    found = detections(np.random.default_rng(2))
+    found["scores"][-2:] = 0.0502, 0.0501
+    agreed = agreement([found], [chosen(found, slice(-1))])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (11, 0)
+    agreed = agreement([chosen(found, slice(-2))], [found])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (10, 0)
+    found["scores"][-2] = 0.06
+    agreed = agreement([chosen(found, slice(-2))], [found])
+    assert agreed is not None
+    assert agreed.unpaired == 1
+
+
+def test_where_nothing_is_found() -> None:
+    found = detections(np.random.default_rng(3))
+    nothing = chosen(found, slice(0))
+    assert agreement([nothing], [nothing]) is None
+    for pair in ((found, nothing), (nothing, found)):
+        agreed = agreement(pair[:1], pair[1:])
+        assert agreed is not None
+        assert agreed.objects == 0
+        assert agreed.unpaired == 11, "all but the one at the edge"
+    agreed = agreement([found, nothing], [found, nothing])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (12, 0)
+
+
+def test_objects_on_each_other_are_paired_by_their_scores() -> None:
+    box = np.array([[10, 10, 50, 50]] * 3, np.float32)
+    found = {"boxes": box, "labels": np.zeros(3, int), "scores": np.array([0.9, 0.6, 0.3], np.float32)}
+    agreed = agreement([found], [chosen(found, [2, 0, 1])])
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired, agreed.scores.max_abs) == (3, 0, 0)
+
+
+# Pictures.
+
+
+def test_a_mask_colours_its_pixels_alone() -> None:
+    size = (400, 600)
+    picture = Image.fromarray(np.random.default_rng(0).integers(60, 200, (*size, 3), np.uint8))
+    before = np.asarray(picture)
+    masks = np.zeros((1, *size), bool)
+    masks[0, 80:140, 100:180] = True
+    objects = Objects(np.array([[90, 70, 200, 150]], np.float32), np.array([1]), np.array([0.5], np.float32), masks)
+    drawn = draw(picture, DetectionPrediction("a.png", objects, CLASSES))
+    assert drawn.size == picture.size
+    after = np.asarray(drawn)
+    changed = (after != before).any(-1)
+    assert changed[105:138, 110:178].mean() > 0.99, "below the label, inside the mask"
+    colour = np.array(class_colours(len(CLASSES))[1])
+    inside = after[120, 140].astype(float) - (0.55 * before[120, 140] + 0.45 * colour)
+    assert np.abs(inside).max() < 2
+    assert (after[70, 90:200] == colour).all(), "the box's upper edge"
+    outside = np.ones_like(changed)
+    outside[40:152, 88:202] = False
+    assert not changed[outside].any()
+    between = np.zeros_like(changed)
+    between[142:148, 95:195] = True
+    assert not changed[between].any(), "inside the box, outside the mask"
+
+
+def test_without_objects_the_picture_stays() -> None:
+    for mode in ("RGB", "L"):
+        picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 600, 3), np.uint8)).convert(mode)
+        none = Objects(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), np.zeros((0, 500, 600), bool))
+        drawn = draw(picture, DetectionPrediction("a.png", none, CLASSES))
+        assert np.array_equal(np.asarray(drawn), np.asarray(picture.convert("RGB")))
+
+
+def test_objects_without_class_names_masks_or_size_are_drawn() -> None:
+    """Boxes at the image's edges, and one of no width at all, as rounding to the image may leave it."""
+    picture = Image.new("RGB", (60, 40))
+    boxes = np.array([[0, 0, 60, 40], [59.5, 39.5, 60, 40], [60, 10, 60, 20]], np.float32)
+    objects = Objects(boxes, np.array([0, 8, 2]), np.array([1, 0.5, 0.1], np.float32), None)
+    assert np.asarray(draw(picture, DetectionPrediction("a.png", objects, None))).any()

@@ -47,8 +47,9 @@ def to_objects(
     found = {name: values[kept] for name, values in found.items()}
     (height, width), (across, down) = original, (original[1] / fitted[1], original[0] / fitted[0])
     boxes = found["boxes"].astype(np.float64) * (across, down, across, down)
-    boxes = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
+    # Masks lie over whole boxes, of which what is filled up around an image may have a part.
     masks = paste_masks(found["masks"], boxes, original) if "masks" in found else None
+    boxes = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
     return Objects(boxes, found["labels"].astype(np.int64), found["scores"].astype(np.float32), masks)
 
 
@@ -67,8 +68,8 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], thr
     height, width = size
     pasted = np.zeros((len(masks), height, width), bool)
     for canvas, mask, (left, top, right, bottom) in zip(pasted, masks, boxes.astype(np.float64), strict=True):
-        x0, x1 = max(int(left), 0), min(int(np.ceil(right)), width)
-        y0, y1 = max(int(top), 0), min(int(np.ceil(bottom)), height)
+        x0, y0 = max(int(left), 0), max(int(top), 0)
+        x1, y1 = max(min(int(np.ceil(right)), width), x0), max(min(int(np.ceil(bottom)), height), y0)
         if right > left and bottom > top:
             across = _weights(np.arange(x0, x1), left, right, mask.shape[1])
             down = _weights(np.arange(y0, y1), top, bottom, mask.shape[0])
