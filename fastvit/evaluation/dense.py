@@ -128,6 +128,8 @@ def evaluate_dense(
     """
     predictor = open_in_form(checkpoint, form, device)
     preprocessing = predictor.preprocessing
+    if size and min(size) < 32:
+        raise UserError(f"size must be at least 32 pixels a side, got {size[0]}x{size[1]}")
     if size and preprocessing.resize == "letterbox":
         height, width = preprocessing.size
         raise UserError(f"{checkpoint} takes images of {height}x{width} pixels and no other size: leave size out")

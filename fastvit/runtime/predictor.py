@@ -150,6 +150,8 @@ class Predictor:
         """
         if k < 1 or batch_size < 1:
             raise UserError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
+        if not 0 <= score <= 1:
+            raise UserError(f"score must be in 0 to 1, got {score}")
         with ThreadPoolExecutor(DECODERS) as pool:
             named = _named(images)
             waiting, names = self._submit(pool, named, batch_size)

@@ -91,9 +91,10 @@ class Task(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         # An epoch ends with its validation; what is logged here is in the checkpoint that follows.
         self.log("train/loss_epoch", self.train_loss.compute())
-        count = self.val_count.compute()
-        losses = {"val/loss": self.val_loss.compute() / count} if count else {}  # some networks give none in eval mode
-        self.log_dict({**losses, **self.metrics.compute()}, prog_bar=True)
+        values = self.metrics.compute()
+        if self.val_count.update_called:  # some networks give no loss in eval mode
+            values["val/loss"] = self.val_loss.compute() / self.val_count.compute()
+        self.log_dict(values, prog_bar=True)
         for metric in (self.train_loss, self.val_loss, self.val_count, self.metrics):
             metric.reset()
 

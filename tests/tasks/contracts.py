@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import fastvit
+from fastvit.data.scenes import write_scenes
 from fastvit.errors import UserError
 from fastvit.model.layers import LayerScale
 from fastvit.model.task_model import TaskModel
@@ -101,6 +103,17 @@ def assert_alike(model: TaskModel, other: TaskModel, images: Tensor, tolerance: 
         torch.testing.assert_close(theirs, ours, rtol=0, atol=tolerance)
 
 
+def same_scenes(folder: Path, count: int = 8, size: int = 96) -> Path:
+    """Scenes to learn by heart: those to validate on are those to train on."""
+    write_scenes(folder, count, size, seed=0)
+    annotations = folder / "annotations"
+    shutil.copy(annotations / "instances_train.json", annotations / "instances_val.json")
+    for kind in ("images", "masks"):
+        shutil.rmtree(folder / kind / "val")
+        shutil.copytree(folder / kind / "train", folder / kind / "val")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def model(make: Make, kind: str) -> TaskModel:
     """Randomised, float64, eval; tests must leave it as it is."""
@@ -115,7 +128,7 @@ def images() -> Tensor:
 
 
 class DenseContract:
-    """Fixtures `kind` and `make`, (kind, config, **details) -> a small model in train form, are those of a subclass's module."""
+    """A subclass's module has fixtures `kind`, and `make`: (kind, config, **details) -> a small model in train form."""
 
     tolerance: ClassVar[float]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.data.scenes import write_scenes
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
 from fastvit.tasks.detection.agreement import agreement
@@ -26,7 +24,17 @@ from fastvit.tasks.detection.module import DetectionTask, in_image
 from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
 from fastvit.tasks.detection.prediction import DetectionPrediction, predict
 from tests.helpers import tiny
-from tests.tasks.contracts import CLASSES, DETECTORS, DenseContract, Make, images, lively, make_detector, model
+from tests.tasks.contracts import (
+    CLASSES,
+    DETECTORS,
+    DenseContract,
+    Make,
+    images,
+    lively,
+    make_detector,
+    model,
+    same_scenes,
+)
 
 __all__ = ["images", "model"]  # fixtures of the contract
 
@@ -196,14 +204,7 @@ def test_more_objects_than_samples(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight scenes to learn by heart: those to validate on are those to train on."""
-    folder = tmp_path_factory.mktemp("learnt") / "scenes"
-    write_scenes(folder, 8, 96, seed=0)
-    annotations = folder / "annotations"
-    shutil.copy(annotations / "instances_train.json", annotations / "instances_val.json")
-    shutil.rmtree(folder / "images" / "val")
-    shutil.copytree(folder / "images" / "train", folder / "images" / "val")
-    return folder
+    return same_scenes(tmp_path_factory.mktemp("learnt") / "scenes")
 
 
 Batch = tuple[list[Tensor], list[Detections]]
@@ -305,7 +306,7 @@ def test_masks_are_pasted_as_torch_samples_them(points: int) -> None:
     assert pasted.shape == (len(boxes), *size)
     expected = np.stack([sampled(mask, box, size) >= 0.5 for mask, box in zip(masks, boxes, strict=True)])
     assert np.array_equal(pasted, expected)
-    assert pasted.any((1, 2)).sum() > 10
+    assert pasted.any((1, 2)).sum() > 5
     inside = [[8.5, 7.5, 20.5, 18.5]]  # beyond its edge the value fades out, which only a threshold of 0.5 cuts off
     pasted = paste_masks(np.ones((1, points, points)), np.array(inside), size)
     assert pasted[0, 8:18, 9:20].all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -12,6 +13,7 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
@@ -146,6 +148,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
             pyramid,
             config.num_classes,
             anchor_generator=_anchors(sizes),
+            head=RetinaNetHead(options.width, len(RATIOS) * len(sizes[0]), config.num_classes, _norm),
             score_thresh=options.score,
             nms_thresh=options.overlap,
             detections_per_img=options.detections,
@@ -171,6 +174,12 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
         }
         return MaskRCNN(pyramid, **settings)
     return FasterRCNN(pyramid, **settings)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """As torchvision's improved RetinaNet has it: without, narrow heads hardly learn from their small first weights."""
+    # Eight channels a group, as there: one of a map of one pixel would have no variance, which torch refuses.
+    return nn.GroupNorm(math.gcd(32, channels, max(channels // 8, 1)), channels)
 
 
 def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:
