@@ -29,6 +29,9 @@ class Task(L.LightningModule):
             evaluation only.
     """
 
+    # Whether `validate` updates the loss; the same in all processes, which compute it together.
+    validates_loss = True
+
     def __init__(
         self, model: TaskModel, metrics: torchmetrics.MetricCollection, configure: Configure | None = None
     ) -> None:
@@ -92,7 +95,7 @@ class Task(L.LightningModule):
         # An epoch ends with its validation; what is logged here is in the checkpoint that follows.
         self.log("train/loss_epoch", self.train_loss.compute())
         values = self.metrics.compute()
-        if self.val_count.update_called:  # some networks give no loss in eval mode
+        if self.validates_loss:
             values["val/loss"] = self.val_loss.compute() / self.val_count.compute()
         self.log_dict(values, prog_bar=True)
         for metric in (self.train_loss, self.val_loss, self.val_count, self.metrics):

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import fastvit
-from fastvit.cli import main
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
 from fastvit.export.detection import traceable

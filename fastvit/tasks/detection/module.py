@@ -18,6 +18,7 @@ class DetectionTask(Task):
     """Lists of (C, H, W) images; targets as `fastvit.tasks.detection.data` makes them."""
 
     model: Detector
+    validates_loss = False  # in eval mode the network gives detections, and no losses
 
     def __init__(self, model: Detector, configure: Configure | None = None) -> None:
         coco = CocoMetrics(model.num_classes, model.options.masks)

@@ -41,7 +41,7 @@ class SegmentationSamples(Samples[Pair]):
         others: as `Samples` has them.
 
     Raises:
-        UserError: the preprocessing crops images or fills them up, or has another number of channels.
+        UserError: the preprocessing crops images, or for training fills them up, or has another number of channels.
     """
 
     pictures: MaskedImages
@@ -55,7 +55,7 @@ class SegmentationSamples(Samples[Pair]):
         allow_damaged: bool = False,
     ) -> None:
         super().__init__(pictures, damage_log, allow_damaged)
-        if preprocessing.resize != "fit":
+        if preprocessing.resize == "crop" or (options and preprocessing.resize != "fit"):
             raise UserError(f'a segmenter needs all of an image: set resize to "fit", not "{preprocessing.resize}"')
         if (channels := len(preprocessing.mean)) not in _MODES:
             raise UserError(f"a segmenter is trained on images of 1 or 3 channels, not {channels}")
