@@ -35,7 +35,7 @@ from fastvit.training.recipe import parse_recipe, recipe_parser
 from fastvit.training.train import train
 from tests.helpers import randomise, tiny
 from tests.tasks.contracts import CLASSES, DETECTORS, lively, make_detector, make_segmenter
-from tests.test_cli import complaint, inside, succeeded
+from tests.test_cli import complaint, inside, process, succeeded
 from tests.training.runs import SignalAt
 
 # Of pycocotools' own arrays.
@@ -86,9 +86,9 @@ def task(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def trained(task: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs of three steps each, through a real process."""
+    """A run of two epochs of three steps each; one task's is a real process."""
     out = tmp_path_factory.mktemp(task) / "run"
-    text = succeeded(*arguments(task, data, out))
+    text = succeeded(*arguments(task, data, out), run=process if task == "detection" else inside)
     assert f"{out}/best.safetensors" in text
     return out
 
@@ -139,7 +139,7 @@ def test_evaluation_is_that_of_the_run(task: str, trained: Path, data: Path, tmp
 
 
 def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> None:
-    """Through a real process; every image in its own size, drawn and told."""
+    """Every image in its own size, drawn and told."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     paths = sorted((data / "images" / "val").iterdir()) + sorted((data / "images" / "train").iterdir())[:1]
@@ -147,7 +147,7 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
     for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         Image.open(path).resize(size).save(pictures / f"{index}.png")
     options = ("--score", "0.02", "--draw", tmp_path / "drawn", "--device", "cpu")
-    text = succeeded("predict", trained, pictures, "--json", *options)
+    text = succeeded("predict", trained, pictures, "--json", *options, run=inside)
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert [line["image"] for line in lines] == [str(pictures / "0.png"), str(pictures / "1.png")]
     model = fastvit.load(trained)
@@ -172,6 +172,9 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
     assert "found" in told
 
 
+@pytest.mark.parametrize(
+    "task", ["detection", pytest.param("segmentation", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
 def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> None:
     fused = tmp_path / "fused.safetensors"
     text = succeeded("fuse", trained, "--out", fused, run=inside)
@@ -189,25 +192,32 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert page.read_text().count("<h2>") >= 2
 
 
-def test_export_from_end_to_end(trained: Path, task: str, data: Path, tmp_path: Path) -> None:
-    """The segmenter of a run: artifact and checkpoint say the same of images of the artifact's own size."""
-    if task == "detection":
-        pytest.skip("its export takes long: test_a_detectors_artifact has it")
+@pytest.mark.parametrize(
+    "task", ["segmentation", pytest.param("detection", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
+def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: Path) -> None:
+    """Artifact and checkpoint say the same of images of the artifact's own size."""
     out = tmp_path / "out"
     text = succeeded("export", trained, "--to", "onnx", "--out", out, "--images", 3, "--data", data, run=inside)
     assert "report.html" in text
     (artifact,) = out.glob("*.onnx")
     assert (out / "report.json").exists()
     signature = open_artifact(artifact).signature
-    assert (signature.size, signature.outputs) == ((SIDE, SIDE), ("logits",))
-    images = data / "images" / "train"
+    names = {"segmentation": ("logits",), "detection": ("boxes", "labels", "scores")}[task]
+    assert (signature.size, signature.outputs) == ((SIDE, SIDE), names)
+    images, headline = data / "images" / "train", HEADLINES[task]
     ours, theirs = (fastvit.Predictor(source)(images) for source in (str(trained / "best.safetensors"), artifact))
     assert len(ours) == len(theirs) == 6
     for one, other in zip(ours, theirs, strict=True):
-        assert (one.mask != other.mask).mean() < 0.002
+        if task == "segmentation":
+            assert (one.mask != other.mask).mean() < 0.002
+        else:
+            np.testing.assert_array_equal(one.objects.labels, other.objects.labels)
+            np.testing.assert_allclose(one.objects.boxes, other.objects.boxes, rtol=0, atol=1e-2)
+            np.testing.assert_allclose(one.objects.scores, other.objects.scores, rtol=0, atol=1e-4)
     options = ("--data", data, "--workers", 0, "--device", "cpu", "--json")
     first, second = (
-        json.loads(succeeded("eval", source, *options, run=inside))["miou"] for source in (trained, artifact)
+        json.loads(succeeded("eval", source, *options, run=inside))[headline] for source in (trained, artifact)
     )
     assert second == pytest.approx(first, abs=5e-3)
     line = json.loads(succeeded("predict", artifact, images / "000000.png", "--json", run=inside).splitlines()[0])
@@ -220,7 +230,9 @@ def test_export_from_end_to_end(trained: Path, task: str, data: Path, tmp_path: 
 # What stays the same, and what is learnt.
 
 
-@pytest.mark.parametrize("way", ["frozen", pytest.param("trained", marks=pytest.mark.slow), "freeze"])
+@pytest.mark.parametrize(
+    "way", ["frozen", *(pytest.param(way, marks=pytest.mark.slow) for way in ("trained", "freeze"))]
+)
 def test_norms_and_backbone_are_frozen_or_learn(data: Path, tmp_path: Path, way: str) -> None:
     start = fastvit.save(randomise(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
     asked = {"frozen": "--norms=frozen", "trained": "--norms=trained", "freeze": "--model.freeze=true"}[way]
@@ -267,6 +279,9 @@ def assert_same(ours: Path, theirs: Path) -> None:
     assert rows(ours) == rows(theirs)
 
 
+@pytest.mark.parametrize(
+    "task", ["detection", pytest.param("segmentation", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
 def test_a_run_that_was_ended_goes_on(task: str, trained: Path, data: Path, tmp_path: Path) -> None:
     """SIGTERM inside the second epoch, after the checkpoint of which it goes on; bit for bit as if nothing had been."""
     with pytest.raises(Terminated, match="after step 5"):
@@ -295,7 +310,6 @@ QUIET = ("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--ema.decay=0", "--segmentat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["segmentation", "detection"], indirect=True)
 def test_two_processes(task: str, data: Path, tmp_path: Path) -> None:
     """Of segmentation, norms synchronised, what one process does with their batches together; of detection, whose
     losses are means over the objects of a process's images, a run that ends well with metrics over all images."""
@@ -407,6 +421,7 @@ def test_a_wrong_fusion_of_a_detector_is_refused() -> None:
     assert TOLERANCES["fp32"].missed(prove_fused(model, fused, scenes(2)))
 
 
+@pytest.mark.slow
 def test_the_pyramid_of_a_detector_with_any_batch(tmp_path: Path) -> None:
     model = detector("retinanet")
     path = tmp_path / "model.onnx"
@@ -428,7 +443,8 @@ def test_the_pyramid_of_a_detector_with_any_batch(tmp_path: Path) -> None:
         assert compare(expected, found).relative < 1e-5
 
 
-@pytest.mark.parametrize("head", ["fpn", pytest.param("upernet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fpn", "upernet"])
 def test_a_segmenter_of_pixels_of_any_size(head: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     preprocessing = fastvit.Preprocessing((SIDE, 96), resize="fit", interpolation="bilinear")
@@ -566,7 +582,7 @@ MISTAKES = [
     (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("crop_pct and real_labels are for classifiers",)),
     (("eval", "DETECTOR", "--data=DATA", "--size=8"), ("size",)),
     (("eval", "DETECTOR"), ("sample",)),
-    (("eval", "SEGMENTER", "--data=BADMASKS"), ("000000.png", "77")),
+    (("eval", "SEGMENTER", "--data=BADMASKS", "--workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
     (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
     (("predict", "DETECTOR", "PICTURE", "--k=0"), ("k and batch_size must be at least 1",)),

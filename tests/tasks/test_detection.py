@@ -242,7 +242,7 @@ def fit(task: DetectionTask, batches: list[Batch], steps: int) -> list[dict[str,
 
 def test_losses_fall(scenes: Path, kind: str) -> None:
     task, ((pictures, targets),), _ = learner(scenes, kind)
-    history = fit(task, [(pictures[:3], targets[:3])], 40 if kind == "retinanet" else 15)
+    history = fit(task, [(pictures[:2], targets[:2])], 12)
     first, last = (sum(step["loss"] for step in part) / 3 for part in (history[:3], history[-3:]))
     assert last < 0.6 * first, history
 
@@ -251,7 +251,7 @@ def test_losses_fall(scenes: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", DETECTORS, indirect=True)
 def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
     task, batches, data = learner(scenes, kind)
-    history = fit(task, batches, 300 if kind == "retinanet" else 150)
+    history = fit(task, batches, 150)
     for name in history[0]:
         assert history[-1][name] < history[0][name], name
     with torch.no_grad():
@@ -307,9 +307,6 @@ def test_masks_are_pasted_as_torch_samples_them(points: int) -> None:
     expected = np.stack([sampled(mask, box, size) >= 0.5 for mask, box in zip(masks, boxes, strict=True)])
     assert np.array_equal(pasted, expected)
     assert pasted.any((1, 2)).sum() > 5
-    inside = [[8.5, 7.5, 20.5, 18.5]]  # beyond its edge the value fades out, which only a threshold of 0.5 cuts off
-    pasted = paste_masks(np.ones((1, points, points)), np.array(inside), size)
-    assert pasted[0, 8:18, 9:20].all()
 
 
 def test_a_box_of_nothing_has_no_pixels() -> None:

@@ -70,6 +70,57 @@ def test_schedule_is_timms_cosine_with_warmup() -> None:
     assert learning_rate(55, 100, 10, options) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi / 2)) / 2)
 
 
+def test_poly_by_hand() -> None:
+    """mmsegmentation's: lr * (1 - step / steps) ** 0.9 down to min_lr, after the warm-up."""
+    options = OptimOptions(lr=2e-4, min_lr=0.0, schedule="poly", power=0.9)
+    for step in (0, 1, 20_000, 39_999):
+        assert learning_rate(step, 40_000, 0, options) == pytest.approx(2e-4 * (1 - step / 40_000) ** 0.9, rel=1e-12)
+    assert learning_rate(40_000, 40_000, 0, options) == learning_rate(50_000, 40_000, 0, options) == 0
+    warm = replace(options, warmup_lr=1e-6, min_lr=1e-5, power=2.0)
+    assert [learning_rate(s, 110, 10, warm) for s in (0, 5, 10, 60, 110, 120)] == pytest.approx(
+        [1e-6, 1e-6 + 0.5 * (2e-4 - 1e-6), 2e-4, 1e-5 + 0.25 * (2e-4 - 1e-5), 1e-5, 1e-5], rel=1e-12
+    )
+
+
+def test_steps_by_hand() -> None:
+    """Detectron's: a tenth after the epochs named, 500 steps of 7,393 to warm up."""
+    options = OptimOptions(lr=2e-4, schedule="step", milestones=(8, 11), warmup_lr=2e-7, min_lr=1e-5)
+    epoch, warmup = 7393, 500
+    places = (0, 250, 499, 500, 8 * epoch - 1, 8 * epoch, 11 * epoch - 1, 11 * epoch, 12 * epoch)
+    expected = [2e-7, 1.001e-4, 2e-7 + (2e-4 - 2e-7) * 499 / 500, 2e-4, 2e-4, 2e-5, 2e-5, 2e-6, 2e-6]
+    found = [learning_rate(step, 12 * epoch, warmup, options, epoch) for step in places]
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert learning_rate(5, 100, 0, replace(options, milestones=())) == 2e-4
+
+
+@pytest.mark.parametrize("schedule", ["poly", "step"])
+def test_configure_takes_every_schedule(schedule: str) -> None:
+    """Three epochs of ten steps, the first half of one to warm up, with torch's own stepping."""
+    options = OptimOptions(lr=0.1, min_lr=0.0, schedule=schedule, milestones=(1, 2), warmup_epochs=0.5, warmup_lr=0.0)
+    made = configure(tiny(), steps=30, epochs=3, options=options)
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(30):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    warm = [0.02 * step for step in range(5)]
+    rest = {
+        "poly": [0.1 * (1 - (step - 5) / 25) ** 0.9 for step in range(5, 30)],
+        "step": [0.1] * 5 + [0.01] * 10 + [0.001] * 10,
+    }[schedule]
+    assert rates == pytest.approx(warm + rest)
+
+
+def test_frozen_parameters_are_not_optimised() -> None:
+    model = tiny(attention=True)
+    model.backbone.requires_grad_(False)
+    groups = parameter_groups(model, OptimOptions(layer_decay=0.5))
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for p in model.parameters() if p.requires_grad
+    }
+
+
 def test_configure_follows_the_schedule_through_the_cooldown() -> None:
     options = OptimOptions(lr=0.1, warmup_epochs=0.5, cooldown_epochs=1, layer_decay=0.5)
     made = configure(tiny(), steps=30, epochs=2, options=options)

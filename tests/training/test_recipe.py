@@ -11,9 +11,11 @@ import torch
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.sampling import Draw
+from fastvit.data.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.errors import UserError
+from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
-from fastvit.training.build import build_model
+from fastvit.training.build import build_model, open_data
 from fastvit.training.optim import configure
 from fastvit.training.options import ModelOptions, Recipe
 from fastvit.training.recipe import RECIPES, dump_recipe, load_recipe, parse_recipe, recipe_names, recipe_parser
@@ -30,24 +32,73 @@ IMAGENET = {
 }
 
 
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes") / "scenes"
+    write_scenes(folder, 2, 64, seed=0)
+    return folder
+
+
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_builds(name: str) -> None:
-    """All but the weights: on the meta device, with the sample's classes."""
+def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
+    """All but the weights: on the meta device, with the classes of the sample and scenes made of it."""
     recipe = load_recipe(name)
+    classes = FASHION_MNIST_CLASSES if recipe.task != "segmentation" else SEMANTIC_CLASSES
     with torch.device("meta"):
-        model = build_model(replace(recipe, model=replace(recipe.model, pretrained=False)), FASHION_MNIST_CLASSES)
+        model = build_model(replace(recipe, model=replace(recipe.model, pretrained=False)), classes)
         optimizer = configure(model, steps=1000, epochs=recipe.epochs, options=recipe.optim)["optimizer"]
-    assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
-    assert model.classes == FASHION_MNIST_CLASSES
+    assert model.task == recipe.task
+    assert model.classes == classes
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    header = (RECIPES / f"{name}.yaml").read_text()
+    assert all(f"# {field}:" in header for field in ("Command", "Cost", "Expected"))
+    assert f"--recipe {name}" in header
+    if recipe.task != "classification":
+        _see_that_dense_images_fit(recipe, model, scenes)
+        return
+    assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
     loader = ClassificationData("sample", recipe.batch_size, recipe.augmentation, 0, model.preprocessing)
     images, labels = loader.train_dataloader().dataset[Draw(0, 0)]
     assert images.shape == (3, recipe.model.size, recipe.model.size)
     if recipe.distillation.teacher:
         assert timm.is_model(recipe.distillation.teacher)
-    header = (RECIPES / f"{name}.yaml").read_text()
-    assert all(f"# {field}:" in header for field in ("Command", "Cost", "Expected"))
-    assert f"--recipe {name}" in header
+
+
+def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -> None:
+    """What the recipe makes of a scene is what its network is for."""
+    dense = recipe.detection if recipe.task == "detection" else recipe.segmentation
+    assert model.options == dense.network
+    assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "fit")
+    data = open_data(replace(recipe, data=str(scenes), workers=0))
+    data.preprocessing = model.preprocessing
+    image, target = data.train_dataloader().dataset[Draw(0, 0)]
+    if recipe.task == "segmentation":
+        assert image.shape == (3, dense.crop, dense.crop)
+        assert target.shape == (dense.crop, dense.crop)
+    else:
+        assert ("masks" in target) == dense.network.masks
+        low, high = (round(factor * min(dense.size)) for factor in dense.ratio)
+        assert low <= image.shape[1] == image.shape[2] <= high
+
+
+@pytest.mark.parametrize("variant", IMAGENET)
+def test_dense_recipes_are_the_published_ones(variant: str) -> None:
+    """Section 4.4 names PoolFormer's settings: COCO's 1x of 16 images a step, 40,000 steps of 32 crops of ADE20K."""
+    coco, ade = load_recipe(f"coco-maskrcnn-{variant}"), load_recipe(f"ade20k-fpn-{variant}")
+    for recipe, base in ((coco, "coco-maskrcnn-t8"), (ade, "ade20k-fpn-t8")):
+        assert (recipe.model.name, recipe.model.pretrained) == (f"fastvit_{variant}", True)
+        other = load_recipe(base)
+        assert replace(recipe, model=replace(recipe.model, name=other.model.name), out=other.out) == other
+    assert (coco.detection.network.kind, coco.detection.size, coco.epochs) == ("mask_rcnn", (800, 1333), 12)
+    assert coco.batch_size * coco.devices * coco.accumulate == 16
+    assert (coco.optim.lr, coco.optim.weight_decay) == (2e-4, 1e-4)
+    assert (coco.optim.schedule, coco.optim.milestones) == ("step", (8, 11))
+    steps = 118_287 // 16
+    assert coco.optim.warmup_epochs * steps == pytest.approx(500, rel=0.01)
+    batch = ade.batch_size * ade.devices * ade.accumulate
+    assert (ade.segmentation.network.head, ade.segmentation.crop, batch) == ("fpn", 512, 32)
+    assert (ade.optim.lr, ade.optim.schedule, ade.optim.power, ade.optim.min_lr) == (2e-4, "poly", 0.9, 0.0)
+    assert ade.epochs * (20_210 // 32) == pytest.approx(40_000, rel=0.02)
 
 
 @pytest.mark.parametrize("variant", IMAGENET)
