@@ -66,26 +66,35 @@ from fastvit.training.norms import CpuSyncBatchNorm
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-given = torch.load(f"{folder}/given.pt", weights_only=True)
-norm = CpuSyncBatchNorm(6).double()
-norm.load_state_dict(given["norm"])
-images = given["images"][rank].requires_grad_()
-output = norm(images)
-(output * given["pulls"][rank]).sum().backward()
-parts = [output.detach(), images.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var]
-torch.save(parts, f"{folder}/made{rank}.pt")
+made = []
+for case in torch.load(f"{folder}/given.pt", weights_only=True):
+    norm = CpuSyncBatchNorm(6).double()
+    norm.load_state_dict(case["norm"])
+    images = case["images"][rank].requires_grad_()
+    output = norm(images)
+    (output * case["pulls"][rank]).sum().backward()
+    grads = [images.grad, norm.weight.grad, norm.bias.grad]
+    made.append([output.detach(), *grads, norm.running_mean, norm.running_var])
+torch.save(made, f"{folder}/made{rank}.pt")
 distributed.destroy_process_group()
 """
+# Batch, height and width of the images of each process.
+SIZES = (((4, 5, 3), (4, 5, 3)), ((2, 7, 9), (3, 4, 6)), ((1, 1, 1), (5, 8, 8)))
+
+
+def pixels(images: list[torch.Tensor]) -> torch.Tensor:
+    """(channels, all pixels of all images)."""
+    return torch.cat([one.transpose(0, 1).flatten(1) for one in images], 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [((4, 5, 3), (4, 5, 3)), ((2, 7, 9), (3, 4, 6)), ((1, 1, 1), (5, 8, 8))])
-def test_two_processes_count_pixels(sizes: tuple[tuple[int, int, int], ...], tmp_path: Path) -> None:
-    """The statistics are of all pixels, however they are shared out: (batch, height, width) of each process."""
-    theirs = norm().double()
-    images = [torch.randn(count, 6, height, width, dtype=torch.float64) * 3 + 1 for count, height, width in sizes]
-    pulls = [torch.randn_like(one) for one in images]
-    torch.save({"norm": theirs.state_dict(), "images": images, "pulls": pulls}, tmp_path / "given.pt")
+def test_two_processes_count_pixels(tmp_path: Path) -> None:
+    """The statistics are of all pixels, however they are shared out."""
+    norms = [norm().double() for _ in SIZES]
+    images = [[torch.randn(n, 6, h, w, dtype=torch.float64) * 3 + 1 for n, h, w in sizes] for sizes in SIZES]
+    pulls = [[torch.randn_like(one) for one in pair] for pair in images]
+    cases = zip(norms, images, pulls, strict=True)
+    torch.save([{"norm": n.state_dict(), "images": i, "pulls": p} for n, i, p in cases], tmp_path / "given.pt")
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True)
         for rank in (0, 1)
@@ -95,19 +104,19 @@ def test_two_processes_count_pixels(sizes: tuple[tuple[int, int, int], ...], tmp
         assert process.returncode == 0, said
     made = [torch.load(tmp_path / f"made{rank}.pt", weights_only=True) for rank in (0, 1)]
 
-    # One process with the pixels of both in a row.
-    flat = torch.cat([one.transpose(0, 1).flatten(1) for one in images], 1)[None, :, :, None].requires_grad_()
-    pull = torch.cat([one.transpose(0, 1).flatten(1) for one in pulls], 1)[None, :, :, None]
-    output = theirs(flat)
-    (output * pull).sum().backward()
-    for index, whole in enumerate((output.detach(), flat.grad)):
-        parts = torch.cat([one[index].transpose(0, 1).flatten(1) for one in made], 1)
-        torch.testing.assert_close(parts, whole[0, :, :, 0], rtol=1e-10, atol=1e-10)
-    for index, expected in ((2, theirs.weight.grad), (3, theirs.bias.grad)):  # DDP adds these up
-        torch.testing.assert_close(made[0][index] + made[1][index], expected, rtol=1e-10, atol=1e-10)
-    for index, expected in ((4, theirs.running_mean), (5, theirs.running_var)):
-        for one in made:
-            torch.testing.assert_close(one[index], expected, rtol=1e-10, atol=1e-10)
+    for theirs, shared, pull, *both in zip(norms, images, pulls, *made, strict=True):
+        # One process with the pixels of both in a row.
+        flat = pixels(shared)[None, :, :, None].requires_grad_()
+        output = theirs(flat)
+        (output * pixels(pull)[None, :, :, None]).sum().backward()
+        for index, whole in enumerate((output.detach(), flat.grad)):
+            found = pixels([one[index] for one in both])
+            torch.testing.assert_close(found, whole[0, :, :, 0], rtol=1e-10, atol=1e-10)
+        for index, expected in ((2, theirs.weight.grad), (3, theirs.bias.grad)):  # DDP adds these up
+            torch.testing.assert_close(both[0][index] + both[1][index], expected, rtol=1e-10, atol=1e-10)
+        for index, expected in ((4, theirs.running_mean), (5, theirs.running_var)):
+            for one in both:
+                torch.testing.assert_close(one[index], expected, rtol=1e-10, atol=1e-10)
 
 
 def test_frozen_norms_stay_as_they_are() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import yaml
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.sampling import Draw
@@ -81,14 +82,16 @@ def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -
         assert low <= image.shape[1] == image.shape[2] <= high
 
 
-@pytest.mark.parametrize("variant", IMAGENET)
-def test_dense_recipes_are_the_published_ones(variant: str) -> None:
+def test_dense_recipes_are_the_published_ones() -> None:
     """Section 4.4 names PoolFormer's settings: COCO's 1x of 16 images a step, 40,000 steps of 32 crops of ADE20K."""
-    coco, ade = load_recipe(f"coco-maskrcnn-{variant}"), load_recipe(f"ade20k-fpn-{variant}")
-    for recipe, base in ((coco, "coco-maskrcnn-t8"), (ade, "ade20k-fpn-t8")):
-        assert (recipe.model.name, recipe.model.pretrained) == (f"fastvit_{variant}", True)
-        other = load_recipe(base)
-        assert replace(recipe, model=replace(recipe.model, name=other.model.name), out=other.out) == other
+    for name, base in (("coco-maskrcnn", "base/coco"), ("ade20k-fpn", "base/ade20k")):
+        for variant in IMAGENET:
+            content = yaml.safe_load((RECIPES / f"{name}-{variant}.yaml").read_text())
+            network = {"name": f"fastvit_{variant}"}
+            assert content == {"base": base, "out": f"runs/{name}-{variant}", "model": network}, "nothing else differs"
+    coco, ade = load_recipe("coco-maskrcnn-sa12"), load_recipe("ade20k-fpn-sa12")
+    assert coco.model.pretrained
+    assert ade.model.pretrained
     assert (coco.detection.network.kind, coco.detection.size, coco.epochs) == ("mask_rcnn", (800, 1333), 12)
     assert coco.batch_size * coco.devices * coco.accumulate == 16
     assert (coco.optim.lr, coco.optim.weight_decay) == (2e-4, 1e-4)
