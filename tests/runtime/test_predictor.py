@@ -19,8 +19,8 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.runtime.predictor import Failure
-from fastvit.tasks.classification.prediction import Prediction
 from fastvit.runtime.records import record, recording
+from fastvit.tasks.classification.prediction import Prediction
 from tests.helpers import randomise, tiny
 
 

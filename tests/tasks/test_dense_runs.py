@@ -307,7 +307,7 @@ def test_a_killed_process_goes_on(task: str, trained: Path, data: Path, tmp_path
 
 # Several processes.
 
-# As in tests.training.test_processes; and no pixel is ignored, of which images, and so processes, have different counts.
+# As in tests.training.test_processes; and no pixel is ignored, of which processes would have different counts.
 QUIET = (
     *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--ema.decay=0", "--segmentation.network.dropout=0"),
     *("--segmentation.ratio=[1,1]", "--segmentation.largest_share=1"),
