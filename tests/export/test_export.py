@@ -134,7 +134,7 @@ def test_maps_of_the_backbone(
         (1, 32, 4, 6),
         (1, 32, 2, 3),
     ]
-    with pytest.raises(fastvit.UserError, match="which are no classes"):
+    with pytest.raises(fastvit.UserError, match="which are no answers"):
         fastvit.Predictor(path)
 
 

@@ -387,7 +387,7 @@ def test_without_chance_training_images_are_those_of_evaluation(tmp_path: Path) 
     image = Image.fromarray(generator.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
     objects = open_coco(make(tmp_path), "train").targets(0)
     target = {"boxes": torch.tensor(objects.boxes), "labels": torch.tensor(objects.labels)}
-    for size in ((48, 80), (20, 30)):
+    for size in ((48, 80), (32, 36)):
         fit = Preprocessing(size=size, resize="fit")
         pixels, left = TrainTransform(DetectionOptions(size=size, hflip=0.0), fit)(image, target)
         expected = eval_array(image, fit).astype(int)

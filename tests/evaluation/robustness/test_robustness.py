@@ -35,6 +35,8 @@ SMALL = Preprocessing((32, 32))
 class Answers(Predictor):
     """A classifier whose logits are known, by the pixel (red, green) in the middle of each image."""
 
+    task = "classification"
+
     def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self.classes, self.num_classes, self.preprocessing = imagenet_classes(), 1000, SMALL
         self._known = logits
