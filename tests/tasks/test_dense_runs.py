@@ -357,7 +357,7 @@ def detector(kind: str, **options: object) -> fastvit.tasks.detection.model.Dete
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "retinanet" else pytest.mark.slow) for kind in DETECTORS]
+    "kind", [pytest.param(kind, marks=() if kind == "mask_rcnn" else pytest.mark.slow) for kind in DETECTORS]
 )
 def test_a_detectors_artifact(kind: str, tmp_path: Path) -> None:
     """Written, proved, and then asked: as many objects as the checkpoint finds, in images of any size."""
