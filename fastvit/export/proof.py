@@ -111,7 +111,7 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
     names = artifact.signature.outputs
     if "boxes" in names:
-        return _proof_of_objects(_answers(model, ours), [artifact(image[None]) for image in theirs])
+        return _proof_of_objects(model, _answers(model, ours), [artifact(image[None]) for image in theirs])
     output: Output = "features" if names[0].startswith("stride") else names[0]  # type: ignore[assignment]
     # Maps of dense tasks are large.
     step = 16 if model.task == "classification" else 1
@@ -139,7 +139,7 @@ def prove_fused(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Ima
     images = prepared(pictures, model.preprocessing.at_size(model.preprocessing.canvas), "normalised")
     expected, found = (_answers(network, images) for network in (model, fused))
     if model.task == "detection":
-        return _proof_of_objects(expected, found)
+        return _proof_of_objects(model, expected, found)
     outputs = [[np.concatenate([one[name] for one in side]) for name in model.outputs] for side in (expected, found)]
     return Proof(len(images), compare(*outputs), None)
 
@@ -154,8 +154,10 @@ def _answers(model: TaskModel, images: np.ndarray) -> list[dict[str, np.ndarray]
         ]
 
 
-def _proof_of_objects(expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]) -> Proof:
-    agreed = agreement(expected, found)
+def _proof_of_objects(
+    model: TaskModel, expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]
+) -> Proof:
+    agreed = agreement(expected, found, model.options)
     if agreed is None:
         raise UserError(
             "the detector finds nothing in the pictures, so that nothing would be proved: train it, or give others "

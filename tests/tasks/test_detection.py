@@ -404,12 +404,16 @@ def chosen(found: dict[str, np.ndarray], places: object) -> dict[str, np.ndarray
     return {name: values[places] for name, values in found.items()}
 
 
+# Objects below 0.05, and beyond a hundred, are left out.
+EDGES = DetectorConfig()
+
+
 @pytest.mark.parametrize("masks", [True, False])
 def test_shuffled_objects_agree(masks: bool) -> None:
     generator = np.random.default_rng(0)
     found = [detections(generator, masks=masks) for _ in range(3)]
     shuffled = [chosen(one, generator.permutation(12)) for one in found]
-    agreed = agreement(found, shuffled)
+    agreed = agreement(found, shuffled, EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (36, 0)
     assert agreed.boxes.max_abs == agreed.scores.max_abs == 0
@@ -417,7 +421,7 @@ def test_shuffled_objects_agree(masks: bool) -> None:
     assert not masks or agreed.masks.max_abs == 0
 
     moved = [{**one, "boxes": one["boxes"] + 0.25, "scores": one["scores"] - 0.125} for one in shuffled]
-    agreed = agreement(found, moved)
+    agreed = agreement(found, moved, EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (36, 0)
     assert (agreed.boxes.max_abs, agreed.scores.max_abs) == (pytest.approx(0.25, rel=1e-4), pytest.approx(0.125))
@@ -427,45 +431,66 @@ def test_what_only_one_finds_is_counted() -> None:
     found = detections(np.random.default_rng(1))
     without = chosen(found, [i for i in range(12) if i not in (0, 5)])
     for pair in ((found, without), (without, found)):
-        agreed = agreement(pair[:1], pair[1:])
+        agreed = agreement(pair[:1], pair[1:], EDGES)
         assert agreed is not None
         assert (agreed.objects, agreed.unpaired) == (10, 2)
         assert agreed.boxes.max_abs == 0
     other_class = {**found, "labels": np.where(np.arange(12) == 3, 7, found["labels"])}
-    agreed = agreement([found], [other_class])
+    agreed = agreement([found], [other_class], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (11, 2)
     far = {**found, "boxes": np.where(np.arange(12)[:, None] == 3, found["boxes"] + 500, found["boxes"])}
-    agreed = agreement([found], [far])
+    agreed = agreement([found], [far], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (11, 2)
 
 
 def test_one_alone_at_the_edge_of_the_scores_is_rounding() -> None:
     found = detections(np.random.default_rng(2))
-    found["scores"][-2:] = 0.0502, 0.0501
-    agreed = agreement([found], [chosen(found, slice(-1))])
+    found["scores"][-2:] = 0.0508, 0.0501
+    agreed = agreement([found], [chosen(found, slice(-1))], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (11, 0)
-    agreed = agreement([chosen(found, slice(-2))], [found])
+    agreed = agreement([chosen(found, slice(-2))], [found], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (10, 0)
     found["scores"][-2] = 0.06
-    agreed = agreement([chosen(found, slice(-2))], [found])
+    agreed = agreement([chosen(found, slice(-2))], [found], EDGES)
     assert agreed is not None
     assert agreed.unpaired == 1
+
+
+def test_the_weakest_of_an_image_is_not_at_the_edge_for_that() -> None:
+    found = detections(np.random.default_rng(2))
+    for pair in ((found, chosen(found, slice(-1))), (chosen(found, slice(-1)), found)):
+        agreed = agreement(pair[:1], pair[1:], EDGES)
+        assert agreed is not None
+        assert (agreed.objects, agreed.unpaired) == (11, 1)
+
+
+def test_the_last_of_a_full_image_is_at_the_edge() -> None:
+    """Two that keep eleven objects, and rank the last two, of almost the same score, differently."""
+    found = detections(np.random.default_rng(2))
+    found["scores"][-2:] = 0.2004, 0.2001
+    sides = [chosen(found, slice(-1))], [chosen(found, [*range(10), 11])]
+    agreed = agreement(*sides, DetectorConfig(detections=11))
+    assert agreed is not None
+    assert (agreed.objects, agreed.unpaired) == (10, 0)
+    agreed = agreement(*sides, EDGES)
+    assert agreed is not None
+    assert agreed.unpaired == 2
 
 
 def test_where_nothing_is_found() -> None:
     found = detections(np.random.default_rng(3))
     nothing = chosen(found, slice(0))
-    assert agreement([nothing], [nothing]) is None
+    assert agreement([nothing], [nothing], EDGES) is None
     for pair in ((found, nothing), (nothing, found)):
-        agreed = agreement(pair[:1], pair[1:])
+        agreed = agreement(pair[:1], pair[1:], EDGES)
         assert agreed is not None
         assert agreed.objects == 0
-        assert agreed.unpaired == 11, "all but the one at the edge"
-    agreed = agreement([found, nothing], [found, nothing])
+        assert agreed.unpaired == 12, "also the weakest of them, which is far from the edge"
+    agreed = agreement([found, nothing], [found, nothing], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (12, 0)
 
@@ -473,7 +498,7 @@ def test_where_nothing_is_found() -> None:
 def test_objects_on_each_other_are_paired_by_their_scores() -> None:
     box = np.array([[10, 10, 50, 50]] * 3, np.float32)
     found = {"boxes": box, "labels": np.zeros(3, int), "scores": np.array([0.9, 0.6, 0.3], np.float32)}
-    agreed = agreement([found], [chosen(found, [2, 0, 1])])
+    agreed = agreement([found], [chosen(found, [2, 0, 1])], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired, agreed.scores.max_abs) == (3, 0, 0)
 

@@ -10,10 +10,11 @@ import torch
 from torchvision.ops import box_iou
 
 from fastvit.numerics import Differences, compare
+from fastvit.tasks.detection.options import DetectorConfig
 
 # Two that are the same object overlap by far more than this.
 _OVERLAP = 0.5
-# How near the score below which objects are left out one may be that only one of two detectors has, by rounding.
+# How near the score at which a detector leaves objects out one may be that only one of two has, by rounding.
 _NEAR = 1e-3
 
 Found = Mapping[str, np.ndarray]
@@ -45,14 +46,15 @@ class Agreement:
         )
 
 
-def agreement(reference: Sequence[Found], answers: Sequence[Found]) -> Agreement | None:
+def agreement(reference: Sequence[Found], answers: Sequence[Found], options: DetectorConfig) -> Agreement | None:
     """Compare what two detectors find in the same images; None where neither finds anything.
 
     Args:
         reference: "boxes" (N, 4) xyxy, "labels" (N,), "scores" (N,), perhaps "masks" (N, S, S), of each image.
         answers: of the other one.
+        options: of both; they say which objects are left out.
     """
-    pairs = [_paired(expected, found) for expected, found in zip(reference, answers, strict=True)]
+    pairs = [_paired(expected, found, options) for expected, found in zip(reference, answers, strict=True)]
     unpaired = sum(alone for *_, alone in pairs)
     names = ("boxes", "scores", *(["masks"] if "masks" in reference[0] else []))
     columns = {
@@ -75,7 +77,7 @@ def agreement(reference: Sequence[Found], answers: Sequence[Found]) -> Agreement
 _NOTHING = Differences(0.0, 0.0, 1.0, None)
 
 
-def _paired(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray, int]:
+def _paired(expected: Found, found: Found, options: DetectorConfig) -> tuple[np.ndarray, np.ndarray, int]:
     """Indices of the pairs in either, and how many others there are that count."""
     overlaps = box_iou(*(torch.as_tensor(side["boxes"]).double().reshape(-1, 4) for side in (expected, found))).numpy()
     same = expected["labels"][:, None] == found["labels"][None]
@@ -91,7 +93,11 @@ def _paired(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray, int]
             free[best] = False
             first.append(index)
             second.append(best)
-    alone = np.concatenate([np.delete(expected["scores"], first), found["scores"][free]])
-    everything = np.concatenate([expected["scores"], found["scores"]])
-    edge = everything.min() + _NEAR if len(everything) else 0.0
-    return np.array(first, np.int64), np.array(second, np.int64), int((alone > edge).sum())
+    alone = [(np.delete(expected["scores"], first), found["scores"]), (found["scores"][free], expected["scores"])]
+    unpaired = sum(int((scores > _edge(others, options) + _NEAR).sum()) for scores, others in alone)
+    return np.array(first, np.int64), np.array(second, np.int64), unpaired
+
+
+def _edge(scores: np.ndarray, options: DetectorConfig) -> float:
+    """The score below which a detector that gives these leaves objects out: its least, or that of the last it keeps."""
+    return max(options.score, float(scores.min())) if len(scores) >= options.detections else options.score
