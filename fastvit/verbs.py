@@ -127,12 +127,14 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     Args:
         checkpoint: weights in train or merged form, of any layout.
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
-        tolerance: largest relative difference of the outputs, for pictures of the embedded sample, that counts as
-            equal, in float32.
+        tolerance: largest relative difference of the outputs that counts as equal, in float32; for random images, or of
+            a detector for scenes of the embedded sample.
     """
+    import torch
+
     import fastvit
     from fastvit.export.pictures import to_compare_on
-    from fastvit.export.proof import prove_fused
+    from fastvit.export.proof import Proof, prove_objects
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
@@ -140,13 +142,17 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
-    pictures = to_compare_on(model, "sample", None, 8)
-    proof = prove_fused(model, fused, pictures.images)
+    if model.task == "detection":
+        proof = prove_objects(model, fused, to_compare_on(model, "sample", None, 8).images)
+    else:
+        shape = (4, model.config.in_chans, *model.preprocessing.canvas)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        proof = Proof(len(images), fastvit.verify(model, fused, images), None)
     if not proof.differences.relative <= tolerance or (proof.objects and proof.objects.unpaired):
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]
-    print(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; {proof} ({pictures.name})")
+    print(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; {proof}")
 
 
 def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:

@@ -124,6 +124,18 @@ def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
     assert "letter.png is no image" in done.stderr
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_than_three(channels: int, tmp_path: Path) -> None:
+    config = tiny().config.replace(in_chans=channels)
+    preprocessing = fastvit.Preprocessing(size=(32, 32)).for_channels(channels)
+    path = fastvit.save(
+        randomise(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
+    )
+    assert "relative" in succeeded("fuse", path, run=inside)
+    if channels == 1:
+        assert "cosine" in succeeded("export", path, "--to", "torch", "--images", 4, run=inside)
+
+
 def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
     work = tmp_path / "model.safetensors"
     work.write_bytes(checkpoint.read_bytes())

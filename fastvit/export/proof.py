@@ -100,7 +100,7 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     Args:
         model: in any form, as it was before it was fused; the reference, in float32.
         artifact: in its own runtime; images go through the preprocessing that it says.
-        pictures: RGB, or L for a model of one channel.
+        pictures: RGB or L.
         labels: true classes, for the accuracy of both.
 
     Raises:
@@ -125,23 +125,19 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     return Proof(len(pictures), compare(expected, answers), accuracy)
 
 
-def prove_fused(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
-    """Run both in PyTorch, in float32; a detector's objects are paired, other answers compared as they are.
+def prove_objects(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
+    """Run two forms of a detector in PyTorch, in float32.
 
     Args:
         model: the reference.
         fused: the same in a later form.
-        pictures: RGB, or L for a model of one channel.
+        pictures: RGB or L; noise has no objects.
 
     Raises:
-        UserError: a detector finds nothing in the pictures, so that there is nothing to compare.
+        UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
     """
     images = prepared(pictures, model.preprocessing.at_size(model.preprocessing.canvas), "normalised")
-    expected, found = (_answers(network, images) for network in (model, fused))
-    if model.task == "detection":
-        return _proof_of_objects(model, expected, found)
-    outputs = [[np.concatenate([one[name] for one in side]) for name in model.outputs] for side in (expected, found)]
-    return Proof(len(images), compare(*outputs), None)
+    return _proof_of_objects(model, _answers(model, images), _answers(fused, images))
 
 
 def _answers(model: TaskModel, images: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -174,8 +170,9 @@ def _proof_of_objects(
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
-    """(N, C, H, W) images of a kind."""
-    pixels = np.stack([eval_array(picture, preprocessing) for picture in pictures])
+    """(N, C, H, W) images of a kind, grey ones for a model of one channel."""
+    grey = len(preprocessing.mean) == 1
+    pixels = np.stack([eval_array(one.convert("L") if grey else one, preprocessing) for one in pictures])
     if kind == "pixels":
         return pixels
     return normalised(pixels, preprocessing) if kind == "normalised" else pixels.astype(np.float32) / np.float32(255)
