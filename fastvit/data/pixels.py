@@ -39,8 +39,10 @@ def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 
 def fitted_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     """Height and width to which an image of `size` (height, width) is scaled, of the modes that keep all of it."""
-    short, long = (min, max) if preprocessing.resize == "fit" else (lambda pair: pair[0], lambda pair: pair[1])
-    scale = min(short(preprocessing.size) / short(size), long(preprocessing.size) / long(size))
+    room, sides = preprocessing.size, size
+    if preprocessing.resize == "fit":  # tall images have as much room as wide ones
+        room, sides = (min(room), max(room)), (min(sides), max(sides))
+    scale = min(room[0] / sides[0], room[1] / sides[1])
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 

@@ -237,8 +237,7 @@ def write_scenes(
         By split ("train", "val"), the number of scenes and of instances.
 
     Raises:
-        UserError: an argument makes no sense, the folder holds other things or cannot be written, or pycocotools is not
-            installed.
+        UserError: an argument makes no sense, or the folder holds other things or cannot be written.
     """
     if images < 1:
         raise UserError(f"images must be 1 or more, got {images}")
@@ -246,10 +245,6 @@ def write_scenes(
         raise UserError(f"size must be from {SIZES[0]} to {SIZES[1]} pixels, got {size}")
     if seed < 0:
         raise UserError(f"seed must be 0 or more, got {seed}")
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError as error:
-        raise UserError("scenes need pycocotools, which is not installed: pip install pycocotools") from error
     command = f"fastvit scenes DIR --images {images} --size {size} --seed {seed}"
     with _whole(folder, overwrite) as part:
         written = {

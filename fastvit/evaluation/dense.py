@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from fastvit.data.pixels import fitted_size
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
 from fastvit.evaluation.examples import Example, examples
+from fastvit.evaluation.numbers import as_text
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runtime.artifact import is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
@@ -85,13 +87,18 @@ class DenseMeasured:
             "images_per_second": speed,
         }
 
+    def class_rows(self) -> list[tuple[str, str]]:
+        """`per_class` as text, the worst first."""
+        rows = sorted(self.per_class.items(), key=lambda row: -1.0 if isnan(row[1]) else row[1])
+        return [(name, as_text(self.per_class_label, value)) for name, value in rows]
+
     def by_class(self) -> dict[str, float | None]:
         """`per_class` for JSON."""
         return {name: _known(value) for name, value in self.per_class.items()}
 
 
 def _known(value: float) -> float | None:
-    return None if value != value else value
+    return None if isnan(value) else value
 
 
 def task_of(checkpoint: str) -> str:

@@ -46,7 +46,6 @@ def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
 
 
 def _numbers_section(measured: DenseMeasured) -> Section:
-    short, long = measured.preprocessing.size
     rows = [(METRICS[name], as_text(name, value)) for name, value in measured.metrics.items()]
     if measured.images_per_second:
         rows.append(("images a second, network and decoding", f"{measured.images_per_second:.1f}"))
@@ -54,12 +53,12 @@ def _numbers_section(measured: DenseMeasured) -> Section:
         ("checkpoint", measured.checkpoint),
         ("data", measured.data),
         ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
-        ("images", f"within {short}x{long} pixels"),
+        ("images", str(measured.preprocessing)),
     ]
     return Section("Numbers", table=Table(("what", "value"), rows))
 
 
 def _classes_section(measured: DenseMeasured) -> Section:
-    rows = sorted(measured.per_class.items(), key=lambda row: -1.0 if row[1] != row[1] else row[1])
-    shown = [(name, "-" if value != value else f"{value:.2%}") for name, value in rows]
-    return Section("Classes", "The worst first.", table=Table(("class", measured.per_class_label), shown))
+    return Section(
+        "Classes", "The worst first.", table=Table(("class", measured.per_class_label), measured.class_rows())
+    )

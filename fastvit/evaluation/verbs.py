@@ -113,9 +113,7 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
     table.add_row(str(measured.images), *values, measured.form, measured.runtime, f"{short}x{long}", speed)
     show(table)
     if per_class:
-        rows = sorted(measured.per_class.items(), key=lambda row: -1.0 if row[1] != row[1] else row[1])
-        shown = [(name, "-" if value != value else f"{value:.2%}") for name, value in rows]
-        show_table(("class", measured.per_class_label), shown)
+        show_table(("class", measured.per_class_label), measured.class_rows())
     if out:
         print(f"{out / 'evaluation.html'}: each class, and pictures of truth and answers")
 

@@ -21,8 +21,7 @@ from fastvit.errors import UserError
 from fastvit.runtime.artifact import Precision, is_artifact
 from fastvit.runtime.deployment import deployed
 from fastvit.runtime.engine import ArtifactEngine, Engine, TorchEngine
-from fastvit.tasks.classification import prediction as classification
-from fastvit.tasks.classification.prediction import Prediction
+from fastvit.tasks.classification.prediction import Prediction, decode, softmax
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.prediction import DetectionPrediction
 from fastvit.tasks.segmentation import prediction as segmentation
@@ -179,12 +178,12 @@ class Predictor:
     ) -> Iterator[Answer | Failure]:
         if self.task == "classification":
             readable = [shown.pixels for shown in decoded if isinstance(shown, Shown)]
-            rows = iter(self._engine(np.stack(readable)) if readable else [])
+            labels = iter(decode(softmax(self._engine(np.stack(readable))), self.classes, k) if readable else [])
         for name, shown in zip(names, decoded, strict=True):
             if isinstance(shown, Failure):
                 yield shown
             elif self.task == "classification":
-                yield classification.predict({"logits": next(rows)[None]}, name, self.classes, k)
+                yield Prediction(name, next(labels))
             else:
                 yield self._dense(name, shown, score)
 

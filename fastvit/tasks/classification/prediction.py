@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,16 +29,6 @@ class Prediction:
     def record(self) -> dict[str, Any]:
         """For JSON: "image", and "predictions" (index, name, probability)."""
         return {"image": self.image, "predictions": [asdict(label) for label in self.labels]}
-
-    def summary(self) -> str:
-        """On a line."""
-        return ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
-
-
-def predict(answers: Mapping[str, np.ndarray], image: str, classes: tuple[str, ...] | None, k: int) -> Prediction:
-    """What a classifier's logits or probabilities, (1, classes), say of an image."""
-    rows = answers["probabilities"] if "probabilities" in answers else softmax(answers["logits"])
-    return Prediction(image, decode(rows, classes, k)[0])
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Asking a network about an image at once, or window by window."""
+"""Asking a network about an image window by window."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ from torch.nn import functional as F
 from fastvit.errors import UserError
 
 Network = Callable[[Tensor], Tensor]
-
-
-def whole(network: Network, images: Tensor) -> Tensor:
-    """(B, C, H, W) images -> (B, K, H, W) logits, at once."""
-    return network(images)
 
 
 def slide(network: Network, images: Tensor, window: int, stride: int) -> Tensor:
