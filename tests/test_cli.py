@@ -250,6 +250,7 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     assert "are not those of the model" in complaint("eval", out, "--data", "sample", run=inside)
 
 
+@pytest.mark.slow
 def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [*TRAIN, "--data", str(folder), "--out", str(out), "--batch_size", "16"]

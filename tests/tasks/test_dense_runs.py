@@ -230,9 +230,8 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
 # What stays the same, and what is learnt.
 
 
-@pytest.mark.parametrize(
-    "way", ["frozen", *(pytest.param(way, marks=pytest.mark.slow) for way in ("trained", "freeze"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["frozen", "trained", "freeze"])
 def test_norms_and_backbone_are_frozen_or_learn(data: Path, tmp_path: Path, way: str) -> None:
     start = fastvit.save(randomise(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
     asked = {"frozen": "--norms=frozen", "trained": "--norms=trained", "freeze": "--model.freeze=true"}[way]
@@ -280,7 +279,7 @@ def assert_same(ours: Path, theirs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["detection", pytest.param("segmentation", marks=pytest.mark.slow)], indirect=True, scope="module"
+    "task", ["segmentation", pytest.param("detection", marks=pytest.mark.slow)], indirect=True, scope="module"
 )
 def test_a_run_that_was_ended_goes_on(task: str, trained: Path, data: Path, tmp_path: Path) -> None:
     """SIGTERM inside the second epoch, after the checkpoint of which it goes on; bit for bit as if nothing had been."""
@@ -356,7 +355,7 @@ def detector(kind: str, **options: object) -> fastvit.tasks.detection.model.Dete
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "mask_rcnn" else pytest.mark.slow) for kind in DETECTORS]
+    "kind", [pytest.param(kind, marks=() if kind == "faster_rcnn" else pytest.mark.slow) for kind in DETECTORS]
 )
 def test_a_detectors_artifact(kind: str, tmp_path: Path) -> None:
     """Written, proved, and then asked: as many objects as the checkpoint finds, in images of any size."""

@@ -124,6 +124,7 @@ def ridge(images: Tensor, labels: Tensor) -> nn.Module:
     return nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), linear)
 
 
+@pytest.mark.slow
 def test_a_student_learns_more_with_a_teacher() -> None:
     """Where 70 of 100 training labels are random, the teacher's answers bring the student more than 5 points."""
     pictures = open_images("sample", "train")

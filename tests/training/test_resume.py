@@ -92,7 +92,8 @@ def test_sigterm_ends_between_two_steps(data: Path, whole: Path, tmp_path: Path,
     assert_same(run, whole)
 
 
-@pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [True, False])
 def test_killed_before_the_first_checkpoint(data: Path, whole: Path, tmp_path: Path, again: bool) -> None:
     """Begun again by the same command, or resumed: nothing of the first attempt is left."""
     run = tmp_path / "run"
