@@ -10,10 +10,10 @@ quickstart: .venv/installed
 	$(BIN)/fastvit quickstart
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ""
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

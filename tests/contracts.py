@@ -16,21 +16,14 @@ from fastvit.model.layers import LayerNorm2d, LayerScale
 from fastvit.model.variants import VARIANTS, Variant
 from tests.helpers import randomise, small
 
-# Between them these have every kind of block; what takes seconds a variant runs for the others in make test-all.
+# Between them these have every kind of block; the others, wider or deeper, have their turn in make test-all.
 KINDS = ("fastvit_t8", "fastvit_sa12", "fastvit_mci0", "fastvit_mci3")
 SLOWLY = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in VARIANTS]
 # Tracing takes up to twenty seconds a variant; attention is where it could break.
 TRACED = [pytest.param(name, marks=() if name == "fastvit_sa12" else pytest.mark.slow) for name in VARIANTS]
 
 
-# With at most two blocks a stage these are the networks of SA12, MCi0 and, but for widths, MCi3.
-ALIKE = ("fastvit_sa24", "fastvit_sa36", "fastvit_mci1", "fastvit_mci4")
-
-
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in VARIANTS],
-)
+@pytest.fixture(scope="module", params=SLOWLY)
 def variant(request: pytest.FixtureRequest) -> Variant:
     return VARIANTS[request.param]
 

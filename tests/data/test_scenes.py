@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
 from fastvit.data.verb import scenes
 from fastvit.errors import UserError
+from tests.test_cli import complaint, inside, process
 
 COCO = pytest.importorskip("pycocotools.coco").COCO
 # pycocotools 2.0.11 with NumPy 2
@@ -286,19 +284,13 @@ def test_one_that_is_cut_short_is_not_there(
 
 
 def test_the_command(tmp_path: Path) -> None:
-    def process(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fastvit", "scenes", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=300)
-
-    done = process(tmp_path / "out", "--images", 3, "--size", 64, "--seed", 1)
+    done = process("scenes", tmp_path / "out", "--images", 3, "--size", 64, "--seed", 1)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no progress bar in a pipe"
     counts = [len(read(tmp_path / "out", split).anns) for split in ("train", "val")]
     assert done.stdout.splitlines() == [
         f"{tmp_path / 'out'}: 3 train scenes with {counts[0]} items, 1 val scenes with {counts[1]} items, 64x64 px"
     ]
-    failed = process(tmp_path / "out")
-    assert failed.returncode == 2
-    assert failed.stderr.splitlines() == [
+    assert complaint("scenes", tmp_path / "out", run=inside) == (
         f"fastvit: error: {tmp_path / 'out'} holds scenes already: --overwrite replaces them, or give another folder"
-    ]
+    )

@@ -35,7 +35,7 @@ from fastvit.training.recipe import parse_recipe, recipe_parser
 from fastvit.training.train import train
 from tests.helpers import randomise, tiny
 from tests.tasks.contracts import CLASSES, DETECTORS, lively, make_detector, make_segmenter
-from tests.test_cli import complaint, inside, process, succeeded
+from tests.test_cli import complaint, inside, succeeded
 from tests.training.runs import SignalAt
 
 # Of pycocotools' own arrays.
@@ -86,9 +86,9 @@ def task(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def trained(task: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs of three steps each; one task's is a real process."""
+    """A run of two epochs of three steps each."""
     out = tmp_path_factory.mktemp(task) / "run"
-    text = succeeded(*arguments(task, data, out), run=process if task == "detection" else inside)
+    text = succeeded(*arguments(task, data, out), run=inside)
     assert f"{out}/best.safetensors" in text
     return out
 

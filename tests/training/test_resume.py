@@ -116,6 +116,7 @@ def test_other_batches_inside_an_epoch_are_refused(data: Path, tmp_path: Path) -
     assert (run / "recipe.yaml").read_text() == kept
 
 
+@pytest.mark.slow
 def test_resuming_a_run_that_is_complete_changes_nothing(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(recipe(data, run, "--epochs=1", "--optim.warmup_epochs=0", "--ema.recalibrate=2"))
@@ -151,6 +152,7 @@ def test_resuming_what_is_no_run(tmp_path: Path) -> None:
         resume(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "fastvit", "train", "--recipe=quickstart", *options(data, run)]

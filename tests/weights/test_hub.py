@@ -43,6 +43,7 @@ def run(program: str, endpoint: str, home: Path, **variables: str) -> subprocess
     return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_pull_then_offline_then_nothing(source: fastvit.FastViT, content: bytes, tmp_path: Path) -> None:
     pull = f"m = fastvit.create_model('{TAG}').eval()\nprint(m.classes[0], m(images).sum().item())"
     expected = source(IMAGES).sum().item()
