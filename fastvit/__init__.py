@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
-    from fastvit.create import create_backbone, create_detector, create_model, create_segmenter
+    from fastvit.create import create_backbone, create_detector, create_hand_regressor, create_model, create_segmenter
     from fastvit.errors import UserError
     from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
     from fastvit.model.backbone import Backbone
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "create_backbone": "fastvit.create",
     "create_detector": "fastvit.create",
+    "create_hand_regressor": "fastvit.create",
     "create_model": "fastvit.create",
     "create_segmenter": "fastvit.create",
     "UserError": "fastvit.errors",

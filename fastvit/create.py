@@ -19,6 +19,8 @@ from fastvit.weights.zoo import find_weights
 
 if TYPE_CHECKING:
     from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.hand_mesh.hand_file import HandArrays
+    from fastvit.tasks.hand_mesh.model import HandRegressor
     from fastvit.tasks.segmentation.model import Segmenter
 
 Dense = TypeVar("Dense", bound=TaskModel)
@@ -140,6 +142,47 @@ def create_segmenter(
     count = num_classes or (len(classes) if classes else 150)
     backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
     return _on_backbone(Segmenter, SegmenterConfig(head=head, **own), name, pretrained, count, classes, backbone)
+
+
+def create_hand_regressor(
+    name: str,
+    pretrained: bool | str = False,
+    in_chans: int = 3,
+    drop_path: float = 0.0,
+    *,
+    hand: str | HandArrays = "procedural",
+    head: Literal["mlp", "tokens"] = "mlp",
+    **options: Any,
+) -> HandRegressor:
+    """A hand mesh regressor on a variant, in train form; see `create_detector`.
+
+    Args:
+        name: as in `create_model`; weights of a classifier fill the backbone.
+        pretrained: as in `create_model`.
+        in_chans: channels of the images.
+        drop_path: stochastic depth of the last block.
+        hand: what it moves: "procedural" (the package's own), "mano", a file (see
+            `fastvit.tasks.hand_mesh.hand_file.read_hand`), or one that was read.
+        head: "mlp", the paper's, or "tokens".
+        options: other fields of `fastvit.tasks.hand_mesh.options.RegressorConfig`, and of the backbone's configuration.
+
+    Raises:
+        UserError: no such variant, tag, option or hand; or the weights cannot be had.
+    """
+    from fastvit.tasks.hand_mesh.hand_file import read_hand
+    from fastvit.tasks.hand_mesh.model import HandRegressor, regressor_config
+    from fastvit.tasks.hand_mesh.options import RegressorConfig
+    from fastvit.tasks.hand_mesh.skeleton import CLASSES
+
+    own, rest = _split(options, RegressorConfig)
+    arrays = read_hand(hand) if isinstance(hand, str) else hand
+    if arrays.side != "right":
+        raise UserError(f"regressors are built on right hands, {arrays.name} is a left one; sides='both' covers both")
+    config = regressor_config(arrays, RegressorConfig(head=head, **own))
+    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
+    model = _on_backbone(HandRegressor, config, name, pretrained, len(CLASSES), CLASSES, backbone)
+    model.take_hand(arrays)
+    return model
 
 
 def _split(options: dict[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:

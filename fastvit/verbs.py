@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TextIO
+from textwrap import shorten
+from typing import Any, Literal, TextIO
 
 from fastvit.bench.verb import bench
 from fastvit.data.verb import scenes
@@ -23,6 +24,7 @@ from fastvit.evaluation.robustness.verb import robustness
 from fastvit.evaluation.verbs import evaluate, report
 from fastvit.export.verb import export
 from fastvit.runtime.verb import predict
+from fastvit.tasks.hand_mesh.verb import hands
 from fastvit.terminal import new_table, show
 
 
@@ -84,7 +86,7 @@ def info(checkpoint: str) -> None:
         "metrics": ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) or "none recorded",
     }
     if model.options is not None:
-        rows["network"] = ", ".join(f"{name} {value}" for name, value in asdict(model.options).items())
+        rows["network"] = _fields(asdict(model.options))
     if file.info is None:
         rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
     for name, value in rows.items():
@@ -100,6 +102,7 @@ def train(arguments: list[str]) -> int:
 
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+    from fastvit.evaluation.numbers import as_text
     from fastvit.tasks.table import find_task
     from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run
@@ -116,7 +119,8 @@ def train(arguments: list[str]) -> int:
         say(f"fastvit: ended {end}".rstrip() + further)
         # Lightning takes another process's exit code for a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
-    say(f"{done.best}: {find_task(recipe.task).label} {done.score:.2%} on the held-out images", sys.stdout)
+    kind = find_task(recipe.task)
+    say(f"{done.best}: {kind.label} {as_text(kind.headline, done.score)} on the held-out images", sys.stdout)
     say(f"next: fastvit eval, predict, fuse or export {done.best}", sys.stdout)
     return 0
 
@@ -205,6 +209,15 @@ def _shortened(classes: Sequence[str]) -> str:
     return ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
 
 
+def _fields(values: Mapping[str, Any]) -> str:
+    """Names and values on a line, those of nested ones too; what is too long to read is left out."""
+    parts = [
+        _fields(value) if isinstance(value, Mapping) else f"{name} {shorten(str(value), 40, placeholder='...')}"
+        for name, value in values.items()
+    ]
+    return ", ".join(parts)
+
+
 def _rounded(values: Sequence[float]) -> str:
     return "/".join(f"{value:.3f}" for value in values)
 
@@ -214,6 +227,7 @@ VERBS: dict[str, Callable[..., int | None]] = {
     "models": models,
     "info": info,
     "scenes": scenes,
+    "hands": hands,
     "train": train,
     "eval": evaluate,
     "report": report,

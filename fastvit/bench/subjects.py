@@ -12,7 +12,7 @@ from torch import nn
 
 from fastvit.bench.complexity import Complexity, Work, complexity, work
 from fastvit.bench.peers import PEERS
-from fastvit.create import create_detector, create_model, create_segmenter
+from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.errors import UserError
 from fastvit.fusion import form, fuse
 from fastvit.model.task_model import TaskModel
@@ -74,8 +74,8 @@ def find_subject(name: str) -> Subject:
     """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
 
     A head in front of a variant makes what stands on it, such as "mask_rcnn-sa12" or "fpn-sa12": mask_rcnn,
-    faster_rcnn, retinanet, of 80 classes, fpn, upernet, of 150. How long a detector takes depends on how much it finds:
-    without trained weights always the most that it may give, 100 objects.
+    faster_rcnn, retinanet, of 80 classes, fpn, upernet, of 150, hand, hand_tokens, of our own hand. How long a detector
+    takes depends on how much it finds: without trained weights always the most that it may give, 100 objects.
 
     Raises:
         UserError: it is none of these.
@@ -90,7 +90,12 @@ def find_subject(name: str) -> Subject:
         return fastvit_subject(create_detector(variant, kind=kind, score=0.0).eval(), name)
     if head in ("fpn", "upernet"):
         return fastvit_subject(create_segmenter(variant, head=cast(Literal["fpn", "upernet"], head)).eval(), name)
+    if head in _HAND_HEADS:
+        return fastvit_subject(create_hand_regressor(variant, head=_HAND_HEADS[head]).eval(), name)
     return fastvit_subject(create_model(find_variant(name).name).eval())
+
+
+_HAND_HEADS: dict[str, Literal["mlp", "tokens"]] = {"hand": "mlp", "hand_tokens": "tokens"}
 
 
 def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:

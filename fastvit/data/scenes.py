@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +13,7 @@ from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.made_folder import README, made_folder
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.errors import UserError
@@ -40,9 +37,8 @@ _MIN_VISIBLE, _MIN_PIXELS = 0.25, 30
 # Least distance in RGB, of 441, between the mean colours of an item and of what it lies on.
 _CONTRAST = 70
 _TRIES = 60
-_README = "README.md"
 _TITLE = "# Scenes of Fashion-MNIST items"
-_LEFT = {"images", "masks", "annotations", "classes.txt", _README}
+_LEFT = {"images", "masks", "annotations", "classes.txt"}
 
 
 @dataclass(frozen=True)
@@ -246,14 +242,14 @@ def write_scenes(
     if seed < 0:
         raise UserError(f"seed must be 0 or more, got {seed}")
     command = f"fastvit scenes DIR --images {images} --size {size} --seed {seed}"
-    with _whole(folder, overwrite) as part:
+    with made_folder(folder, overwrite, "scenes", _TITLE, _LEFT) as part:
         written = {
             split: _write_split(part, split, count, size, seed, command)
             for split, count in (("train", images), ("val", max(1, images // 5)))
         }
         lines = (f"{i}\t{name}\t{' '.join(map(str, PALETTE[i]))}" for i, name in enumerate(SEMANTIC_CLASSES))
         (part / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (part / _README).write_text(_readme(command, written), encoding="utf-8")
+        (part / README).write_text(_readme(command, written), encoding="utf-8")
     return written
 
 
@@ -355,49 +351,3 @@ backgrounds, written by
 The items are taken from Fashion-MNIST by Zalando SE, under this licence:
 
 {licence[licence.index("The MIT License") :]}"""
-
-
-@contextmanager
-def _whole(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside to write to, which becomes `folder` when the block ends well and is removed when it does not."""
-    target = folder.expanduser().resolve()
-    if target == Path.cwd():
-        raise UserError(f"cannot make {folder} anew, the folder that this runs in: give the name of one inside it")
-    part: Path | None = None
-    try:
-        _see_that_it_may_go(target, folder, overwrite)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        whole = part / "whole"  # made with the permissions that a person's folders have, which mkdtemp's is not
-        whole.mkdir()
-        yield whole
-        if target.exists():
-            target.replace(part / "previous")
-        try:
-            whole.replace(target)
-        except BaseException:
-            if (part / "previous").exists():
-                (part / "previous").replace(target)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; give another folder") from error
-    finally:
-        if part:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _see_that_it_may_go(target: Path, folder: Path, overwrite: bool) -> None:
-    """Raise a UserError if there is something that is not to be replaced."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise UserError(f"{folder} is a file: give a folder to write the scenes to")
-    names = {path.name for path in target.iterdir()}
-    if not names:
-        return
-    readme = target / _README
-    ours = readme.is_file() and readme.read_bytes().startswith(_TITLE.encode())
-    if foreign := sorted(names - _LEFT) or ([] if ours else sorted(names)):
-        raise UserError(f"{folder} holds other things ({foreign[0]}): give a folder that is empty or not there yet")
-    if not overwrite:
-        raise UserError(f"{folder} holds scenes already: --overwrite replaces them, or give another folder")

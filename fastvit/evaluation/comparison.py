@@ -12,7 +12,7 @@ from fastvit.bench.latency import Timing
 from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
-from fastvit.evaluation.numbers import METRICS
+from fastvit.evaluation.numbers import METRICS, as_text
 from fastvit.evaluation.report import Table
 from fastvit.evaluation.run_folder import (
     History,
@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def score(self) -> float | None:
-        """What its task is judged by, as a fraction."""
+        """What its task is judged by, in its own unit."""
         return self.metrics.get(find_task(self.model.task).headline)
 
     @property
@@ -139,10 +139,10 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
     return {
         "variant": entry.model.variant,
         "size": f"{height}x{width}",
-        "network": getattr(entry.model.options, "kind", getattr(entry.model.options, "head", "")),
+        "network": _head(entry.model.options),
         "epochs": str(entry.history.epochs or ""),
         "images seen": f"{seen:,}" if seen else "",
-        **{label: _percent(entry.metrics.get(name)) for name, label in METRICS.items() if name not in _OTHERS},
+        **{label: _shown(name, entry.metrics.get(name)) for name, label in METRICS.items() if name not in _OTHERS},
         "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
         "ECE": _percent(entry.evaluation.get("ece")),
         "parameters, M": f"{cost.params / 1e6:.2f}",
@@ -170,6 +170,16 @@ def settings_table(entries: Sequence[Entry]) -> Table:
     fields = dict.fromkeys(field for entry in known for field in entry.settings)
     rows = [[field, *(setting_text(entry.settings.get(field)) for entry in known)] for field in fields]
     return Table(["setting", *(entry.name for entry in known)], [row for row in rows if len(set(row[1:])) > 1])
+
+
+def _head(options: Any) -> str:
+    """What stands on the backbone, by the task's own word for it."""
+    network = getattr(options, "network", options)
+    return getattr(network, "kind", getattr(network, "head", ""))
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return "" if value is None else as_text(metric, value)
 
 
 def _percent(value: float | None) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from fastvit.evaluation.comparison import Entry, Timings, result_table, settings_table
+from fastvit.evaluation.numbers import as_text
 from fastvit.evaluation.plots import overlaid_curves, tradeoff
 from fastvit.evaluation.report import Section, write_report
 from fastvit.tasks.table import find_task
@@ -45,8 +48,9 @@ _RESULTS_TEXT = (
 def _summary(entries: Sequence[Entry], timings: Timings) -> str:
     parts = []
     if scored := [(entry.score, entry.name) for entry in entries if entry.score is not None]:
-        score, name = max(scored)
-        parts.append(f"{name} is the most accurate, with {score:.2%} {find_task(entries[0].model.task).label}")
+        task = find_task(entries[0].model.task)
+        score, name = min(scored) if task.lower_is_better else max(scored)
+        parts.append(f"{name} is the most accurate, with {as_text(task.headline, score)} {task.label}")
     if timings:
         fastest = min(timings, key=lambda name: timings[name].median)
         parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
@@ -64,14 +68,19 @@ def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -
         return []
     rounds = next(iter(timings.values())).rounds
     text = f"Fused models in PyTorch on {device}, batch 1, median of {rounds} calls, taking turns in one run. {FRONT}"
-    return [Section("Accuracy against latency", text, tradeoff(points, "milliseconds an image"))]
+    return [Section("Accuracy against latency", text, _tradeoff(entries, points, "milliseconds an image"))]
 
 
 def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:
     points = {e.name: (e.complexity.params_fused / 1e6, e.score) for e in entries if e.score is not None}
-    return (
-        [Section("Accuracy against parameters", FRONT, tradeoff(points, "million parameters, fused"))] if points else []
-    )
+    if not points:
+        return []
+    return [Section("Accuracy against parameters", FRONT, _tradeoff(entries, points, "million parameters, fused"))]
+
+
+def _tradeoff(entries: Sequence[Entry], points: dict[str, tuple[float, float]], cost: str) -> Figure:
+    task = find_task(entries[0].model.task)
+    return tradeoff(points, cost, task.headline, task.lower_is_better)
 
 
 def _curve_sections(entries: Sequence[Entry]) -> list[Section]:

@@ -1,12 +1,12 @@
-"""What `fastvit eval` does with detectors and segmenters: the answers of the Predictor against the truth."""
+"""What `fastvit eval` does for tasks other than classification: the answers of the Predictor against the truth."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import isnan
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -17,7 +17,9 @@ from fastvit.data.pixels import fitted_size
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
 from fastvit.evaluation.examples import Example, examples
-from fastvit.evaluation.numbers import as_text
+from fastvit.evaluation.numbers import as_text, unit
+from fastvit.evaluation.plots import share_within
+from fastvit.evaluation.report import Section
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runtime.artifact import is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
@@ -28,26 +30,32 @@ from fastvit.tasks.segmentation.folders import IGNORED, open_masks
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import read_task
 
+if TYPE_CHECKING:
+    from fastvit.tasks.hand_mesh.metrics import HandMetrics
+
 
 @dataclass(frozen=True)
 class DenseMeasured:
-    """An evaluation of a detector or segmenter, and what it is of.
+    """An evaluation of a detector, segmenter or hand mesh regressor, and what it is of.
 
     Attributes:
         checkpoint: as it was asked for.
         data: as it was asked for.
-        task: "detection" or "segmentation".
+        task: "detection", "segmentation" or "hand_mesh".
         form: of the network that ran.
         runtime: that it ran in.
         device: that it ran on.
         preprocessing: of the images.
         images: how many were counted.
-        metrics: fractions by name, the task's headline among them; NaN where there is nothing to measure.
-        per_class: of each class what `per_class_label` says, a fraction or NaN.
-        per_class_label: "box AP" or "IoU".
+        metrics: by name, the task's headline among them; NaN where there is nothing to measure.
+        part: what there is one of in a row of `per_part`: "class" or "joint".
+        per_part: of each of them what `per_part_label` says, or NaN.
+        per_part_label: "box AP", "IoU" or "joint error".
         images_per_second: of the network and its decoding, the first image left out; None where there is but one.
         examples: some images, evenly spread.
-        results: of a detector, everything that it found as COCO's result records, with the data's own ids.
+        results: what a benchmark's server takes, by the name of its file: of a detector COCO's result records, with the
+            data's own ids, of a hand mesh regressor FreiHAND's lists of joints and vertices.
+        sections: of the page, what the task alone has.
     """
 
     checkpoint: str
@@ -59,17 +67,19 @@ class DenseMeasured:
     preprocessing: Preprocessing
     images: int
     metrics: dict[str, float]
-    per_class: dict[str, float]
-    per_class_label: str
+    part: str
+    per_part: dict[str, float]
+    per_part_label: str
     images_per_second: float | None
     examples: list[Example] = field(repr=False)
-    results: list[dict[str, Any]] | None = field(default=None, repr=False)
+    results: dict[str, Any] = field(default_factory=dict, repr=False)
+    sections: list[Section] = field(default_factory=list, repr=False)
 
     @property
-    def headline(self) -> tuple[str, float]:
+    def headline(self) -> str:
         """What the task is judged by: its name and value."""
         kind = find_task(self.task)
-        return kind.label, self.metrics[kind.headline]
+        return f"{kind.label} {as_text(kind.headline, self.metrics[kind.headline])}"
 
     def summary(self) -> dict[str, Any]:
         """What fits on a line, for JSON; null where there is nothing to measure."""
@@ -87,14 +97,15 @@ class DenseMeasured:
             "images_per_second": speed,
         }
 
-    def class_rows(self) -> list[tuple[str, str]]:
-        """`per_class` as text, the worst first."""
-        rows = sorted(self.per_class.items(), key=lambda row: -1.0 if isnan(row[1]) else row[1])
-        return [(name, as_text(self.per_class_label, value)) for name, value in rows]
+    def part_rows(self) -> list[tuple[str, str]]:
+        """`per_part` as text, the worst first."""
+        sign = -1 if unit(self.per_part_label)[1] == "mm" else 1
+        rows = sorted(self.per_part.items(), key=lambda row: float("-inf") if isnan(row[1]) else sign * row[1])
+        return [(name, as_text(self.per_part_label, value)) for name, value in rows]
 
-    def by_class(self) -> dict[str, float | None]:
-        """`per_class` for JSON."""
-        return {name: _known(value) for name, value in self.per_class.items()}
+    def by_part(self) -> dict[str, float | None]:
+        """`per_part` for JSON."""
+        return {name: _known(value) for name, value in self.per_part.items()}
 
 
 def _known(value: float) -> float | None:
@@ -119,11 +130,11 @@ def evaluate_dense(
     workers: int | None = None,
     device: str = "auto",
 ) -> DenseMeasured:
-    """Measure a detector or segmenter, a checkpoint or an artifact, on the held-out images of a data source.
+    """Measure a checkpoint or an artifact of another task than classification on the held-out images of a data source.
 
     Args:
         checkpoint: anything that Predictor takes.
-        data: as in `fastvit.tasks.detection.coco.open_coco` or `fastvit.tasks.segmentation.folders.open_masks`.
+        data: as in `open_coco`, `open_masks` or `open_freihand` of the tasks' rooms.
         form: what of a checkpoint in train form runs.
         size: shorter and longer side in pixels within which images are shown; by default the checkpoint's own.
         allow_damaged: leave images out that cannot be decoded.
@@ -142,8 +153,7 @@ def evaluate_dense(
         raise UserError(f"{checkpoint} takes images of {height}x{width} pixels and no other size: leave size out")
     if size:
         preprocessing = predictor.preprocessing = replace(preprocessing, size=size)
-    measure = {"detection": _measure_detector, "segmentation": _measure_segmenter}[predictor.task]
-    found = measure(predictor, data, allow_damaged, workers)
+    found = _MEASURES[predictor.task](predictor, data, allow_damaged, workers)
     return DenseMeasured(
         checkpoint=checkpoint,
         data=data,
@@ -182,7 +192,8 @@ def _measure_detector(predictor: Predictor, data: str, allow_damaged: bool, work
     values = {name: float(value) for name, value in metrics.compute().items()}
     names = predictor.classes or [str(label) for label in range(predictor.num_classes)]
     by_class = dict(zip(names, metrics.per_class().tolist(), strict=True))
-    return {**_found(clock, values, by_class, "box AP"), "examples": examples(predictor, images), "results": results}
+    found_all = {"examples": examples(predictor, images), "results": {"detections.json": results}}
+    return {**_found(clock, values, "class", by_class, "box AP"), **found_all}
 
 
 def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, workers: int | None) -> dict[str, Any]:
@@ -206,25 +217,83 @@ def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, wor
     values = {name: float(value) for name, value in metrics.compute().items()}
     confusion = metrics["miou"].confmat
     by_class = dict(zip(names, per_class_iou(confusion).tolist(), strict=True))
-    return {**_found(clock, values, by_class, "IoU"), "examples": examples(predictor, images)}
+    return {**_found(clock, values, "class", by_class, "IoU"), "examples": examples(predictor, images)}
 
 
-def _found(clock: _Clock, metrics: dict[str, float], per_class: dict[str, float], label: str) -> dict[str, Any]:
+def _measure_hands(predictor: Predictor, data: str, allow_damaged: bool, workers: int | None) -> dict[str, Any]:
+    from fastvit.tasks.hand_mesh.camera import root_in_space
+    from fastvit.tasks.hand_mesh.data import evaluation_loader
+    from fastvit.tasks.hand_mesh.freihand import open_freihand
+    from fastvit.tasks.hand_mesh.metrics import HandMetrics
+    from fastvit.tasks.hand_mesh.skeleton import JOINTS
+
+    images = open_freihand(data, "test", vertices=predictor.options.hand.vertices)
+    metrics, preprocessing = HandMetrics(), predictor.preprocessing
+    loader = evaluation_loader(images, preprocessing, 1, workers, allow_damaged=allow_damaged)
+    clock = _Clock()
+    joints: list[Any] = []
+    vertices: list[Any] = []
+    for pixels, target in _singles(loader, len(images)):
+        if target["index"] < 0:
+            continue
+        with clock:
+            answers = predictor.answers(pixels[None].numpy())
+        if images.has_truth:
+            found = {name: torch.from_numpy(answers[name]) for name in ("joints", "vertices")}
+            metrics.update(found, {name: target[name][None] for name in found})
+        # The camera of what the network was shown.
+        root = root_in_space(answers["camera"][0], preprocessing.size, target["intrinsics"].numpy())
+        for name, rows in (("joints", joints), ("vertices", vertices)):
+            rows.append((answers[name][0] + root).round(6).tolist())
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    by_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
+    shown = {"examples": examples(predictor, images), "sections": [_curve_section(metrics)]} if images.has_truth else {}
+    parts = {"examples": [], **shown, "results": {"pred.json": [joints, vertices]}}
+    return {**_found(clock, values, "joint", by_joint, "joint error"), **parts}
+
+
+def _curve_section(metrics: HandMetrics) -> Section:
+    distances, shares = (side.tolist() for side in metrics.curve())
+    text = "After each hand's own alignment; the area under the curve, of its whole square, is the AUC."
+    return Section("Joints within a distance", text, share_within(distances, shares))
+
+
+_MEASURES: dict[str, Callable[[Predictor, str, bool, int | None], dict[str, Any]]] = {
+    "detection": _measure_detector,
+    "segmentation": _measure_segmenter,
+    "hand_mesh": _measure_hands,
+}
+
+
+def _found(
+    clock: _Clock, metrics: dict[str, float], part: str, per_part: dict[str, float], label: str
+) -> dict[str, Any]:
     if not clock.count:
         raise UserError("there is no image to evaluate on")
     return {
         "images": clock.count,
         "metrics": metrics,
-        "per_class": per_class,
-        "per_class_label": label,
+        "part": part,
+        "per_part": per_part,
+        "per_part_label": label,
         "images_per_second": clock.rate,
     }
 
 
 def _batches(loader: Any, length: int) -> Iterator[tuple[Tensor, Any]]:
     """Image and target of batches of one, with a progress bar."""
-    for images, targets in track(loader, "evaluating", length, console=Console(stderr=True), transient=True):
+    for images, targets in _tracked(loader, length):
         yield images[0], targets[0]
+
+
+def _singles(loader: Any, length: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """The same of targets that are stacked."""
+    for images, targets in _tracked(loader, length):
+        yield images[0], {name: value[0] for name, value in targets.items()}
+
+
+def _tracked(loader: Any, length: int) -> Iterable[Any]:
+    return track(loader, "evaluating", length, console=Console(stderr=True), transient=True)
 
 
 class _Clock:

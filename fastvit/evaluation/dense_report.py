@@ -1,4 +1,4 @@
-"""An evaluation of a detector or segmenter as files: every number as JSON, and a page to look at."""
+"""An evaluation of a task other than classification as files: every number as JSON, and a page to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastvit.files import write_text
 
 
 def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
-    """Write evaluation.json and evaluation.html into a folder, of a detector also detections.json, COCO's results.
+    """Write evaluation.json, evaluation.html and the files of `DenseMeasured.results` into a folder.
 
     Returns:
         The path of the page.
@@ -25,22 +25,22 @@ def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
     """
     content = {
         **measured.summary(),
-        "per_class": measured.by_class(),
+        f"per_{measured.part}": measured.by_part(),
         "environment": environment(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_text(out / "evaluation.json", json.dumps(content, indent=1))
-    if measured.results is not None:
-        write_text(out / "detections.json", json.dumps(measured.results))
-    label, value = measured.headline
+    for name, results in measured.results.items():
+        write_text(out / name, json.dumps(results))
     return write_report(
         out / "evaluation.html",
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{label} {as_text(label, value)} on {measured.images} held-out images.",
+        summary=f"{measured.headline} on {measured.images} held-out images.",
         sections=[
             _numbers_section(measured),
-            examples_section(measured.examples, measured.task),
-            _classes_section(measured),
+            *([examples_section(measured.examples, measured.task)] if measured.examples else []),
+            *measured.sections,
+            _parts_section(measured),
         ],
     )
 
@@ -58,7 +58,7 @@ def _numbers_section(measured: DenseMeasured) -> Section:
     return Section("Numbers", table=Table(("what", "value"), rows))
 
 
-def _classes_section(measured: DenseMeasured) -> Section:
-    return Section(
-        "Classes", "The worst first.", table=Table(("class", measured.per_class_label), measured.class_rows())
-    )
+def _parts_section(measured: DenseMeasured) -> Section:
+    title = {"class": "Classes", "joint": "Joints"}[measured.part]
+    rows = Table((measured.part, measured.per_part_label), measured.part_rows())
+    return Section(title, "The worst first.", table=rows)

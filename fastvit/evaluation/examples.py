@@ -1,4 +1,4 @@
-"""Images of dense tasks with what is true of them beside what a model says."""
+"""Images with what is true of them beside what a model says, of tasks whose answers are drawn."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from fastvit.runtime.predictor import Answer, Predictor
 from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.hand_mesh.camera import project
+from fastvit.tasks.hand_mesh.freihand import HandImages
+from fastvit.tasks.hand_mesh.prediction import HandPrediction
+from fastvit.tasks.hand_mesh.skeleton import ROOT
 from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
+Annotated = CocoImages | MaskedImages | HandImages
 _COUNT = 6
 # Objects below it are not drawn.
 _DRAWN = 0.3
@@ -33,7 +38,7 @@ class Example:
     answer: Image.Image
 
 
-def examples(predictor: Predictor, images: CocoImages | MaskedImages) -> list[Example]:
+def examples(predictor: Predictor, images: Annotated) -> list[Example]:
     """Some of the images, evenly spread, with truth and answer drawn into them."""
     draw = importlib.import_module(f"fastvit.tasks.{predictor.task}.drawing").draw
     places = sorted(set(np.linspace(0, len(images) - 1, min(len(images), _COUNT)).round().astype(int).tolist()))
@@ -46,17 +51,27 @@ def examples(predictor: Predictor, images: CocoImages | MaskedImages) -> list[Ex
     return made
 
 
-def _truth(images: CocoImages | MaskedImages, place: int, predictor: Predictor) -> Answer:
+def _truth(images: Annotated, place: int, predictor: Predictor) -> Answer:
     name, classes = images.name(place), predictor.classes
     if isinstance(images, CocoImages):
         there = images.targets(place)
         masks = there.masks().astype(bool) if predictor.options.masks else None
         objects = Objects(there.boxes, there.labels, np.ones(len(there), np.float32), masks)
         return DetectionPrediction(name, objects, classes)
+    if isinstance(images, HandImages):
+        return _true_hand(images, place, predictor)
     known = classes or tuple(str(label) for label in range(predictor.num_classes))
     mask = images.mask(place)
     shown = np.where(mask == IGNORED, len(known), mask).astype(np.uint8)
     return SegmentationPrediction(name, shown, (*known, "ignored"))
+
+
+def _true_hand(images: HandImages, place: int, predictor: Predictor) -> HandPrediction:
+    there = images.truth(place)
+    joints, vertices = (points - there.joints[ROOT] for points in (there.joints, there.vertices))
+    joint_places, vertex_places = (project(points, there.intrinsics) for points in (there.joints, there.vertices))
+    faces = predictor.options.hand.faces
+    return HandPrediction(images.name(place), there.side, joints, vertices, joint_places, vertex_places, faces)
 
 
 def examples_section(made: Sequence[Example], task: str) -> Section:

@@ -27,13 +27,29 @@ METRICS = {
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
+    "pa_mpjpe": "PA-MPJPE",
+    "pa_mpvpe": "PA-MPVPE",
+    "mpjpe": "MPJPE",
+    "mpvpe": "MPVPE",
+    "f5": "F@5 mm",
+    "f15": "F@15 mm",
+    "auc": "AUC",
 }
+# Errors in millimetres; other metrics but the loss are fractions.
+_LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe", "joint error")
+
+
+def unit(metric: str) -> tuple[float, str]:
+    """What to multiply a metric with to show it, and its unit then."""
+    return (1.0, "mm") if metric in _LENGTHS else (100.0, "percent")
 
 
 def as_text(metric: str, value: float) -> str:
-    """A metric's value: shares in percent, the loss as it is, a dash where there was nothing to measure."""
+    """A metric's value: shares in percent, lengths in mm, the loss as it is, a dash where nothing was measured."""
     if value != value:
         return "-"
+    if metric in _LENGTHS:
+        return f"{value:.2f} mm"
     return f"{value:.4f}" if metric == "loss" else f"{value:.2%}"
 
 

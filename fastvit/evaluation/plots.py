@@ -12,6 +12,7 @@ from matplotlib.transforms import Bbox
 
 from fastvit.bench.latency import Timing
 from fastvit.evaluation.calibration import Bin
+from fastvit.evaluation.numbers import METRICS, unit
 
 BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 
@@ -53,21 +54,34 @@ _METRICS = {
     "val/mask_ap": "mask AP",
     "val/miou": "mIoU",
     "val/pixel_accuracy": "pixel accuracy",
+    "val/pa_mpjpe": "PA-MPJPE",
+    "val/mpjpe": "MPJPE",
 }
 
 
 def _draw_metrics(axes: Axes, history: History) -> None:
     shown = [name for name in _METRICS if history.get(name)]
+    factor, measure = _unit(shown[0])
     for name, color in zip(shown, (GREEN, BLUE, RED), strict=False):
         epochs, values = zip(*history[name], strict=True)
-        axes.plot(epochs, [100 * v for v in values], color=color, marker=".", label=_METRICS[name])
-        last = epochs[-1], 100 * values[-1]
-        axes.annotate(f"{last[1]:.1f}%", last, (-4, -14), textcoords="offset points", ha="right")
+        axes.plot(epochs, [factor * v for v in values], color=color, marker=".", label=_METRICS[name])
+        last = epochs[-1], factor * values[-1]
+        axes.annotate(
+            f"{last[1]:.1f}{'%' if measure == 'percent' else ' ' + measure}",
+            last,
+            (-4, -14),
+            textcoords="offset points",
+            ha="right",
+        )
     if len(shown) > 1:
         axes.legend()
-        axes.set(ylabel="percent", title="On the held-out images")
+        axes.set(ylabel=measure, title="On the held-out images")
         return
-    axes.set(ylabel="percent", title=f"{_title(_METRICS[shown[0]])} on the held-out images")
+    axes.set(ylabel=measure, title=f"{_title(_METRICS[shown[0]])} on the held-out images")
+
+
+def _unit(series: str) -> tuple[float, str]:
+    return unit(series.removeprefix("val/"))
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
@@ -88,7 +102,9 @@ def overlaid_curves(histories: Mapping[str, History]) -> Figure:
     """Validation loss and metric of several runs over epochs; `histories` as `training_curves` takes them, by run."""
     recorded = [name for name in _METRICS if any(history.get(name) for history in histories.values())]
     panels = [("val/loss", "loss", "Loss on the held-out images", 1.0)]
-    panels += [(name, "percent", f"{_title(_METRICS[name])} on the held-out images", 100.0) for name in recorded[:1]]
+    for name in recorded[:1]:
+        factor, measure = _unit(name)
+        panels.append((name, measure, f"{_title(_METRICS[name])} on the held-out images", factor))
     figure = _figure(10, 3.6)
     for axes, (name, ylabel, title, factor) in zip(figure.subplots(1, 2), panels, strict=False):
         for run, history in histories.items():
@@ -105,23 +121,28 @@ def _title(label: str) -> str:
     return label[0].upper() + label[1:]
 
 
-def tradeoff(points: Mapping[str, tuple[float, float]], cost: str) -> Figure:
-    """Accuracy against a cost, with the Pareto front: what no other run beats in both.
+def tradeoff(
+    points: Mapping[str, tuple[float, float]], cost: str, metric: str = "top1", lower_is_better: bool = False
+) -> Figure:
+    """Accuracy or error against a cost, with the Pareto front: what no other run beats in both.
 
     Args:
-        points: name -> cost and top-1 (a fraction).
+        points: name -> cost and metric.
         cost: label of the axis.
+        metric: a key of `fastvit.evaluation.numbers.METRICS`.
+        lower_is_better: whether it is an error.
     """
+    factor, measure = unit(metric)
     figure = _figure(6.4, 4.2) if len(points) < 9 else _figure(8.8, 5.4)
     axes = figure.subplots()
-    front = sorted(points[name] for name in pareto_front(points))
-    axes.plot([c for c, _ in front], [100 * a for _, a in front], color=GREY, linestyle="--", zorder=0)
+    front = sorted(points[name] for name in pareto_front(points, lower_is_better))
+    axes.plot([c for c, _ in front], [factor * a for _, a in front], color=GREY, linestyle="--", zorder=0)
     for point in points.values():
-        axes.plot(point[0], 100 * point[1], "o", color=BLUE if point in front else RED)
-    axes.set(xlabel=cost, ylabel="top-1, percent")
+        axes.plot(point[0], factor * point[1], "o", color=BLUE if point in front else RED)
+    axes.set(xlabel=cost, ylabel=f"{METRICS[metric]}, {measure}")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
-    _name({name: (value, 100 * accuracy) for name, (value, accuracy) in points.items()}, axes)
+    _name({name: (value, factor * accuracy) for name, (value, accuracy) in points.items()}, axes)
     return figure
 
 
@@ -152,13 +173,29 @@ def _name(points: Mapping[str, tuple[float, float]], axes: Axes) -> None:
         axes.annotate(name, points[name], (dx, dy), textcoords="offset points", fontsize=8.5, ha=side, va="center")
 
 
-def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names of those (cost, accuracy) that no other one equals in both and beats in one."""
+def pareto_front(points: Mapping[str, tuple[float, float]], lower_is_better: bool = False) -> list[str]:
+    """Names of those (cost, accuracy or error) that no other one equals in both and beats in one."""
+    sign = -1 if lower_is_better else 1
 
     def beaten(own: tuple[float, float]) -> bool:
-        return any(c <= own[0] and a >= own[1] and (c, a) != own for c, a in points.values())
+        return any(c <= own[0] and sign * a >= sign * own[1] and (c, a) != own for c, a in points.values())
 
     return [name for name, point in points.items() if not beaten(point)]
+
+
+def share_within(distances: Sequence[float], shares: Sequence[float]) -> Figure:
+    """What share of points is at most how far off.
+
+    Args:
+        distances: millimetres.
+        shares: of each distance, a fraction.
+    """
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    axes.plot(distances, [100 * share for share in shares], color=BLUE)
+    axes.set(xlabel="distance, mm", ylabel="share of the joints, percent", xlim=(0, None), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    return figure
 
 
 def reliability_diagram(bins: Sequence[Bin]) -> Figure:

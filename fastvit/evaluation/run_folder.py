@@ -22,7 +22,7 @@ _COLUMNS = {
     "train/loss_epoch": "train/loss",
     "val/loss": "val/loss",
     **{f"val/{kind.headline}": f"val/{kind.headline}" for kind in TASKS.values()},
-    **{f"val/{name}": f"val/{name}" for name in ("top5", "box_ap50", "mask_ap", "pixel_accuracy")},
+    **{f"val/{name}": f"val/{name}" for name in ("top5", "box_ap50", "mask_ap", "pixel_accuracy", "mpjpe")},
 }
 # What says where a run was and not what it did.
 _PLACES = ("out", "overwrite", "resume", "workers")

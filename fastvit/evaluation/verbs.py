@@ -37,14 +37,15 @@ def evaluate(
             best.safetensors and last.safetensors hold the moving average (EMA), its trained.safetensors the weights
             without it.
         data: for a classifier "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME; for a
-            detector a folder with COCO json; for a segmenter one of images and masks.
+            detector a folder with COCO json; for a segmenter one of images and masks; for a hand mesh regressor one in
+            FreiHAND's layout.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
         size: side of the images in pixels, or of detectors and segmenters SHORTxLONG, the sides within which they are
             shown; by default the checkpoint's own.
         crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
         allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
-        per_class: print a table of the classes.
+        per_class: print a table of the classes, or of the joints.
         out: folder for evaluation.json and evaluation.html.
         batch_size: images a step, of a classifier.
         workers: processes that decode images; by default one a core but one.
@@ -113,9 +114,11 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
     table.add_row(str(measured.images), *values, measured.form, measured.runtime, f"{short}x{long}", speed)
     show(table)
     if per_class:
-        show_table(("class", measured.per_class_label), measured.class_rows())
+        show_table((measured.part, measured.per_part_label), measured.part_rows())
     if out:
-        print(f"{out / 'evaluation.html'}: each class, and pictures of truth and answers")
+        print(f"{out / 'evaluation.html'}: each {measured.part}, and pictures of truth and answers")
+        for name in measured.results:
+            print(f"{out / name}: as the benchmark's server takes it")
 
 
 def _show_numbers(measured: Measured) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Input, Precision
 
-Output = Literal["logits", "probabilities", "objects", "features"]
+Output = Literal["logits", "probabilities", "objects", "mesh", "features"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class ExportOptions:
         size: height and width in pixels; None for the model's own, "dynamic" for any from 32 on.
         input: what goes in: "normalised" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
             normalisation is inside.
-        output: "logits", "probabilities" (of classifiers and segmenters), "objects" (of detectors), or "features", the
-            maps of the backbone's stages, of a detector those of its feature pyramid; None for what the task is about.
+        output: "logits", "probabilities" (of classifiers and segmenters), "objects" (of detectors), "mesh" (of hand
+            mesh regressors: vertices, joints and camera), or "features", the maps of the backbone's stages, of a
+            detector those of its feature pyramid; None for what the task is about.
         keep_float: names of layers, or patterns as "backbone.stem.*", that int8 leaves in float beside those that the
             target leaves so anyway.
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from fastvit.data.datasets import Named, Split
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
@@ -16,10 +17,18 @@ from fastvit.evaluation.robustness.views import spread
 from fastvit.export.quantize.calibration import chosen
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.detection.coco import open_coco
+from fastvit.tasks.hand_mesh.freihand import open_freihand
+from fastvit.tasks.hand_mesh.hand_file import procedural_hand
+from fastvit.tasks.hand_mesh.synthetic import HandMaker
 from fastvit.tasks.segmentation.folders import open_masks
 
-# Images of a dense task to compare on, at most: their maps are large, and each has many answers in it.
+# Images of a task that is not classification to compare on, at most: each has many answers in it.
 DENSE = 8
+_OPEN: dict[str, Callable[[str, Split], Named]] = {
+    "detection": open_coco,
+    "segmentation": open_masks,
+    "hand_mesh": open_freihand,
+}
 
 
 @dataclass(frozen=True)
@@ -83,10 +92,14 @@ def to_compare_on(model: TaskModel, data: str, files: str | None, count: int) ->
 
 
 def _dense_pictures(task: str, data: str, count: int) -> Pictures:
+    if data == "sample" and task == "hand_mesh":
+        maker = HandMaker(procedural_hand(), open_images("sample", "test"), 224)
+        made = [maker.make(np.random.default_rng([0, index])).image for index in range(min(count, DENSE))]
+        return Pictures(f"{len(made)} made hands", [Image.fromarray(one) for one in made])
     if data == "sample":
         side, items = 256, open_images("sample", "test")
         scenes = [make_scene(items, side, np.random.default_rng([0, index])) for index in range(min(count, DENSE))]
         return Pictures(f"{len(scenes)} scenes of the sample", [Image.fromarray(scene.image) for scene in scenes])
-    source = open_coco(data, "test") if task == "detection" else open_masks(data, "test")
+    source = _OPEN[task](data, "test")
     places = np.linspace(0, len(source) - 1, min(count, DENSE, len(source))).round().astype(int).tolist()
     return Pictures(f"{len(places)} images of {data}", [source.image(place) for place in places])

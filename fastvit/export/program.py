@@ -131,10 +131,14 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     return Program(module, example, Description.of(fused), signature, options.keep_float)
 
 
+# What a task is about, where it is not classes.
+_OWN: dict[str, Output] = {"detection": "objects", "hand_mesh": "mesh"}
+
+
 def _output(model: TaskModel, options: ExportOptions) -> Output:
-    own: Output = "objects" if model.task == "detection" else "logits"
+    own = _OWN.get(model.task, "logits")
     output = options.output or own
-    if output != "features" and (output == "objects") != (own == "objects"):
+    if output not in (own, "features") and (own, output) != ("logits", "probabilities"):
         raise UserError(f"a model for {model.task} gives no {output}: give --output {own} or features")
     if output != "features" and model.num_classes == 0:
         raise UserError("the model has no head: export its feature maps with --output features")
@@ -143,6 +147,8 @@ def _output(model: TaskModel, options: ExportOptions) -> Output:
             "a detector is exported whole in fp32, for one image of a fixed size; --output features leaves batch, size "
             "and precision free"
         )
+    if output == "mesh" and options.size == "dynamic":
+        raise UserError("a hand mesh regressor is exported for one size of images: give --size a number")
     if model.task != "classification" and options.precision in ("int8", "palettized"):
         raise UserError(f"{options.precision} is for classifiers; a model for {model.task} is exported in fp32 or fp16")
     return output

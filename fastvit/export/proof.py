@@ -94,6 +94,10 @@ class Proof:
         return lines + (f"; top-1 {self.accuracy[0]:.2%} and {self.accuracy[1]:.2%}" if self.accuracy else "")
 
 
+# What is asked for, by the name of the first output, where it is not maps.
+_OUTPUTS: dict[str, Output] = {"logits": "logits", "probabilities": "probabilities", "vertices": "mesh"}
+
+
 def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None) -> Proof:
     """Run both.
 
@@ -112,13 +116,13 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     names = artifact.signature.outputs
     if "boxes" in names:
         return _proof_of_objects(model, _answers(model, ours), [artifact(image[None]) for image in theirs])
-    output: Output = "features" if names[0].startswith("stride") else names[0]  # type: ignore[assignment]
+    output: Output = _OUTPUTS.get(names[0], "features")
     # Maps of dense tasks are large.
     step = 16 if model.task == "classification" else 1
     expected = reference(model, ours, output, step)
     answers = artifact.in_batches(theirs, step)
     accuracy = None
-    if labels is not None and output != "features":
+    if labels is not None and model.task == "classification" and output != "features":
         true = np.asarray(labels)
         expected_top1, top1 = (float(np.mean(o.argmax(1) == true)) for o in (expected[0], answers[0]))
         accuracy = expected_top1, top1
@@ -188,6 +192,6 @@ def reference(model: TaskModel, images: np.ndarray, output: Output, step: int = 
             if output == "features":
                 parts.append([stage.numpy() for stage in as_maps(network.pyramid(batch))])
             else:
-                (logits,) = network.answers(batch)
-                parts.append([(logits.softmax(1) if output == "probabilities" else logits).numpy()])
+                answers = network.answers(batch)
+                parts.append([(a.softmax(1) if output == "probabilities" else a).numpy() for a in answers])
     return [np.concatenate(column) for column in zip(*parts, strict=True)]

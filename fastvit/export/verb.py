@@ -35,12 +35,12 @@ def export(
         size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own.
         input: what goes in: normalised images, images in [0, 1] (unit), or uint8 pixels; for these the normalisation is
             inside.
-        output: logits, probabilities, objects (of a detector), or features (the maps of the stages, of a detector those
-            of its feature pyramid); by default what the checkpoint's task is about.
+        output: logits, probabilities, objects (of a detector), mesh (of a hand regressor), or features (maps of the
+            stages, of a detector those of its feature pyramid); by default what the checkpoint's task is about.
         out: folder for the artifacts, report.json and report.html; by default beside the checkpoint.
         data: images to compare on, as in fastvit eval; a classifier's labels count where the classes are the
-            checkpoint's. int8 is calibrated on their training part. For detectors and segmenters sample means scenes
-            made of it.
+            checkpoint's. int8 is calibrated on their training part. For other tasks sample means pictures that
+            are made here.
         verify_with: pictures to compare on instead: a file, folder or glob pattern.
         images: how many of the data to compare on.
         calibrate: how many training images to calibrate int8 on.

@@ -1,4 +1,4 @@
-"""Answers drawn into their images."""
+"""Answers as pictures and meshes, a file for each image."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fastvit.data.images import read_image
 from fastvit.errors import UserError
 from fastvit.files import atomic
 from fastvit.runtime.predictor import Answer
+from fastvit.tasks.hand_mesh.mesh_file import SUFFIXES, write_mesh
+from fastvit.tasks.hand_mesh.prediction import HandPrediction
 
 
 class Canvas:
@@ -28,25 +30,68 @@ class Canvas:
     """
 
     def __init__(self, folder: Path, task: str) -> None:
-        self._folder, self.drawn = folder, 0
+        self._paths, self.drawn = _Paths(folder, "--draw"), 0
         self._draw = importlib.import_module(f"fastvit.tasks.{task}.drawing").draw
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another --draw") from error
-        self._names: set[str] = set()
 
     def draw(self, answer: Answer) -> Path:
         """Draw an answer for an image file; images of the same name from different folders get a number."""
         picture: Image.Image = self._draw(read_image(answer.image), answer)
-        stem = name = Path(answer.image).stem
+        path = self._paths.of(answer.image, ".png")
+        with atomic(path) as part:
+            picture.save(part, format="PNG")
+        self.drawn += 1
+        return path
+
+
+class Meshes:
+    """The meshes of hands as files.
+
+    Args:
+        path: .obj or .ply file for the one image, or a folder, made if it is not there, for .obj files.
+        task: of the model, which must give meshes.
+        images: how many there are.
+
+    Attributes:
+        written: how many meshes there are.
+
+    Raises:
+        UserError: the model gives no meshes, one file is given for several images, or the folder cannot be made.
+    """
+
+    def __init__(self, path: Path, task: str, images: int) -> None:
+        if task != "hand_mesh":
+            raise UserError(f"a model for {task} gives no meshes: leave --mesh out")
+        self._file = path if path.suffix in SUFFIXES else None
+        if self._file and images > 1:
+            raise UserError(f"{path} is one file for {images} images: give a folder to --mesh")
+        self._paths = _Paths(path.parent if self._file else path, "--mesh")
+        self.written = 0
+
+    def write(self, answer: Answer) -> Path:
+        """Write the mesh of an answer for an image file."""
+        assert isinstance(answer, HandPrediction)
+        path = self._file or self._paths.of(answer.image, ".obj")
+        write_mesh(path, answer.vertices, answer.faces)
+        self.written += 1
+        return path
+
+
+class _Paths:
+    """A folder's files named after images, of which several may have the same name."""
+
+    def __init__(self, folder: Path, option: str) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another {option}") from error
+        self._names: set[str] = set()
+
+    def of(self, image: str, suffix: str) -> Path:
+        stem = name = Path(image).stem
         for number in range(2, len(self._names) + 3):
             if name not in self._names:
                 break
             name = f"{stem}-{number}"
         self._names.add(name)
-        path = self._folder / f"{name}.png"
-        with atomic(path) as part:
-            picture.save(part, format="PNG")
-        self.drawn += 1
-        return path
+        return self._folder / f"{name}{suffix}"

@@ -24,6 +24,8 @@ from fastvit.runtime.engine import ArtifactEngine, Engine, TorchEngine
 from fastvit.tasks.classification.prediction import Prediction, decode, softmax
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.hand_mesh import prediction as hand_mesh
+from fastvit.tasks.hand_mesh.prediction import HandPrediction
 from fastvit.tasks.segmentation import prediction as segmentation
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 from fastvit.weights.description import read_task
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from fastvit.model.task_model import TaskModel
 
 # What a Predictor says of an image; which of them, its task tells.
-Answer = Prediction | DetectionPrediction | SegmentationPrediction
+Answer = Prediction | DetectionPrediction | SegmentationPrediction | HandPrediction
 ImageLike = str | Path | Image.Image | np.ndarray
 # Decoding releases the GIL for most of its time; more threads than this only wait for the model.
 DECODERS = 4
@@ -57,7 +59,7 @@ class Shown:
 
 
 class Predictor:
-    """A model ready to use, with its own preprocessing and class names: classifier, detector or segmenter.
+    """A model ready to use, with its own preprocessing and class names, of any task.
 
     Args:
         source: a model in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
@@ -72,7 +74,7 @@ class Predictor:
         prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
 
     Attributes:
-        task: "classification", "detection" or "segmentation".
+        task: "classification", "detection", "segmentation" or "hand_mesh".
         form: "train", "merged" or "fused", of what runs.
         classes: names, or None where the source has none.
         num_classes: how many.
@@ -101,6 +103,7 @@ class Predictor:
         self.num_classes, self.options = description.config.num_classes, description.options
         self.runtime, self.device = self._engine.runtime, self._engine.device
         self._channels = description.config.in_chans
+        self._faces = self.options.hand.faces if self.task == "hand_mesh" else np.empty((0, 3), np.int64)
         if self._channels not in (1, 3):
             raise UserError(f"images have 1 or 3 channels, this model takes {self._channels}")
 
@@ -192,6 +195,8 @@ class Predictor:
         fitted = fitted_size(shown.size, self.preprocessing)
         if self.task == "detection":
             return detection.predict(answers, name, fitted, shown.size, self.classes, score)
+        if self.task == "hand_mesh":
+            return hand_mesh.predict(answers, name, self.preprocessing.size, fitted, shown.size, self._faces)
         return segmentation.predict(answers, name, fitted, shown.size, self.classes)
 
 

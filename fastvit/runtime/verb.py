@@ -26,9 +26,10 @@ def predict(
     out: Path | None = None,
     score: float = 0.3,
     draw: Path | None = None,
+    mesh: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Say what is in images: their classes, the objects in them, or the class of each pixel, by the checkpoint's task.
+    """Say what is in images: classes, objects, the class of each pixel, or a hand, by the checkpoint's task.
 
     Args:
         checkpoint: weights of any form and layout, or an artifact of fastvit export.
@@ -43,6 +44,7 @@ def predict(
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
         score: objects that a detector is less sure of are left out.
         draw: folder for the images with what was found drawn into them.
+        mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
         json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
     """
     from fastvit.data.images import find_images
@@ -52,7 +54,7 @@ def predict(
     from rich.console import Console
     from rich.progress import track
 
-    from fastvit.runtime.pictures import Canvas
+    from fastvit.runtime.pictures import Canvas, Meshes
     from fastvit.runtime.predictor import Answer, Failure, Predictor
     from fastvit.runtime.records import record, recording
     from fastvit.tasks.classification.prediction import Prediction
@@ -63,6 +65,7 @@ def predict(
     columns = [f"top {i + 1}" for i in range(k)] if predictor.task == "classification" else ["found"]
     table = new_table("image", *columns, left=range(k + 1))
     canvas = Canvas(draw, predictor.task) if draw else None
+    meshes = Meshes(mesh, predictor.task, len(paths)) if mesh else None
 
     def tabulate(answer: Answer | Failure) -> None:
         if isinstance(answer, Prediction):
@@ -82,14 +85,19 @@ def predict(
             write(answer)
             if isinstance(answer, Failure):
                 failures.append(answer)
-            elif canvas:
+                continue
+            if canvas:
                 canvas.draw(answer)
+            if meshes:
+                meshes.write(answer)
     if table.row_count:
         show(table)
     if out:
         print(f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read")
     if canvas:
         print(f"{draw}: {canvas.drawn} pictures")
+    if meshes:
+        print(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
     for failure in failures:
         print(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
     return 2 if failures else 0

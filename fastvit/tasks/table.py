@@ -12,7 +12,7 @@ from fastvit.errors import UserError
 if TYPE_CHECKING:
     from fastvit.model.task_model import TaskModel
 
-TaskName = Literal["classification", "detection", "segmentation"]
+TaskName = Literal["classification", "detection", "segmentation", "hand_mesh"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class TaskKind:
         name: in files, recipes and on the command line.
         model: its TaskModel, as module:class; imported when it is used.
         options: the frozen dataclass of what its network is built from, as module:class; None where there is none.
-        headline: the metric by which the best weights of a run are chosen, a fraction.
+        headline: the metric by which the best weights of a run are chosen.
         label: what it is called.
+        lower_is_better: whether it is an error.
     """
 
     name: TaskName
@@ -32,6 +33,7 @@ class TaskKind:
     options: str | None
     headline: str
     label: str
+    lower_is_better: bool = False
 
     def model_class(self) -> type[TaskModel]:
         """The class of its models."""
@@ -69,6 +71,14 @@ TASKS: dict[str, TaskKind] = {
             "fastvit.tasks.segmentation.options:SegmenterConfig",
             "miou",
             "mIoU",
+        ),
+        TaskKind(
+            "hand_mesh",
+            "fastvit.tasks.hand_mesh.model:HandRegressor",
+            "fastvit.tasks.hand_mesh.options:HandRegressorConfig",
+            "pa_mpjpe",
+            "PA-MPJPE",
+            lower_is_better=True,
         ),
     )
 }

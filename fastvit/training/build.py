@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from fastvit.create import create_detector, create_model, create_segmenter
+from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.tasks.detection.options import DetectionOptions
-from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.task import Configure, Task
 from fastvit.training.norms import freeze_norms
 from fastvit.training.optim import configure
@@ -28,31 +26,53 @@ from fastvit.weights.load import load_weights
 
 if TYPE_CHECKING:
     from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.hand_mesh.model import HandRegressor
     from fastvit.tasks.segmentation.model import Segmenter
 
 Model = TypeVar("Model", bound=TaskModel)
+Sized = tuple[TaskModel, tuple[int, int]]
 
 
-def build_model(recipe: Recipe, classes: tuple[str, ...]) -> TaskModel:
+def build_model(recipe: Recipe, data: RunData) -> TaskModel:
     """The network of a recipe, with the data's classes and the recipe's preprocessing."""
     options = recipe.model
     scale = options.layer_scale_init
     backbone: dict[str, Any] = {"drop_path": options.drop_path} | ({} if scale is None else {"layer_scale_init": scale})
-    model: TaskModel
-    if recipe.task == "classification":
-        size = (options.size, options.size)
-        model = create_model(options.name, options.pretrained, num_classes=len(classes), **backbone)
-    else:
-        make, dense = _DENSE[recipe.task](recipe)
-        size = dense.size
-        model = make(options.name, options.pretrained, classes=classes, **asdict(dense.network), **backbone)
+    model, size = _MODELS[recipe.task](recipe, data, backbone)
     if options.weights:
         load_weights(model, options.weights)
-    model.classes = classes
+    model.classes = data.classes
     named = {"mean": options.mean, "std": options.std, "crop_pct": options.crop_pct}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     model.preprocessing = replace(model.preprocessing, size=size, **changes)
     return model
+
+
+def _classifier(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+    options = recipe.model
+    model = create_model(options.name, options.pretrained, num_classes=len(data.classes), **backbone)
+    return model, (options.size, options.size)
+
+
+def _detector(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+    own = asdict(recipe.detection.network)
+    model = create_detector(recipe.model.name, recipe.model.pretrained, classes=data.classes, **own, **backbone)
+    return model, recipe.detection.size
+
+
+def _segmenter(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+    own = asdict(recipe.segmentation.network)
+    model = create_segmenter(recipe.model.name, recipe.model.pretrained, classes=data.classes, **own, **backbone)
+    return model, recipe.segmentation.size
+
+
+def _hand_regressor(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+    from fastvit.tasks.hand_mesh.data import HandMeshData
+
+    assert isinstance(data, HandMeshData)
+    own = asdict(recipe.hand_mesh.network)
+    model = create_hand_regressor(recipe.model.name, recipe.model.pretrained, hand=data.hand, **own, **backbone)
+    return model, (recipe.hand_mesh.size, recipe.hand_mesh.size)
 
 
 def build(recipe: Recipe) -> tuple[Task, RunData]:
@@ -63,7 +83,7 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
     """
     # The data's classes make the head, the model's preprocessing makes the data's transforms.
     data = open_data(recipe)
-    model = build_model(recipe, data.classes)
+    model = build_model(recipe, data)
     data.preprocessing = model.preprocessing
     if recipe.norms == "frozen":
         freeze_norms(model.trunk)
@@ -100,14 +120,24 @@ def _segmentation(recipe: Recipe, model: Segmenter, optimizer: Configure) -> Tas
     return SegmentationTask(model, recipe.segmentation, optimizer)
 
 
-_DENSE: dict[str, Callable[[Recipe], tuple[Callable[..., TaskModel], DetectionOptions | SegmentationOptions]]] = {
-    "detection": lambda recipe: (create_detector, recipe.detection),
-    "segmentation": lambda recipe: (create_segmenter, recipe.segmentation),
+def _hand_mesh(recipe: Recipe, model: HandRegressor, optimizer: Configure) -> Task:
+    from fastvit.tasks.hand_mesh.module import HandMeshTask
+
+    return HandMeshTask(model, recipe.hand_mesh.losses, optimizer)
+
+
+# Recipe, data and options of the backbone -> the network, and the two sides of its images, as Preprocessing has them.
+_MODELS: dict[str, Callable[[Recipe, RunData, dict[str, Any]], Sized]] = {
+    "classification": _classifier,
+    "detection": _detector,
+    "segmentation": _segmenter,
+    "hand_mesh": _hand_regressor,
 }
 _TASKS: dict[str, Callable[[Recipe, Any, Configure], Task]] = {
     "classification": _classification,
     "detection": _detection,
     "segmentation": _segmentation,
+    "hand_mesh": _hand_mesh,
 }
 
 
@@ -139,6 +169,10 @@ def open_data(recipe: Recipe) -> RunData:
         from fastvit.tasks.segmentation.data import SegmentationData
 
         return SegmentationData(recipe.data, recipe.batch_size, recipe.segmentation, **shared)
+    if recipe.task == "hand_mesh":
+        from fastvit.tasks.hand_mesh.data import HandMeshData
+
+        return HandMeshData(recipe.data, recipe.batch_size, recipe.hand_mesh, **shared)
     return ClassificationData(
         recipe.data,
         recipe.batch_size,

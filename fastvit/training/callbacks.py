@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ from torch import Tensor
 from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
+from fastvit.tasks.table import TaskKind
 from fastvit.training.optim import weight_decay
 from fastvit.training.options import EmaOptions, OptimOptions
 from fastvit.weights.native import save
@@ -172,17 +174,21 @@ class SaveBest(L.Callback):
 
     Args:
         out: the folder.
-        headline: the metric by which one is better than another, the larger the better.
+        task: says by which metric one is better than another.
+
+    Attributes:
+        score: that metric of the best weights, NaN where it could not be measured; None before the first validation.
     """
 
-    def __init__(self, out: Path, headline: str) -> None:
-        self.out, self.headline = out, headline
-        self.best = float("-inf")
+    def __init__(self, out: Path, task: TaskKind) -> None:
+        self.out, self._task = out, task
+        self.score: float | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        value = float(trainer.callback_metrics[f"val/{self.headline}"])
-        value = -1.0 if value != value else value  # nothing to measure: there must be best weights all the same
-        better, self.best = value > self.best, max(value, self.best)
+        value = float(trainer.callback_metrics[f"val/{self._task.headline}"])
+        # With nothing to measure there must be best weights all the same.
+        better = self.score is None or self._better(value, self.score)
+        self.score = value if better else self.score
         if not trainer.is_global_zero:
             return
         model = cast(TaskModel, pl_module.model)
@@ -193,11 +199,16 @@ class SaveBest(L.Callback):
         if better:
             save(model, self.out / BEST, metrics)
 
+    def _better(self, value: float, than: float) -> bool:
+        if math.isnan(value) or math.isnan(than):
+            return not math.isnan(value)
+        return value < than if self._task.lower_is_better else value > than
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"score": self.score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        self.score = state_dict["score"]
 
 
 class SeedSteps(L.Callback):

@@ -10,6 +10,7 @@ from fastvit.data.augmentation import Augmentation
 from fastvit.errors import UserError
 from fastvit.tasks.classification.options import Distillation, Mixing
 from fastvit.tasks.detection.options import DetectionOptions
+from fastvit.tasks.hand_mesh.options import HandMeshOptions
 from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.table import TaskName
 
@@ -25,7 +26,7 @@ class ModelOptions:
         drop_path: stochastic depth of the last block.
         layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
         freeze: train only what stands on the backbone.
-        size: side of the square input in pixels, of a classifier; the dense tasks have theirs among their own options.
+        size: side of the square input in pixels, of a classifier; the other tasks have theirs among their own options.
         mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
         std: then divided by, a value a channel; None likewise.
         crop_pct: centre crop of the evaluation; None likewise.
@@ -106,7 +107,7 @@ class Recipe:
     Attributes:
         task: what is learnt.
         data: for classification the embedded "sample", a folder of images or idx files, or torch/NAME; for detection a
-            folder with COCO json; for segmentation one of images and masks.
+            folder with COCO json; for segmentation one of images and masks; for hand_mesh one in FreiHAND's layout.
         val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
         damaged_limit: training images that may be unreadable before the run ends.
         allow_damaged: leave unreadable validation images out, with a warning, instead of ending the run.
@@ -123,6 +124,7 @@ class Recipe:
         distillation: learning from a teacher, for classification.
         detection: network and images of detection.
         segmentation: network and images of segmentation.
+        hand_mesh: network, hand model and images of hand mesh regression.
         optim: optimizer and schedule.
         ema: moving average.
         precision: of the arithmetic, in Lightning's words; 16-mixed scales the loss.
@@ -157,6 +159,7 @@ class Recipe:
     distillation: Distillation = field(default_factory=Distillation)
     detection: DetectionOptions = field(default_factory=DetectionOptions)
     segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
+    hand_mesh: HandMeshOptions = field(default_factory=HandMeshOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -199,7 +202,7 @@ class Recipe:
         if classifies and self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
             raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {self.batch_size}")
         if not classifies:
-            self._check_dense()
+            self._check_not_classification()
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
         if not 0 < self.optim.layer_decay <= 1:
@@ -216,7 +219,7 @@ class Recipe:
                 "or the learning rate never comes down"
             )
 
-    def _check_dense(self) -> None:
+    def _check_not_classification(self) -> None:
         """See that nothing is asked for that only classification has."""
         for name, asked in {
             "val_fraction": self.val_fraction,

@@ -23,6 +23,7 @@ from fastvit.evaluation.examples import Example, examples
 from fastvit.evaluation.run_report import write_run_report
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection.coco import CocoImages
+from fastvit.tasks.hand_mesh.freihand import HandImages
 from fastvit.tasks.segmentation.folders import MaskedImages
 from fastvit.tasks.table import find_task
 from fastvit.tasks.task import Task
@@ -57,7 +58,7 @@ class Run:
     Attributes:
         out: its folder.
         best: the checkpoint with the best value of the task's headline metric in validation.
-        score: that value, as a fraction.
+        score: that value, in the metric's own unit.
     """
 
     out: Path
@@ -85,7 +86,7 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
     with locked(recipe.out), request.listening(), _quiet(), _full_disk_named(recipe.out):
         L.seed_everything(recipe.seed, workers=True, verbose=False)
         task, data = build(recipe)
-        best = SaveBest(recipe.out, find_task(recipe.task).headline)
+        best = SaveBest(recipe.out, find_task(recipe.task))
         trainer = _trainer(recipe, device, _callbacks(recipe, device, best, request, callbacks))
         begin(recipe, data)
         _announce(recipe, task, data, device)
@@ -94,14 +95,15 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
             if recipe.ema.recalibrate:
                 recalibrate(recipe, device)
             write_run_report(recipe.out, _examples(recipe, data, device))
-    return Run(recipe.out, recipe.out / BEST, best.best)
+    assert best.score is not None
+    return Run(recipe.out, recipe.out / BEST, best.score)
 
 
 def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
-    """Held-out images of a dense task with what the best weights say of them."""
+    """Held-out images with what the best weights say of them, of a task whose answers are drawn into them."""
     if recipe.task == "classification":
         return []
-    assert isinstance(data.test_images, (CocoImages, MaskedImages))
+    assert isinstance(data.test_images, (CocoImages, MaskedImages, HandImages))
     return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 

@@ -1,0 +1,1 @@
+"""3D hand mesh regression."""

@@ -1,0 +1,150 @@
+"""Batches for training and evaluating a hand mesh regressor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from fastvit.data.datasets import Samples
+from fastvit.data.module import RunData
+from fastvit.data.pixels import eval_array
+from fastvit.data.sampling import PADDING, EvaluationShare
+from fastvit.data.workers import loader_settings
+from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.hand_mesh.freihand import HandImages, HandTruth, open_freihand
+from fastvit.tasks.hand_mesh.options import HandMeshOptions
+from fastvit.tasks.hand_mesh.skeleton import JOINTS
+from fastvit.tasks.hand_mesh.transforms import TrainTransform, changed_truth, fitted
+
+Sample = tuple[Tensor, dict[str, Tensor]]
+
+
+class HandSamples(Samples[Sample]):
+    """Images of hands with what is to be learnt of them: (C, H, W) uint8 and the tensors of `changed_truth`.
+
+    "index" (int64) is an image's place, or -1 where nothing counts.
+
+    Args:
+        pictures: where images and annotations come from.
+        preprocessing: what the model expects.
+        options: how training images are varied.
+        others: as `Samples` has them.
+    """
+
+    pictures: HandImages
+
+    def __init__(
+        self,
+        pictures: HandImages,
+        preprocessing: Preprocessing,
+        options: HandMeshOptions | None = None,
+        damage_log: Path | None = None,
+        allow_damaged: bool = False,
+    ) -> None:
+        super().__init__(pictures, damage_log, allow_damaged)
+        if preprocessing.resize != "letterbox" or preprocessing.size[0] != preprocessing.size[1]:
+            raise UserError(
+                f'a hand mesh regressor sees all of an image in a square: set resize to "letterbox", not '
+                f'"{preprocessing.resize}" of {preprocessing.size}'
+            )
+        self.preprocessing = preprocessing
+        self._vary = TrainTransform(options or HandMeshOptions(), preprocessing)
+
+    def item(self, index: int, varied: bool) -> Sample:
+        image = self.pictures.image(index)
+        if varied:
+            pixels, change = self._vary(image)
+        else:
+            grey = len(self.preprocessing.mean) == 1
+            pixels = torch.from_numpy(eval_array(image.convert("L") if grey else image, self.preprocessing))
+            change = fitted((image.height, image.width), self.preprocessing)
+        known = self.pictures.truth(index) if self.pictures.has_truth else self._nothing(index)
+        size, hand = self.preprocessing.size, self.pictures.hand
+        return pixels, changed_truth(known, change, hand, size) | {"index": torch.tensor(index)}
+
+    def uncounted(self) -> Sample:
+        pixels = torch.zeros(len(self.preprocessing.mean), *self.preprocessing.size, dtype=torch.uint8)
+        change = fitted(self.preprocessing.size, self.preprocessing)
+        target = changed_truth(self._nothing(0), change, self.pictures.hand, self.preprocessing.size)
+        return pixels, target | {"index": torch.tensor(PADDING)}
+
+    def _nothing(self, index: int) -> HandTruth:
+        """What stands for the truth of an image of which none is known: a point in front of its camera."""
+        far = np.array([0.0, 0.0, 1.0])
+        joints, vertices = (np.tile(far, (count, 1)) for count in (len(JOINTS), self.pictures.vertices))
+        return HandTruth(self.pictures.intrinsics(index), joints, vertices, None, None, "right")
+
+
+class HandMeshData(RunData):
+    """A folder in FreiHAND's layout as batches, shared out among the processes.
+
+    Args:
+        source: as in `fastvit.tasks.hand_mesh.freihand.open_freihand`.
+        batch_size: images a training step, and one of validation.
+        options: of training.
+        others: as `RunData` has them.
+
+    Attributes:
+        hand: the hand model that the annotations are of.
+
+    Raises:
+        UserError: as `open_freihand` does, or nothing is known of the evaluation images.
+    """
+
+    train_images: HandImages
+    test_images: HandImages
+
+    def __init__(
+        self,
+        source: str,
+        batch_size: int,
+        options: HandMeshOptions | None = None,
+        workers: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
+        allow_damaged: bool = False,
+    ) -> None:
+        self.options = options or HandMeshOptions()
+        train_images = open_freihand(source, "train", self.options.hand)
+        test_images = open_freihand(source, "test", self.options.hand)
+        if not test_images.has_truth:
+            raise UserError(
+                f"there is no {Path(source) / 'evaluation_xyz.json'}, on which training is validated: it is in "
+                "FreiHAND's second download (FreiHAND_pub_v2_eval.zip)"
+            )
+        side = self.options.size
+        preprocessing = preprocessing or Preprocessing((side, side), resize="letterbox")
+        super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
+        assert train_images.hand is not None
+        self.hand = train_images.hand
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        samples = HandSamples(self.train_images, self.preprocessing, self.options, self.damage_log)
+        return self.train_loader(samples)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        share = EvaluationShare(len(self.test_images), *self.process)
+        return evaluation_loader(
+            self.test_images, self.preprocessing, self.batch_size, self.workers, share, self.allow_damaged
+        )
+
+
+def evaluation_loader(
+    images: HandImages,
+    preprocessing: Preprocessing,
+    batch_size: int = 1,
+    workers: int | None = None,
+    share: EvaluationShare | None = None,
+    allow_damaged: bool = False,
+) -> DataLoader[Sample]:
+    """All images in order, or a process's share of them.
+
+    An image that cannot be decoded raises a UserError or, with `allow_damaged`, does not count; a warning names it.
+    """
+    samples = HandSamples(images, preprocessing, allow_damaged=allow_damaged)
+    return DataLoader(samples, batch_size, sampler=share, **loader_settings(workers))

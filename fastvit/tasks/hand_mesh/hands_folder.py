@@ -1,0 +1,178 @@
+"""A dataset of made hands in FreiHAND's layout, written by `fastvit hands`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from fastvit.data.arrays import SAMPLE
+from fastvit.data.datasets import Split
+from fastvit.data.made_folder import README, made_folder
+from fastvit.data.opening import open_images
+from fastvit.data.sampling import seed_of
+from fastvit.data.workers import loader_settings
+from fastvit.errors import UserError
+from fastvit.tasks.hand_mesh.camera import project
+from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
+from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
+from fastvit.tasks.hand_mesh.skeleton import ROOT
+from fastvit.tasks.hand_mesh.synthetic import HandMaker, MadeHand
+
+SIZES = 64, 1024
+_TITLE = "# Made hands"
+_KINDS = ("K", "mano", "scale", "verts", "xyz")
+_LEFT = {HAND, *PARTS.values(), *(f"{part}_{kind}.json" for part in PARTS.values() for kind in _KINDS)}
+_QUALITY = 92  # of JPEG
+_DIGITS = 6  # micrometres
+
+
+def write_hands(
+    folder: Path,
+    images: int = 1000,
+    size: int = 224,
+    seed: int = 0,
+    hand: str = "procedural",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, int]:
+    """Write pictures of a made hand with cameras, joints, vertices and parameters, in FreiHAND's layout.
+
+    The same arguments give the same pictures on the same kind of machine, with any number of workers; a picture follows
+    from seed, size, hand and its place alone. The folder appears when all is written.
+
+    Args:
+        folder: to make; may be there if it is empty.
+        images: training pictures; a fifth as many, at least one, for evaluation, whose backgrounds are of the sample's
+            test split.
+        size: side of a picture in pixels.
+        seed: of everything random.
+        hand: as in `fastvit.tasks.hand_mesh.hand_file.read_hand`.
+        workers: processes that make pictures; 0 makes them here, None takes one a core but one.
+        overwrite: replace made hands that the folder holds.
+
+    Returns:
+        Pictures by part ("training", "evaluation").
+
+    Raises:
+        UserError: an argument makes no sense, there is no such hand, or the folder holds other things or cannot be
+            written.
+    """
+    if images < 1:
+        raise UserError(f"images must be 1 or more, got {images}")
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise UserError(f"size must be from {SIZES[0]} to {SIZES[1]} pixels, got {size}")
+    if seed < 0:
+        raise UserError(f"seed must be 0 or more, got {seed}")
+    arrays = read_hand(hand)
+    command = f"fastvit hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
+    counts = dict(zip(PARTS, (images, max(1, images // 5)), strict=True))
+    with made_folder(folder, overwrite, "hands", _TITLE, _LEFT) as part:
+        save_hand(arrays, part / HAND)
+        for split, count in counts.items():
+            _write_part(part, _MadeHands(arrays, split, count, size, seed), workers)
+        (part / README).write_text(_readme(command, arrays, counts), encoding="utf-8")
+    return {PARTS[split]: count for split, count in counts.items()}
+
+
+class _MadeHands(Dataset[MadeHand]):
+    """Pictures by their place; a DataLoader makes them in several processes."""
+
+    def __init__(self, hand: HandArrays, split: Split, count: int, size: int, seed: int) -> None:
+        self.split, self.count, self._seed = split, count, seed
+        self._maker = HandMaker(hand, open_images("sample", split), size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> MadeHand:
+        place = list(PARTS).index(self.split)
+        return self._maker.make(np.random.default_rng(seed_of(self._seed, place, index)))
+
+
+def _write_part(root: Path, pictures: _MadeHands, workers: int | None) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    name = PARTS[pictures.split]
+    rgb, mask = root / name / "rgb", root / name / "mask"
+    rgb.mkdir(parents=True)
+    mask.mkdir()
+    console = Console(stderr=True)
+    loader = DataLoader(pictures, batch_size=None, **loader_settings(workers))
+    shown = track(
+        loader, f"{name} hands", len(pictures), console=console, transient=True, disable=not console.is_terminal
+    )
+    with ExitStack() as stack:
+        lists = {kind: stack.enter_context(_JsonList(root / f"{name}_{kind}.json")) for kind in _KINDS}
+        for index, made in enumerate(shown):
+            Image.fromarray(made.image).save(rgb / f"{index:08d}.jpg", quality=_QUALITY)
+            Image.fromarray(made.mask).save(mask / f"{index:08d}.jpg", quality=_QUALITY)
+            for kind, values in _annotations(made).items():
+                lists[kind].add(values)
+
+
+def _annotations(made: MadeHand) -> dict[str, Any]:
+    """By kind of file, as FreiHAND has it."""
+    (place,) = project(made.joints[ROOT : ROOT + 1], made.intrinsics)
+    scale = made.intrinsics[0, 0] / made.joints[ROOT, 2]
+    return {
+        "K": made.intrinsics.tolist(),
+        "mano": [_rounded(np.concatenate([made.pose, made.shape, place, [scale]]))],
+        "scale": round(float(np.linalg.norm(made.joints[ROOT + 1] - made.joints[ROOT])), _DIGITS),
+        "verts": _rounded(made.vertices),
+        "xyz": _rounded(made.joints),
+    }
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return values.round(_DIGITS).tolist()
+
+
+class _JsonList:
+    """A JSON list in a file, written an entry at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._first = path, True
+
+    def __enter__(self) -> _JsonList:
+        self._file = self._path.open("w", encoding="utf-8")
+        self._file.write("[")
+        return self
+
+    def add(self, value: Any) -> None:
+        """Another entry."""
+        self._file.write(("" if self._first else ", ") + json.dumps(value))
+        self._first = False
+
+    def __exit__(self, *_: object) -> None:
+        self._file.write("]")
+        self._file.close()
+
+
+def _readme(command: str, hand: HandArrays, counts: dict[Split, int]) -> str:
+    """What a person should know who finds the folder."""
+    lines = "\n".join(f"- `{PARTS[split]}`: {count:,} pictures" for split, count in counts.items())
+    licence = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
+    return f"""{_TITLE}
+
+Pictures of a made hand ({hand.name}) in random poses, shapes, skin tones and lights in front of blurred scenes of
+Fashion-MNIST items, written by
+
+    {command}
+
+{lines}
+
+The layout is FreiHAND's: `PART/rgb/*.jpg`, `PART/mask/*.jpg`, and lists with an entry for each picture: `PART_K.json`
+(camera), `PART_xyz.json` (21 joints, metres), `PART_verts.json` (vertices, metres), `PART_mano.json` (48 angles, shape
+coefficients, place of the root joint in the picture, pixels a metre there), `PART_scale.json` (length of the middle
+finger's first bone, metres). `{HAND}` is the hand model. Nobody's hand was photographed or scanned for it.
+
+The items are taken from Fashion-MNIST by Zalando SE, under this licence:
+
+{licence[licence.index("The MIT License") :]}"""

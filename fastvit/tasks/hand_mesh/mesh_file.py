@@ -1,0 +1,36 @@
+"""Meshes as files that other programs open. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fastvit.errors import UserError
+from fastvit.files import write_text
+
+SUFFIXES = (".obj", ".ply")
+
+
+def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Write a mesh as .obj or .ply (text), in metres, with y up and z to the viewer, as such programs have it.
+
+    Args:
+        path: says the format by its suffix.
+        vertices: (V, 3) in a camera's axes: y down, z away.
+        faces: (F, 3), from 0.
+
+    Raises:
+        UserError: another suffix, or the file cannot be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: meshes are written as {' or '.join(SUFFIXES)} files")
+    points = [f"{x:.6f} {-y:.6f} {-z:.6f}" for x, y, z in vertices.tolist()]
+    if path.suffix == ".obj":
+        lines = [f"v {point}" for point in points] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in faces.tolist()]
+    else:
+        header = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
+        header += [f"property float {axis}" for axis in "xyz"]
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header"]
+        lines = header + points + [f"3 {a} {b} {c}" for a, b, c in faces.tolist()]
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,104 @@
+"""A hand's mesh from an image: a FastViT backbone and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fastvit.model.backbone import Backbone
+from fastvit.model.config import FastViTConfig
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.model.task_model import TaskModel
+from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
+from fastvit.tasks.hand_mesh.hand_model import HandModel
+from fastvit.tasks.hand_mesh.heads import MlpHead, TokenHead
+from fastvit.tasks.hand_mesh.options import HandInfo, HandRegressorConfig, RegressorConfig
+from fastvit.tasks.hand_mesh.skeleton import CLASSES, ROOT
+
+HEADS = {"mlp": MlpHead, "tokens": TokenHead}
+
+
+class HandRegressor(TaskModel):
+    """(B, in_chans, H, W) images of one hand each -> its mesh, joints and camera, by name.
+
+    - "vertices" (B, V, 3) and "joints" (B, 21, 3), FreiHAND's order, in metres from the root joint, the base of the
+      middle finger; x to the right of the image, y down, z away.
+    - "camera" (B, 3): scale s and place (u, v) of the root joint; a point (x, y, z) is seen at (s x + u, s y + v),
+      where the sides of the image are at -1 and 1.
+    - "rotations" (B, 16, 3, 3) and "shape" (B, S), of the head "mlp": of the right hand model.
+    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, its own guess at first sight.
+    - "side" (B, 1), of a network for both sides: logit of its being a left hand.
+
+    A left hand is a right one in the mirror: the network sees which it is, and what it says of the mesh is mirrored.
+
+    Attributes:
+        backbone: the stages.
+        hand: the hand model, whose arrays are saved with the weights.
+        head: last map -> what is above.
+        others: as `TaskModel` has them.
+    """
+
+    task = "hand_mesh"
+
+    def __init__(
+        self,
+        config: FastViTConfig,
+        variant: str = "custom",
+        *,
+        classes: Sequence[str] | None = CLASSES,
+        preprocessing: Preprocessing | None = None,
+        options: HandRegressorConfig | None = None,
+    ) -> None:
+        chosen = options or regressor_config(procedural_hand())
+        preprocessing = preprocessing or replace(Preprocessing(), size=(224, 224), resize="letterbox")
+        super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
+        network = chosen.network
+        self.backbone = Backbone(config)
+        self.hand = HandModel(chosen.hand.vertices, chosen.hand.shapes)
+        self.head = HEADS[network.head](config.channels[-1], network.width, self.hand)
+        self.side = nn.Linear(config.channels[-1], 1) if network.sides == "both" else None
+        own = ("rotations", "shape") if network.head == "mlp" else ()
+        self.outputs = ("vertices", "joints", "camera", *own, *(["side"] if self.side else []))
+
+    @property
+    def faces(self) -> Tensor:
+        """(F, 3) int64, of a right hand."""
+        return torch.from_numpy(self.options.hand.faces)
+
+    def take_hand(self, arrays: HandArrays) -> None:
+        """Fill in the arrays of the hand that the options tell of."""
+        like = self.hand.template
+        self.hand.load_state_dict(HandModel.of(arrays, like.dtype).state_dict())
+
+    def forward(self, images: Tensor, left: Tensor | None = None) -> dict[str, Tensor]:
+        """What the class tells, by name.
+
+        Args:
+            images: normalised.
+            left: (B,) bool, which of them show left hands, where that is known, as in training; by default a network
+                for both sides decides by what it sees.
+        """
+        last = self.backbone(images)[-1]
+        found = self.head(last, self.hand)
+        root = found["joints"][:, ROOT : ROOT + 1]
+        found |= {name: found[name] - root for name in ("vertices", "joints")}
+        if self.side is not None:
+            found["side"] = self.side(last.mean((2, 3)))
+            mirror = found["side"][:, 0] > 0 if left is None else left
+            sign = 1 - 2 * mirror.to(last.dtype)
+            flip = torch.stack([sign, torch.ones_like(sign), torch.ones_like(sign)], 1)[:, None]
+            found |= {name: found[name] * flip for name in ("vertices", "joints")}
+        return found
+
+    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+        found = self(images)
+        return tuple(found[name] for name in self.outputs)
+
+
+def regressor_config(hand: HandArrays, network: RegressorConfig | None = None) -> HandRegressorConfig:
+    """What a regressor of a hand is built from."""
+    vertices, _, shapes = hand.shape_directions.shape
+    return HandRegressorConfig(network or RegressorConfig(), HandInfo.of(hand.name, vertices, shapes, hand.faces))

@@ -1,0 +1,77 @@
+"""The hand mesh task: absolute errors in space and in the image, and FreiHAND's metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvit.tasks.hand_mesh.metrics import HandMetrics
+from fastvit.tasks.hand_mesh.model import HandRegressor
+from fastvit.tasks.hand_mesh.options import LossWeights
+from fastvit.tasks.task import Configure, Task
+
+Tensors = dict[str, Tensor]
+
+
+class HandMeshTask(Task):
+    """(B, C, H, W) images; targets as `fastvit.tasks.hand_mesh.data` makes them, stacked."""
+
+    model: HandRegressor
+
+    def __init__(
+        self, model: HandRegressor, weights: LossWeights | None = None, configure: Configure | None = None
+    ) -> None:
+        super().__init__(model, torchmetrics.MetricCollection({"hand": HandMetrics()}), configure)
+        self.weights = weights or LossWeights()
+
+    def losses(self, images: Tensor, targets: Tensors) -> Tensors:
+        outputs = self.model(images, targets["left"] if self.model.side is not None else None)
+        parts = hand_losses(outputs, targets)
+        return {"loss": self._total(parts), **parts}
+
+    def loss(self, outputs: Tensors, targets: Tensors) -> Tensor:
+        return self._total(hand_losses(outputs, targets))
+
+    def _total(self, parts: Tensors) -> Tensor:
+        return torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
+
+    def validate(self, images: Any, targets: Any) -> None:
+        kept = targets["index"] >= 0
+        if kept.all():
+            super().validate(images, targets)
+        elif kept.any():
+            super().validate(images[kept], {name: value[kept] for name, value in targets.items()})
+
+    def counted(self, targets: Any) -> int:
+        return len(targets["index"])
+
+
+def hand_losses(outputs: Tensors, targets: Tensors) -> Tensors:
+    """The parts of the loss by the names of their weights, in the units that these are for.
+
+    Args:
+        outputs: of `HandRegressor`.
+        targets: of `fastvit.tasks.hand_mesh.transforms.changed_truth`, stacked.
+    """
+    outputs = {name: value.float() for name, value in outputs.items()}
+    camera = outputs["camera"][:, None]
+    projected = camera[..., :1] * outputs["joints"][..., :2] + camera[..., 1:]
+    parts = {
+        "joints": F.l1_loss(outputs["joints"], targets["joints"]),
+        "vertices": F.l1_loss(outputs["vertices"], targets["vertices"]),
+        "projected": F.l1_loss(projected, targets["projected"]),
+    }
+    if "places" in outputs:
+        parts["projected"] = (parts["projected"] + F.l1_loss(outputs["places"], targets["projected"])) / 2
+    if "rotations" in outputs:
+        known = targets["known"].float()
+        for name in ("rotations", "shape"):
+            errors = (outputs[name] - targets[name]).abs().flatten(1).mean(1)
+            parts[name] = (errors * known).sum() / known.sum().clamp_min(1)
+    if "side" in outputs:
+        parts["side"] = F.binary_cross_entropy_with_logits(outputs["side"][:, 0], targets["left"].float())
+    return parts

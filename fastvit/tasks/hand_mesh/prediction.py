@@ -1,0 +1,81 @@
+"""What a hand mesh regressor says of an image. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastvit.tasks.hand_mesh.camera import to_pixels, weak_projection
+from fastvit.tasks.hand_mesh.hand_file import Side
+from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
+
+
+@dataclass(frozen=True)
+class HandPrediction:
+    """For one image: its name, and the hand in it, in space and in its pixels.
+
+    Attributes:
+        image: its name.
+        side: "right" or "left".
+        joints: (21, 3) metres from the root joint; x to the right of the image, y down, z away.
+        vertices: (V, 3) likewise.
+        joint_places: (21, 2) x and y in pixels of the image.
+        vertex_places: (V, 2) likewise.
+        faces: (F, 3) of the mesh.
+    """
+
+    image: str
+    side: Side
+    joints: np.ndarray
+    vertices: np.ndarray
+    joint_places: np.ndarray
+    vertex_places: np.ndarray
+    faces: np.ndarray
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: "image", and "predictions": "side", "joints" (metres) and "joints_2d" (pixels) by name."""
+        joints, places = self.joints.round(5).tolist(), self.joint_places.round(2).tolist()
+        hand = {
+            "side": self.side,
+            "root": JOINTS[ROOT],
+            "joints": dict(zip(JOINTS, joints, strict=True)),
+            "joints_2d": dict(zip(JOINTS, places, strict=True)),
+        }
+        return {"image": self.image, "predictions": [hand]}
+
+    def summary(self) -> str:
+        """On a line: which hand, where, and how long it is."""
+        (left, top), (right, bottom) = self.vertex_places.min(0), self.vertex_places.max(0)
+        length = 1000 * np.linalg.norm(np.diff(self.joints[[0, *range(ROOT, ROOT + 4)]], axis=0), axis=1).sum()
+        return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
+
+
+def predict(
+    answers: Mapping[str, np.ndarray],
+    image: str,
+    canvas: tuple[int, int],
+    fitted: tuple[int, int],
+    original: tuple[int, int],
+    faces: np.ndarray,
+) -> HandPrediction:
+    """What a regressor's answers say of an image.
+
+    Args:
+        answers: "vertices" (1, V, 3), "joints" (1, 21, 3), "camera" (1, 3) and perhaps "side" (1, 1).
+        image: its name.
+        canvas: height and width of what the network was shown.
+        fitted: those of the image in it, in the upper left corner.
+        original: those of the image itself.
+        faces: of a right hand's mesh.
+    """
+    vertices, joints, camera = (answers[name][0].astype(np.float64) for name in ("vertices", "joints", "camera"))
+    factors = np.array([original[1] / fitted[1], original[0] / fitted[0]])
+    joint_places, vertex_places = (
+        factors * to_pixels(weak_projection(points, camera), canvas) for points in (joints, vertices)
+    )
+    left = "side" in answers and float(answers["side"][0, 0]) > 0
+    turned = faces[:, ::-1] if left else faces  # mirroring turns a mesh inside out
+    return HandPrediction(image, "left" if left else "right", joints, vertices, joint_places, vertex_places, turned)

@@ -1,0 +1,164 @@
+"""Pictures of a made hand, with everything that is true of them: data to run and test on without anyone's licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from scipy.spatial.transform import Rotation
+
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.scenes import make_scene
+from fastvit.tasks.hand_mesh.camera import project
+from fastvit.tasks.hand_mesh.hand_file import HandArrays
+from fastvit.tasks.hand_mesh.hand_model import HandModel
+from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose, random_view
+from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
+from fastvit.tasks.hand_mesh.skeleton import TURNING
+
+# Focal length as a share of the image's side; that of FreiHAND's crops is about 2.1.
+_FOCAL = 2.1
+# How much of the image's side the hand takes, and how far from its middle, in shares of the side.
+_EXTENT, _SHIFT = (0.5, 0.8), 0.06
+_SPREAD = 0.7  # standard deviation of shape coefficients
+# Reflectances of skin in sRGB, from the darkest to the lightest, and of nails above it.
+_SKIN = np.array([[66.0, 41, 30], [122, 78, 56], [176, 122, 92], [214, 164, 134], [239, 202, 178]])
+# Samples a pixel and direction.
+_FINER = 2
+_NAIL = 0.008  # metres from a tip
+
+
+@dataclass(frozen=True)
+class MadeHand:
+    """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandTruth` has it.
+
+    Attributes:
+        image: (S, S, 3) uint8, RGB.
+        mask: (S, S) uint8, 255 where the hand is.
+        intrinsics: (3, 3).
+        pose: (48,) axis-angle, counted from the hand model's mean.
+        shape: (S,) coefficients.
+        joints: (21, 3) metres.
+        vertices: (V, 3) metres.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    intrinsics: np.ndarray
+    pose: np.ndarray
+    shape: np.ndarray
+    joints: np.ndarray
+    vertices: np.ndarray
+
+
+class HandMaker:
+    """Makes pictures of a hand.
+
+    Args:
+        hand: what is shown.
+        items: pictures whose pixels backgrounds are made of.
+        side: of the pictures, in pixels.
+    """
+
+    def __init__(self, hand: HandArrays, items: LabelledImages, side: int) -> None:
+        self.hand, self.items, self.side = hand, items, side
+        self._axes, self._model = HandAxes.of(hand), HandModel.of(hand, torch.float64)
+        normals = vertex_normals(hand.template, hand.faces)
+        self._palmar = np.clip(0.5 + normals @ self._axes.frame[2], 0, 1)
+        tips = hand.template[hand.tips]
+        gaps = np.linalg.norm(hand.template[:, None] - tips[None], axis=2).min(1)
+        self._nail = ((gaps < _NAIL) & (normals @ self._axes.frame[2] < -0.2)).astype(np.float64)
+
+    def make(self, generator: np.random.Generator) -> MadeHand:
+        """One picture; everything random in it follows from the generator's state."""
+        pose = random_pose(self._axes, generator)
+        pose[0] = Rotation.from_matrix(random_view(self._axes, generator)).as_rotvec()
+        shape = np.clip(generator.normal(0, _SPREAD, self.hand.shape_directions.shape[2]), -1.5, 1.5)
+        with torch.no_grad():
+            turns = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix())[None]
+            vertices, joints = (part[0].numpy() for part in self._model(turns, torch.from_numpy(shape)[None]))
+        focal = _FOCAL * self.side
+        intrinsics = np.array([[focal, 0, self.side / 2], [0, focal, self.side / 2], [0, 0, 1.0]])
+        shift = self._placed(vertices, intrinsics, generator)
+        vertices, joints = vertices + shift, joints + shift
+        image, mask = self._pictured(vertices, intrinsics, generator)
+        free = pose.reshape(-1) - np.concatenate([np.zeros(3), self.hand.pose_mean])
+        return MadeHand(image, mask, intrinsics, free.reshape(3 * TURNING), shape, joints, vertices)
+
+    def _placed(self, vertices: np.ndarray, intrinsics: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(3,) where to move the hand so that it fills a share of the image, about in its middle."""
+        middle = (vertices.min(0) + vertices.max(0)) / 2
+        wanted = generator.uniform(*_EXTENT) * self.side
+        shift = np.array([0, 0, intrinsics[0, 0] * np.ptp(vertices[:, :2], axis=0).max() / wanted]) - middle
+        goal = self.side * (0.5 + generator.uniform(-_SHIFT, _SHIFT, 2))
+        for _ in range(3):  # perspective makes what is nearer larger
+            seen = project(vertices + shift, intrinsics)
+            low, high = seen.min(0), seen.max(0)
+            shift[2] *= (high - low).max() / wanted
+            shift[:2] += (goal - (low + high) / 2) * shift[2] / intrinsics[0, 0]
+        return shift
+
+    def _pictured(
+        self, vertices: np.ndarray, intrinsics: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        size = (_FINER * self.side,) * 2
+        raster = rasterise(_FINER * project(vertices, intrinsics), vertices[:, 2], self.hand.faces, size)
+        colours, alpha = np.zeros((*size, 3)), raster.covered.astype(np.float64)
+        normals = vertex_normals(vertices, self.hand.faces)
+        looks = np.concatenate([self._skin(generator), normals, vertices], 1)
+        seen = raster.interpolated(looks, self.hand.faces)
+        colours[raster.covered] = _lit(seen[:, :3], seen[:, 3:6], seen[:, 6:9], generator)
+        colours, alpha = (_coarser(part) for part in (colours, alpha[..., None]))
+        ground = self._background(generator)
+        picture = colours + (1 - alpha) * ground
+        blurred = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        blurred = blurred.filter(ImageFilter.GaussianBlur(generator.uniform(0, 0.004) * self.side))
+        noisy = np.asarray(blurred, np.float64) + generator.normal(0, generator.uniform(0, 5), picture.shape)
+        return np.clip(noisy, 0, 255).astype(np.uint8), np.where(alpha[..., 0] >= 0.5, 255, 0).astype(np.uint8)
+
+    def _skin(self, generator: np.random.Generator) -> np.ndarray:
+        """(V, 3) reflectance of each vertex: a tone, uneven as skin is, palms and nails lighter."""
+        tone = generator.uniform(0, len(_SKIN) - 1)
+        low = min(int(tone), len(_SKIN) - 2)
+        base = _SKIN[low] + (tone - low) * (_SKIN[low + 1] - _SKIN[low])
+        base = base * generator.normal(1, 0.04, 3)
+        darkness = 1 - tone / (len(_SKIN) - 1)
+        colours = base + (self._palmar * (12 + 45 * darkness))[:, None] * np.array([1.0, 0.8, 0.75])
+        waves = generator.normal(0, 90, (12, 3)), generator.uniform(0, 2 * np.pi, 12)  # radians a metre
+        uneven = np.cos(self.hand.template @ waves[0].T + waves[1]).mean(1)
+        colours = colours * (1 + 0.12 * uneven)[:, None] + 0.04 * uneven[:, None] * np.array([40.0, -10, -10])
+        return colours + (0.35 * self._nail)[:, None] * (np.array([250.0, 215, 205]) - colours)
+
+    def _background(self, generator: np.random.Generator) -> np.ndarray:
+        """(S, S, 3) items of real pictures on a texture, out of focus."""
+        scene = make_scene(self.items, max(self.side, 64), generator)
+        image = Image.fromarray(scene.image).resize((self.side, self.side))
+        blur = ImageFilter.GaussianBlur(generator.uniform(0, 0.02) * self.side)
+        return np.asarray(image.filter(blur), np.float64)
+
+
+def _lit(skin: np.ndarray, normals: np.ndarray, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(N, 3) colours of points under two lights and the sky, with the shine of skin."""
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    view = -places / np.linalg.norm(places, axis=1, keepdims=True)
+    normals = np.where((normals * view).sum(1, keepdims=True) < 0, -normals, normals)  # inside an open mesh
+    total = np.full(len(skin), generator.uniform(0.2, 0.5))
+    shine = np.zeros(len(skin))
+    for strength in (generator.uniform(0.5, 0.8), generator.uniform(0, 0.3)):
+        direction = generator.normal(size=3)
+        direction[2] = -abs(direction[2]) - 0.3  # from the viewer's side
+        direction /= np.linalg.norm(direction)
+        total += strength * np.clip(normals @ direction, 0, None)
+        half = (view + direction) / np.linalg.norm(view + direction, axis=1, keepdims=True)
+        shine += strength * np.clip((normals * half).sum(1), 0, None) ** 30
+    warmth = generator.normal(1, 0.05, 3)
+    return np.clip(skin * total[:, None] * warmth + 255 * generator.uniform(0, 0.15) * shine[:, None], 0, 255)
+
+
+def _coarser(pixels: np.ndarray) -> np.ndarray:
+    """Means of squares of pixels."""
+    height, width, channels = pixels.shape
+    squares = pixels.reshape(height // _FINER, _FINER, width // _FINER, _FINER, channels)
+    return np.asarray(squares.mean((1, 3)))

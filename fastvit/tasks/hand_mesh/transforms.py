@@ -1,0 +1,138 @@
+"""How training images of hands are varied, with everything that is known of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from fastvit.data.pixels import fitted_size
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, to_places
+from fastvit.tasks.hand_mesh.freihand import HandTruth
+from fastvit.tasks.hand_mesh.hand_file import HandArrays
+from fastvit.tasks.hand_mesh.options import HandMeshOptions
+from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
+
+
+@dataclass(frozen=True)
+class Change:
+    """A map of an image, and what goes with it in space.
+
+    Attributes:
+        image: (3, 3) affine, pixels -> pixels.
+        space: (3, 3) turn about the camera's axis, after a mirroring if there is one.
+    """
+
+    image: np.ndarray
+    space: np.ndarray
+
+
+def fitted(size: tuple[int, int], preprocessing: Preprocessing) -> Change:
+    """What evaluation does to an image of a height and width."""
+    height, width = fitted_size(size, preprocessing)
+    return Change(np.diag([width / size[1], height / size[0], 1.0]), np.eye(3))
+
+
+def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Change:
+    """A change for training, drawn by torch's generator: an image of a height and width into a square of `side`."""
+    turn, grow, right, down, chance = torch.rand(5, dtype=torch.float64).tolist()
+    angle = math.radians(options.rotation * (2 * turn - 1))
+    low, high = options.scale
+    factor = (low + (high - low) * grow) * side / max(size)
+    flip = FLIP if chance < options.hflip else np.eye(3)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    space = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ flip
+    image = np.eye(3)
+    image[:2, :2] = factor * space[:2, :2]
+    centre = np.array([size[1] / 2, size[0] / 2])
+    shift = options.translation * side * (2 * np.array([right, down]) - 1)
+    image[:2, 2] = side / 2 + shift - image[:2, :2] @ centre
+    return Change(image, space)
+
+
+def changed_truth(
+    truth: HandTruth, change: Change, hand: HandArrays | None, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """What is to be learnt of an image after a change, whose new height and width are `size`.
+
+    "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in metres from the root joint, "projected"
+    (21, 2) joints in the image, whose sides are at -1 and 1, "left" bool; of a hand model, where one is given,
+    "rotations" (16, 3, 3) and "shape" (S,) of its right side, with "known" bool, whether they are.
+    """
+    joints, vertices = truth.joints @ change.space.T, truth.vertices @ change.space.T
+    camera = moved(truth.intrinsics, change.image, change.space)
+    was_left = truth.side == "left"
+    left = was_left != (np.linalg.det(change.space) < 0)
+    numbers = {
+        "joints": joints - joints[ROOT],
+        "vertices": vertices - joints[ROOT],
+        "projected": to_places(project(joints, camera), size),
+    }
+    flags = {"left": left}
+    if hand is not None:
+        shape = np.zeros(hand.shape_directions.shape[2])
+        flags["known"] = truth.pose is not None and truth.shape is not None and len(truth.shape) == len(shape)
+        if flags["known"]:
+            # Of a left hand the model is the right one in the mirror, before and after.
+            before, after = (FLIP if mirrored else np.eye(3) for mirrored in (was_left, left))
+            rotations = turns_of(np.asarray(truth.pose), hand)
+            rotations[0] = after @ change.space @ before @ rotations[0]
+            numbers |= {"rotations": rotations, "shape": np.asarray(truth.shape)}
+        else:
+            numbers |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
+    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in numbers.items()}
+    tensors |= {name: torch.tensor(bool(value)) for name, value in flags.items()}
+    return tensors | {"intrinsics": torch.from_numpy(camera).float()}
+
+
+def turns_of(pose: np.ndarray, hand: HandArrays) -> np.ndarray:
+    """(48,) axis-angle counted from a hand's mean pose -> (16, 3, 3) rotations of its joints."""
+    angles = pose + np.concatenate([np.zeros(3), hand.pose_mean])
+    return np.asarray(Rotation.from_rotvec(angles.reshape(TURNING, 3)).as_matrix())
+
+
+class TrainTransform:
+    """An image -> (C, side, side) uint8, varied at random, and the change that was made.
+
+    Args:
+        options: what to do, and how much of it.
+        preprocessing: says the size and the mean, which fills what is missing.
+    """
+
+    def __init__(self, options: HandMeshOptions, preprocessing: Preprocessing) -> None:
+        self.options = options
+        self.side = preprocessing.size[0]
+        mean = [round(255 * value) for value in preprocessing.mean]
+        self._fill = tuple(mean) if len(mean) == 3 else mean[0]
+        self._grey = len(mean) == 1
+        share = options.colour
+        self._colours = v2.ColorJitter(share, share, share, share / 10) if share and not self._grey else v2.Identity()
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, Change]:
+        change = varied((image.height, image.width), self.side, self.options)
+        pixels = F.pil_to_tensor(
+            mapped(image.convert("L") if self._grey else image, change.image, self.side, self._fill)
+        )
+        return self._colours(pixels), change
+
+
+def mapped(image: Image.Image, matrix: np.ndarray, side: int, fill: int | tuple[int, ...]) -> Image.Image:
+    """The image under an affine map (3, 3), pixels -> pixels, cut to a square; smoothed before it is made smaller."""
+    scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+    if scale < 1:
+        width, height = (max(round(length * scale), 1) for length in image.size)
+        matrix = matrix @ np.diag([image.width / width, image.height / height, 1.0])
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    back = np.linalg.inv(matrix)
+    coefficients = tuple(float(value) for value in back[:2].ravel())
+    return image.transform(
+        (side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, fillcolor=fill
+    )
