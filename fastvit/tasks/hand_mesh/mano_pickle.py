@@ -105,6 +105,11 @@ def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
     return np.ndarray((0,), np.uint8)
 
 
+def _from_buffer(buffer: Any, dtype: np.dtype[Any], shape: Any, order: str) -> np.ndarray:
+    """Protocol 5's way."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
 def _scalar(dtype: np.dtype[Any], content: Any = b"") -> Any:
     raw = content.encode("latin1") if isinstance(content, str) else content
     return np.frombuffer(raw, dtype, 1)[0]
@@ -128,6 +133,7 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     **{(module, "object"): _ObjectBase for module in ("__builtin__", "builtins")},
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     **{(f"scipy.sparse.{module}", "csc_matrix"): _Columns for module in ("csc", "_csc")},
     **{(f"scipy.sparse.{module}", "csr_matrix"): _Rows for module in ("csr", "_csr")},
 }

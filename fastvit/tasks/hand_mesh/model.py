@@ -60,8 +60,7 @@ class HandRegressor(TaskModel):
         self.hand = HandModel(chosen.hand.vertices, chosen.hand.shapes)
         self.head = HEADS[network.head](config.channels[-1], network.width, self.hand)
         self.side = nn.Linear(config.channels[-1], 1) if network.sides == "both" else None
-        own = ("rotations", "shape") if network.head == "mlp" else ()
-        self.outputs = ("vertices", "joints", "camera", *own, *(["side"] if self.side else []))
+        self.outputs = ("vertices", "joints", "camera", *(["side"] if self.side else []))
 
     @property
     def faces(self) -> Tensor:
