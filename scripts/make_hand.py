@@ -1,6 +1,6 @@
 """Make the package's own hand: an implicit surface around a skeleton, meshed, with weights, shapes and corrections.
 
-    pip install scikit-image fast-simplification
+    pip install scikit-image fast-simplification     # beside fastvit
     python scripts/make_hand.py
 
 Nothing of it is measured on a person or taken from another model: lengths and radii below are round numbers of an
@@ -17,13 +17,16 @@ from typing import Any
 
 import fast_simplification
 import numpy as np
+from PIL import Image
 from scipy.spatial.transform import Rotation
 from skimage.measure import marching_cubes
 
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, save_hand
+from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import PARENTS, TURNING, TURNING_FINGERS
 
 OUT = Path(__file__).parent.parent / "fastvit" / "tasks" / "hand_mesh" / "procedural_hand.npz"
+PICTURE = Path(__file__).parent.parent / "docs" / "images" / "procedural_hand.png"
 FACES = 2200
 VOXEL = 0.0025
 # How far from a joint, in its finger's radii, skin follows both of its bones.
@@ -364,6 +367,36 @@ def kinematics(local: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndar
     return turned, joints
 
 
+def picture(hand: HandArrays) -> Image.Image:
+    """The hand open, half closed and closed, from the palm, the side and the back."""
+    side, rows = 300, []
+    rest = hand.joint_regressor @ hand.template
+    for curl in (0.0, 0.5, 1.0):
+        local = np.tile(np.eye(3), (TURNING, 1, 1))
+        for finger, name in enumerate(TURNING_FINGERS):
+            axis, _ = bending(ANATOMY, name)
+            for bone, most in enumerate((0.6, 0.5, 0.6) if name == "thumb" else (1.3, 1.6, 1.0)):
+                local[1 + 3 * finger + bone] = Rotation.from_rotvec(curl * most * axis).as_matrix()
+        turned, joints = kinematics(local, rest)
+        start = hand.template + hand.pose_directions @ (local[1:] - np.eye(3)).ravel()
+        shift = joints - np.einsum("jab,jb->ja", turned, rest)
+        posed = np.einsum("vj,jab,vb->va", hand.weights, turned, start) + hand.weights @ shift
+        rows.append(np.hstack([_view(hand, posed, angle, side) for angle in (0, 70, 180)]))
+    return Image.fromarray(np.vstack(rows))
+
+
+def _view(hand: HandArrays, vertices: np.ndarray, angle: float, side: int) -> np.ndarray:
+    points = (vertices - (0.02, 0.08, 0)) @ Rotation.from_euler("y", angle, degrees=True).as_matrix().T
+    places = side / 2 + np.stack([points[:, 0], -points[:, 1]], 1) * side / 0.24
+    raster = rasterise(2 * places, 1 - points[:, 2], hand.faces, (2 * side, 2 * side))
+    normals = raster.interpolated(vertex_normals(points, hand.faces), hand.faces)
+    image = np.full((2 * side, 2 * side, 3), 255.0)
+    image[raster.covered] = (
+        np.array([225.0, 170, 140]) * (0.3 + 0.7 * np.clip(normals @ (0.4, 0.5, 0.77), 0, 1))[:, None]
+    )
+    return image.reshape(side, 2, side, 2, 3).mean((1, 3)).astype(np.uint8)
+
+
 def main() -> None:
     vertices, faces = meshed(ANATOMY)
     weights = skin(vertices, ANATOMY)
@@ -402,6 +435,7 @@ def main() -> None:
     print(f"joints to {error.max():.4f} mm, of shapes to {max(drift):.3f} mm")
     hand = replace(hand, pose_directions=corrections(hand, ANATOMY))
     save_hand(hand, OUT)
+    picture(hand).save(PICTURE)
     print(f"{len(vertices)} vertices, {len(faces)} faces, {OUT.stat().st_size / 1024:.0f} KiB in {OUT}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -224,7 +224,7 @@ def _measure_hands(predictor: Predictor, data: str, allow_damaged: bool, workers
     from fastvit.tasks.hand_mesh.camera import root_in_space
     from fastvit.tasks.hand_mesh.data import evaluation_loader
     from fastvit.tasks.hand_mesh.freihand import open_freihand
-    from fastvit.tasks.hand_mesh.metrics import HandMetrics
+    from fastvit.tasks.hand_mesh.metrics import METRICS, HandMetrics
     from fastvit.tasks.hand_mesh.skeleton import JOINTS
 
     images = open_freihand(data, "test", vertices=predictor.options.hand.vertices)
@@ -245,7 +245,8 @@ def _measure_hands(predictor: Predictor, data: str, allow_damaged: bool, workers
         root = root_in_space(answers["camera"][0], preprocessing.size, target["intrinsics"].numpy())
         for name, rows in (("joints", joints), ("vertices", vertices)):
             rows.append((answers[name][0] + root).round(6).tolist())
-    values = {name: float(value) for name, value in metrics.compute().items()}
+    measured = metrics.compute() if images.has_truth else dict.fromkeys(METRICS, nan)
+    values = {name: float(value) for name, value in measured.items()}
     by_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
     shown = {"examples": examples(predictor, images), "sections": [_curve_section(metrics)]} if images.has_truth else {}
     parts = {"examples": [], **shown, "results": {"pred.json": [joints, vertices]}}

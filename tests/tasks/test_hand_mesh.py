@@ -30,9 +30,10 @@ from fastvit.tasks.hand_mesh.options import HandInfo, LossWeights, RegressorConf
 from fastvit.tasks.hand_mesh.prediction import HandPrediction, predict
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
 from tests.helpers import noise_pictures, tiny
-from tests.tasks.contracts import CLASSES, DenseContract, images, lively, make_detector, make_segmenter, model  # noqa: F401
+from tests.tasks.contracts import CLASSES, DenseContract, images, lively, make_detector, make_segmenter, model
 from tests.tasks.test_hand_model import random_hand
 
+__all__ = ["images", "model"]  # fixtures of the contract
 KINDS = ("mlp", "tokens", "mlp for both sides")
 
 

@@ -175,7 +175,7 @@ def _checked(content: Mapping[str, Any], path: Path) -> HandArrays:
             raise UserError(f"{path}: {_KEYS[field]} has values that are not finite")
     total = arrays["weights"].sum(1, keepdims=True)
     if not np.allclose(total, 1, atol=1e-3):
-        raise UserError(f"{path}: the rows of weights must sum to 1, they sum to {total.min():.3g} to {total.max():.3g}")
+        raise UserError(f"{path}: rows of weights must sum to 1, they sum to {total.min():.3g} to {total.max():.3g}")
     arrays["weights"] = arrays["weights"] / total  # of files in float32 they do but for rounding
     if "kintree_table" in content:
         parents = tuple(np.asarray(content["kintree_table"])[0].astype(np.int64).tolist())

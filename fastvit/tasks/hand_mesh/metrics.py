@@ -11,6 +11,9 @@ from fastvit.tasks.hand_mesh.skeleton import JOINTS
 # Thresholds of F, and of the curve whose area is taken, metres.
 _F_SCORES = {"f5": 0.005, "f15": 0.015}
 _STEPS = 100
+# Mean distances, millimetres.
+_LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe")
+METRICS = (*_LENGTHS, *_F_SCORES, "auc")
 THRESHOLDS = torch.linspace(0, 0.05, _STEPS, dtype=torch.float64)
 
 
@@ -93,6 +96,3 @@ class HandMetrics(torchmetrics.Metric):
     def per_joint(self) -> Tensor:
         """(21,) mean error of each joint after alignment, millimetres."""
         return 1000 * self.by_joint / self.images
-
-
-_LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe")

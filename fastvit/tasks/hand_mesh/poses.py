@@ -81,9 +81,10 @@ def random_pose(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
 
 
 def random_view(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
-    """(3, 3) the hand's rest coordinates -> the camera's: palm, back or edge to the viewer, fingers mostly upwards."""
+    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers mostly upwards."""
     upright = np.diag([1.0, -1.0, -1.0]) @ axes.frame  # the camera's y is down, and its z away from it
-    about, tilt, roll = generator.uniform(-180, 180), generator.normal(0, 25), generator.uniform(-60, 60)
+    about = generator.choice([0.0, 180.0]) + generator.normal(0, 30)
+    tilt, roll = generator.normal(0, 20), generator.normal(0, 30)
     view = Rotation.from_euler("yxz", [about, tilt, roll], degrees=True).as_matrix()
     return np.asarray(view @ upright)
 
