@@ -21,7 +21,7 @@ from fastvit.tasks.hand_mesh.skeleton import TURNING
 # Focal length as a share of the image's side; that of FreiHAND's crops is about 2.1.
 _FOCAL = 2.1
 # How much of the image's side the hand takes, and how far from its middle, in shares of the side.
-_EXTENT, _SHIFT = (0.5, 0.8), 0.06
+_EXTENT, _SHIFT = (0.6, 0.9), 0.05
 _SPREAD = 0.7  # standard deviation of shape coefficients
 # Reflectances of skin in sRGB, from the darkest to the lightest, and of nails above it.
 _SKIN = np.array([[66.0, 41, 30], [122, 78, 56], [176, 122, 92], [214, 164, 134], [239, 202, 178]])
@@ -123,7 +123,7 @@ class HandMaker:
         tone = generator.uniform(0, len(_SKIN) - 1)
         low = min(int(tone), len(_SKIN) - 2)
         base = _SKIN[low] + (tone - low) * (_SKIN[low + 1] - _SKIN[low])
-        base = base * generator.normal(1, 0.04, 3)
+        base = base * generator.normal(1, 0.03, 3)
         darkness = 1 - tone / (len(_SKIN) - 1)
         colours = base + (self._palmar * (12 + 45 * darkness))[:, None] * np.array([1.0, 0.8, 0.75])
         waves = generator.normal(0, 90, (12, 3)), generator.uniform(0, 2 * np.pi, 12)  # radians a metre
@@ -132,11 +132,14 @@ class HandMaker:
         return colours + (0.35 * self._nail)[:, None] * (np.array([250.0, 215, 205]) - colours)
 
     def _background(self, generator: np.random.Generator) -> np.ndarray:
-        """(S, S, 3) items of real pictures on a texture, out of focus."""
+        """(S, S, 3) items of real pictures on a texture, out of focus, less colourful than they are there."""
         scene = make_scene(self.items, max(self.side, 64), generator)
         image = Image.fromarray(scene.image).resize((self.side, self.side))
         blur = ImageFilter.GaussianBlur(generator.uniform(0, 0.02) * self.side)
-        return np.asarray(image.filter(blur), np.float64)
+        pixels = np.asarray(image.filter(blur), np.float64)
+        grey = pixels.mean(2, keepdims=True)
+        pixels = grey + generator.uniform(0.1, 0.7) * (pixels - grey)
+        return generator.uniform(40, 215) + generator.uniform(0.3, 0.9) * (pixels - pixels.mean())
 
 
 def _lit(skin: np.ndarray, normals: np.ndarray, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -153,7 +156,7 @@ def _lit(skin: np.ndarray, normals: np.ndarray, places: np.ndarray, generator: n
         total += strength * np.clip(normals @ direction, 0, None)
         half = (view + direction) / np.linalg.norm(view + direction, axis=1, keepdims=True)
         shine += strength * np.clip((normals * half).sum(1), 0, None) ** 30
-    warmth = generator.normal(1, 0.05, 3)
+    warmth = generator.normal(1, 0.04, 3)
     return np.clip(skin * total[:, None] * warmth + 255 * generator.uniform(0, 0.15) * shine[:, None], 0, 255)
 
 
