@@ -118,7 +118,7 @@ def create_detector(
     from fastvit.tasks.detection.options import DetectorConfig
 
     own, rest = _split(options, DetectorConfig)
-    count = num_classes or (len(classes) if classes else 80)
+    count = _count(num_classes, classes, 80)
     backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
     return _on_backbone(Detector, DetectorConfig(kind=kind, **own), name, pretrained, count, classes, backbone)
 
@@ -139,7 +139,7 @@ def create_segmenter(
     from fastvit.tasks.segmentation.options import SegmenterConfig
 
     own, rest = _split(options, SegmenterConfig)
-    count = num_classes or (len(classes) if classes else 150)
+    count = _count(num_classes, classes, 150)
     backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
     return _on_backbone(Segmenter, SegmenterConfig(head=head, **own), name, pretrained, count, classes, backbone)
 
@@ -183,6 +183,18 @@ def create_hand_regressor(
     model = _on_backbone(HandRegressor, config, name, pretrained, len(CLASSES), CLASSES, backbone)
     model.take_hand(arrays)
     return model
+
+
+def _count(num_classes: int | None, classes: Sequence[str] | None, default: int) -> int:
+    """How many classes a dense task has.
+
+    Raises:
+        UserError: less than one.
+    """
+    count = num_classes if num_classes is not None else len(classes) if classes else default
+    if count < 1:
+        raise UserError(f"num_classes must be at least 1, got {count}")
+    return count
 
 
 def _split(options: dict[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:

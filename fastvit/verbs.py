@@ -125,14 +125,22 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> None:
+def fuse(
+    checkpoint: str,
+    out: Path | None = None,
+    tolerance: float = 1e-4,
+    data: str = "sample",
+    verify_with: str | None = None,
+) -> None:
     """Turn a trained checkpoint into its inference form, and prove that the two are equal.
 
     Args:
         checkpoint: weights in train or merged form, of any layout.
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
         tolerance: largest relative difference of the outputs that counts as equal, in float32; for random images, or of
-            a detector for scenes of the embedded sample.
+            a detector for the objects that it finds in pictures.
+        data: pictures for a detector, as in fastvit export; by default scenes of the embedded sample.
+        verify_with: other pictures for a detector: a file, folder or glob pattern.
     """
     import torch
 
@@ -147,7 +155,7 @@ def fuse(checkpoint: str, out: Path | None = None, tolerance: float = 1e-4) -> N
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
     if model.task == "detection":
-        proof = prove_objects(model, fused, to_compare_on(model, "sample", None, 8).images)
+        proof = prove_objects(model, fused, to_compare_on(model, data, verify_with, 8).images)
     else:
         shape = (4, model.config.in_chans, *model.preprocessing.canvas)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from fastvit.errors import DamagedImageError
 from fastvit.evaluation.report import Section
 from fastvit.runtime.predictor import Answer, Predictor
 from fastvit.tasks.detection.coco import CocoImages
@@ -39,14 +40,17 @@ class Example:
 
 
 def examples(predictor: Predictor, images: Annotated) -> list[Example]:
-    """Some of the images, evenly spread, with truth and answer drawn into them."""
+    """Some of the images that can be decoded, evenly spread, with truth and answer drawn into them."""
     draw = importlib.import_module(f"fastvit.tasks.{predictor.task}.drawing").draw
     places = sorted(set(np.linspace(0, len(images) - 1, min(len(images), _COUNT)).round().astype(int).tolist()))
     made = []
     for place in places:
-        picture = images.image(place)
+        try:
+            picture = images.image(place)
+            truth = _truth(images, place, predictor)
+        except DamagedImageError:
+            continue  # whoever allowed it has been told
         (answer,) = predictor([picture], score=_DRAWN)
-        truth = _truth(images, place, predictor)
         made.append(Example(images.name(place), draw(picture, truth), draw(picture, answer)))
     return made
 

@@ -82,7 +82,10 @@ def export(
             f"{target.name} does not take a detector whole: give --output features for its pyramid, or --to onnx"
         )
     examples = prepared(calibration, program.description.preprocessing, options.input) if calibration else None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}; give another --out") from error
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         start = time.perf_counter()

@@ -174,7 +174,16 @@ def _proof_of_objects(
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
-    """(N, C, H, W) images of a kind, grey ones for a model of one channel."""
+    """(N, C, H, W) images of a kind, grey ones for a model of one channel.
+
+    Raises:
+        UserError: the model takes neither one nor three channels, and pictures have no others.
+    """
+    if (channels := len(preprocessing.mean)) not in (1, 3):
+        raise UserError(
+            f"the model takes images of {channels} channels, pictures 1 or 3: fuse it in Python with fastvit.fuse, "
+            "and prove it on tensors with fastvit.verify"
+        )
     grey = len(preprocessing.mean) == 1
     pixels = np.stack([eval_array(one.convert("L") if grey else one, preprocessing) for one in pictures])
     if kind == "pixels":

@@ -85,6 +85,6 @@ def _columns(answer: Answer | Failure) -> dict[str, Any]:
     if isinstance(answer, Failure):
         return {"image": answer.image, "error": answer.reason}
     if not isinstance(answer, Prediction):
-        raise UserError("only answers of classifiers fit into Parquet's columns: give a .jsonl file")
+        raise UserError("boxes, masks and meshes do not fit into Parquet's columns: give a .jsonl file")
     lists = {name: [getattr(label, name) for label in answer.labels] for name in ("index", "name", "probability")}
     return {"image": answer.image, **lists}

@@ -228,6 +228,8 @@ class Recipe:
         }.items():
             if asked:
                 raise UserError(f"{name} is for classification, not for {self.task}: leave it out")
+        if self.model.size != ModelOptions().size:
+            raise UserError(f"model.size is for classification: give {self.task}.size")
 
 
 def _at_least(least: int, values: dict[str, float]) -> None:

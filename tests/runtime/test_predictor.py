@@ -60,7 +60,9 @@ def test_every_kind_of_input(model: fastvit.FastViT, photo: Path) -> None:
     image = Image.open(photo)
     array = np.asarray(image.convert("RGB"))
     answers = predictor([photo, str(photo), image, array, array[..., 0], Image.open(photo).convert("RGBA")])
-    assert len({answer.labels[0].probability for answer in answers}) == 1
+    # Not always to the last bit: where an image lies in its batch may change the order of sums.
+    first = [answer.labels[0].probability for answer in answers]
+    assert first == pytest.approx([first[0]] * 6, abs=1e-6)
     alone, among = predictor(array)[0].labels, answers[0].labels
     assert [label.name for label in alone] == [label.name for label in among]
     assert [label.probability for label in alone] == pytest.approx([label.probability for label in among], abs=1e-6)

@@ -315,11 +315,12 @@ class DenseContract:
             assert (found["boxes"] <= torch.tensor([width, height, width, height])).all()
             assert set(found["labels"].tolist()) <= set(range(len(CLASSES)))
 
-    def test_one_channel(self, make: Make, kind: str) -> None:
-        grey = make(kind, tiny(num_classes=5, attention=True).config.replace(in_chans=1))
-        lively(grey).double().eval()
-        image = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        assert_alike(grey, fastvit.fuse(grey), image, self.tolerance)
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_other_channels(self, make: Make, kind: str, channels: int) -> None:
+        other = make(kind, tiny(num_classes=5, attention=True).config.replace(in_chans=channels))
+        lively(other).double().eval()
+        image = torch.randn(1, channels, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        assert_alike(other, fastvit.fuse(other), image, self.tolerance)
 
 
 def _trunk(model: TaskModel) -> str:

@@ -519,7 +519,13 @@ def files(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     config = tiny(num_classes=10, attention=True).config
     detectors = {kind: make_detector(kind, config, classes=items, preprocessing=fit) for kind in ("mask_rcnn",)}
     segmenter = make_segmenter("fpn", config.replace(num_classes=11), classes=("background", *items), preprocessing=fit)
-    models = {"DETECTOR": detectors["mask_rcnn"], "SEGMENTER": segmenter, "CLASSIFIER": tiny(num_classes=10)}
+    four = make_detector("retinanet", config.replace(in_chans=4), preprocessing=fit.for_channels(4))
+    models = {
+        "FOUR": four,
+        "DETECTOR": detectors["mask_rcnn"],
+        "SEGMENTER": segmenter,
+        "CLASSIFIER": tiny(num_classes=10),
+    }
     paths = {name: fastvit.save(model, root / f"{name.lower()}.safetensors") for name, model in models.items()}
 
     missing = root / "missing"
@@ -546,11 +552,16 @@ def files(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     for split in ("train", "val"):
         path = other / "annotations" / f"instances_{split}.json"
         path.write_text(path.read_text().replace('"Sneaker"', '"Trainer"'))
+    nothing = root / "nothing"
+    shutil.copytree(data, nothing)
+    path = nothing / "annotations" / "instances_train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
     (root / "empty").mkdir()
     (root / "file.txt").write_text("no image")
     picture = next((data / "images" / "val").iterdir())
     folders = {"MISSING": missing, "BADMASKS": masks, "BROKEN": broken, "MASKS": only_masks, "BOXES": only_boxes}
     others = {"OTHER": other, "DATA": data, "EMPTY": root / "empty", "PICTURE": picture, "FILE": root / "file.txt"}
+    others |= {"NOTHING": nothing}
     return {name: str(path) for name, path in {**paths, **folders, **others, "OUT": root / "out"}.items()}
 
 
@@ -568,6 +579,9 @@ MISTAKES = [
     ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate is for classification",)),
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
     ((*DETECT, "--data=DATA", "--detection.network.width=0"), ("width of a detector must be at least 1",)),
+    ((*DETECT, "--data=DATA", "--detection.network.score=2"), ("score of a detector must be in 0 to 1",)),
+    ((*DETECT, "--data=DATA", "--model.size=640"), ("give detection.size",)),
+    ((*DETECT, "--data=NOTHING"), ("no training image of", "has an object")),
     ((*DETECT, "--data=DATA", "--detection.size=[0,64]"), ("detection.size",)),
     ((*DETECT, "--data=DATA", "--detection.hflip=2"), ("detection.hflip",)),
     ((*DETECT, "--data=DATA", "--batch_size=1"), ("batch_size must be at least 2",)),
@@ -578,6 +592,8 @@ MISTAKES = [
     ((*SEGMENT, "--data=DATA", "--segmentation.network.window=8"), ("window of a segmenter must be at least 32",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("dropout of a segmenter",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[1,2]"), ("class_weights has 2 values for 11 classes",)),
+    ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[-1,2]"), ("class_weights must be at least 0",)),
+    ((*SEGMENT, "--data=DATA", "--segmentation.largest_share=0"), ("largest_share must be above 0",)),
     ((*SEGMENT, "--data=BADMASKS"), ("000000.png", "77")),
     (("eval", "DETECTOR", "--data=MASKS"), ("only_masks", "no COCO annotations")),
     (("eval", "DETECTOR", "--data=OTHER"), ("Trainer",)),
@@ -594,6 +610,9 @@ MISTAKES = [
     (("predict", "DETECTOR", "PICTURE", "--out=OUT.parquet"), ("do not fit into Parquet",)),
     (("predict", "DETECTOR", "PICTURE", "--draw=FILE"), ("file.txt",)),
     (("predict", "SEGMENTER", "PICTURE", "--runtime=litert"), ("litert",)),
+    (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
+    (("fuse", "FOUR"), ("images of 4 channels, pictures 1 or 3",)),
+    (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("there is no image nothing",)),
     (("export", "SEGMENTER", "--precision=int8"), ("int8 is for classifiers",)),
     (("export", "DETECTOR", "--to=torch", "--images=1"), ("torch does not take a detector whole",)),
     (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection gives no logits",)),

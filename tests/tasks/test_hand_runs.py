@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import fastvit
+from fastvit.evaluation.examples import examples
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import open_freihand
 from fastvit.tasks.hand_mesh.hands_folder import write_hands
@@ -129,6 +130,14 @@ def test_evaluation_without_truth_writes_for_the_server(trained: Path, data: Pat
     assert len(json.loads((tmp_path / "out" / "pred.json").read_text())[0]) == 1
 
 
+def test_examples_leave_out_what_cannot_be_decoded(trained: Path, data: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(data, tmp_path / "data"))
+    picture = copied / "training" / "rgb" / "00000000.jpg"
+    picture.write_bytes(picture.read_bytes()[:300])
+    made = examples(fastvit.Predictor(trained, runtime="torch"), open_freihand(copied, "train"))
+    assert [Path(example.name).stem for example in made] == [f"{index:08d}" for index in range(1, 6)]
+
+
 def test_predictions(trained: Path, data: Path, tmp_path: Path) -> None:
     pictures = data / "training" / "rgb"
     one = pictures / "00000000.jpg"
@@ -173,8 +182,8 @@ def test_an_export_scores_as_its_checkpoint(trained: Path, data: Path, tmp_path:
 def test_a_run_goes_on_where_it_was_ended(trained: Path, data: Path, tmp_path: Path) -> None:
     """SIGTERM inside the second epoch; bit for bit as if nothing had been."""
     out = tmp_path / "run"
+    recipe = parse_recipe(recipe_parser(), [f"--data={data}", f"--out={out}", *SHARED])
     with pytest.raises(Terminated):
-        recipe = parse_recipe(recipe_parser(), [f"--data={data}", f"--out={out}", *SHARED])
         train(recipe, [SignalAt(4, signal.SIGTERM)])
     train(parse_recipe(recipe_parser(), [f"--resume={out}"]))
     for name in ("best", "last"):
@@ -190,6 +199,7 @@ MISTAKES = [
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.network.head=cnn"), "hand_mesh.network.head"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "there is no hand model no.pkl"),
     (("train", "--task=hand_mesh", "--data={data}", "--val_fraction=0.1"), "val_fraction is for classification"),
+    (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),
     (("eval", "{run}", "--data", "sample"), "there is no folder sample; make one with: fastvit hands"),
     (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels and no other size"),
     (("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"), "crop_pct and real_labels are for classifiers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -12,8 +13,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import fastvit
 from fastvit.errors import UserError
 from fastvit.tasks.classification.module import ClassificationTask
+from fastvit.tasks.table import TaskName, find_task
 from fastvit.training.callbacks import Ema, SaveBest, StopOnNonFinite
 from fastvit.training.options import EmaOptions
+from fastvit.weights.native import describe
+from fastvit.weights.source import read
 from tests.helpers import tiny
 
 
@@ -79,7 +83,7 @@ def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
             super().on_train_end(trainer, pl_module)
 
     images = torch.randn(8, 3, 32, 32)
-    task = fit(Frozen(EmaOptions(decay=1.0, warmup=False)), images, saver=SaveBest(tmp_path, "top1"))
+    task = fit(Frozen(EmaOptions(decay=1.0, warmup=False)), images, saver=SaveBest(tmp_path, find_task("classification")))
     saved = fastvit.load(tmp_path / "last.safetensors")
     assert torch.equal(saved.head.weight, live[0])
     assert not torch.equal(saved.head.weight, live[-1])
@@ -102,3 +106,27 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     images[5] = float("nan")
     with pytest.raises(UserError, match=r"loss is nan at step 2 \(lr 5.00e-02\).*optim.lr"):
         fit(StopOnNonFinite(), images)
+
+
+@pytest.mark.parametrize(
+    ("task", "values", "best"),
+    [
+        ("segmentation", (0.1, 0.3, 0.2), 0.3),
+        ("hand_mesh", (30.0, 10.0, 20.0), 10.0),
+        ("hand_mesh", (float("nan"), 20.0, float("nan")), 20.0),
+        ("segmentation", (float("nan"), 0.0, -0.1), 0.0),
+    ],
+)
+def test_the_best_is_what_its_task_says(task: TaskName, values: tuple[float, ...], best: float, tmp_path: Path) -> None:
+    kind = find_task(task)
+    saver = SaveBest(tmp_path, kind)
+    module = L.LightningModule()
+    module.model = tiny()
+    for value in values:
+        trainer = SimpleNamespace(callback_metrics={f"val/{kind.headline}": value}, is_global_zero=True)
+        saver.on_validation_end(trainer, module)
+    assert saver.score == best
+    assert describe(read(tmp_path / "best.safetensors")).metrics[kind.headline] == best
+    again = SaveBest(tmp_path, kind)
+    again.load_state_dict(saver.state_dict())
+    assert again.score == best

@@ -149,6 +149,8 @@ class DetectionData(RunData):
         test_images = open_coco(source, "test", train_images.classes, masks)
         preprocessing = preprocessing or Preprocessing(size=self.options.size, resize="fit")
         super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
+        if not any(len(train_images.targets(index)) for index in range(len(train_images))):
+            raise UserError(f"no training image of {source} has an object: there is nothing to learn from")
 
     def train_dataloader(self) -> Batches:
         masks = self.options.network.masks

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from fastvit.errors import UserError
 from fastvit.tasks.images import check_images
+
+DetectorKind = Literal["mask_rcnn", "faster_rcnn", "retinanet"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class DetectorConfig:
         detections: kept for an image, the best.
     """
 
-    kind: Literal["mask_rcnn", "faster_rcnn", "retinanet"] = "mask_rcnn"
+    kind: DetectorKind = "mask_rcnn"
     width: int = 256
     anchor: int = 32
     proposals: int = 1000
@@ -39,6 +41,11 @@ class DetectorConfig:
         for name in ("width", "anchor", "proposals", "samples", "detections"):
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name} of a detector must be at least 1, got {value}")
+        for name in ("score", "overlap"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise UserError(f"{name} of a detector must be in 0 to 1, got {share}")
+        if self.kind not in get_args(DetectorKind):
+            raise UserError(f"no detector is called {self.kind!r}; there are {', '.join(get_args(DetectorKind))}")
 
     @property
     def masks(self) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit.model.layers import ConvNorm, LayerNorm2d
+from fastvit.model.layers import LayerNorm2d
 from fastvit.model.mixers import SelfAttention
 from fastvit.tasks.hand_mesh.hand_model import HandModel
 from fastvit.tasks.hand_mesh.rotations import from_six
@@ -25,19 +25,6 @@ def camera_of(numbers: Tensor) -> Tensor:
     return torch.cat([_SCALE * numbers[:, :1].exp(), numbers[:, 1:]], 1)
 
 
-def embedding(channels: int, width: int) -> nn.Sequential:
-    """(B, channels, h, w) -> (B, width): pooled, then two layers.
-
-    Their batch norms matter: pooled features of a network that begins are all but the same for every image, and without
-    norms a head that sees them hardly learns. They fold when the model is fused.
-    """
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(1),
-        *(ConvNorm(channels, width, 1), nn.GELU(), ConvNorm(width, width, 1), nn.GELU()),
-        nn.Flatten(),
-    )
-
-
 class MlpHead(nn.Module):
     """Pooled features -> camera, rotations and shape -> the hand model's mesh (FastViT, arXiv 2303.14189, section 4.3).
 
@@ -51,8 +38,12 @@ class MlpHead(nn.Module):
         super().__init__()
         shapes = hand.shape_directions.shape[2]
         self.sizes = CAMERA, 6 * TURNING, shapes
-        self.embed = embedding(channels, width)
-        self.numbers = last = nn.Linear(width, sum(self.sizes))
+        self.layers = nn.Sequential(
+            *(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width), nn.GELU()),
+            nn.Linear(width, sum(self.sizes)),
+        )
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
         with torch.no_grad():  # begins near the resting hand
             last.weight.mul_(0.1)
             last.bias.zero_()
@@ -60,7 +51,7 @@ class MlpHead(nn.Module):
 
     def forward(self, last_map: Tensor, hand: HandModel) -> dict[str, Tensor]:
         """(B, C, h, w) -> "camera" (B, 3), "rotations" (B, 16, 3, 3), "shape" (B, S), "vertices", "joints"."""
-        camera, six, shape = self.numbers(self.embed(last_map)).split(self.sizes, 1)
+        camera, six, shape = self.layers(last_map.mean((2, 3))).split(self.sizes, 1)
         rotations = from_six(six.unflatten(1, (TURNING, 6)))
         vertices, joints = hand(rotations, shape)
         return {
@@ -87,9 +78,8 @@ class TokenHead(nn.Module):
     def __init__(self, channels: int, width: int, hand: HandModel) -> None:
         super().__init__()
         count = len(JOINTS)
-        self.embed = embedding(channels, width)
-        self.places = nn.Linear(width, 2 * count)
-        self.camera = nn.Linear(width, CAMERA)
+        self.places = nn.Linear(channels, 2 * count)
+        self.camera = nn.Linear(channels, CAMERA)
         self.features = nn.Linear(channels, width)
         self.positions = nn.Linear(2, width)
         self.joint_tokens = nn.Parameter(torch.empty(1, width, count, 1))
@@ -108,9 +98,10 @@ class TokenHead(nn.Module):
 
     def forward(self, last_map: Tensor, hand: HandModel) -> dict[str, Tensor]:
         """(B, C, h, w) -> "camera" (B, 3), "places" (B, 21, 2) in -1 to 1, "vertices", "joints" (B, ., 3)."""
-        whole = self.embed(last_map)
-        places = self.places(whole).unflatten(1, (-1, 2))
-        tokens = self.features(sampled(last_map, places)) + whole[:, None] + self.positions(places)
+        pooled = last_map.mean((2, 3))
+        places = self.places(pooled).unflatten(1, (-1, 2))
+        seen = sampled(last_map, places)
+        tokens = self.features(seen + pooled[:, None]) + self.positions(places)
         x = tokens.transpose(1, 2)[..., None] + self.joint_tokens
         for index, block in enumerate(self.blocks):
             if index:
@@ -121,7 +112,7 @@ class TokenHead(nn.Module):
         return {
             "vertices": vertices,
             "joints": hand.joints(vertices),
-            "camera": camera_of(self.camera(whole)),
+            "camera": camera_of(self.camera(pooled)),
             "places": places,
         }
 

@@ -31,6 +31,9 @@ class RegressorConfig:
     sides: Literal["right", "both"] = "right"
 
     def __post_init__(self) -> None:
+        for name, known in (("head", ("mlp", "tokens")), ("sides", ("right", "both"))):
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"{name} of a hand mesh regressor must be {' or '.join(known)}, got {value!r}")
         if self.width < 32 or self.width % 32:
             raise UserError(f"width of a hand mesh regressor must be a multiple of 32, got {self.width}")
 

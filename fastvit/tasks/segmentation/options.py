@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from fastvit.errors import UserError
 from fastvit.tasks.images import check_images
+
+SegmenterHead = Literal["fpn", "upernet"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class SegmenterConfig:
             the mean of whose answers counts; None shows it all of an image at once.
     """
 
-    head: Literal["fpn", "upernet"] = "fpn"
+    head: SegmenterHead = "fpn"
     width: int = 256
     head_width: int = 128
     dropout: float = 0.1
@@ -34,6 +36,10 @@ class SegmenterConfig:
                 raise UserError(f"{name} of a segmenter must be at least {least}, got {value}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout of a segmenter must be at least 0 and below 1, got {self.dropout}")
+        if self.head not in get_args(SegmenterHead):
+            raise UserError(
+                f"no head of a segmenter is called {self.head!r}; there are {', '.join(get_args(SegmenterHead))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,7 @@ class SegmentationOptions:
     def __post_init__(self) -> None:
         shares = {"hflip": self.hflip, "photometric": self.photometric, "largest_share": self.largest_share}
         check_images("segmentation", self.size, self.ratio, self.crop, shares)
+        if not self.largest_share:
+            raise UserError("segmentation.largest_share must be above 0: a class takes some of every crop")
+        if self.class_weights is not None and (min(self.class_weights) < 0 or not any(self.class_weights)):
+            raise UserError(f"segmentation.class_weights must be at least 0, and one above, got {self.class_weights}")
