@@ -181,7 +181,8 @@ def create_hand_regressor(
     config = regressor_config(arrays, RegressorConfig(head=head, **own))
     backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
     model = _on_backbone(HandRegressor, config, name, pretrained, len(CLASSES), CLASSES, backbone)
-    model.take_hand(arrays)
+    if not model.hand.template.is_meta:
+        model.take_hand(arrays)
     return model
 
 

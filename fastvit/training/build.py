@@ -33,45 +33,44 @@ Model = TypeVar("Model", bound=TaskModel)
 Sized = tuple[TaskModel, tuple[int, int]]
 
 
-def build_model(recipe: Recipe, data: RunData) -> TaskModel:
+def build_model(recipe: Recipe, classes: tuple[str, ...]) -> TaskModel:
     """The network of a recipe, with the data's classes and the recipe's preprocessing."""
     options = recipe.model
     scale = options.layer_scale_init
     backbone: dict[str, Any] = {"drop_path": options.drop_path} | ({} if scale is None else {"layer_scale_init": scale})
-    model, size = _MODELS[recipe.task](recipe, data, backbone)
+    model, size = _MODELS[recipe.task](recipe, classes, backbone)
     if options.weights:
         load_weights(model, options.weights)
-    model.classes = data.classes
+    model.classes = classes
     named = {"mean": options.mean, "std": options.std, "crop_pct": options.crop_pct}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     model.preprocessing = replace(model.preprocessing, size=size, **changes)
     return model
 
 
-def _classifier(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+def _classifier(recipe: Recipe, classes: tuple[str, ...], backbone: dict[str, Any]) -> Sized:
     options = recipe.model
-    model = create_model(options.name, options.pretrained, num_classes=len(data.classes), **backbone)
+    model = create_model(options.name, options.pretrained, num_classes=len(classes), **backbone)
     return model, (options.size, options.size)
 
 
-def _detector(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+def _detector(recipe: Recipe, classes: tuple[str, ...], backbone: dict[str, Any]) -> Sized:
     own = asdict(recipe.detection.network)
-    model = create_detector(recipe.model.name, recipe.model.pretrained, classes=data.classes, **own, **backbone)
+    model = create_detector(recipe.model.name, recipe.model.pretrained, classes=classes, **own, **backbone)
     return model, recipe.detection.size
 
 
-def _segmenter(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
+def _segmenter(recipe: Recipe, classes: tuple[str, ...], backbone: dict[str, Any]) -> Sized:
     own = asdict(recipe.segmentation.network)
-    model = create_segmenter(recipe.model.name, recipe.model.pretrained, classes=data.classes, **own, **backbone)
+    model = create_segmenter(recipe.model.name, recipe.model.pretrained, classes=classes, **own, **backbone)
     return model, recipe.segmentation.size
 
 
-def _hand_regressor(recipe: Recipe, data: RunData, backbone: dict[str, Any]) -> Sized:
-    from fastvit.tasks.hand_mesh.data import HandMeshData
+def _hand_regressor(recipe: Recipe, classes: tuple[str, ...], backbone: dict[str, Any]) -> Sized:
+    from fastvit.tasks.hand_mesh.freihand import hand_of
 
-    assert isinstance(data, HandMeshData)
-    own = asdict(recipe.hand_mesh.network)
-    model = create_hand_regressor(recipe.model.name, recipe.model.pretrained, hand=data.hand, **own, **backbone)
+    own, hand = asdict(recipe.hand_mesh.network), hand_of(recipe.data, recipe.hand_mesh.hand)
+    model = create_hand_regressor(recipe.model.name, recipe.model.pretrained, hand=hand, **own, **backbone)
     return model, (recipe.hand_mesh.size, recipe.hand_mesh.size)
 
 
@@ -83,7 +82,7 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
     """
     # The data's classes make the head, the model's preprocessing makes the data's transforms.
     data = open_data(recipe)
-    model = build_model(recipe, data)
+    model = build_model(recipe, data.classes)
     data.preprocessing = model.preprocessing
     if recipe.norms == "frozen":
         freeze_norms(model.trunk)
@@ -126,8 +125,8 @@ def _hand_mesh(recipe: Recipe, model: HandRegressor, optimizer: Configure) -> Ta
     return HandMeshTask(model, recipe.hand_mesh.losses, optimizer)
 
 
-# Recipe, data and options of the backbone -> the network, and the two sides of its images, as Preprocessing has them.
-_MODELS: dict[str, Callable[[Recipe, RunData, dict[str, Any]], Sized]] = {
+# Recipe, classes and options of the backbone -> the network, and the two sides of its images, as Preprocessing has them.
+_MODELS: dict[str, Callable[[Recipe, tuple[str, ...], dict[str, Any]], Sized]] = {
     "classification": _classifier,
     "detection": _detector,
     "segmentation": _segmenter,

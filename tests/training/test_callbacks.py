@@ -83,7 +83,8 @@ def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
             super().on_train_end(trainer, pl_module)
 
     images = torch.randn(8, 3, 32, 32)
-    task = fit(Frozen(EmaOptions(decay=1.0, warmup=False)), images, saver=SaveBest(tmp_path, find_task("classification")))
+    saver = SaveBest(tmp_path, find_task("classification"))
+    task = fit(Frozen(EmaOptions(decay=1.0, warmup=False)), images, saver=saver)
     saved = fastvit.load(tmp_path / "last.safetensors")
     assert torch.equal(saved.head.weight, live[0])
     assert not torch.equal(saved.head.weight, live[-1])

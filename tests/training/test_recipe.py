@@ -16,6 +16,7 @@ from fastvit.data.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
+from fastvit.tasks.hand_mesh.skeleton import CLASSES
 from fastvit.training.build import build_model, open_data
 from fastvit.training.optim import configure
 from fastvit.training.options import ModelOptions, Recipe
@@ -44,9 +45,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
     """All but the weights: on the meta device, with the classes of the sample and scenes made of it."""
     recipe = load_recipe(name)
-    classes = FASHION_MNIST_CLASSES if recipe.task != "segmentation" else SEMANTIC_CLASSES
+    classes = {"segmentation": SEMANTIC_CLASSES, "hand_mesh": CLASSES}.get(recipe.task, FASHION_MNIST_CLASSES)
+    hand = replace(recipe.hand_mesh, hand="procedural")  # MANO may not be here
     with torch.device("meta"):
-        model = build_model(replace(recipe, model=replace(recipe.model, pretrained=False)), classes)
+        model = build_model(replace(recipe, model=replace(recipe.model, pretrained=False), hand_mesh=hand), classes)
         optimizer = configure(model, steps=1000, epochs=recipe.epochs, options=recipe.optim)["optimizer"]
     assert model.task == recipe.task
     assert model.classes == classes
@@ -54,6 +56,9 @@ def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
     header = (RECIPES / f"{name}.yaml").read_text()
     assert all(f"# {field}:" in header for field in ("Command", "Cost", "Expected"))
     assert f"--recipe {name}" in header
+    if recipe.task == "hand_mesh":
+        assert model.preprocessing.size == (recipe.hand_mesh.size,) * 2
+        return
     if recipe.task != "classification":
         _see_that_dense_images_fit(recipe, model, scenes)
         return

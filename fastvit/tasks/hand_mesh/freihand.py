@@ -138,7 +138,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
         missing.append(f"{pictures}/")
     if missing:
         raise UserError(f"{root} is not FreiHAND's layout, or part of it is missing: there is no {', '.join(missing)}")
-    known = None if vertices else read_hand(hand) if hand else _hand_of(root)
+    known = None if vertices else hand_of(root, hand)
     rows = {
         kind: JsonRows(path)
         for kind, path in files.items()
@@ -155,8 +155,10 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
     return HandImages(root, part, count, known, rows, images)
 
 
-def _hand_of(root: Path) -> HandArrays:
-    return read_hand(root / HAND if (root / HAND).is_file() else "mano")
+def hand_of(source: str | Path, hand: str | None = None) -> HandArrays:
+    """The hand model that a folder's annotations are of; arguments and errors as in `open_freihand`."""
+    own = Path(source).expanduser() / HAND
+    return read_hand(hand or (own if own.is_file() else "mano"))
 
 
 def _check_counts(pictures: Path, lengths: dict[Path, int], names: Iterable[str]) -> None:
