@@ -125,7 +125,7 @@ def _hand_mesh(recipe: Recipe, model: HandRegressor, optimizer: Configure) -> Ta
     return HandMeshTask(model, recipe.hand_mesh.losses, optimizer)
 
 
-# Recipe, classes and options of the backbone -> the network, and the two sides of its images, as Preprocessing has them.
+# Recipe, classes, options of the backbone -> the network, and the two sides of its images, as Preprocessing has them.
 _MODELS: dict[str, Callable[[Recipe, tuple[str, ...], dict[str, Any]], Sized]] = {
     "classification": _classifier,
     "detection": _detector,
