@@ -57,6 +57,12 @@ def test_it_moves_is_cast_copied_and_pickled(fused: fastvit.FastViT) -> None:
     assert fast.reason == "kernels are for NVIDIA GPUs, this is cpu"
 
 
+def test_made_in_inference_mode_it_serves_outside_of_it(fused: fastvit.FastViT) -> None:
+    with torch.inference_mode():
+        fast = fastvit.accelerate(fused, IMAGES)
+    assert torch.equal(fast(IMAGES), fused(IMAGES))
+
+
 def test_gradients_of_images_go_through_pytorch(fused: fastvit.FastViT) -> None:
     images = IMAGES.clone().requires_grad_()
     fastvit.accelerate(fused)(images).sum().backward()

@@ -44,7 +44,8 @@ def accelerate(model: Model, example: Tensor | None = None, *, time: bool = True
     Raises:
         UserError: there is no FastViT in the model.
     """
-    new = replaced(fuse(model), lambda module: _accelerated(module, time, graphs)).requires_grad_(False).eval()
+    with torch.inference_mode(False):  # parameters made in it could be used in inference mode alone
+        new = replaced(fuse(model), lambda module: _accelerated(module, time, graphs)).requires_grad_(False).eval()
     if not any(isinstance(module, Accelerated) for module in new.modules()):
         raise UserError(f"there is no FastViT in this {type(model).__name__} to accelerate")
     if example is not None:
