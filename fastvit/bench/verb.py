@@ -28,7 +28,7 @@ class Preset:
 
 PRESETS = {
     "mobile": Preset("1", "auto", "cpu"),
-    "gpu": Preset("8", "timm-fp16,fused-fp16,torch.compile-fp16", "cuda"),
+    "gpu": Preset("8", "timm-fp16,fused-fp16,torch.compile-fp16,accelerated-fp16", "cuda"),
 }
 
 

@@ -19,7 +19,7 @@ from fastvit.evaluation.checkpoint import open_in_form
 from fastvit.evaluation.examples import Example, examples
 from fastvit.evaluation.numbers import as_text
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.runtime.artifact import is_artifact, open_artifact
+from fastvit.runtime.artifact import Precision, is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.coco import open_coco
@@ -118,6 +118,8 @@ def evaluate_dense(
     allow_damaged: bool = False,
     workers: int | None = None,
     device: str = "auto",
+    precision: Precision | None = None,
+    kernels: bool = True,
 ) -> DenseMeasured:
     """Measure a detector or segmenter, a checkpoint or an artifact, on the held-out images of a data source.
 
@@ -129,11 +131,13 @@ def evaluate_dense(
         allow_damaged: leave images out that cannot be decoded.
         workers: processes that decode images; None takes one a core but one.
         device: where PyTorch runs.
+        precision: as Predictor has it.
+        kernels: as Predictor has it.
 
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = open_in_form(checkpoint, form, device)
+    predictor = open_in_form(checkpoint, form, device, precision, kernels)
     preprocessing = predictor.preprocessing
     if size and min(size) < 32:
         raise UserError(f"size must be at least 32 pixels a side, got {size[0]}x{size[1]}")

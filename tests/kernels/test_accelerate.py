@@ -6,12 +6,14 @@ import copy
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import fastvit
+from fastvit.cli import main
 from fastvit.create import create_detector, create_segmenter
 from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbone
 from fastvit.kernels.inference.support import unsupported
@@ -126,3 +128,22 @@ def test_without_a_gpu_nothing_of_it_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_predictor_has_a_switch_and_never_changes_the_precision(fused: fastvit.FastViT) -> None:
+    images = torch.randn(2, 3, 32, 32)
+    answers = [fastvit.Predictor(fused, runtime="torch", kernels=kernels).logits(images) for kernels in (True, False)]
+    assert torch.equal(*answers)
+    with torch.no_grad():
+        assert torch.equal(answers[0], fused(images))
+    with pytest.raises(fastvit.UserError, match="or on cuda in fp16 or bf16"):
+        fastvit.Predictor(fused, runtime="torch", precision="fp16")
+
+
+def test_evaluation_says_where_half_precision_runs(
+    fused: fastvit.FastViT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fastvit.save(fused, tmp_path / "model.safetensors")
+    arguments = ["eval", str(tmp_path / "model.safetensors"), "--precision", "fp16", "--device", "cpu", "--no-kernels"]
+    assert main(arguments) == 2
+    assert "or on cuda in fp16 or bf16" in capsys.readouterr().err
