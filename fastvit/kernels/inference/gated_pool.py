@@ -20,7 +20,7 @@ class GatedPool(Step):
     def __init__(self, gate: SqueezeExcite) -> None:
         self.gate = gate
         self.hidden, self.channels = gate.reduce.out_channels, gate.reduce.in_channels
-        self.reduce = gate.reduce.weight.detach().flatten(1)
+        self.reduce = gate.reduce.weight.detach().flatten(1).contiguous()
         self.expand = gate.expand.weight.detach().flatten(1).t().contiguous()
 
     @property

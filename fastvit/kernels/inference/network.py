@@ -12,10 +12,12 @@ from torch import Tensor
 
 from fastvit.kernels.inference.graphs import Graph
 from fastvit.kernels.inference.program import Node, Plan, make_plan
+from fastvit.kernels.inference.step import Choice, Step
 from fastvit.kernels.inference.tuning import Tuner
 
-# Pixels of a batch up to which a graph pays: above, the GPU takes longer than Python, and copying images in costs.
-GRAPH_PIXELS = 64 * 256 * 256
+# Pixels of a batch up to which a graph pays: above, the GPU takes longer than Python does to launch, and the images
+# need not be copied to where the graph expects them.
+GRAPH_PIXELS = 128 * 256 * 256
 # Shapes that graphs are kept for; each holds the memory of its images and answers, and all share the rest.
 _GRAPHS = 8
 
@@ -53,7 +55,7 @@ class Network:
         """Kernels for images of such a shape; those of the first batch to the next power of two serve them all."""
         name = _like(x)
         if name not in self._plans:
-            self._plans[name] = make_plan(self.nodes, x, self._tuner.choose)
+            self._plans[name] = make_plan(self.nodes, x, self.choose)
             self._tuner.save()
         return self._plans[name]
 
@@ -66,6 +68,10 @@ class Network:
             self._graphs[name] = Graph(plan, x, self._pool)
         self._graphs.move_to_end(name)
         return self._graphs[name]
+
+    def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
+        """The kernel for a step and a map, as plans have it."""
+        return self._tuner.choose(step, x, residual)
 
     def has_plan(self, x: Tensor) -> bool:
         """Whether nothing needs to be compiled for such images."""

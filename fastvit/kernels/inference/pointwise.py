@@ -28,7 +28,7 @@ class Pointwise(Step):
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, act: bool = False, joins: bool = False) -> None:
         self.act, self.joins = act, joins
-        self.weight = layer.weight.detach().flatten(1)
+        self.weight = layer.weight.detach().flatten(1).contiguous()
         self.bias = None if layer.bias is None else layer.bias.detach()
         self.out_channels, self.channels = self.weight.shape
 
