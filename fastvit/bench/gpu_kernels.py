@@ -28,7 +28,7 @@ class KernelRow:
         count: how often in the network.
         ms: of the choice; None where it failed.
         torch_ms: of PyTorch in NHWC; None where it failed.
-        floor_ms: no kernel takes less: the bytes at the speed of a copy, or the products at that of a large one.
+        floor_ms: the bytes at the speed of a copy, or the arithmetic at that of a large matrix product.
     """
 
     network: str
@@ -80,7 +80,8 @@ def kernel_rows(name: str, model: AcceleratedClassifier, images: Tensor, machine
 
 
 def floor(step: Step, x: Tensor, machine: Machine) -> float:
-    """Milliseconds that a step takes at least on a machine."""
+    """Milliseconds that a step takes at least on a machine, the taps of depthwise convolutions counted in float32."""
     cost = step.cost(x)
-    products = 2 * cost.macs / machine.gflops["bf16" if x.dtype == torch.bfloat16 else "fp16"]
-    return max(cost.bytes / machine.copy_gbps, products) / 1e6
+    products = cost.macs / machine.gflops["bf16" if x.dtype == torch.bfloat16 else "fp16"]
+    taps = cost.fmas / machine.gflops["fp32"]
+    return max(cost.bytes / machine.copy_gbps, 2 * products, 2 * taps) / 1e6

@@ -16,6 +16,7 @@ from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, networ
 from fastvit.bench.latency import Timing
 from fastvit.bench.machine import Machine
 from fastvit.cli import main
+from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward
 from tests.helpers import tiny
 
@@ -80,8 +81,10 @@ def test_the_floor_by_hand() -> None:
     step = FeedForward(nn.Conv2d(64, 256, 1).half(), nn.Conv2d(256, 64, 1).half())
     x = torch.empty(128, 64, 64, 64, dtype=torch.float16, device="meta")
     assert floor(step, x, MACHINE) == pytest.approx(0.0671, abs=1e-4)
-    fast = Machine({"fp16": 7e5, "bf16": 7e5}, 1e9, 1)
+    fast = Machine({"fp32": 5e4, "fp16": 7e5, "bf16": 7e5}, 1e9, 1)
     assert floor(step, x, fast) == pytest.approx(2 * 17.18e9 / 7e14 * 1e3, rel=1e-3)
+    taps = Depthwise(nn.Conv2d(64, 64, 7, padding=3, groups=64).half())
+    assert floor(taps, x, MACHINE) == pytest.approx(2 * 49 * 33.55e6 / 5e13 * 1e3, rel=1e-3)
 
 
 def test_weights_are_lively() -> None:

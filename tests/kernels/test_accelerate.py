@@ -118,6 +118,7 @@ def test_it_can_be_exported_as_the_network_that_it_is(fused: fastvit.FastViT) ->
         assert torch.allclose(program.module()(IMAGES), fused(IMAGES), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_of_it_is_imported() -> None:
     """Neither Triton nor NVIDIA's compiler: other systems do not have them."""
     code = (

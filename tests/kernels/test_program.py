@@ -12,6 +12,7 @@ import fastvit
 from fastvit.kernels.inference.program import Node, backbone_nodes, classifier_nodes, make_plan
 from fastvit.kernels.inference.step import TORCH, Choice, Step
 from fastvit.model.classifier import FastViT
+from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.variants import VARIANTS
 from tests.helpers import randomise, small, tiny
 from tests.kernels.maps import DEVICE, error, noise
@@ -59,13 +60,19 @@ def test_without_a_head_the_answer_is_the_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attention", "size"), [(True, (32, 15)), pytest.param(False, (34, 45), marks=pytest.mark.slow)]
+    ("stages", "size"),
+    [
+        ((Stage(16, 1, mlp_ratio=2.0), Stage(32, 1, "attention", 2.0, cpe=3)), (17, 12)),
+        pytest.param(tiny(attention=True).config.stages, (33, 20), marks=pytest.mark.slow),
+        pytest.param(tiny().config.stages, (34, 45), marks=pytest.mark.slow),
+    ],
 )
-def test_in_float16_by_kernels(attention: bool, size: tuple[int, int]) -> None:
+def test_in_float16_by_kernels(stages: tuple[Stage, ...], size: tuple[int, int]) -> None:
     """The whole network, odd sizes: at most 1.5 times as far from float64 as PyTorch's float16 in channels_last."""
     pytest.importorskip("triton")
-    torch.use_deterministic_algorithms(True)  # fills what is not written yet with NaN
-    model = fastvit.fuse(randomise(tiny(attention=attention))).requires_grad_(False)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what is not written yet with NaN
+    config = FastViTConfig(stages, num_classes=10)
+    model = fastvit.fuse(randomise(FastViT(config).eval())).requires_grad_(False)
     images = noise(1, 3, *size, dtype=torch.float32)
     exact = model.double()(images.cpu().half().double())
     half = model.half().to(DEVICE, memory_format=torch.channels_last)
@@ -74,7 +81,7 @@ def test_in_float16_by_kernels(attention: bool, size: tuple[int, int]) -> None:
     nodes = classifier_nodes(half)
     plan = make_plan(nodes, x, first_triton)
     in_torch_still = [node.step.name for node, c in zip(nodes, plan.choices, strict=True) if c == TORCH]
-    assert in_torch_still == [*(["attention 32/32"] if attention else []), "linear 64-10"]
+    assert in_torch_still == [*(["attention 32/32"] if stages[-1].cpe else []), "linear 64-10"]
     (ours,) = plan(x)
     assert ours.dtype == torch.float16
     assert error(ours.cpu(), exact) < 1.5 * error(theirs.cpu(), exact)

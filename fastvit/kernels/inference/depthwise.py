@@ -13,6 +13,8 @@ from fastvit.kernels.inference.step import Choice, Cost, Step, nchw, nhwc
 # the input twice, more leave a small batch with too few threads.
 _ROWS = (64, 32, 16, 8, 4, 2)
 _ENOUGH = 32768
+# Numbers in a map below which all of a tap's loads at once may be faster.
+_SMALL = 1 << 20
 
 
 class Depthwise(Step):
@@ -47,8 +49,8 @@ class Depthwise(Step):
     def cost(self, x: Tensor) -> Cost:
         height, width = self.out_size(x)
         written = x.shape[0] * height * width * self.out_channels
-        # Its arithmetic is none for matrix units; 49 taps of a 7x7 are bound by the others at large maps.
-        return Cost(x.element_size() * (x.numel() + written + self.conv.weight.numel()), 0)
+        moved = x.numel() + written + self.conv.weight.numel()
+        return Cost(x.element_size() * moved, fmas=self.kernel**2 * written)
 
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         kernels = set(kernels)
@@ -61,7 +63,8 @@ class Depthwise(Step):
             for strip, blocks in STRIPS.get((self.kernel, self.stride), ()):
                 if strip < 2 * width:
                     choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
-        if "triton" in kernels:
+        # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
+        if "triton" in kernels and (not choices or x.numel() <= _SMALL):
             for block_h, block_w, block_c, warps in ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4)):
                 config = {"BLOCK_H": block_h, "BLOCK_W": block_w, "BLOCK_C": block_c, "num_warps": warps}
                 choices.append(Choice.of("triton", **config))

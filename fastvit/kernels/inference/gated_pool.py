@@ -32,7 +32,7 @@ class GatedPool(Step):
 
     def cost(self, x: Tensor) -> Cost:
         weights = self.reduce.numel() + self.expand.numel()
-        return Cost(x.element_size() * (x.numel() + x.shape[0] * self.channels + weights), 0)
+        return Cost(x.element_size() * (x.numel() + x.shape[0] * self.channels + weights))
 
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         width = 1 << (self.channels - 1).bit_length()

@@ -38,7 +38,8 @@ class Graph:
             gc_was_on = gc.isenabled()
             gc.disable()  # freeing another graph while this one is captured would break it
             try:
-                with torch.cuda.graph(self._graph, pool=pool, stream=stream):
+                # Other threads, such as a data loader's that pins memory, may go on meanwhile.
+                with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     self._answers = plan(self._input)
             finally:
                 if gc_was_on:

@@ -45,7 +45,7 @@ class LayerNorm(Step):
         return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
     def cost(self, x: Tensor) -> Cost:
-        return Cost(2 * x.element_size() * x.numel(), 0)
+        return Cost(2 * x.element_size() * x.numel())
 
 
 class Mapped(Step):
@@ -65,7 +65,7 @@ class Mapped(Step):
         return nhwc(y)
 
     def cost(self, x: Tensor) -> Cost:
-        return Cost(2 * x.element_size() * x.numel(), 0)
+        return Cost(2 * x.element_size() * x.numel())
 
 
 class Classify(Step):
@@ -84,7 +84,7 @@ class Classify(Step):
 
     def cost(self, x: Tensor) -> Cost:
         if not isinstance(self.head, nn.Linear):
-            return Cost(0, 0)
+            return Cost(0)
         out = self.head.out_features
         size = x.numel() + x.shape[0] * out + self.head.weight.numel()
         return Cost(x.element_size() * size, x.shape[0] * self.head.weight.numel())

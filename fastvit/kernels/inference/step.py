@@ -53,10 +53,12 @@ class Cost:
     Attributes:
         bytes: to read every input and write every output once.
         macs: multiply-accumulates that a matrix unit can do.
+        fmas: those that none can, in float32 on the ordinary ones.
     """
 
     bytes: int
-    macs: int
+    macs: int = 0
+    fmas: int = 0
 
 
 class Step(ABC):

@@ -77,7 +77,7 @@ def graph_ms(calls: Sequence[Callable[[], object]]) -> float:
     gc_was_on = gc.isenabled()
     gc.disable()  # freeing another graph while this one is captured would break it
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             for _ in range(turns):
                 for call in calls:
                     call()
