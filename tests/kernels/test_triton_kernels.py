@@ -96,7 +96,9 @@ def test_feed_forward(channels: int, hidden: int, pixels: int, dtype: torch.dtyp
     exact = FeedForward(exactly(up), exactly(down))
     # The hidden map is rounded on its way into the second product.
     check(FeedForward(up, down), exact, x, residual, blocks(BLOCK_M=16, BLOCK_N=32), 1.2)
-    two = Choice.of("two", BLOCK_M=16, BLOCK_N=32, BLOCK_K=32, num_warps=4)
+    options = {"BLOCK_M": 16, "BLOCK_N": 32, "num_warps": 4}
+    both = [{f"{part}_{name}": value for name, value in options.items()} for part in ("up", "down")]
+    two = Choice.of("two", up_BLOCK_K=32, down_BLOCK_K=64, **both[0], **both[1])
     check(FeedForward(up, down), exact, x, residual, two, 1.2)
 
 

@@ -21,6 +21,8 @@ _NAMES = "BLOCK_M", "BLOCK_N", "num_warps", "num_stages"
 # Rows below which small programs fill more of the GPU, and their shape.
 _FEW = 16384
 _SMALL = ((32, 64, 4, 3), (16, 64, 4, 3))
+# Of the launches' options where there are two.
+_PREFIXES = "up_", "down_"
 
 
 class FeedForward(Step):
@@ -55,13 +57,16 @@ class FeedForward(Step):
             for block in ((*_SMALL, *fitting[:1]) if few else fitting)
             if block[1] <= 2 * self.hidden and fitting
         ]
-        two = [Choice("two", choice.config) for choice in self.up.choices(x, kernels)[:3]]
+        hidden = x.new_empty(*x.shape[:-1], self.hidden, device="meta")
+        up, down = self.up.choices(x, kernels), self.down.choices(hidden, kernels)
+        # A few pixels are spread over many programs: then the sum over the hidden channels takes the longest.
+        two = [_two(first, second) for first in up[:2] for second in (down if few else down[:2])]
         return two + fused if few else fused + two
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         if choice.kernel == "two":
-            single = Choice("triton", choice.config)
-            return self.down.launch(self.up.launch(x, None, single), residual, single)
+            up, down = (_part(choice, prefix) for prefix in _PREFIXES)
+            return self.down.launch(self.up.launch(x, None, up), residual, down)
         from fastvit.kernels.inference.device.feed_forward import feed_forward
 
         y, blocks = x.new_empty(x.shape), choice.options
@@ -83,6 +88,18 @@ class FeedForward(Step):
             **blocks,
         )
         return y
+
+
+def _two(up: Choice, down: Choice) -> Choice:
+    """Two launches as one choice."""
+    parts = zip(_PREFIXES, (up, down), strict=True)
+    return Choice("two", tuple((prefix + name, value) for prefix, part in parts for name, value in part.config))
+
+
+def _part(choice: Choice, prefix: str) -> Choice:
+    """One of the two launches."""
+    config = ((name.removeprefix(prefix), value) for name, value in choice.config if name.startswith(prefix))
+    return Choice("triton", tuple(config))
 
 
 def split(channels: int) -> tuple[int, int]:
