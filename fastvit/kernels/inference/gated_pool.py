@@ -52,7 +52,7 @@ class GatedPool(Step):
             self.expand,
             bias_of(self.gate.expand),
             y,
-            x.shape[1] * x.shape[2],
+            PIXELS=x.shape[1] * x.shape[2],
             CHANNELS=self.channels,
             HIDDEN=self.hidden,
             WIDTH=1 << (self.channels - 1).bit_length(),

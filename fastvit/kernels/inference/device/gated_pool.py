@@ -11,7 +11,7 @@ import triton.language as tl
 from fastvit.kernels.inference.device.gelu import gelu
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def gated_pool(
     x_ptr,
     w1_ptr,
@@ -19,27 +19,27 @@ def gated_pool(
     w2_ptr,
     b2_ptr,
     y_ptr,
-    pixels,
+    PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     HIDDEN: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """x (B, pixels, CHANNELS), w1 and w2 (HIDDEN, CHANNELS), b1 (HIDDEN,), b2 (CHANNELS,), y (B, CHANNELS).
+    """x (B, PIXELS, CHANNELS), w1 and w2 (HIDDEN, CHANNELS), b1 (HIDDEN,), b2 (CHANNELS,), y (B, CHANNELS).
 
     WIDTH is a power of two that is not less than CHANNELS.
     """
     image = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, WIDTH)
     there = c < CHANNELS
-    x_ptr += image * pixels * CHANNELS
+    x_ptr += image * PIXELS * CHANNELS
     mean = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, pixels, BLOCK_P):
+    for start in range(0, PIXELS, BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
-        inside = (p < pixels)[:, None] & there[None, :]
+        inside = (p < PIXELS)[:, None] & there[None, :]
         mean += tl.sum(tl.load(x_ptr + p[:, None] * CHANNELS + c[None, :], inside, 0.0).to(tl.float32), 0)
-    mean /= pixels
+    mean /= PIXELS
     gate = tl.load(b2_ptr + c, there, 0.0).to(tl.float32)
     for start in range(0, HIDDEN, BLOCK_H):
         h = start + tl.arange(0, BLOCK_H)
@@ -51,9 +51,9 @@ def gated_pool(
         gate += tl.sum(tl.load(w2_ptr + offset, inside, 0.0).to(tl.float32) * hidden[:, None], 0)
     gate = tl.sigmoid(gate)
     total = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, pixels, BLOCK_P):
+    for start in range(0, PIXELS, BLOCK_P):
         p = start + tl.arange(0, BLOCK_P)
-        inside = (p < pixels)[:, None] & there[None, :]
+        inside = (p < PIXELS)[:, None] & there[None, :]
         x = tl.load(x_ptr + p[:, None] * CHANNELS + c[None, :], inside, 0.0).to(tl.float32)
         total += tl.sum(gelu(x * gate[None, :]), 0)  # the GELU of a pixel that is not there is 0
-    tl.store(y_ptr + image * CHANNELS + c, (total / pixels).to(y_ptr.dtype.element_ty), there)
+    tl.store(y_ptr + image * CHANNELS + c, (total / PIXELS).to(y_ptr.dtype.element_ty), there)
