@@ -14,6 +14,7 @@ from torch import nn
 
 import fastvit
 from fastvit.kernels.inference.depthwise import Depthwise
+from fastvit.kernels.inference.depthwise_cuda import strips
 from fastvit.kernels.inference.feed_forward import FeedForward, split
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.program import backbone_nodes, classifier_nodes
@@ -61,6 +62,15 @@ def test_the_least_that_a_network_costs() -> None:
     ffn = next(cost for step, cost in costs if isinstance(step, FeedForward))
     assert ffn.bytes == 2 * (3 * 128 * 64 * 64 * 64 + 2 * 64 * 256)
     assert ffn.macs == 128 * 64 * 64 * 2 * 64 * 256
+
+
+def test_strips_fit_the_map() -> None:
+    """At 256 px those of 8, at 224 px those of 7; the least wasteful for what no strip divides."""
+    assert [strip for strip, _ in strips(7, 1, 64)] == [8, 6, 4]
+    assert [strip for strip, _ in strips(7, 1, 14)] == [7]
+    assert [strip for strip, _ in strips(7, 1, 9)] == [8, 6, 4, 7]
+    assert [strip for strip, _ in strips(3, 2, 1)] == [4]
+    assert strips(5, 1, 64) == []
 
 
 def test_a_width_that_no_kernel_takes() -> None:

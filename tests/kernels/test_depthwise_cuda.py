@@ -137,8 +137,8 @@ def compiled(case: Case, blocks: int, arch: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_it_compiles(arch: str) -> None:
-    registers, spilled = compiled(Case(7, 1, 64, 1, (64, 64), 4, 16), 3, arch)
-    assert registers <= 168
+    registers, spilled = compiled(Case(7, 1, 64, 1, (64, 64), 8, 16), 2, arch)
+    assert registers <= 255
     assert spilled == 0
 
 
@@ -152,10 +152,9 @@ def test_every_launch_fits_its_registers(kernel: int, stride: int, arch: str) ->
         for strip, blocks in STRIPS[kernel, stride]:
             case = Case(kernel, stride, channels, multiplier, (64, 64), strip, 16, act=(kernel, stride) == (3, 2))
             registers, spilled = compiled(case, blocks, arch)
-            # Seven registers of the widest strip's 255, outside of its inner loop.
-            assert spilled <= 28, case
+            assert spilled == 0, case
             assert registers * THREADS * blocks <= 65536
-            assert shared_bytes(kernel, channels * multiplier) * blocks <= 160 * 1024
+            assert shared_bytes(kernel, channels * multiplier) * blocks <= 227 * 1024
 
 
 def test_the_compiler_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,103 +101,66 @@ static __device__ void read_row(typename P::Raw (&raw)[IW], const typename P::Ra
     }
 }
 
-// Row s of a step, to every sum that it touches. ALL: none of these lies outside the chunk.
-template <class P, int K, int S, int TW, int COLUMNS, bool ALL, int IW, int DEPTH>
-static __device__ __forceinline__ void add_row(
-    float2 (&sum)[DEPTH][TW], const typename P::Value (&in)[IW], const float2* weight, float2 start, int s, int step,
-    int first, int last
-) {
+// A strip of one map on its way down: what does not change, and what a step changes.
+template <class T, int K, int S, int M, int CIN, int TW, bool ACT>
+struct Walk {
+    typedef Pixel<T, M> P;
+    typedef typename P::Raw Raw;
+    static constexpr int PAIRS = CIN * M / 2, PAD = K / 2, IW = (TW - 1) * S + K, DEPTH = (K + S - 1) / S;
+    // Raw values a pixel: pairs of channels, or channels.
+    static constexpr int STEP = M == 1 ? CIN / 2 : CIN;
+
+    const Raw* map;
+    unsigned* out;
+    const float2* weight;
+    float2 start;
+    // Chunk of the output, rows of the input that it needs and that there are, numbers a row of the map.
+    int first, last, end, pitch;
+    int out_width, column;
+    bool inner;
+    unsigned mask;
+
+    // Row s of a step, to every sum that it touches. Those of rows outside the chunk are never written; leaving them out
+    // would cost more in moves between registers than it saves.
+    template <int COLUMNS>
+    __device__ __forceinline__ void add(float2 (&sum)[DEPTH][TW], const typename P::Value (&in)[IW], int s) const {
 #pragma unroll
-    for (int d = DEPTH - 1; d >= 0; d--) {
-        const int kh = d * S + s;
-        if (kh < K && (ALL || (step - d >= first && step - d < last))) {
+        for (int d = DEPTH - 1; d >= 0; d--) {
+            const int kh = d * S + s;
+            if (kh < K) {
 #pragma unroll
-            for (int kw = 0; kw < K; kw++) {
-                const float2 w = weight[(kh * K + kw) * COLUMNS];
+                for (int kw = 0; kw < K; kw++) {
+                    const float2 w = weight[(kh * K + kw) * COLUMNS];
 #pragma unroll
-                for (int j = 0; j < TW; j++) {
-                    // The first tap of a sum takes over what the row before left one place earlier.
-                    const bool moves = s == 0 && kw == 0;
-                    const float2 before = !moves ? sum[d][j] : d == 0 ? start : sum[d > 0 ? d - 1 : 0][j];
-                    sum[d][j] = P::fma(in[j * S + kw], w, before);
+                    for (int j = 0; j < TW; j++) {
+                        // The first tap of a sum takes over what the row before left one place earlier.
+                        const bool moves = s == 0 && kw == 0;
+                        const float2 before = !moves ? sum[d][j] : d == 0 ? start : sum[d > 0 ? d - 1 : 0][j];
+                        sum[d][j] = P::fma(in[j * S + kw], w, before);
+                    }
                 }
             }
         }
     }
-}
 
-template <class T, int K, int S, int M, int CIN, int TW, int THREADS, bool ACT>
-static __device__ void walk(
-    const void* __restrict__ x, const float2* __restrict__ weight, const float2* __restrict__ bias,
-    unsigned* __restrict__ y, long long items, int height, int width, int out_height, int out_width, int rows
-) {
-    typedef Pixel<T, M> P;
-    typedef typename P::Raw Raw;
-    constexpr int PAIRS = CIN * M / 2, PAD = K / 2, IW = (TW - 1) * S + K, DEPTH = (K + S - 1) / S;
-    // Raw values a pixel: pairs of channels, or channels.
-    constexpr int STEP = M == 1 ? CIN / 2 : CIN;
-    // Pairs whose weights the block keeps: all of them, or a thread's own where there are more pairs than threads.
-    constexpr bool OWN = PAIRS > THREADS;
-    constexpr int COLUMNS = OWN ? THREADS : PAIRS;
-    extern __shared__ float2 taps[];
-
-    const int strips = (out_width + TW - 1) / TW;
-    const long long item = (long long)blockIdx.x * THREADS + threadIdx.x;
-    const int pair = int(item % PAIRS);
-    const int strip = int(item / PAIRS % strips);
-    const long long image = item / PAIRS / strips;
-    const bool busy = item < items;
-    if (OWN) {
-#pragma unroll 7
-        for (int k = 0; k < K * K; k++) taps[k * COLUMNS + threadIdx.x] = weight[k * PAIRS + pair];
-    } else {
-        for (int i = threadIdx.x; i < K * K * PAIRS; i += THREADS) taps[i] = weight[i];
-    }
-    __syncthreads();  // also where a thread reads its own: else the compiler would keep them in registers and spill
-    if (!busy) return;
-    const float2* mine = taps + (OWN ? int(threadIdx.x) : pair);
-    const float2 start = bias[pair];
-
-    const int first = blockIdx.y * rows, last = min(first + rows, out_height);
-    const int left = strip * TW * S - PAD;
-    const bool inner = left >= 0 && left + IW <= width;
-    unsigned mask = 0;
-#pragma unroll
-    for (int j = 0; j < IW; j++) mask |= unsigned(left + j >= 0 && left + j < width) << j;
-
-    const Raw* map = (const Raw*)x + (image * height * width + left) * STEP + (M == 1 ? pair : pair * 2 / M);
-    const int pitch = width * STEP;
-    unsigned* out = y + (image * out_height * out_width + strip * TW) * PAIRS + pair;
-
-    float2 sum[DEPTH][TW];
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++)
-#pragma unroll
-        for (int j = 0; j < TW; j++) sum[d][j] = start;
-
-    // The last row that a chunk needs: further down everything is padding, or belongs to no output of it.
-    const int end = min(height, (last - 1) * S - PAD + K);
-    int row = first * S - PAD;
-    Raw next[IW];
-    if (row >= 0 && row < end) read_row<P, IW, STEP>(next, map + (long long)row * pitch, inner, mask);
-
-#pragma unroll 1
-    for (int step = first; step < last + DEPTH - 1; step++) {
+    // S rows further: output row `step` gets its first ones, and row `step - DEPTH + 1` its last, and is written.
+    // ALL: the rows of the input and that of the output are there.
+    template <bool ALL, int COLUMNS>
+    __device__ __forceinline__ void advance(float2 (&sum)[DEPTH][TW], Raw (&next)[IW], int step) const {
+        int row = step * S - PAD;
 #pragma unroll
         for (int s = 0; s < S; s++, row++) {
-            const bool inside = row >= 0 && row < end;
+            const bool inside = ALL || (row >= 0 && row < end);
             typename P::Value in[IW];
             if (inside) {
 #pragma unroll
                 for (int j = 0; j < IW; j++) in[j] = P::value(next[j]);
             }
-            if (row + 1 >= 0 && row + 1 < end) read_row<P, IW, STEP>(next, map + (long long)(row + 1) * pitch, inner, mask);
+            if ((ALL || row + 1 >= 0) && row + 1 < end) {
+                read_row<P, IW, STEP>(next, map + (long long)(row + 1) * pitch, inner, mask);
+            }
             if (inside) {
-                if (step - (DEPTH - 1) >= first && step < last) {
-                    add_row<P, K, S, TW, COLUMNS, true>(sum, in, mine, start, s, step, first, last);
-                } else {
-                    add_row<P, K, S, TW, COLUMNS, false>(sum, in, mine, start, s, step, first, last);
-                }
+                add<COLUMNS>(sum, in, s);
             } else if (s == 0) {
 #pragma unroll
                 for (int d = DEPTH - 1; d >= 0; d--)
@@ -206,14 +169,79 @@ static __device__ void walk(
             }
         }
         const int done = step - (DEPTH - 1);
-        if (done >= first) {
+        if (ALL || done >= first) {
             unsigned* to = out + (long long)done * out_width * PAIRS;
 #pragma unroll
             for (int j = 0; j < TW; j++) {
                 float2 v = sum[DEPTH - 1][j];
                 if (ACT) v = make_float2(gelu(v.x), gelu(v.y));
-                if (strip * TW + j < out_width) to[j * PAIRS] = T::packed(v);
+                if (column + j < out_width) to[j * PAIRS] = T::packed(v);
             }
         }
+    }
+};
+
+template <class T, int K, int S, int M, int CIN, int TW, int THREADS, bool ACT>
+static __device__ void walk(
+    const void* __restrict__ x, const float2* __restrict__ weight, const float2* __restrict__ bias,
+    unsigned* __restrict__ y, long long items, int height, int width, int out_height, int out_width, int rows
+) {
+    typedef Walk<T, K, S, M, CIN, TW, ACT> W;
+    constexpr int PAIRS = W::PAIRS, STEP = W::STEP, IW = W::IW, DEPTH = W::DEPTH;
+    // Pairs whose weights the block keeps: all of them, or a thread's own where there are more pairs than threads.
+    constexpr bool OWN = PAIRS > THREADS;
+    constexpr int COLUMNS = OWN ? THREADS : PAIRS;
+    extern __shared__ float2 taps[];
+
+    const int strips = (out_width + TW - 1) / TW;
+    const long long item = (long long)blockIdx.x * THREADS + threadIdx.x;
+    const int pair = int(item % PAIRS);
+    if (OWN) {
+#pragma unroll 7
+        for (int k = 0; k < K * K; k++) taps[k * COLUMNS + threadIdx.x] = weight[k * PAIRS + pair];
+    } else {
+        for (int i = threadIdx.x; i < K * K * PAIRS; i += THREADS) taps[i] = weight[i];
+    }
+    __syncthreads();  // also where a thread reads its own: else the compiler would keep them in registers and spill
+    if (item >= items) return;
+
+    const int strip = int(item / PAIRS % strips);
+    const long long image = item / PAIRS / strips;
+    const int left = strip * TW * S - W::PAD;
+    W w;
+    w.first = blockIdx.y * rows;
+    w.last = min(w.first + rows, out_height);
+    w.end = min(height, (w.last - 1) * S - W::PAD + K);
+    w.pitch = width * STEP;
+    w.out_width = out_width;
+    w.column = strip * TW;
+    w.weight = taps + (OWN ? int(threadIdx.x) : pair);
+    w.start = bias[pair];
+    w.map = (const typename W::Raw*)x + (image * height * width + left) * STEP + pair;
+    w.out = y + (image * out_height * out_width + w.column) * PAIRS + pair;
+    w.inner = left >= 0 && left + IW <= width;
+    w.mask = 0;
+#pragma unroll
+    for (int j = 0; j < IW; j++) w.mask |= unsigned(left + j >= 0 && left + j < width) << j;
+
+    float2 sum[DEPTH][TW];
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++)
+#pragma unroll
+        for (int j = 0; j < TW; j++) sum[d][j] = w.start;
+
+    typename W::Raw next[IW];
+    const int row = w.first * S - W::PAD;
+    if (row >= 0 && row < w.end) read_row<typename W::P, IW, STEP>(next, w.map + (long long)row * w.pitch, w.inner, w.mask);
+
+    // Between the first and the last DEPTH - 1 steps of a chunk, all rows are there: a loop of its own, without tests.
+#pragma unroll 1
+    for (int step = w.first;; step++) {
+        if (step - (DEPTH - 1) >= w.first) {
+#pragma unroll 1
+            for (; step < w.last; step++) w.template advance<true, COLUMNS>(sum, next, step);
+        }
+        if (step >= w.last + DEPTH - 1) break;
+        w.template advance<false, COLUMNS>(sum, next, step);
     }
 }

@@ -57,17 +57,15 @@ class Depthwise(Step):
         choices = []
         multiplier = self.out_channels / self.channels
         if "cuda" in kernels and (multiplier == 2 or (multiplier == 1 and self.channels % 2 == 0)):
-            from fastvit.kernels.inference.depthwise_cuda import STRIPS
+            from fastvit.kernels.inference.depthwise_cuda import strips
 
-            _, width = self.out_size(x)
-            for strip, blocks in STRIPS.get((self.kernel, self.stride), ()):
-                if strip < 2 * width:
-                    choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
+            for strip, blocks in strips(self.kernel, self.stride, self.out_size(x)[1]):
+                choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
         # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
+        tiles = ((2, 8, 32, 4),) if choices else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
         if "triton" in kernels and (not choices or x.numel() <= _SMALL):
-            for block_h, block_w, block_c, warps in ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4)):
-                config = {"BLOCK_H": block_h, "BLOCK_W": block_w, "BLOCK_C": block_c, "num_warps": warps}
-                choices.append(Choice.of("triton", **config))
+            names = "BLOCK_H", "BLOCK_W", "BLOCK_C", "num_warps"
+            choices += [Choice.of("triton", **dict(zip(names, tile, strict=True))) for tile in tiles]
         return choices
 
     def _rows(self, x: Tensor, strip: int) -> list[int]:

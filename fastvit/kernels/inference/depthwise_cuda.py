@@ -15,13 +15,22 @@ THREADS = 128
 # Outputs across that a thread computes, and blocks that are to fit a multiprocessor, which bounds the registers: by
 # kernel size and stride, the likeliest first. Each compiles without spills for sm_80 and sm_90.
 STRIPS = {
-    (7, 1): ((8, 2), (4, 3), (7, 2)),
-    (7, 2): ((4, 3), (8, 2)),
-    (3, 1): ((8, 3), (4, 5)),
-    (3, 2): ((4, 4), (8, 3)),
+    (7, 1): ((8, 2), (6, 3), (4, 4), (7, 2)),
+    (7, 2): ((8, 3), (4, 4)),
+    (3, 1): ((8, 4), (4, 6)),
+    (3, 2): ((8, 4), (4, 5)),
 }
+# Outputs that a strip may have beyond the map, as a share of it, where another strip has fewer.
+_WASTE = 0.05
 _TYPES = {torch.float16: "Half", torch.bfloat16: "BFloat16"}
 _SIGNATURE = (POINTER, POINTER, POINTER, POINTER, INT64, INT32, INT32, INT32, INT32, INT32)
+
+
+def strips(kernel: int, stride: int, out_width: int) -> list[tuple[int, int]]:
+    """Those of STRIPS that fit a map of a width; none where there is no kernel."""
+    known = STRIPS.get((kernel, stride), ())
+    fitting = [(strip, blocks) for strip, blocks in known if -out_width % strip <= _WASTE * out_width]
+    return fitting or [(strip, blocks) for strip, blocks in known if strip < 2 * out_width] or list(known[-1:])
 
 
 @cache
