@@ -19,7 +19,7 @@ from fastvit.kernels.inference.feed_forward import FeedForward, split
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.program import backbone_nodes, classifier_nodes
 from fastvit.kernels.inference.step import Choice, Step
-from fastvit.kernels.inference.tuning import key, read_table
+from fastvit.kernels.inference.tuning import key, like, read_table
 from fastvit.weights.layouts import skeleton
 
 KERNELS = "cuda", "triton"
@@ -90,6 +90,20 @@ def test_a_choice_is_remembered(tmp_path: Path) -> None:
         (tmp_path / "table.json").write_text(damage)
         assert read_table(tmp_path / "table.json") == {}
     assert read_table(tmp_path / "none.json") == {}
+
+
+def test_shapes_that_stand_for_others() -> None:
+    def stands(*shape: int) -> tuple[int, ...]:
+        return like(torch.empty(shape, device="meta"))
+
+    assert stands(128, 256, 256, 3) == (128, 256, 256, 3)
+    assert stands(3, 224, 56, 76) == (4, 224, 56, 76)
+    assert stands(1, 7, 9, 5) == (1, 7, 10, 5)
+    assert stands(257, 33, 1333, 5) == (512, 40, 1536, 5)
+    assert stands(5, 1024) == (8, 1024)
+    sides = {stands(1, side, 1, 1)[1] for side in range(1, 2049)}
+    assert len(sides) < 50
+    assert all(side <= stands(1, side, 1, 1)[1] < 1.25 * side + 1 for side in range(1, 2049))
 
 
 def test_what_a_choice_depends_on() -> None:

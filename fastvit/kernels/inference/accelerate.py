@@ -26,9 +26,10 @@ def accelerate(model: Model, example: Tensor | None = None, *, time: bool = True
 
     Kernels are for NVIDIA GPUs from Ampere on, in float16 and bfloat16: `model.half()` before, if the precision is to
     change; it is never changed here. Everywhere else, and for what needs gradients, the network runs in PyTorch as it
-    is; the attribute `reason` of what replaced it says why. For every new size of image, and batch to the next power of
-    two, each step's fastest kernel is found once and remembered on disk, with PyTorch's among the candidates. Batches
-    of up to 128 images of 256 px are replayed as CUDA graphs. Other threads wait while a call is under way.
+    is; the attribute `reason` of what replaced it says why. For every new kind of shape (the batch to the next power of
+    two, the sides to three significant bits) each step's fastest kernel is found once and remembered on disk, with
+    PyTorch's among the candidates. Batches of up to 128 images of 256 px are replayed as CUDA graphs from the second
+    call on. Other threads wait while a call is under way.
 
     Args:
         model: a classifier, backbone, detector, segmenter, or any module that contains one; it is fused if it is not

@@ -232,7 +232,9 @@ static __device__ void walk(
 
     typename W::Raw next[IW];
     const int row = w.first * S - W::PAD;
-    if (row >= 0 && row < w.end) read_row<typename W::P, IW, STEP>(next, w.map + (long long)row * w.pitch, w.inner, w.mask);
+    if (row >= 0 && row < w.end) {
+        read_row<typename W::P, IW, STEP>(next, w.map + (long long)row * w.pitch, w.inner, w.mask);
+    }
 
     // Between the first and the last DEPTH - 1 steps of a chunk, all rows are there: a loop of its own, without tests.
 #pragma unroll 1

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvit.kernels.inference.graphs import Graph
 from fastvit.kernels.inference.program import Node, Plan, make_plan
 from fastvit.kernels.inference.step import Choice, Step
-from fastvit.kernels.inference.tuning import Tuner
+from fastvit.kernels.inference.tuning import Tuner, like
 
 # Pixels of a batch up to which a graph pays: above, the GPU takes longer than Python does to launch, and the images
 # need not be copied to where the graph expects them.
@@ -29,7 +29,7 @@ class Network:
         nodes: on that GPU.
         device: the GPU.
         time: as in Tuner.
-        graphs: whether batches of up to GRAPH_PIXELS are replayed as CUDA graphs.
+        graphs: whether batches of up to GRAPH_PIXELS are replayed as CUDA graphs, from the second of a shape on.
     """
 
     def __init__(self, nodes: Sequence[Node], device: torch.device, time: bool = True, graphs: bool = True) -> None:
@@ -37,7 +37,7 @@ class Network:
         self._device, self._graphing = device, graphs
         self._tuner = Tuner(device, time)
         self._plans: dict[Any, Plan] = {}
-        self._graphs: OrderedDict[Any, Graph] = OrderedDict()
+        self._graphs: OrderedDict[Any, Graph | None] = OrderedDict()
         self._pool = torch.cuda.graph_pool_handle()
         self._lock = threading.RLock()
 
@@ -49,21 +49,25 @@ class Network:
             # In a graph of the caller's there is no room for one of ours.
             if not self._graphing or pixels > GRAPH_PIXELS or torch.cuda.is_current_stream_capturing():
                 return plan(x)
-            return self._graph(plan, x)(x)
+            graph = self._graph(plan, x)
+            return plan(x) if graph is None else graph(x)
 
     def plan(self, x: Tensor) -> Plan:
-        """Kernels for images of such a shape; those of the first batch to the next power of two serve them all."""
-        name = _like(x)
+        """Kernels for images of such a shape; those of the first that is like it serve them all."""
+        name = (like(x), x.dtype)
         if name not in self._plans:
             self._plans[name] = make_plan(self.nodes, x, self.choose)
             self._tuner.save()
         return self._plans[name]
 
-    def _graph(self, plan: Plan, x: Tensor) -> Graph:
+    def _graph(self, plan: Plan, x: Tensor) -> Graph | None:
+        """None for the first of a shape: images that all have sizes of their own would not pay for capturing."""
         name = (x.shape, x.stride(), x.dtype)
         if name not in self._graphs:
             while len(self._graphs) >= _GRAPHS:
                 self._graphs.popitem(last=False)
+            self._graphs[name] = None
+        elif self._graphs[name] is None:
             plan(x)
             self._graphs[name] = Graph(plan, x, self._pool)
         self._graphs.move_to_end(name)
@@ -75,8 +79,4 @@ class Network:
 
     def has_plan(self, x: Tensor) -> bool:
         """Whether nothing needs to be compiled for such images."""
-        return _like(x) in self._plans
-
-
-def _like(x: Tensor) -> tuple[Any, ...]:
-    return (1 << (x.shape[0] - 1).bit_length(), x.shape[1:], x.dtype)
+        return (like(x), x.dtype) in self._plans

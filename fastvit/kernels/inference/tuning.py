@@ -26,10 +26,21 @@ SHIPPED = Path(__file__).parent / "tuned"
 _COMPILERS = 8
 
 
-def key(step: Step, x: Tensor) -> str:
-    """What a choice depends on: the step, the map, and the batch to the next power of two."""
+def like(x: Tensor) -> tuple[int, ...]:
+    """The shape that stands for others: the batch up to the next power of two, the sides to three significant bits.
+
+    Images of all sizes then come down to few, and those of 224 and 256 pixels stay apart.
+    """
     batch = 1 << (max(x.shape[0], 1) - 1).bit_length()
-    size = "x".join(map(str, x.shape[1:-1])) or "1"
+    steps = (1 << max(side.bit_length() - 3, 0) for side in x.shape[1:-1])
+    sides = (-(-side // step) * step for side, step in zip(x.shape[1:-1], steps, strict=True))
+    return (batch, *sides, x.shape[-1])
+
+
+def key(step: Step, x: Tensor) -> str:
+    """What a choice depends on: the step, the map's shape, as `like` has it, and its precision."""
+    batch, *sides, _ = like(x)
+    size = "x".join(map(str, sides)) or "1"
     return f"{step.name} @ {size}, batch {batch}, {str(x.dtype).removeprefix('torch.')}"
 
 
