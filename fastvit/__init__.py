@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastvit.create import create_backbone, create_detector, create_hand_regressor, create_model, create_segmenter
     from fastvit.errors import UserError
     from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
+    from fastvit.kernels.inference.accelerate import accelerate
     from fastvit.model.backbone import Backbone
     from fastvit.model.classifier import FastViT
     from fastvit.model.config import FastViTConfig, Stage
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fastvit.weights.native import load, save
 
 _HOMES = {
+    "accelerate": "fastvit.kernels.inference.accelerate",
     "create_backbone": "fastvit.create",
     "create_detector": "fastvit.create",
     "create_hand_regressor": "fastvit.create",

@@ -45,3 +45,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Where what is made once and kept lies: what the environment variable FASTVIT_CACHE names, or ~/.cache/fastvit."""
+    standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
+    return Path(os.environ.get("FASTVIT_CACHE") or standard).expanduser()

@@ -234,13 +234,13 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return cast(nn.Module, getattr(model, "_orig_mod", model))
 
 
-def _replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
     """The tree with every module for which the rule has an answer exchanged, the outermost first."""
     new = rule(module)
     if new is not None:
         return new
     for name, child in module.named_children():
-        setattr(module, name, _replaced(child, rule))
+        setattr(module, name, replaced(child, rule))
     return module
 
 
@@ -250,7 +250,7 @@ def merge_branches(model: Model) -> Model:
     The result has the structure of the official fused checkpoints: batch norms of the ConvFFN and before attention and
     the layer scales are still there.
     """
-    return cast(Model, _replaced(_copy(model), _merge))
+    return cast(Model, replaced(_copy(model), _merge))
 
 
 def fold_norms(model: Model) -> Model:
@@ -259,7 +259,7 @@ def fold_norms(model: Model) -> Model:
     ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of dense tasks. Layer
     norms (MCi3, MCi4) keep their normalisation; their affine part folds.
     """
-    result = _replaced(_copy(model), _fold_conv)
+    result = replaced(_copy(model), _fold_conv)
     for module in result.modules():
         _fold(module)
     return cast(Model, result)

@@ -16,6 +16,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Kernels run in Triton's interpreter; Triton asks for this once, when it is first imported.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ class Preset:
 
 PRESETS = {
     "mobile": Preset("1", "auto", "cpu"),
-    "gpu": Preset("8", "timm-fp16,fused-fp16,torch.compile-fp16", "cuda"),
+    "gpu": Preset("8", "timm-fp16,fused-fp16,torch.compile-fp16,accelerated-fp16", "cuda"),
 }
 
 
@@ -44,12 +45,14 @@ def bench(
     memory: bool = False,
     device: Device | None = None,
     out: Path | None = None,
+    minutes: float | None = None,
 ) -> int:
     """Time models side by side, in every runtime that is here, against timm's.
 
     Args:
         models: variants, names of peers, checkpoints, or a head on a variant such as mask_rcnn-sa12 and fpn-sa12
-            (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
+            (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36. "gpu" in front of variants times them
+            on an NVIDIA GPU in float16 every way that people run them, batch 1 and 128, and each kernel of ours.
         runtime: what to time them in, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor, ...;
             auto for what is built within seconds, all for everything that is here.
         batch: images a call; several numbers joined by commas.
@@ -61,7 +64,10 @@ def bench(
         memory: also measure the memory of a process that predicts with each artifact.
         device: where PyTorch runs; the runtimes run on the CPU.
         out: folder for latency.csv and report.html.
+        minutes: of "gpu": after so many nothing new is begun, and the tables are printed.
     """
+    if models[:1] == ["gpu"]:
+        return _gpu(models[1:] or ["sa12", "t8", "ma36"], _numbers(batch or "1,128"), peers, rounds, minutes, out)
     chosen = PRESETS[preset] if preset else Preset("1", "auto", "auto")
     batches, sizes = _numbers(batch or chosen.batch), _sizes(size)
 
@@ -90,6 +96,30 @@ def bench(
     if out:
         print(write_bench_report(out, results, machine, left_out))
     return 2 if failed else 0
+
+
+def _gpu(
+    models: list[str], batches: list[int], peers: bool, rounds: int, minutes: float | None, out: Path | None
+) -> int:
+    from fastvit.bench.gpu import measure_gpu
+    from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, network_table, write_gpu_report
+    from fastvit.environment import environment
+
+    run = measure_gpu(models, batches, peers, rounds, minutes, lambda text: print(f"fastvit: {text}", file=sys.stderr))
+    machine, found = run.machine, environment()
+    roof = f"{machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16, {machine.copy_gbps / 1e3:.2f} TB/s copied"
+    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "timm", "commit") if name in found)
+    report = write_gpu_report(out, run) if out else None
+    for table in (kernel_table(run.kernels), exactness_table(run), bars(run), network_table(run)):
+        if table.rows:
+            show_table(table.header, table.rows)
+    for result in run.results:
+        if result.failure:
+            show(f"not timed: {result.network}, batch {result.batch}, {result.way}: {result.failure}", style="dim")
+    show(f"{found.get('GPU', '')}: {roof}; {versions}")
+    if report:
+        print(report)
+    return 0 if all(result.timing for result in run.results) else 2
 
 
 def _numbers(text: str) -> list[int]:

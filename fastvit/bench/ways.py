@@ -40,6 +40,7 @@ class Way:
         name: for tables and the command line.
         network: in PyTorch: "timm", its twin, "train" or "deployed"; None for a runtime and the Predictor.
         compiled: by torch.compile.
+        accelerated: by `fastvit.accelerate`.
         target: what is written for a runtime; None for PyTorch, and for the Predictor, which chooses for itself.
         runtime: that runs it.
         precision: of the arithmetic.
@@ -51,6 +52,7 @@ class Way:
     name: str
     network: str | None = None
     compiled: bool = False
+    accelerated: bool = False
     target: str | None = None
     runtime: str = "torch"
     precision: Precision = "fp32"
@@ -89,6 +91,7 @@ WAYS = {
         Way("predictor"),
         Way("timm-fp16", "timm", precision="fp16", device="cuda", peers=True),
         Way("fused-fp16", "deployed", precision="fp16", device="cuda"),
+        Way("accelerated-fp16", "deployed", accelerated=True, precision="fp16", device="cuda"),
         Way("torch.compile-fp16", "deployed", compiled=True, precision="fp16", device="cuda", slow=True, peers=True),
     )
 }
@@ -181,6 +184,10 @@ def _torch_call(subject: Subject, way: Way, images: np.ndarray, device: str) -> 
         return None
     network = copy.deepcopy(network).eval().to(device, _DTYPES[way.precision])
     batch = torch.from_numpy(images).to(device, _DTYPES[way.precision])
+    if way.accelerated:
+        from fastvit.kernels.inference.accelerate import accelerate
+
+        network = accelerate(network, batch)
     run: Callable[[torch.Tensor], object] = torch.compile(network) if way.compiled else network
 
     def call() -> object:

@@ -14,6 +14,7 @@ from fastvit.evaluation.evaluate import Evaluation, evaluate
 from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.runtime.artifact import Precision
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 
@@ -61,13 +62,20 @@ class Measured:
         }
 
 
-def open_in_form(checkpoint: str, form: Literal["fused", "train"], device: str) -> Predictor:
-    """A Predictor of a checkpoint, fused or as it was trained, or of an artifact.
+def open_in_form(
+    checkpoint: str,
+    form: Literal["fused", "train"],
+    device: str,
+    precision: Precision | None = None,
+    kernels: bool = True,
+) -> Predictor:
+    """A Predictor of a checkpoint, fused or as it was trained, or of an artifact; see it for the arguments.
 
     Raises:
         UserError: checkpoint or device cannot be had, or not in that form.
     """
-    predictor = Predictor(checkpoint, pick_device(device), prepare=fuse if form == "fused" else copy.deepcopy)
+    prepare = fuse if form == "fused" else copy.deepcopy
+    predictor = Predictor(checkpoint, pick_device(device), precision=precision, prepare=prepare, kernels=kernels)
     if predictor.form != form:
         raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
     return predictor
@@ -84,6 +92,8 @@ def evaluate_checkpoint(
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
+    precision: Precision | None = None,
+    kernels: bool = True,
 ) -> Measured:
     """Measure a checkpoint or an artifact on the held-out images of a data source.
 
@@ -98,11 +108,13 @@ def evaluate_checkpoint(
         batch_size: images a step.
         workers: processes that decode images; None takes one a core but one.
         device: where PyTorch runs.
+        precision: as Predictor has it.
+        kernels: as Predictor has it.
 
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = open_in_form(checkpoint, form, device)
+    predictor = open_in_form(checkpoint, form, device, precision, kernels)
     preprocessing = predictor.preprocessing.at(size, crop_pct)
     pictures = open_images(data, "test", predictor.classes)
     if len(pictures.classes) != predictor.num_classes:

@@ -21,7 +21,7 @@ from fastvit.evaluation.numbers import as_text, unit
 from fastvit.evaluation.plots import share_within
 from fastvit.evaluation.report import Section
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.runtime.artifact import is_artifact, open_artifact
+from fastvit.runtime.artifact import Precision, is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.coco import open_coco
@@ -129,6 +129,8 @@ def evaluate_dense(
     allow_damaged: bool = False,
     workers: int | None = None,
     device: str = "auto",
+    precision: Precision | None = None,
+    kernels: bool = True,
 ) -> DenseMeasured:
     """Measure a checkpoint or an artifact of another task than classification on the held-out images of a data source.
 
@@ -140,11 +142,13 @@ def evaluate_dense(
         allow_damaged: leave images out that cannot be decoded.
         workers: processes that decode images; None takes one a core but one.
         device: where PyTorch runs.
+        precision: as Predictor has it.
+        kernels: as Predictor has it.
 
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = open_in_form(checkpoint, form, device)
+    predictor = open_in_form(checkpoint, form, device, precision, kernels)
     preprocessing = predictor.preprocessing
     if size and min(size) < 32:
         raise UserError(f"size must be at least 32 pixels a side, got {size[0]}x{size[1]}")

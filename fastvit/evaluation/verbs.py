@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvit.device import Device
 from fastvit.errors import UserError
+from fastvit.runtime.artifact import Precision
 from fastvit.terminal import new_table, show, show_table
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def evaluate(
     batch_size: int = 64,
     workers: int | None = None,
     device: Device = "auto",
+    precision: Precision | None = None,
+    no_kernels: bool = False,
     json: bool = False,
 ) -> None:
     """Measure accuracy and throughput on held-out images, by what the checkpoint is for.
@@ -50,6 +53,8 @@ def evaluate(
         batch_size: images a step, of a classifier.
         workers: processes that decode images; by default one a core but one.
         device: where PyTorch runs.
+        precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 but for detectors; of an artifact its own.
+        no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
         json: print one JSON object instead of tables.
     """
     from fastvit.export.options import parse_size
@@ -63,7 +68,10 @@ def evaluate(
     if task_of(checkpoint) != "classification":
         if crop_pct or real_labels:
             raise UserError("crop_pct and real_labels are for classifiers: leave them out")
-        _show_dense(evaluate_dense(checkpoint, data, form, sides, allow_damaged, workers, device), per_class, out, json)
+        measured_dense = evaluate_dense(
+            checkpoint, data, form, sides, allow_damaged, workers, device, precision, not no_kernels
+        )
+        _show_dense(measured_dense, per_class, out, json)
         return
     if sides and sides[0] != sides[1]:
         raise UserError(f"a classifier is shown square images: give --size a number, not {size}")
@@ -81,6 +89,8 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        precision=precision,
+        kernels=not no_kernels,
     )
     if out:
         from fastvit.evaluation.evaluation_report import write_evaluation

@@ -6,7 +6,6 @@ What is in the cache already is found without torch.
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS, Target
+from fastvit.files import cache_folder
 from fastvit.runtime.artifact import RUNTIMES, Precision
 from fastvit.version import __version__
 from fastvit.weights.location import locate
@@ -59,9 +59,7 @@ def cached_path(checkpoint: str | Path, target: Target, precision: Precision) ->
     """
     with locate(checkpoint).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
-    folder = Path(os.environ.get("FASTVIT_CACHE") or standard).expanduser()
-    return folder / __version__ / digest[:32] / f"model-{precision}{target.suffix}"
+    return cache_folder() / __version__ / digest[:32] / f"model-{precision}{target.suffix}"
 
 
 def is_deployed(checkpoint: str | Path, runtime: str = "auto", precision: Precision = "fp32") -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastvit.data.pixels import denormalised, normalised
 from fastvit.errors import UserError
-from fastvit.runtime.artifact import Artifact, open_artifact
+from fastvit.runtime.artifact import Artifact, Precision, open_artifact
 from fastvit.weights.description import Description
 
 if TYPE_CHECKING:
@@ -106,18 +106,37 @@ class ArtifactEngine:
 
 
 class TorchEngine:
-    """A model, in eval mode and float32.
+    """A model, in eval mode.
 
     Args:
         model: in the form that is to run; it is taken over.
         device: of PyTorch.
+        precision: of the arithmetic, "fp32", "fp16" or "bf16".
+        kernels: on a GPU a fused model runs in `fastvit.accelerate`'s kernels where these serve; `runtime` says so.
     """
 
-    runtime = "torch"
+    def __init__(
+        self, model: TaskModel, device: str = "cpu", precision: Precision = "fp32", kernels: bool = True
+    ) -> None:
+        import torch
 
-    def __init__(self, model: TaskModel, device: str = "cpu") -> None:
+        dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         self.description, self.device = Description.of(model), device
-        self._model = model.eval().float().to(device)
+        self.runtime = "torch" if precision == "fp32" else f"torch {precision}"
+        self._dtype = dtypes[precision]
+        self._model = model.eval().to(device, self._dtype)
+        if kernels and self.description.form == "fused":
+            self._accelerate()
+
+    def _accelerate(self) -> None:
+        from fastvit.kernels.inference.accelerate import accelerate
+        from fastvit.kernels.inference.support import unsupported
+
+        like = next(self._model.parameters())
+        if unsupported(like.device, like.dtype) is None:
+            # Dense tasks' images have all kinds of sizes: finding the fastest kernels for each would take longer.
+            self._model = accelerate(self._model, time=self.description.task == "classification")
+            self.runtime = self.runtime.replace("torch", "kernels")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         import torch
@@ -141,4 +160,4 @@ class TorchEngine:
         images = images.to(self.device)
         with torch.inference_mode():
             ready = normalise(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
-            return [answer.float().cpu() for answer in self._model.answers(ready)]
+            return [answer.float().cpu() for answer in self._model.answers(ready.to(self._dtype))]

@@ -69,9 +69,11 @@ class Predictor:
             classifier's checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then
             exported when it is first used, which takes seconds, and kept in a cache (see
             `fastvit.runtime.deployment`); for a model in memory, for other devices and tasks PyTorch.
-        precision: "fp32" or, in OpenVINO, "bf16"; of an artifact its own. None for float32, or the artifact's own.
+        precision: "fp32"; in OpenVINO also "bf16", in PyTorch on a GPU "fp16" and "bf16", but for detectors; of an
+            artifact its own. None for float32, or the artifact's own.
         threads: of a runtime that lets one choose; None for its own choice.
         prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
+        kernels: as in `fastvit.runtime.engine.TorchEngine`.
 
     Attributes:
         task: "classification", "detection", "segmentation" or "hand_mesh".
@@ -80,7 +82,7 @@ class Predictor:
         num_classes: how many.
         options: what else the network is built from, of a task that has such options; else None.
         preprocessing: what is done to every image.
-        runtime: "torch", "onnxruntime", ....
+        runtime: "torch", "onnxruntime", ...; on a GPU also "torch fp16", or "kernels fp16" for ours.
         device: where it runs.
 
     Raises:
@@ -95,8 +97,9 @@ class Predictor:
         precision: Precision | None = None,
         threads: int | None = None,
         prepare: Callable[[TaskModel], TaskModel] | None = None,
+        kernels: bool = True,
     ) -> None:
-        self._engine = _engine(source, device, runtime, precision, threads, prepare)
+        self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels)
         description = self._engine.description
         self.task = description.task
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
@@ -207,6 +210,7 @@ def _engine(
     precision: Precision | None,
     threads: int | None,
     prepare: Callable[[TaskModel], TaskModel] | None,
+    kernels: bool,
 ) -> Engine:
     if isinstance(source, (str, Path)) and is_artifact(source):
         engine = ArtifactEngine(Path(source), runtime, threads)
@@ -218,15 +222,19 @@ def _engine(
     if device == "cpu" and prepare is None and runtime not in in_torch and not (dense and runtime == "auto"):
         path, name, folder = deployed(source, runtime, precision or "fp32")
         return ArtifactEngine(path, name, threads, folder)
-    if runtime not in ("auto", "torch") or precision not in (None, "fp32"):
+    half = device.startswith("cuda") and precision in ("fp16", "bf16")
+    if runtime not in ("auto", "torch") or (precision not in (None, "fp32") and not half):
         raise UserError(
-            f"in PyTorch, or on {device}, a checkpoint runs in fp32: leave runtime and precision as they are"
+            f"in PyTorch, or on {device}, a checkpoint runs in fp32, or on cuda in fp16 or bf16: leave runtime and "
+            "precision as they are"
         )
     from fastvit.fusion import fuse
     from fastvit.weights.native import load
 
     model = load(source) if isinstance(source, (str, Path)) else source
-    return TorchEngine((prepare or fuse)(model), device)
+    if half and model.task == "detection":
+        raise UserError(f"a detector runs in fp32, not in {precision}")
+    return TorchEngine((prepare or fuse)(model), device, precision or "fp32", kernels)
 
 
 def _named(images: Iterable[ImageLike] | ImageLike) -> Iterator[tuple[str, ImageLike]]:

@@ -27,6 +27,7 @@ def predict(
     score: float = 0.3,
     draw: Path | None = None,
     mesh: Path | None = None,
+    no_kernels: bool = False,
     json: bool = False,
 ) -> int:
     """Say what is in images: classes, objects, the class of each pixel, or a hand, by the checkpoint's task.
@@ -39,12 +40,13 @@ def predict(
         runtime: onnxruntime, openvino, torch, ...; by default the first that is installed of those that read an
             artifact, and for a checkpoint PyTorch, or for many images on a CPU openvino or onnxruntime, for which it is
             exported once.
-        precision: fp32, or bf16 in openvino; of an artifact its own.
+        precision: fp32; also bf16 in openvino, and fp16 or bf16 on a GPU but for detectors; of an artifact its own.
         device: where PyTorch runs.
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
         score: objects that a detector is less sure of are left out.
         draw: folder for the images with what was found drawn into them.
         mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
+        no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
         json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
     """
     from fastvit.data.images import find_images
@@ -60,7 +62,7 @@ def predict(
     from fastvit.tasks.classification.prediction import Prediction
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
-    predictor = Predictor(checkpoint, where, runtime, precision)
+    predictor = Predictor(checkpoint, where, runtime, precision, kernels=not no_kernels)
     failures = []
     columns = [f"top {i + 1}" for i in range(k)] if predictor.task == "classification" else ["found"]
     table = new_table("image", *columns, left=range(k + 1))

@@ -16,13 +16,13 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from fastvit.errors import UserError
-from fastvit.files import atomic
+from fastvit.files import atomic, cache_folder
 from fastvit.tasks.hand_mesh.mano_pickle import read_pickle
 from fastvit.tasks.hand_mesh.skeleton import MANO_TIPS, PARENTS, TURNING
 
 Side = Literal["right", "left"]
 # Where MANO's files are looked for when none is named.
-MANO_FOLDER = Path.home() / ".cache" / "fastvit" / "mano"
+MANO_FOLDER = cache_folder() / "mano"
 PROCEDURAL = "procedural"
 MANO_VERTICES = 778
 _FREE = 3 * (TURNING - 1)  # numbers of a pose without the turn of the whole hand, as axis-angle

@@ -1,0 +1,292 @@
+"""FastViT on a GPU in float16, every way that people run it beside `fastvit.accelerate`, in one run."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastvit.bench.gpu_kernels import KernelRow, kernel_rows
+from fastvit.bench.latency import Timing, summary
+from fastvit.bench.machine import Machine, measure_machine
+from fastvit.bench.peers import PEERS
+from fastvit.create import create_model
+from fastvit.errors import UserError, first_line
+from fastvit.fusion import fuse
+from fastvit.kernels.inference.accelerate import AcceleratedClassifier, accelerate
+from fastvit.model.classifier import FastViT
+from fastvit.model.layers import LayerScale
+from fastvit.model.variants import find_variant
+
+ACCELERATED, LAUNCHED, UNFUSED = "accelerated", "accelerated without graphs", "timm, unfused"
+COMPILED = {"default": "timm, torch.compile", "reduce-overhead": "timm, torch.compile reduce-overhead"}
+# The last is what people run who do nothing; the other networks of timm are fused by its reparameterize_model.
+WAYS = (ACCELERATED, LAUNCHED, *COMPILED.values(), "timm, fused, channels_last", "timm, fused", UNFUSED)
+PEER_WAYS = (COMPILED["default"], "timm, fused, channels_last")
+# Images from which on calls are queued, so that the time is the GPU's; below, each is waited for, as for an answer.
+_THROUGHPUT = 8
+_QUEUED = 4
+_WARMUP = 3
+# Images for the comparison with float64, which takes seconds each on a CPU.
+_CHECKED = 2
+
+
+@dataclass(frozen=True)
+class GpuResult:
+    """A network, run one way on batches of one size.
+
+    Attributes:
+        network: its name.
+        way: one of WAYS.
+        batch: images a call.
+        size: side of the images in pixels.
+        timing: milliseconds a call; None where it failed.
+        memory: megabytes (1e6 bytes) of the GPU that the network and its calls reserve; None where it failed.
+        top1: published ImageNet-1k top-1 at this size, in percent.
+        failure: why, in one line.
+    """
+
+    network: str
+    way: str
+    batch: int
+    size: int
+    timing: Timing | None = None
+    memory: float | None = None
+    top1: float | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Relative differences (norms) of the logits from float64 on the CPU.
+
+    Attributes:
+        network: its name.
+        accelerated: of our kernels, in float16.
+        torch: of PyTorch in float16 and channels_last.
+    """
+
+    network: str
+    accelerated: float
+    torch: float
+
+
+@dataclass
+class GpuRun:
+    """What one run found, in the order in which it was measured."""
+
+    machine: Machine
+    results: list[GpuResult] = field(default_factory=list)
+    kernels: list[KernelRow] = field(default_factory=list)
+    exactness: list[Exactness] = field(default_factory=list)
+
+    def compiled(self, result: GpuResult) -> float | None:
+        """Median milliseconds of the better of torch.compile's modes on the same network and batch."""
+        same = [r for r in self.results if (r.network, r.batch) == (result.network, result.batch) and r.timing]
+        return min((r.timing.median for r in same if r.timing and r.way in COMPILED.values()), default=None)
+
+
+Tick = Callable[[str], object]
+
+
+def measure_gpu(
+    names: Sequence[str],
+    batches: Sequence[int] = (1, 128),
+    peers: bool = False,
+    rounds: int = 30,
+    minutes: float | None = None,
+    tick: Tick = lambda text: None,
+) -> GpuRun:
+    """Time networks, check ours, and time each of its kernels.
+
+    Args:
+        names: variants of the family.
+        batches: images a call.
+        peers: time the peers of timm too, compiled and eager.
+        rounds: timed calls of each way; the ways of a network and batch take turns.
+        minutes: after so many nothing new is begun; what was not, is a failure that says so.
+        tick: is told what begins.
+
+    Raises:
+        UserError: there is no GPU for it, or no such variant.
+    """
+    if not torch.cuda.is_available() or torch.version.hip:
+        raise UserError("there is no NVIDIA GPU here to time")
+    if min([rounds, *batches]) < 1:
+        raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
+    rows = [find_variant(name) for name in names]
+    deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
+    tick("the GPU's roof")
+    run = GpuRun(measure_machine("cuda", size=8192, megabytes=2048))
+    torch.backends.cudnn.benchmark = True
+    for row in rows:
+        model = lively(create_model(row.name))
+        tick(f"{row.name}: float64 on the CPU")
+        run.exactness.append(_exactness(row.name, model))
+        for batch in batches:
+            makers = {way: _maker(way, row.name, model) for way in WAYS}
+            run.results += _measure(row.name, makers, batch, 256, row.top1, rounds, deadline, tick)
+            if time.monotonic() < deadline:
+                tick(f"{row.name}, batch {batch}: each kernel")
+                run.kernels += _kernels(row.name, model, batch, run.machine)
+    for peer in PEERS.values() if peers else ():
+        for batch in batches:
+            makers = {way: _maker(way, peer.name, None) for way in PEER_WAYS}
+            run.results += _measure(peer.name, makers, batch, peer.size, peer.top1, rounds, deadline, tick)
+    return run
+
+
+def lively(model: FastViT) -> FastViT:
+    """Weights as if trained: with the initial layer scales a block adds hardly anything, and a mistake would hide."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, LayerScale):
+                module.gamma.uniform_(0.05, 0.35, generator=generator)
+            elif isinstance(module, _BatchNorm):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.uniform_(-0.2, 0.2, generator=generator)
+                module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+Maker = Callable[[Tensor], tuple[nn.Module, Tensor]]
+
+
+def _maker(way: str, name: str, model: FastViT | None) -> Maker:
+    """NCHW images -> a network that has answered once, and the images in the memory format that it wants."""
+
+    def make(images: Tensor) -> tuple[nn.Module, Tensor]:
+        if way in (ACCELERATED, LAUNCHED):
+            assert model is not None
+            half = fuse(model).to("cuda", torch.float16)
+            return accelerate(half, images, graphs=way == ACCELERATED), images
+        network = _timms(name, fused=way != UNFUSED).to("cuda", torch.float16)
+        if way in ("timm, fused", UNFUSED):
+            return network, images
+        images = images.contiguous(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)
+        modes = {label: mode for mode, label in COMPILED.items()}
+        compiled = torch.compile(network, mode=modes[way], dynamic=False) if way in modes else network
+        return compiled, images  # type: ignore[return-value]
+
+    return make
+
+
+def _timms(name: str, fused: bool) -> nn.Module:
+    import timm
+    from timm.utils import reparameterize_model
+
+    network: nn.Module = timm.create_model(name).eval()
+    return reparameterize_model(network) if fused else network
+
+
+def _measure(
+    name: str,
+    makers: Mapping[str, Maker],
+    batch: int,
+    size: int,
+    top1: float | None,
+    rounds: int,
+    deadline: float,
+    tick: Tick,
+) -> list[GpuResult]:
+    torch._dynamo.reset()
+    calls: dict[str, Callable[[int], object]] = {}
+    memory: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for way, make in makers.items():
+        tick(f"{name}, batch {batch}: {way}")
+        if time.monotonic() > deadline:
+            failures[way] = "there was no time left"
+            continue
+        try:
+            calls[way], memory[way] = _call(make, batch, size)
+        except Exception as error:  # compilers, and others' networks
+            failures[way] = first_line(error)
+    queued = _QUEUED if batch >= _THROUGHPUT else 1
+    samples: dict[str, list[float]] = {way: [] for way in calls}
+    for turn in range(rounds):
+        for way, call in calls.items():
+            samples[way].append(_milliseconds(call, turn, queued))
+    return [
+        GpuResult(name, way, batch, size, failure=failures[way], top1=top1)
+        if way in failures
+        else GpuResult(name, way, batch, size, summary(samples[way]), memory[way], top1)
+        for way in makers
+    ]
+
+
+def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], float]:
+    """A call of a network with one of several batches of noise, by number, and the megabytes that it reserves."""
+    _collect()
+    before = torch.cuda.memory_reserved()
+    generator = torch.Generator("cuda").manual_seed(0)
+    images = torch.randn(batch, 3, size, size, device="cuda", generator=generator).half()
+    network, images = make(images)
+    with torch.inference_mode():
+        for _ in range(_WARMUP):
+            network(images)
+        _collect()
+        torch.cuda.reset_peak_memory_stats()
+        network(images)
+    torch.cuda.synchronize()
+    memory = (torch.cuda.max_memory_reserved() - before) / 1e6
+    cache = torch.cuda.get_device_properties("cuda").L2_cache_size
+    copies = -(-2 * cache // (images.numel() * images.element_size())) + 1
+    inputs = [images, *(torch.randn_like(images) for _ in range(copies - 1))]
+
+    def call(index: int) -> object:
+        with torch.inference_mode():
+            return network(inputs[index % len(inputs)])
+
+    for index in range(_WARMUP):
+        call(index)
+    return call, memory
+
+
+def _collect() -> None:
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+def _milliseconds(call: Callable[[int], object], turn: int, queued: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for i in range(queued):
+        call(turn * queued + i)
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / queued
+
+
+def _exactness(name: str, model: FastViT) -> Exactness:
+    fused = fuse(model)
+    images = torch.randn(_CHECKED, 3, 256, 256, generator=torch.Generator().manual_seed(1)).half()
+    half = copy.deepcopy(fused).to("cuda", torch.float16).to(memory_format=torch.channels_last)
+    on_gpu = images.cuda().contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        # The rounded weights are what both compute with.
+        exact = copy.deepcopy(fused).half().double()(images.double())
+        answers = [network(on_gpu).double().cpu() for network in (accelerate(half, graphs=False), half)]
+    ours, theirs = ((answer - exact).norm() / exact.norm() for answer in answers)
+    return Exactness(name, float(ours), float(theirs))
+
+
+def _kernels(name: str, model: FastViT, batch: int, machine: Machine) -> list[KernelRow]:
+    fast = accelerate(fuse(model).to("cuda", torch.float16))
+    assert isinstance(fast, AcceleratedClassifier)
+    images = torch.randn(batch, 3, 256, 256, device="cuda").half()
+    try:
+        return kernel_rows(name, fast, images, machine)
+    except Exception as error:  # the table of networks is worth more than this one
+        return [KernelRow(name, batch, first_line(error), "failed", 0, None, None, 0.0)]

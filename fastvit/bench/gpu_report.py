@@ -1,0 +1,159 @@
+"""What `fastvit.bench.gpu` measured: tables for the terminal, files, and accuracy against latency."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fastvit.bench.gpu import ACCELERATED, UNFUSED, GpuResult, GpuRun
+from fastvit.bench.gpu_kernels import KernelRow
+from fastvit.evaluation.plots import tradeoff
+from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.files import write_text
+
+
+def network_table(run: GpuRun) -> Table:
+    """A row a network, way and batch that was timed."""
+    header = "network", "way", "batch", "ms", "quartiles", "images/s", "against torch.compile", "memory, MB", "top-1"
+    rows = []
+    for result in run.results:
+        timing, compiled = result.timing, run.compiled(result)
+        if timing is None:
+            continue
+        rows.append(
+            [
+                result.network,
+                result.way,
+                str(result.batch),
+                f"{timing.median:.3f}",
+                f"{timing.low:.3f} to {timing.high:.3f}",
+                f"{1e3 * result.batch / timing.median:.0f}",
+                f"{compiled / timing.median:.2f}x" if compiled else "-",
+                f"{result.memory:.0f}" if result.memory is not None else "-",
+                f"{result.top1:.1f}" if result.top1 else "-",
+            ]
+        )
+    return Table(header, rows)
+
+
+def kernel_table(rows: Sequence[KernelRow]) -> Table:
+    """A row a kind of step, with what all of its kind take in the network."""
+    header = "network", "batch", "step", "kernel", "times", "ms", "PyTorch, ms", "floor, ms", "of the floor", "all, ms"
+    cells = [
+        [
+            row.network,
+            str(row.batch),
+            row.step,
+            row.choice,
+            str(row.count),
+            _ms(row.ms),
+            _ms(row.torch_ms),
+            _ms(row.floor_ms),
+            f"{row.ms / row.floor_ms:.1f}x" if row.ms and row.floor_ms else "-",
+            _ms(row.ms and row.count * row.ms),
+        ]
+        for row in rows
+    ]
+    return Table(header, cells)
+
+
+def exactness_table(run: GpuRun) -> Table:
+    """How far the logits are from float64."""
+    header = "network", "accelerated", "PyTorch, float16", "ratio (at most 1.5)"
+    rows = [
+        [e.network, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
+    ]
+    return Table(header, rows)
+
+
+def bars(run: GpuRun) -> Table:
+    """What was promised, and what came of it, a row a network and batch."""
+    header = "network", "batch", "bar", "measured", "held"
+    rows = []
+    by_way = {(r.network, r.batch, r.way): r for r in run.results if r.timing}
+    for (name, batch, way), result in by_way.items():
+        compiled = run.compiled(result)
+        if way != ACCELERATED or result.timing is None:
+            continue
+        if compiled:
+            speed = compiled / result.timing.median
+            bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6 of torch.compile", 1 / 0.6)
+            rows.append([name, str(batch), bar, f"{speed:.2f}x", _held(speed >= least)])
+        plain = by_way.get((name, batch, UNFUSED))
+        if plain and plain.timing and batch >= 8:
+            speed = plain.timing.median / result.timing.median
+            rows.append([name, str(batch), "5x unfused", f"{speed:.2f}x", _held(speed >= 5)])
+        others = [r for r in by_way.values() if (r.network, r.batch) == (name, batch) and r.way.startswith("timm")]
+        memory = [other.memory for other in others if other.memory]
+        if memory and result.memory is not None:
+            share = result.memory / min(memory)
+            rows.append([name, str(batch), "no more memory", f"{share:.2f} of the least", _held(share <= 1)])
+    return Table(header, rows)
+
+
+def _held(true: bool) -> str:
+    return "yes" if true else "NO"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def write_gpu_report(folder: Path, run: GpuRun) -> Path:
+    """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
+    write_text(folder / "networks.csv", _csv([_flat(result) for result in run.results]))
+    write_text(folder / "kernels.csv", _csv([asdict(row) for row in run.kernels]))
+    machine = run.machine
+    summary = (
+        f"Medians of CUDA events, all ways of a network taking turns, images rotated past the L2 cache. This GPU "
+        f"multiplies matrices at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16 and copies "
+        f"{machine.copy_gbps / 1e3:.2f} TB/s, measured in the same run."
+    )
+    sections = [
+        Section("Networks", table=network_table(run)),
+        Section("Bars", table=bars(run)),
+        Section("Exactness", "Relative difference of the logits from float64.", table=exactness_table(run)),
+        *(_plots(run)),
+        Section("Kernels", "Each kind of step beside PyTorch's and the floor.", table=kernel_table(run.kernels)),
+    ]
+    failed = [(f"{r.network}, batch {r.batch}, {r.way}", r.failure) for r in run.results if r.failure]
+    if failed:
+        sections.append(Section("Not timed", table=Table(("what", "why"), failed)))
+    return write_report(folder / "report.html", "GPU latency", summary, sections)
+
+
+def _plots(run: GpuRun) -> list[Section]:
+    """Published accuracy against latency, one a batch: FastViT accelerated, every peer the faster way of its two."""
+    sections = []
+    for batch in dict.fromkeys(r.batch for r in run.results):
+        points: dict[str, tuple[float, float]] = {}
+        ours = {r.network for r in run.results if r.way == ACCELERATED}
+        for result in run.results:
+            shown = result.way == ACCELERATED or result.network not in ours
+            if result.batch != batch or not shown or result.timing is None or result.top1 is None:
+                continue
+            ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])
+            points[result.network] = ms, result.top1 / 100
+        if len(points) > 1:
+            text = "Published ImageNet-1k top-1 at the size that was timed, which differs by network."
+            figure = tradeoff(points, f"milliseconds a call of {batch}, float16")
+            sections.append(Section(f"Accuracy and latency, batch {batch}", text, figure))
+    return sections
+
+
+def _flat(result: GpuResult) -> dict[str, object]:
+    timing = asdict(result.timing) if result.timing else {}
+    rest = {name: value for name, value in asdict(result).items() if name != "timing"}
+    return {**rest, **{f"{name}_ms" if name in ("median", "low", "high") else name: v for name, v in timing.items()}}
+
+
+def _csv(rows: Sequence[dict[str, object]]) -> str:
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""A fused network faster than PyTorch runs it: see `fastvit.accelerate`."""

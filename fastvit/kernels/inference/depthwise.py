@@ -1,0 +1,107 @@
+"""Depthwise convolutions: RepMixer, the ConvFFN's and the patch embedding's large kernels, positional encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvit.kernels.inference.step import Choice, Cost, Step, nchw, nhwc
+
+# Rows of the output that a thread of the CUDA kernel walks down, and threads that fill a GPU: fewer rows read more of
+# the input twice, more leave a small batch with too few threads.
+_ROWS = (64, 32, 16, 8, 4, 2)
+_ENOUGH = 32768
+# Numbers in a map below which all of a tap's loads at once may be faster.
+_SMALL = 1 << 20
+
+
+class Depthwise(Step):
+    """(B, H, W, C) -> (B, H / stride, W / stride, C or 2 C), rounded up, with bias and, if asked for, GELU.
+
+    Args:
+        conv: depthwise, square and odd, padded by half its size, of stride 1 or 2.
+        act: GELU after it.
+    """
+
+    def __init__(self, conv: nn.Conv2d, act: bool = False) -> None:
+        self.conv, self.act = conv, act
+        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
+        self.channels, self.out_channels = conv.in_channels, conv.out_channels
+        weight, bias = conv.weight.detach().float(), conv.bias
+        self.weight = weight.flatten(1).t().contiguous()
+        self.bias = weight.new_zeros(self.out_channels) if bias is None else bias.detach().float()
+
+    @property
+    def name(self) -> str:
+        shape = f"{self.channels}" if self.channels == self.out_channels else f"{self.channels}-{self.out_channels}"
+        return f"depthwise {self.kernel}x{self.kernel}/{self.stride} {shape}{' GELU' if self.act else ''}"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = self.conv(nchw(x))
+        return nhwc(F.gelu(y) if self.act else y)
+
+    def out_size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of the answer."""
+        return -(-x.shape[1] // self.stride), -(-x.shape[2] // self.stride)
+
+    def cost(self, x: Tensor) -> Cost:
+        height, width = self.out_size(x)
+        written = x.shape[0] * height * width * self.out_channels
+        moved = x.numel() + written + self.conv.weight.numel()
+        return Cost(x.element_size() * moved, fmas=self.kernel**2 * written)
+
+    def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
+        kernels = set(kernels)
+        choices = []
+        multiplier = self.out_channels / self.channels
+        if "cuda" in kernels and (multiplier == 2 or (multiplier == 1 and self.channels % 2 == 0)):
+            from fastvit.kernels.inference.depthwise_cuda import strips
+
+            for strip, blocks in strips(self.kernel, self.stride, self.out_size(x)[1]):
+                choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
+        # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
+        tiles = ((2, 8, 32, 4),) if choices else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
+        if "triton" in kernels and (not choices or x.numel() <= _SMALL):
+            names = "BLOCK_H", "BLOCK_W", "BLOCK_C", "num_warps"
+            choices += [Choice.of("triton", **dict(zip(names, tile, strict=True))) for tile in tiles]
+        return choices
+
+    def _rows(self, x: Tensor, strip: int) -> list[int]:
+        """Heights of a chunk worth trying, the highest first."""
+        height, width = self.out_size(x)
+        columns = x.shape[0] * -(-width // strip) * self.out_channels // 2
+        # A chunk that is higher than the map is the map.
+        sensible = [rows for rows in _ROWS if rows < 2 * height] or [_ROWS[-1]]
+        return [rows for rows in sensible if columns * -(-height // rows) >= _ENOUGH][:3] or sensible[-2:]
+
+    def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
+        if choice.kernel == "cuda":
+            from fastvit.kernels.inference.depthwise_cuda import depthwise
+
+            return depthwise(x, self.weight, self.bias, self.kernel, self.stride, self.act, **choice.options)
+        from fastvit.kernels.inference.device.depthwise import depthwise as kernel
+
+        batch, height, width, _ = x.shape
+        out_height, out_width = self.out_size(x)
+        y = x.new_empty(batch, out_height, out_width, self.out_channels)
+        blocks = choice.options
+        tiles = -(-out_height // blocks["BLOCK_H"]) * -(-out_width // blocks["BLOCK_W"])
+        kernel[(batch * tiles * -(-self.out_channels // blocks["BLOCK_C"]),)](
+            x,
+            self.weight,
+            self.bias,
+            y,
+            height,
+            width,
+            out_height,
+            out_width,
+            CHANNELS=self.out_channels,
+            MULTIPLIER=self.out_channels // self.channels,
+            KERNEL=self.kernel,
+            STRIDE=self.stride,
+            ACT=self.act,
+            **blocks,
+        )
+        return y

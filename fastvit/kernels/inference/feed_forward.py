@@ -1,0 +1,112 @@
+"""The ConvFFN behind its depthwise convolution: 1x1 up, GELU, 1x1 down, residual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from fastvit.kernels.inference.pointwise import Pointwise
+from fastvit.kernels.inference.step import Choice, Cost, Step
+
+# Of the fused kernel, by the channels up to which it fits the registers: rows and hidden channels of a program at a
+# time, warps, stages of the pipeline. Wider ones would read their weights from the L2 cache more often than two
+# products read the hidden map.
+_BLOCKS = {
+    96: ((128, 64, 4, 3), (128, 64, 8, 2), (256, 64, 8, 2), (128, 128, 8, 2)),
+    192: ((128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 4, 3)),
+    256: ((128, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2)),
+}
+_NAMES = "BLOCK_M", "BLOCK_N", "num_warps", "num_stages"
+# Rows below which small programs fill more of the GPU, and their shape.
+_FEW = 16384
+_SMALL = ((32, 64, 4, 3), (16, 64, 4, 3))
+# Of the launches' options where there are two.
+_PREFIXES = "up_", "down_"
+
+
+class FeedForward(Step):
+    """(B, H, W, C) -> (B, H, W, C): residual + down(GELU(up(x))).
+
+    The hidden map is written and read again by "torch" and by "two", which is two launches of the 1x1 kernel; "triton"
+    keeps it on the chip.
+    """
+
+    def __init__(self, up: nn.Conv2d, down: nn.Conv2d) -> None:
+        self.up, self.down = Pointwise(up, act=True), Pointwise(down, joins=True)
+        self.channels, self.hidden = self.up.channels, self.up.out_channels
+
+    @property
+    def name(self) -> str:
+        return f"FFN {self.channels}-{self.hidden}-{self.channels} +"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.down.torch(self.up.torch(x), residual)
+
+    def cost(self, x: Tensor) -> Cost:
+        weights = self.up.weight.numel() + self.down.weight.numel()
+        return Cost(x.element_size() * (3 * x.numel() + weights), x.numel() // self.channels * weights)
+
+    def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
+        if "triton" not in kernels or self.up.bias is None or self.down.bias is None:
+            return []
+        few = x.numel() // self.channels < _FEW
+        fitting = next((blocks for widest, blocks in _BLOCKS.items() if sum(split(self.channels)) <= widest), ())
+        fused = [
+            Choice.of("triton", **dict(zip(_NAMES, block, strict=True)))
+            for block in ((*_SMALL, *fitting[:1]) if few else fitting)
+            if block[1] <= 2 * self.hidden and fitting
+        ]
+        hidden = x.new_empty(*x.shape[:-1], self.hidden, device="meta")
+        up, down = self.up.choices(x, kernels), self.down.choices(hidden, kernels)
+        # A few pixels are spread over many programs: then the sum over the hidden channels takes the longest.
+        two = [_two(first, second) for first in up[:2] for second in (down if few else down[:2])]
+        return two + fused if few else fused + two
+
+    def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
+        if choice.kernel == "two":
+            up, down = (_part(choice, prefix) for prefix in _PREFIXES)
+            return self.down.launch(self.up.launch(x, None, up), residual, down)
+        from fastvit.kernels.inference.device.feed_forward import feed_forward
+
+        y, blocks = x.new_empty(x.shape), choice.options
+        rows = x.numel() // self.channels
+        first, second = split(self.channels)
+        feed_forward[(-(-rows // blocks["BLOCK_M"]),)](
+            x,
+            self.up.weight,
+            self.up.bias,
+            self.down.weight,
+            self.down.bias,
+            residual,
+            y,
+            rows,
+            CHANNELS=self.channels,
+            HIDDEN=self.hidden,
+            FIRST=first,
+            SECOND=second,
+            **blocks,
+        )
+        return y
+
+
+def _two(up: Choice, down: Choice) -> Choice:
+    """Two launches as one choice."""
+    parts = zip(_PREFIXES, (up, down), strict=True)
+    return Choice("two", tuple((prefix + name, value) for prefix, part in parts for name, value in part.config))
+
+
+def _part(choice: Choice, prefix: str) -> Choice:
+    """One of the two launches."""
+    config = ((name.removeprefix(prefix), value) for name, value in choice.config if name.startswith(prefix))
+    return Choice("triton", tuple(config))
+
+
+def split(channels: int) -> tuple[int, int]:
+    """Two powers of two from 16 on, the second 0 or the smaller, that hold a width with little to spare."""
+    first = max(1 << channels.bit_length() - 1, 16)
+    rest = channels - first
+    if rest <= 0:
+        return first, 0
+    second = max(1 << (rest - 1).bit_length(), 16)
+    return (2 * first, 0) if second >= first else (first, second)

@@ -1,0 +1,67 @@
+"""The end of a classifier: squeeze-and-excitation, GELU, mean over the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvit.kernels.inference.step import Choice, Cost, Step, nchw
+from fastvit.model.layers import SqueezeExcite
+
+# Numbers of the map that a program holds at a time.
+_HELD = 8192
+
+
+class GatedPool(Step):
+    """(B, H, W, C) -> (B, C): mean(GELU(squeeze_excite(x)))."""
+
+    def __init__(self, gate: SqueezeExcite) -> None:
+        self.gate = gate
+        self.hidden, self.channels = gate.reduce.out_channels, gate.reduce.in_channels
+        self.reduce = gate.reduce.weight.detach().flatten(1).contiguous()
+        self.expand = gate.expand.weight.detach().flatten(1).t().contiguous()
+
+    @property
+    def name(self) -> str:
+        return f"SE, GELU, mean {self.channels}"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return F.gelu(self.gate(nchw(x))).mean((2, 3))
+
+    def cost(self, x: Tensor) -> Cost:
+        weights = self.reduce.numel() + self.expand.numel()
+        return Cost(x.element_size() * (x.numel() + x.shape[0] * self.channels + weights))
+
+    def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
+        width = 1 << (self.channels - 1).bit_length()
+        block = max(_HELD // width, 1)
+        if "triton" not in kernels or width > _HELD:
+            return []
+        return [Choice.of("triton", BLOCK_P=block, BLOCK_H=min(block, 8), num_warps=warps) for warps in (8, 4)]
+
+    def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
+        from fastvit.kernels.inference.device.gated_pool import gated_pool
+
+        y = x.new_empty(x.shape[0], self.channels)
+        gated_pool[(x.shape[0],)](
+            x,
+            self.reduce,
+            bias_of(self.gate.reduce),
+            self.expand,
+            bias_of(self.gate.expand),
+            y,
+            PIXELS=x.shape[1] * x.shape[2],
+            CHANNELS=self.channels,
+            HIDDEN=self.hidden,
+            WIDTH=1 << (self.channels - 1).bit_length(),
+            **choice.options,
+        )
+        return y
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Of a convolution that has one."""
+    assert conv.bias is not None
+    return conv.bias.detach()

@@ -1,0 +1,57 @@
+"""A plan captured as a CUDA graph: one call of the driver where there were dozens of launches."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvit.kernels.inference.program import Plan
+
+
+class Graph:
+    """A plan for images of one shape and memory format, replayed on the current stream.
+
+    The answers of a replay are copied out, so that the next one does not change them. Graphs that share a pool may not
+    run at the same time.
+
+    Args:
+        plan: that has run for such images before, so that its kernels are compiled and loaded.
+        images: (B, H, W, C).
+        pool: of memory, from `torch.cuda.graph_pool_handle`.
+    """
+
+    def __init__(self, plan: Plan, images: Tensor, pool: Any) -> None:
+        self._input = torch.empty_strided(images.shape, images.stride(), dtype=images.dtype, device=images.device)
+        self._input.copy_(images)
+        self._graph = torch.cuda.CUDAGraph()
+        self._done = torch.cuda.Event()
+        # Libraries choose their workspaces on a stream's first calls: let them on the one that is captured.
+        stream = torch.cuda.Stream(images.device)
+        stream.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                plan(self._input)
+            stream.synchronize()
+            gc_was_on = gc.isenabled()
+            gc.disable()  # freeing another graph while this one is captured would break it
+            try:
+                # Other threads, such as a data loader's that pins memory, may go on meanwhile.
+                with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    self._answers = plan(self._input)
+            finally:
+                if gc_was_on:
+                    gc.enable()
+        torch.cuda.current_stream(images.device).wait_stream(stream)
+        self._done.record()
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        stream = torch.cuda.current_stream(images.device)
+        stream.wait_event(self._done)  # of a call on another stream
+        self._input.copy_(images, non_blocking=True)
+        self._graph.replay()
+        answers = [answer.clone() for answer in self._answers]
+        self._done.record(stream)
+        return answers

@@ -1,0 +1,90 @@
+"""What PyTorch computes well enough, or rarely: attention, layer norms, gates inside the network, the classifier."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvit.kernels.inference.step import Cost, Step, nchw, nhwc
+
+
+class Attention(Step):
+    """(B, H, W, 3 C), queries, keys and values -> (B, H, W, C), by PyTorch's fused attention."""
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        self.channels, self.head_dim = channels, head_dim
+
+    @property
+    def name(self) -> str:
+        return f"attention {self.channels}/{self.head_dim}"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        batch, height, width, _ = x.shape
+        qkv = x.view(batch, height * width, 3, self.channels // self.head_dim, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return mixed.reshape(batch, height, width, self.channels)
+
+    def cost(self, x: Tensor) -> Cost:
+        pixels = x.shape[1] * x.shape[2]
+        return Cost(x.element_size() * (x.numel() + x.numel() // 3), 2 * x.shape[0] * pixels * pixels * self.channels)
+
+
+class LayerNorm(Step):
+    """(B, H, W, C) -> the same, over the channels."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        self.norm = norm
+
+    @property
+    def name(self) -> str:
+        return f"layer norm {self.norm.normalized_shape[0]}"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        norm = self.norm
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+    def cost(self, x: Tensor) -> Cost:
+        return Cost(2 * x.element_size() * x.numel())
+
+
+class Mapped(Step):
+    """(B, H, W, C) -> (B, H, W, C'), by modules that take NCHW maps."""
+
+    def __init__(self, name: str, *modules: nn.Module) -> None:
+        self._name, self.modules = name, modules
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y = nchw(x)
+        for module in self.modules:
+            y = module(y)
+        return nhwc(y)
+
+    def cost(self, x: Tensor) -> Cost:
+        return Cost(2 * x.element_size() * x.numel())
+
+
+class Classify(Step):
+    """(B, C) -> (B, classes), or the features as they are where there is no head."""
+
+    def __init__(self, head: nn.Module) -> None:
+        self.head = head
+
+    @property
+    def name(self) -> str:
+        return f"linear {self.head.in_features}-{self.head.out_features}" if isinstance(self.head, nn.Linear) else "-"
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        y: Tensor = self.head(x)
+        return y
+
+    def cost(self, x: Tensor) -> Cost:
+        if not isinstance(self.head, nn.Linear):
+            return Cost(0)
+        out = self.head.out_features
+        size = x.numel() + x.shape[0] * out + self.head.weight.numel()
+        return Cost(x.element_size() * size, x.shape[0] * self.head.weight.numel())

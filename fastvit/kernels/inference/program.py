@@ -1,0 +1,157 @@
+"""A fused network as a list of steps: what is read off its modules once, whatever the shape of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from torch import Tensor, nn
+
+from fastvit.kernels.inference.depthwise import Depthwise
+from fastvit.kernels.inference.feed_forward import FeedForward
+from fastvit.kernels.inference.gated_pool import GatedPool
+from fastvit.kernels.inference.in_torch import Attention, Classify, LayerNorm, Mapped
+from fastvit.kernels.inference.pointwise import Pointwise
+from fastvit.kernels.inference.stem import StemConvolution
+from fastvit.kernels.inference.step import Choice, Step
+from fastvit.model.backbone import Backbone, FastViTStage
+from fastvit.model.blocks import AttentionBlock, ConvFFN, MobileOne, PatchEmbedding, RepMixerBlock
+from fastvit.model.classifier import FastViT
+from fastvit.model.layers import SqueezeExcite
+
+
+@dataclass(frozen=True)
+class Node:
+    """A step in its place.
+
+    Attributes:
+        step: what is computed.
+        branches: a residual branch begins: the map that comes in is kept.
+        joins: the branch ends: the step adds the map that was kept.
+        emits: the map that comes out is an answer of the network.
+    """
+
+    step: Step
+    branches: bool = False
+    joins: bool = False
+    emits: bool = False
+
+
+Chooser = Callable[[Step, Tensor, Tensor | None], Choice]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network with a kernel chosen for each step, for images of one shape.
+
+    Attributes:
+        nodes: of the network.
+        choices: one for each node.
+    """
+
+    nodes: Sequence[Node]
+    choices: Sequence[Choice]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """(B, H, W, C) images -> the answers, NHWC or (B, ...)."""
+        answers = []
+        kept: Tensor | None = None
+        for node, choice in zip(self.nodes, self.choices, strict=True):
+            kept = x if node.branches else kept
+            x = node.step.run(x, kept if node.joins else None, choice)
+            kept = None if node.joins else kept
+            if node.emits:
+                answers.append(x)
+        return answers
+
+
+def make_plan(nodes: Sequence[Node], x: Tensor, choose: Chooser) -> Plan:
+    """Go through the network once, and choose a kernel for each step with the map in hand that it will get."""
+    choices = []
+    kept: Tensor | None = None
+    for node in nodes:
+        kept = x if node.branches else kept
+        residual = kept if node.joins else None
+        choices.append(choose(node.step, x, residual))
+        x = node.step.run(x, residual, choices[-1])
+    return Plan(nodes, choices)
+
+
+def classifier_nodes(model: FastViT) -> list[Node]:
+    """Of a fused classifier; its one answer is the logits."""
+    nodes = [replace(node, emits=False) for node in backbone_nodes(model.backbone)]
+    expansion = model.expansion
+    nodes.append(Node(_convolution(expansion.conv, act=False)))
+    nodes.append(Node(GatedPool(cast(SqueezeExcite, expansion.se))))
+    nodes.append(Node(Classify(model.head), emits=True))
+    return nodes
+
+
+def backbone_nodes(backbone: Backbone) -> list[Node]:
+    """Of a fused backbone; its answers are the maps of the stages."""
+    nodes = [node for part in backbone.stem for node in _mobile_one(cast(MobileOne, part))]
+    for stage in backbone.stages:
+        *body, last = _stage(cast(FastViTStage, stage))
+        nodes += [*body, replace(last, emits=True)]
+    return nodes
+
+
+def _stage(stage: FastViTStage) -> Iterable[Node]:
+    if isinstance(stage.embed, PatchEmbedding):
+        yield from _patch_embedding(stage.embed)
+    if isinstance(stage.cpe, nn.Conv2d):
+        yield Node(Depthwise(stage.cpe))
+    for block in stage.blocks:
+        yield from _repmixer(block) if isinstance(block, RepMixerBlock) else _attention(cast(AttentionBlock, block))
+
+
+def _patch_embedding(embed: PatchEmbedding) -> Iterable[Node]:
+    act = isinstance(embed.act, nn.GELU)
+    gated = isinstance(embed.se, SqueezeExcite)
+    large = cast(nn.Conv2d, embed.large)
+    yield Node(Depthwise(large, act and not gated))
+    if gated:
+        name = f"SE{', GELU' if act else ''} {large.out_channels}"
+        yield Node(Mapped(name, embed.se, embed.act))
+    yield from _mobile_one(embed.point)
+
+
+def _mobile_one(block: MobileOne) -> Iterable[Node]:
+    if isinstance(block.se, SqueezeExcite):
+        yield Node(_convolution(block.conv, act=False))
+        yield Node(Mapped(f"SE, GELU {block.se.expand.out_channels}", block.se, block.act))
+    else:
+        yield Node(_convolution(block.conv, act=True))
+
+
+def _convolution(module: nn.Module, act: bool) -> Step:
+    conv = cast(nn.Conv2d, module)
+    if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1:
+        return Pointwise(conv, act)
+    if conv.groups == conv.in_channels > 1:
+        return Depthwise(conv, act)
+    return StemConvolution(conv)
+
+
+def _repmixer(block: RepMixerBlock) -> Iterable[Node]:
+    yield Node(Depthwise(cast(nn.Conv2d, block.token_mixer)))
+    yield from _ffn(block.ffn)
+
+
+def _ffn(ffn: ConvFFN) -> Iterable[Node]:
+    yield Node(Depthwise(cast(nn.Conv2d, ffn.conv)), branches=True)
+    yield Node(FeedForward(ffn.fc1, ffn.fc2), joins=True)
+
+
+def _attention(block: AttentionBlock) -> Iterable[Node]:
+    mixer = block.token_mixer
+    qkv = Pointwise(mixer.qkv)
+    if isinstance(block.norm, nn.LayerNorm):
+        yield Node(LayerNorm(block.norm), branches=True)
+        yield Node(qkv)
+    else:
+        yield Node(qkv, branches=True)
+    yield Node(Attention(mixer.proj.in_features, mixer.head_dim))
+    yield Node(Pointwise(mixer.proj, joins=True), joins=True)
+    yield from _ffn(block.ffn)

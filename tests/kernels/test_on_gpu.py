@@ -1,0 +1,162 @@
+"""What needs a GPU: the CUDA kernel itself, choosing, graphs, streams. Skipped where there is none."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+import fastvit
+from fastvit.kernels.inference.accelerate import Accelerated
+from fastvit.kernels.inference.depthwise import Depthwise
+from fastvit.kernels.inference.program import classifier_nodes
+from fastvit.kernels.inference.step import TORCH
+from fastvit.kernels.inference.support import unsupported
+from fastvit.kernels.inference.timing import try_choices
+from fastvit.model.classifier import FastViT
+from fastvit.model.variants import VARIANTS
+from tests.helpers import randomise, small, tiny
+from tests.kernels.maps import DEVICE, ROUNDING, error, noise, noisy
+
+pytestmark = pytest.mark.skipif(
+    DEVICE == "cpu" or unsupported(torch.device(DEVICE), torch.float16) is not None, reason="no GPU for our kernels"
+)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """What a kernel leaves unwritten is NaN: PyTorch fills new memory with it in this mode."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "channels", "multiplier", "size", "batch"),
+    [
+        (7, 1, 64, 1, (64, 64), 3),
+        (7, 1, 76, 1, (17, 33), 2),
+        (7, 1, 608, 1, (8, 8), 5),
+        (7, 2, 48, 2, (31, 64), 2),
+        (7, 2, 304, 2, (16, 16), 257),
+        (3, 1, 152, 1, (9, 16), 2),
+        (3, 1, 608, 2, (8, 8), 2),
+        (3, 2, 76, 1, (65, 31), 1),
+        (3, 2, 2, 1, (1, 1), 1),
+    ],
+)
+def test_every_launch_of_depthwise_convolutions(
+    kernel: int,
+    stride: int,
+    channels: int,
+    multiplier: int,
+    size: tuple[int, int],
+    batch: int,
+    dtype: torch.dtype,
+) -> None:
+    out = channels * multiplier
+    conv = noisy(nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=channels), dtype)
+    step, x = Depthwise(conv, act=stride == 2), noise(batch, *size, channels, dtype=dtype)
+    exact = Depthwise(copy.deepcopy(conv).double(), step.act).torch(x.double())
+    for choice in (*step.choices(x, ["cuda"]), *step.choices(x, ["triton"])):
+        answer = step.run(x, None, choice)
+        assert error(answer, exact) < ROUNDING[dtype], choice
+        assert torch.equal(answer, step.run(x, None, choice)), choice
+
+
+def exactness(model: FastViT, images: torch.Tensor, dtype: torch.dtype) -> float:
+    """Error of ours over that of PyTorch in channels_last, both from float64."""
+    fused = fastvit.fuse(model).to(dtype)
+    exact = copy.deepcopy(fused).double().cpu()(images.cpu().double())
+    theirs = copy.deepcopy(fused).to("cuda", memory_format=torch.channels_last)
+    fast = fastvit.accelerate(fused.cuda())
+    assert fast.reason is None
+    with torch.no_grad():
+        ours = fast(images)
+        assert torch.equal(ours, fast(images))
+        wanted = theirs(images.contiguous(memory_format=torch.channels_last))
+    return error(ours.cpu(), exact) / error(wanted.cpu(), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_ma36", "fastvit_mci0", "fastvit_mci3"])
+def test_the_family_is_as_exact_as_pytorch(name: str, dtype: torch.dtype) -> None:
+    model = randomise(FastViT(small(VARIANTS[name].config, depth=1).replace(num_classes=100)).eval())
+    assert exactness(model, noise(2, 3, 96, 127, dtype=dtype), dtype) < 1.5
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 31, 32, 33, 257])
+def test_batches(batch: int) -> None:
+    model = randomise(tiny(attention=True))
+    assert exactness(model, noise(batch, 3, 37, 64), torch.float16) < 1.5
+
+
+def test_graphs_answer_as_launches_do_and_keep_their_answers() -> None:
+    fused = fastvit.fuse(randomise(tiny(attention=True))).half().cuda()
+    replayed, launched = fastvit.accelerate(fused), fastvit.accelerate(fused, graphs=False)
+    images = [noise(2, 3, 64, 64, seed=seed) for seed in range(4)]
+    first = replayed(images[0])
+    kept = first.clone()
+    for one in images:
+        assert torch.equal(replayed(one), launched(one))
+        strided = one.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(replayed(strided), launched(one))
+    assert torch.equal(first, kept)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        elsewhere = replayed(images[1])
+    here = replayed(images[2])
+    torch.cuda.synchronize()
+    assert torch.equal(elsewhere, launched(images[1]))
+    assert torch.equal(here, launched(images[2]))
+
+
+def test_a_backbone_inside_of_a_segmenter() -> None:
+    model = fastvit.fuse(randomise(fastvit.create_segmenter("t8").eval())).half().cuda()
+    images = noise(1, 3, 128, 96)
+    fast = fastvit.accelerate(model)
+    with torch.no_grad():
+        assert error(fast(images), model(images).double()) < 2e-2
+    assert any(isinstance(m, Accelerated) and m.reason is None for m in fast.modules())
+
+
+def test_what_was_chosen_is_kept() -> None:
+    fused = fastvit.fuse(tiny()).half().cuda()
+    fast = fastvit.accelerate(fused, noise(2, 3, 64, 64))
+    assert fast.network is not None
+    table = json.loads(fast.network._tuner.path.read_text())
+    assert any(entry["kernel"] != "torch" for entry in table.values())
+    assert any(name.startswith("depthwise 7x7/1 16 @ 16x16, batch 2") for name in table)
+
+
+def test_no_choice_of_a_variant_fails_or_is_wrong() -> None:
+    """Every launch that is offered for SA12 runs on this GPU and is right, or asks for more than it has."""
+    model = fastvit.fuse(randomise(fastvit.create_model("sa12").eval())).half().cuda().requires_grad_(False)
+    x = noise(2, 256, 256, 3)
+    for node in classifier_nodes(model):
+        residual = x.new_zeros(node.step.torch(x).shape) if node.joins else None
+        for trial in try_choices(node.step, x, residual, [TORCH, *node.step.choices(x, ["cuda", "triton"])]):
+            assert trial.ms is not None or "resource" in trial.failure, trial
+        x = node.step.torch(x, residual)
+
+
+def test_other_precisions_run_in_pytorch_and_stay_as_they_are() -> None:
+    fused = fastvit.fuse(tiny()).cuda()
+    images = noise(1, 3, 64, 64, dtype=torch.float32)
+    fast = fastvit.accelerate(fused)
+    assert fast.reason == "kernels compute in float16 and bfloat16, this is float32"
+    with torch.no_grad():
+        assert torch.equal(fast(images), fused(images))
+        half = copy.deepcopy(fast).half()
+        assert half.reason is None
+        assert half(images.half()).dtype == torch.float16
+    predictor = fastvit.Predictor(tiny(), "cuda", precision="fp16")
+    assert predictor.runtime == "kernels fp16"
+    assert fastvit.Predictor(tiny(), "cuda", precision="fp16", kernels=False).runtime == "torch fp16"
+    assert fastvit.Predictor(tiny(), "cuda").runtime == "torch"
