@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
+    from fastvit.collapse import set_train_form, train_form
     from fastvit.create import create_backbone, create_detector, create_model, create_segmenter
     from fastvit.errors import UserError
     from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from fastvit.weights.native import load, save
 
 _HOMES = {
+    "set_train_form": "fastvit.collapse",
+    "train_form": "fastvit.collapse",
     "create_backbone": "fastvit.create",
     "create_detector": "fastvit.create",
     "create_model": "fastvit.create",
