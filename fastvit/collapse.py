@@ -21,7 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastvit.errors import UserError
 from fastvit.kernels.training.branch_sum import branch_sum, group_name
 from fastvit.kernels.training.depthwise import depthwise_conv
+from fastvit.kernels.training.pointwise import norm_pointwise, pointwise
 from fastvit.kernels.training.subsample import subsample
+from fastvit.model.blocks import ConvFFN, MobileOne
 from fastvit.model.layers import ConvNorm, RepConv
 from fastvit.model.mixers import RepMixer
 
@@ -71,22 +73,53 @@ class CollapsedConvNorm(ConvNorm):
         return self.norm(_convolved(self.conv, x)) if self.training else super().forward(x)
 
 
+class CollapsedConvFFN(ConvFFN):
+    """`ConvFFN` that never makes the normalised map: the norm is in the weights of the 1x1 convolution after it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spatial = self.conv
+        if not isinstance(spatial, ConvNorm):
+            return super().forward(x)
+        norm = spatial.norm
+        if not _collapsible([norm]):
+            return super().forward(x)
+        group = shared_over(norm)
+        y = _convolved(spatial.conv, x)
+        _refuse_one_pixel(y, group)
+        hidden, mean, variance, count = norm_pointwise(
+            y, self.fc1.weight, self.fc1.bias, norm.weight, norm.bias, norm.eps, group
+        )
+        _track(norm, mean[0], variance[0], count)
+        hidden = self.act(hidden)
+        return pointwise(*_in_one_dtype(hidden, self.fc2.weight, self.fc2.bias))
+
+
 class CollapsedRepConv(RepConv):
     """`RepConv` as one combination of its input and its convolutions' outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        terms = _terms(self, x)
-        return _summed(terms) if _collapsible(terms) else super().forward(x)
+        return _summed(_terms(self, x)) if _collapsible(_norms(self)) else super().forward(x)
+
+
+class CollapsedMobileOne(MobileOne):
+    """`MobileOne` with GELU in the same pass; what goes into GELU is not kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = self.conv
+        if isinstance(self.se, nn.Identity) and isinstance(block, RepConv) and _collapsible(_norms(block)):
+            return _summed(_terms(block, x), gelu=True)
+        return super().forward(x)
 
 
 class CollapsedRepMixer(RepMixer):
     """`RepMixer` as one combination of its input and its convolution's output."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not _collapsible([*_norms(self.mixer), self.norm]):
+            return super().forward(x)
         scale = self.layer_scale.gamma.flatten()
-        terms = [term.scaled(scale) for term in _terms(self.mixer, x)]
-        terms.append(_Term(x, cast(_BatchNorm, self.norm)).scaled(-scale))
-        return _summed(terms, skip=x) if _collapsible(terms) else super().forward(x)
+        terms = [*_terms(self.mixer, x), _Term(x, self.norm, sign=-1.0)]
+        return _summed(terms, scale, skip=x)
 
 
 class AutoConvNorm(CollapsedConvNorm):
@@ -96,11 +129,25 @@ class AutoConvNorm(CollapsedConvNorm):
         return super().forward(x) if collapsed_is_faster(x) else ConvNorm.forward(self, x)
 
 
+class AutoConvFFN(CollapsedConvFFN):
+    """`CollapsedConvFFN` where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if collapsed_is_faster(x) else ConvFFN.forward(self, x)
+
+
 class AutoRepConv(CollapsedRepConv):
     """`CollapsedRepConv` where that is faster."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if collapsed_is_faster(x) else RepConv.forward(self, x)
+
+
+class AutoMobileOne(CollapsedMobileOne):
+    """`CollapsedMobileOne` where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if collapsed_is_faster(x) else MobileOne.forward(self, x)
 
 
 class AutoRepMixer(CollapsedRepMixer):
@@ -112,7 +159,9 @@ class AutoRepMixer(CollapsedRepMixer):
 
 _KINDS: tuple[dict[TrainForm, type[nn.Module]], ...] = (
     {"plain": ConvNorm, "collapsed": CollapsedConvNorm, "auto": AutoConvNorm},
+    {"plain": ConvFFN, "collapsed": CollapsedConvFFN, "auto": AutoConvFFN},
     {"plain": RepConv, "collapsed": CollapsedRepConv, "auto": AutoRepConv},
+    {"plain": MobileOne, "collapsed": CollapsedMobileOne, "auto": AutoMobileOne},
     {"plain": RepMixer, "collapsed": CollapsedRepMixer, "auto": AutoRepMixer},
 )
 
@@ -138,15 +187,17 @@ def _(norm: nn.SyncBatchNorm) -> str | None:
 
 @dataclass(frozen=True)
 class _Term:
-    """norm(factor * map) with its shift, times gain."""
+    """sign * norm(factor * map)."""
 
     map: Tensor
     norm: _BatchNorm
     factor: Tensor | None = None
-    gain: Tensor | None = None
+    sign: float = 1.0
 
-    def scaled(self, gain: Tensor) -> _Term:
-        return _Term(self.map, self.norm, self.factor, gain)
+
+def _norms(block: RepConv) -> list[nn.Module]:
+    norms: list[nn.Module] = [branch.norm for branch in cast(Sequence[ConvNorm], block.branches)]
+    return norms if block.identity is None else [*norms, block.identity]
 
 
 def _terms(block: RepConv, x: Tensor) -> list[_Term]:
@@ -166,63 +217,76 @@ def _terms(block: RepConv, x: Tensor) -> list[_Term]:
 def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if conv.groups != conv.in_channels or conv.groups == 1 or conv.bias is not None:
         return conv(x)
-    weight, device = conv.weight, x.device.type
+    return depthwise_conv(*_in_one_dtype(x, conv.weight), conv.stride[0])
+
+
+def _in_one_dtype(x: Tensor, *parameters: Tensor | None) -> list[Tensor]:
+    """As a convolution of torch's takes them: in autocast's dtype where that is on."""
+    tensors, device = [x, *(cast(Tensor, parameter) for parameter in parameters)], x.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weight = x.to(dtype), weight.to(dtype)
-    return depthwise_conv(x, weight, conv.stride[0])
+        tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+    return tensors
 
 
-def _collapsible(terms: Sequence[_Term]) -> bool:
+def _collapsible(norms: Sequence[nn.Module]) -> bool:
     """Whether the norms are of batches and alike: others, frozen ones among them, keep to the plain form."""
-    norms = [term.norm for term in terms]
     return (
         all(isinstance(norm, _BatchNorm) and norm.training and norm.affine for norm in norms)
-        and len({norm.eps for norm in norms}) == 1
+        and len({cast(_BatchNorm, norm).eps for norm in norms}) == 1
         and len({shared_over(norm) for norm in norms}) == 1
     )
 
 
-def _summed(terms: Sequence[_Term], skip: Tensor | None = None) -> Tensor:
+def _summed(
+    terms: Sequence[_Term], scale: Tensor | None = None, skip: Tensor | None = None, gelu: bool = False
+) -> Tensor:
+    """The terms, added up and times `scale`, plus the map `skip`; the norms count the batch."""
     maps: list[Tensor] = []
     for term in terms:
         if not any(term.map is one for one in maps):
             maps.append(term.map)
     by_map = [[term for term in terms if term.map is one] for one in maps]
     ordered = [term for some in by_map for term in some]
-    norms, group = [term.norm for term in ordered], shared_over(terms[0].norm)
-    if group is None and maps[0][:, 0].numel() == 1:
-        raise ValueError(f"batch norm needs more than one pixel a channel in training, got {tuple(maps[0].shape)}")
+    first = ordered[0].norm
+    group = shared_over(first)
+    _refuse_one_pixel(maps[0], group)
 
-    one = torch.ones_like(norms[0].weight)
-    gains = [one if term.gain is None else term.gain for term in ordered]
+    one = torch.ones_like(first.weight)
     factor = torch.stack([one if term.factor is None else term.factor for term in ordered])
-    gain = torch.stack(gains) * torch.stack([norm.weight for norm in norms])
-    shift = (torch.stack(gains) * torch.stack([norm.bias for norm in norms])).sum(0)
+    gain = torch.stack([term.norm.weight if term.sign > 0 else -term.norm.weight for term in ordered])
+    # Added up one by one: going back from a sum over a stack, all shifts would be given the same memory as gradient.
+    shift = torch.zeros_like(one)
+    for term in ordered:
+        shift = shift + term.norm.bias if term.sign > 0 else shift - term.norm.bias
+    if scale is not None:
+        gain, shift = gain * scale, shift * scale
     index = next((i for i, one in enumerate(maps) if one is skip), -1)
     counts = [len(some) for some in by_map]
-    out, mean, variance, count = branch_sum(maps, factor, gain, shift, counts, index, norms[0].eps, False, group)
-    _track(ordered, factor.detach(), mean, variance, count, counts)
+    out, mean, variance, count = branch_sum(maps, factor, gain, shift, counts, index, first.eps, gelu, group)
+    rows = [i for i, times in enumerate(counts) for _ in range(times)]
+    for term, row in zip(ordered, rows, strict=True):
+        center, spread = mean[row], variance[row]
+        if term.factor is not None:
+            scale = term.factor.detach()
+            center, spread = center * scale, spread * scale.square()
+        _track(term.norm, center, spread, count)
     return out
 
 
-def _track(
-    terms: Sequence[_Term], factor: Tensor, mean: Tensor, variance: Tensor, count: Tensor, counts: Sequence[int]
-) -> None:
-    """Let each norm count the batch: its running mean and unbiased variance, as torch's own does."""
-    unbiased = variance * (count / (count - 1))
-    rows = [(mean[i], unbiased[i]) for i, times in enumerate(counts) for _ in range(times)]
-    for term, scale, (center, spread) in zip(terms, factor, rows, strict=True):
-        norm = term.norm
-        if norm.running_mean is None or norm.running_var is None:
-            continue
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        if term.factor is not None:
-            center, spread = center * scale, spread * scale.square()
-        for running, seen in ((norm.running_mean, center), (norm.running_var, spread)):
-            seen = seen.to(running.dtype)
-            if norm.momentum is not None:
-                running.lerp_(seen, norm.momentum)
-            elif norm.num_batches_tracked is not None:  # a plain average over all batches
-                running.lerp_(seen, norm.num_batches_tracked.to(running.dtype).reciprocal())
+def _refuse_one_pixel(x: Tensor, group: str | None) -> None:
+    if group is None and x[:, 0].numel() == 1:
+        raise ValueError(f"batch norm needs more than one pixel a channel in training, got {tuple(x.shape)}")
+
+
+def _track(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    """Let a norm count the batch: its running mean and unbiased variance, as torch's own does."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    for running, seen in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
+        seen = seen.to(running.dtype)
+        if norm.momentum is not None:
+            running.lerp_(seen, norm.momentum)
+        elif norm.num_batches_tracked is not None:  # a plain average over all batches
+            running.lerp_(seen, norm.num_batches_tracked.to(running.dtype).reciprocal())

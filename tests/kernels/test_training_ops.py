@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fastvit.kernels.training.branch_sum import branch_sum
 from fastvit.kernels.training.depthwise import depthwise_conv
+from fastvit.kernels.training.pointwise import norm_pointwise, pointwise
 from fastvit.kernels.training.subsample import subsample
 
 EPS = 1e-5
@@ -107,6 +108,42 @@ def test_depthwise_convolution(channels: int, filters: int, kernel: int, stride:
     assert gradcheck(depthwise_conv, (x, weight, stride))
 
 
+def test_pointwise_convolution_of_a_norm() -> None:
+    (y,), weight, bias, gain, shift = maps(1, 3, 4, 5, 2), rows(6, 4, 1, 1), rows(6), rows(4), rows(4)
+    out, mean, variance, count = norm_pointwise(y, weight, bias, gain, shift, EPS, None)
+    expected = F.conv2d(F.batch_norm(y, None, None, gain, shift, True, 0.1, EPS), weight, bias)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(mean[0], y.mean((0, 2, 3)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(variance[0], y.var((0, 2, 3), correction=0), rtol=1e-12, atol=1e-12)
+    assert int(count) == 30
+    leaves, pull = (y, weight, bias, gain, shift), torch.randn_like(out)
+    mine = torch.autograd.grad((out * pull).sum(), leaves)
+    for ours, theirs in zip(mine, torch.autograd.grad((expected * pull).sum(), leaves), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_pointwise_against_finite_differences() -> None:
+    (y,), leaves = maps(1, 2, 2, 3, 2), (rows(3, 2, 1, 1), rows(3), rows(2), rows(2))
+    assert gradcheck(lambda *inputs: norm_pointwise(*inputs, EPS, None)[0], (y, *leaves))
+    assert gradcheck(pointwise, (y, *leaves[:2]))
+    torch.testing.assert_close(pointwise(y, *leaves[:2]), F.conv2d(y, *leaves[:2]), rtol=1e-12, atol=1e-12)
+
+
+def test_pointwise_gradients_of_half_precision_do_not_cancel() -> None:
+    """A map far from zero: the norm's gradients are small differences of large sums."""
+    y = (torch.randn(16, 8, 12, 12) + 20).bfloat16()
+    weight, bias, gain, shift = torch.randn(6, 8, 1, 1), torch.randn(6), torch.rand(8) + 0.5, torch.randn(8)
+    pull, found = torch.randn(16, 6, 12, 12).bfloat16(), []
+    for dtype in (torch.bfloat16, torch.float64):
+        wide = torch.promote_types(dtype, torch.float32)
+        leaves = [y.to(dtype).requires_grad_(), *(t.to(wide).requires_grad_() for t in (weight, bias, gain, shift))]
+        out = norm_pointwise(*leaves, EPS, None)[0]
+        found.append(torch.autograd.grad(out, leaves, pull.to(dtype)))
+    for ours, exact in zip(*found, strict=True):
+        assert (ours.double() - exact).norm() < 0.01 * exact.norm()
+
+
 def test_subsample() -> None:
     (x,) = maps(1, 2, 3, 5, 4)
     torch.testing.assert_close(subsample(x, 2), x[:, :, ::2, ::2], rtol=0, atol=0)
@@ -118,4 +155,6 @@ def test_operators_are_known_to_the_compiler() -> None:
     x, y = maps(2, 2, 4, 5, 6)
     torch.library.opcheck(depthwise_conv, (x, rows(8, 1, 7, 7), 2))
     torch.library.opcheck(subsample, (x, 2))
+    torch.library.opcheck(norm_pointwise, (x, rows(6, 4, 1, 1), rows(6), rows(4), rows(4), EPS, None))
+    torch.library.opcheck(pointwise, (x, rows(6, 4, 1, 1), rows(6)))
     torch.library.opcheck(branch_sum, ([x, y], rows(4, 4), rows(4, 4), rows(4), [3, 1], 0, EPS, True, None))

@@ -54,10 +54,10 @@ def branch_sum(
         float32 at least; and how many pixels they are of, a number.
     """
     maps = [channels_last(one) for one in maps]
-    passes = _passes(maps)
+    passes = passes_for(maps)
     with torch.cuda.device_of(maps[0]):
         mean, variance = passes.moments(maps)
-        mean, variance, count = _shared(mean, variance, _pixels(maps[0]), group)
+        mean, variance, count = shared_statistics(mean, variance, maps[0], group)
         slopes, offset = _affine(mean, variance, factor.to(mean), gain.to(mean), shift.to(mean), terms, skip, eps)
         out = passes.combine(maps, slopes, offset, gelu, _widest(maps))
     return out, mean, variance, count
@@ -99,21 +99,16 @@ def branch_sum_backward(
 ) -> list[Tensor]:
     """Gradients of `branch_sum`'s maps, one after the other, then of factor, gain and shift."""
     maps, grad = [channels_last(one) for one in maps], channels_last(grad)
-    passes = _passes(maps)
+    passes = passes_for(maps)
     with torch.cuda.device_of(grad):
         wide_factor, wide_gain = factor.to(mean), gain.to(mean)
         slopes, offset = _affine(mean, variance, wide_factor, wide_gain, shift.to(mean), terms, skip, eps)
         products, total = passes.gradient_sums(grad, maps, mean, slopes, offset, gelu)
         # Parameters are each process's own (DDP averages them); the statistics are everybody's.
         grads = _parameter_gradients(products, variance, wide_factor, wide_gain, terms, eps)
-        if group is not None:
-            sums = torch.cat([products, total[None]])
-            torch.distributed.all_reduce(sums, group=_processes(group))
-            products, everything = sums[:-1], sums[-1]
-        else:
-            everything = total
+        sums = summed_over(torch.cat([products, total[None]]), group)
         own, constant = _through_statistics(
-            products, everything, mean, variance, count, wide_factor, wide_gain, slopes, terms, skip, eps
+            sums[:-1], sums[-1], mean, variance, count, wide_factor, wide_gain, slopes, terms, skip, eps
         )
         made = passes.gradients(grad, maps, own, constant, slopes, offset, gelu)
     parameters = zip((*grads, total), (factor, gain, shift), strict=True)
@@ -157,7 +152,7 @@ def _back(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
 branch_sum.register_autograd(_back, setup_context=_keep)
 
 
-def _passes(maps: Sequence[Tensor]) -> ModuleType:
+def passes_for(maps: Sequence[Tensor]) -> ModuleType:
     """Who computes the passes over these maps."""
     if not use_triton(*maps):
         return passes_torch
@@ -173,12 +168,16 @@ def _widest(maps: Sequence[Tensor]) -> torch.dtype:
     return dtype
 
 
-def _pixels(x: Tensor) -> int:
-    return x.shape[0] * x.shape[2] * x.shape[3]
+def shared_statistics(mean: Tensor, variance: Tensor, x: Tensor, group: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and number of pixels over all processes of a group; images may differ in size between them.
 
-
-def _shared(mean: Tensor, variance: Tensor, pixels: int, group: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and number of pixels over all processes of a group; images may differ in size between them."""
+    Args:
+        mean: (maps, C) of this process.
+        variance: likewise, biased.
+        x: one of its maps.
+        group: by its name; None for this process alone.
+    """
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
     count = mean.new_full((), pixels)
     if group is None:
         return mean, variance, count
@@ -192,6 +191,13 @@ def _shared(mean: Tensor, variance: Tensor, pixels: int, group: str | None) -> t
     shares = (counts / counts.sum()).view(-1, 1, 1)
     mean = (shares * means).sum(0)
     return mean, (shares * (variances + (means - mean).square())).sum(0), counts.sum()
+
+
+def summed_over(values: Tensor, group: str | None) -> Tensor:
+    """The sum over the processes of a group; the values are overwritten."""
+    if group is not None:
+        torch.distributed.all_reduce(values, group=_processes(group))
+    return values
 
 
 # What follows is arithmetic on a value a channel. With r = (factor^2 var + eps)^(-1/2), the term of a map y is
