@@ -143,11 +143,8 @@ class AutoRepConv(CollapsedRepConv):
         return super().forward(x) if collapsed_is_faster(x) else RepConv.forward(self, x)
 
 
-class AutoMobileOne(CollapsedMobileOne):
-    """`CollapsedMobileOne` where that is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if collapsed_is_faster(x) else MobileOne.forward(self, x)
+class AutoMobileOne(MobileOne):
+    """`MobileOne`: to compute again what goes into GELU saves memory, but on CPUs it costs time."""
 
 
 class AutoRepMixer(CollapsedRepMixer):

@@ -60,6 +60,7 @@ STEP_WAYS = {
         StepWay("plain-channels-last", "plain"),
         StepWay("collapsed", "collapsed", last=False),
         StepWay("collapsed-channels-last", "collapsed"),
+        StepWay("auto", "auto", last=False),
         StepWay("auto-channels-last", "auto"),
         StepWay("one-branch", "plain", branches=False),
         StepWay("one-branch-collapsed", "collapsed", branches=False),

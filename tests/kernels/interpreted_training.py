@@ -49,20 +49,21 @@ def test_passes(dtypes: tuple[torch.dtype, ...], gelu: bool) -> None:
     exact = [one.double() for one in maps]
     slopes, own, constant = (torch.randn(count, CHANNELS) for _ in range(3))
     offset = torch.randn(CHANNELS)
-    many = slopes.double(), offset.double(), gelu
+    many = slopes.double(), offset.double()
+    pulled, _ = passes_torch.before_gelu(grad.double(), exact, *many, gelu)
 
     for mine, theirs in zip(passes_triton.moments(maps), passes_torch.moments(exact), strict=True):
         close(mine, theirs, torch.float32)
     out = passes_triton.combine(maps, slopes, offset, gelu, widest)
     assert out.dtype == widest
-    close(out, passes_torch.combine(exact, *many, torch.float64), widest)
+    close(out, passes_torch.combine(exact, *many, gelu, torch.float64), widest)
     mean = torch.randn(count, CHANNELS)
     mine = passes_triton.gradient_sums(grad, maps, mean, slopes, offset, gelu)
-    theirs = passes_torch.gradient_sums(grad.double(), exact, mean.double(), *many)
+    theirs = passes_torch.gradient_sums(pulled, exact, mean.double(), *many, False)
     for a, b in zip(mine, theirs, strict=True):
         close(a, b, torch.float32)
     made = passes_triton.gradients(grad, maps, own, constant, slopes, offset, gelu)
-    expected = passes_torch.gradients(grad.double(), exact, own.double(), constant.double(), *many)
+    expected = passes_torch.gradients(pulled, exact, own.double(), constant.double(), *many, False)
     for a, b, dtype in zip(made, expected, dtypes, strict=True):
         assert a.dtype == dtype
         close(a, b, dtype)

@@ -103,6 +103,7 @@ def branch_sum_backward(
     with torch.cuda.device_of(grad):
         wide_factor, wide_gain = factor.to(mean), gain.to(mean)
         slopes, offset = _affine(mean, variance, wide_factor, wide_gain, shift.to(mean), terms, skip, eps)
+        grad, gelu = passes.before_gelu(grad, maps, slopes, offset, gelu)
         products, total = passes.gradient_sums(grad, maps, mean, slopes, offset, gelu)
         # Parameters are each process's own (DDP averages them); the statistics are everybody's.
         grads = _parameter_gradients(products, variance, wide_factor, wide_gain, terms, eps)

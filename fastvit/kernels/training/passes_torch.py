@@ -40,11 +40,23 @@ def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, 
     return (F.gelu(total) if gelu else total).to(dtype)
 
 
+def before_gelu(
+    grad: Tensor, maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool
+) -> tuple[Tensor, bool]:
+    """The gradient that the two passes below take, and whether they have to go back through GELU themselves.
+
+    Here it is done once; a kernel does it while it reads. What GELU was given is computed again rather than kept.
+    """
+    grad = grad.to(offset.dtype)
+    if gelu:
+        grad = torch.ops.aten.gelu_backward(grad, combine(maps, slopes, offset, False, offset.dtype))
+    return grad, False
+
+
 def gradient_sums(
     grad: Tensor, maps: Sequence[Tensor], mean: Tensor, slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Sums over pixels, for the gradient of what goes into GELU: of gradient * (map - mean), and of the gradient."""
-    grad = _before_gelu(grad, maps, slopes, offset) if gelu else grad.to(mean.dtype)
+    """Sums over pixels: of gradient * (map - mean), and of the gradient. `gelu` is False here; see `before_gelu`."""
     if grad.device.type != "cpu":
         centred = [(grad * (one.to(mean.dtype) - _column(m))).sum(_PIXELS) for one, m in zip(maps, mean, strict=True)]
         return torch.stack(centred), grad.sum(_PIXELS)
@@ -71,19 +83,12 @@ def gradients(
     offset: Tensor,
     gelu: bool,
 ) -> list[Tensor]:
-    """Of each map: slope * gradient before GELU + own * map + constant, in the map's dtype."""
-    grad = _before_gelu(grad, maps, slopes, offset) if gelu else grad.to(offset.dtype)
+    """Of each map: slope * gradient + own * map + constant, in the map's dtype. `gelu` is False here."""
     made = []
     for one, slope, factor, rest in zip(maps, slopes, own, constant, strict=True):
         total = torch.addcmul(_column(rest), one.to(offset.dtype), _column(factor))
         made.append(total.addcmul_(grad, _column(slope)).to(one.dtype))
     return made
-
-
-def _before_gelu(grad: Tensor, maps: Sequence[Tensor], slopes: Tensor, offset: Tensor) -> Tensor:
-    """The gradient of what GELU was given, which is computed again rather than kept."""
-    before = combine(maps, slopes, offset, False, offset.dtype)
-    return torch.ops.aten.gelu_backward(grad.to(offset.dtype), before)
 
 
 def _column(values: Tensor) -> Tensor:

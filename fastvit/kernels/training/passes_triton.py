@@ -178,6 +178,12 @@ def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, 
     return out
 
 
+def before_gelu(
+    grad: Tensor, maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool
+) -> tuple[Tensor, bool]:
+    return grad, gelu
+
+
 def gradient_sums(
     grad: Tensor, maps: Sequence[Tensor], mean: Tensor, slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, Tensor]:
