@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
+    from fastvit.collapse import set_train_form, train_form
     from fastvit.create import create_backbone, create_detector, create_hand_regressor, create_model, create_segmenter
     from fastvit.errors import UserError
     from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "accelerate": "fastvit.kernels.inference.accelerate",
+    "set_train_form": "fastvit.collapse",
+    "train_form": "fastvit.collapse",
     "create_backbone": "fastvit.create",
     "create_detector": "fastvit.create",
     "create_hand_regressor": "fastvit.create",

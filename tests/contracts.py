@@ -179,3 +179,20 @@ class VariantContract:
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=name)
         for (name, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0, msg=name)
+
+    def test_collapsed_training_is_the_plain_one(self, model: FastViT, images: torch.Tensor) -> None:
+        """Outputs, gradients and running statistics, also where each block is computed again going back."""
+        plain = copy.deepcopy(model).train()
+        expected = plain(images)
+        expected.square().mean().backward()
+        largest = max(float(p.grad.abs().max()) for p in plain.parameters())
+        for recomputed in (False, True):
+            collapsed = fastvit.set_train_form(copy.deepcopy(model), "collapsed").train()
+            collapsed.set_grad_checkpointing(recomputed)
+            out = collapsed(images)
+            torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+            out.square().mean().backward()
+            for (name, a), b in zip(collapsed.named_parameters(), plain.parameters(), strict=True):
+                torch.testing.assert_close(a.grad, b.grad, rtol=1e-8, atol=1e-11 * largest, msg=name)
+            for (name, a), b in zip(collapsed.named_buffers(), plain.buffers(), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12, msg=name)

@@ -52,7 +52,8 @@ def bench(
     Args:
         models: variants, names of peers, checkpoints, or a head on a variant such as mask_rcnn-sa12 and fpn-sa12
             (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36. "gpu" in front of variants times them
-            on an NVIDIA GPU in float16 every way that people run them, batch 1 and 128, and each kernel of ours.
+            on an NVIDIA GPU in float16 every way that people run them, batch 1 and 128, and each kernel of ours;
+            "train" times steps of training them instead.
         runtime: what to time them in, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor, ...;
             auto for what is built within seconds, all for everything that is here.
         batch: images a call; several numbers joined by commas.
@@ -68,6 +69,8 @@ def bench(
     """
     if models[:1] == ["gpu"]:
         return _gpu(models[1:] or ["sa12", "t8", "ma36"], _numbers(batch or "1,128"), peers, rounds, minutes, out)
+    if models[:1] == ["train"]:
+        return _train(models[1:], runtime or "auto", batch, size, rounds, threads, device or "auto", out)
     chosen = PRESETS[preset] if preset else Preset("1", "auto", "auto")
     batches, sizes = _numbers(batch or chosen.batch), _sizes(size)
 
@@ -120,6 +123,47 @@ def _gpu(
     if report:
         print(report)
     return 0 if all(result.timing for result in run.results) else 2
+
+
+def _train(
+    models: list[str],
+    runtime: str,
+    batch: str | None,
+    size: str | None,
+    rounds: int,
+    threads: int | None,
+    device: Device,
+    out: Path | None,
+) -> int:
+    """Time steps of training, on defaults that fit the device."""
+    from fastvit.bench.machine import torch_threads
+    from fastvit.bench.train_steps import bench_steps, find_step_ways, step_table, write_steps
+    from fastvit.device import pick_device
+
+    where = pick_device(device)
+    on_cpu = where == "cpu"
+    ways = find_step_ways(runtime, where)
+    sides = _sizes(size or ("64" if on_cpu else "256"))
+    if not all(side and side[0] == side[1] for side in sides):
+        raise UserError(f"training steps are timed on square images, got the size {size!r}")
+    with torch_threads(threads):
+        results = [
+            result
+            for name in models or ["t8" if on_cpu else "sa12"]
+            for count in _numbers(batch or ("64" if on_cpu else "128"))
+            for side in sides
+            if side
+            for result in bench_steps(name, ways, count, side[0], where, rounds)
+        ]
+    table = step_table(results)
+    if out:
+        print(write_steps(out, results))
+    for result in results:
+        if result.failure:
+            show(f"not timed: {result.variant} in {result.way.name}: {result.failure}", style="dim")
+    if table.rows:
+        show_table(table.header, table.rows)
+    return 2 if any(result.failure for result in results) else 0
 
 
 def _numbers(text: str) -> list[int]:

@@ -1,1 +1,1 @@
-"""GPU kernels and their dispatch. The model never imports this; nothing here is needed on a CPU."""
+"""Kernels of our own and their dispatch; the model never imports them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from fastvit.collapse import set_train_form
 from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
@@ -89,6 +90,7 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
     if recipe.model.freeze:
         freeze_norms(model.trunk)
         model.trunk.requires_grad_(False)
+    set_train_form(model, recipe.model.train_form)
     if recipe.channels_last:
         model = channels_last(model)
     if recipe.compile:

@@ -8,6 +8,9 @@ import torch.distributed.nn.functional as differentiable
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import Tensor, nn
 
+from fastvit.collapse import shared_over
+from fastvit.kernels.training.branch_sum import group_name
+
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` over the batches of all processes, also where torch's own needs a GPU."""
@@ -35,6 +38,11 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
         self.num_batches_tracked += 1
+
+
+@shared_over.register
+def _(norm: CpuSyncBatchNorm) -> str | None:
+    return group_name() if torch.distributed.is_initialized() else None
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):

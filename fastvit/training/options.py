@@ -26,6 +26,8 @@ class ModelOptions:
         drop_path: stochastic depth of the last block.
         layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
         freeze: train only what stands on the backbone.
+        train_form: how the network is computed in training: "plain" branch by branch, "collapsed" with the norms of
+            each block as one sum, or "auto", the one that is known to be faster on the device. The network is the same.
         size: side of the square input in pixels, of a classifier; the other tasks have theirs among their own options.
         mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
         std: then divided by, a value a channel; None likewise.
@@ -38,6 +40,7 @@ class ModelOptions:
     drop_path: float = 0.0
     layer_scale_init: float | None = None
     freeze: bool = False
+    train_form: Literal["plain", "collapsed", "auto"] = "auto"
     size: int = 256
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None

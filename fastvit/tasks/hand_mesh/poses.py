@@ -81,7 +81,7 @@ def random_pose(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
 
 
 def random_view(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
-    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers in any direction."""
+    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers anywhere."""
     upright = np.diag([1.0, -1.0, -1.0]) @ axes.frame  # the camera's y is down, and its z away from it
     about = generator.choice([0.0, 180.0]) + generator.normal(0, 25)
     tilt, roll = generator.normal(0, 15), generator.uniform(-180, 180)

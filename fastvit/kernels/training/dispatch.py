@@ -1,0 +1,36 @@
+"""Where the Triton kernels can run, and memory in the order that all of them want."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# Triton reads the variable when a kernel is defined: its interpreter runs kernels on the CPU, slowly, for tests.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def use_triton(*maps: Tensor) -> bool:
+    """Whether the Triton kernels take these (B, C, H, W) maps: on a GPU that runs them, in single or half precision."""
+    return all(one.dtype in _DTYPES and (one.is_cuda or INTERPRETED) for one in maps) and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None and (
+        INTERPRETED or (torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0))
+    )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The map with its channels side by side in memory; itself where it is so already."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def new_map(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    """Memory for a map, channels last, where `like` is."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)

@@ -1,0 +1,50 @@
+"""The operator `fastvit::subsample`: every second pixel, say, with a gradient that stays channels last.
+
+Slicing does the same, but its gradient comes back in the plain memory format, and every pass after it is slow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvit.kernels.training.dispatch import new_map
+
+
+@torch.library.custom_op("fastvit::subsample", mutates_args=())
+def subsample(x: Tensor, stride: int) -> Tensor:
+    """Every pixel of (B, C, H, W) whose row and column are multiples of the stride, from 2 on; channels last."""
+    return x[:, :, ::stride, ::stride].clone(memory_format=torch.channels_last)
+
+
+@subsample.register_fake
+def _(x: Tensor, stride: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    return new_map(x, (batch, channels, (height - 1) // stride + 1, (width - 1) // stride + 1))
+
+
+@torch.library.custom_op("fastvit::subsample_backward", mutates_args=())
+def subsample_backward(grad: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """Gradient of `subsample`'s x, of so many rows and columns."""
+    made = new_map(grad, (*grad.shape[:2], height, width)).zero_()
+    made[:, :, ::stride, ::stride] = grad
+    return made
+
+
+@subsample_backward.register_fake
+def _(grad: Tensor, height: int, width: int, stride: int) -> Tensor:
+    return new_map(grad, (*grad.shape[:2], height, width))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    x, ctx.stride = inputs
+    ctx.height, ctx.width = x.shape[2:]
+
+
+def _back(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.fastvit.subsample_backward(grad, ctx.height, ctx.width, ctx.stride), None
+
+
+subsample.register_autograd(_back, setup_context=_keep)

@@ -1,0 +1,73 @@
+"""Steps of training side by side: what is trained and what is counted; never the time itself."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import fastvit
+from fastvit.bench.train_steps import STEP_WAYS, _kept, bench_steps, find_step_ways, step_table, without_branches
+from fastvit.cli import main
+from fastvit.model.layers import RepConv
+from tests.helpers import tiny
+
+
+def test_ways_by_name() -> None:
+    assert not any(way.compiled for way in find_step_ways("auto", "cpu"))
+    assert find_step_ways("auto", "cuda") == find_step_ways("all", "cpu") == list(STEP_WAYS.values())
+    assert [way.name for way in find_step_ways("timm, collapsed", "cpu")] == ["timm", "collapsed"]
+    with pytest.raises(fastvit.UserError, match="no training step 'tvm' to time; there are auto, all, timm"):
+        find_step_ways("timm,tvm", "cpu")
+
+
+def test_steps_are_timed_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--runtime", "timm,collapsed-channels-last", "--batch", "8", "--size", "64", "--rounds", "1"]
+    assert main(["bench", "train", "t8", *options, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "against timm" in said
+    with (tmp_path / "out" / "steps.csv").open() as file:
+        rows = {row["step"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["timm", "collapsed-channels-last"]
+    medians = [float(row["median_ms"]) for row in rows.values()]
+    assert float(rows["collapsed-channels-last"]["speedup"]) == pytest.approx(medians[0] / medians[1])
+    assert 0 < float(rows["collapsed-channels-last"]["kept_mb"]) < float(rows["timm"]["kept_mb"])
+
+
+def test_what_fails_is_told() -> None:
+    """A way that cannot be gone: the other is timed all the same."""
+    plain = STEP_WAYS["plain"]
+    results = bench_steps("t8", [replace(plain, form="fast"), plain], 2, 32, rounds=1)
+    assert "got 'fast'" in results[0].failure
+    assert results[0].timing is None
+    assert len(step_table(results).rows) == 1
+    with pytest.raises(fastvit.UserError, match="a batch of at least 2"):
+        bench_steps("t8", [], 1, 32)
+
+
+def test_mistakes() -> None:
+    assert main(["bench", "train", "t8", "--size", "64x96"]) == 2
+    assert main(["bench", "train", "t9", "--runtime", "plain", "--rounds", "1"]) == 2
+
+
+def test_what_is_kept_by_hand() -> None:
+    """A convolution keeps its input, which is the image, and ReLU its output, once for both that want it."""
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
+    images = torch.randn(2, 3, 4, 4)
+    assert _kept(lambda: network(images).sum(), network, images) == pytest.approx(4 * 2 * 8 * 16 / 1e6)
+
+
+def test_without_branches_one_convolution_is_left() -> None:
+    model = tiny()
+    before = sum(p.numel() for p in model.parameters())
+    without_branches(model)
+    blocks = [module for module in model.modules() if isinstance(module, RepConv)]
+    assert all(len(block.branches) == 1 and block.identity is None for block in blocks)
+    assert sum(p.numel() for p in model.parameters()) < before
+    x = torch.randn(2, 3, 64, 64)
+    outs = [fastvit.set_train_form(model, form).train()(x) for form in ("plain", "collapsed")]
+    torch.testing.assert_close(*outs, rtol=1e-3, atol=1e-4)
