@@ -13,6 +13,20 @@ from fastvit.errors import UserError
 README = "README.md"
 
 
+def check_wanted(images: int, size: int, sizes: tuple[int, int], seed: int) -> None:
+    """See that what is asked for can be made.
+
+    Raises:
+        UserError: it cannot; the message names the option.
+    """
+    if images < 1:
+        raise UserError(f"images must be 1 or more, got {images}")
+    if not sizes[0] <= size <= sizes[1]:
+        raise UserError(f"size must be from {sizes[0]} to {sizes[1]} pixels, got {size}")
+    if seed < 0:
+        raise UserError(f"seed must be 0 or more, got {seed}")
+
+
 @contextmanager
 def made_folder(folder: Path, overwrite: bool, what: str, title: str, left: Collection[str]) -> Iterator[Path]:
     """A folder beside to write to, which becomes `folder` when the block ends well and is removed when it does not.

@@ -13,10 +13,9 @@ from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.datasets import LabelledImages, Split
-from fastvit.data.made_folder import README, made_folder
+from fastvit.data.made_folder import README, check_wanted, made_folder
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
-from fastvit.errors import UserError
 
 SEMANTIC_CLASSES = ("background", *FASHION_MNIST_CLASSES)
 # RGB of each semantic class, as different from each other as can be told apart in a small picture.
@@ -235,12 +234,7 @@ def write_scenes(
     Raises:
         UserError: an argument makes no sense, or the folder holds other things or cannot be written.
     """
-    if images < 1:
-        raise UserError(f"images must be 1 or more, got {images}")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise UserError(f"size must be from {SIZES[0]} to {SIZES[1]} pixels, got {size}")
-    if seed < 0:
-        raise UserError(f"seed must be 0 or more, got {seed}")
+    check_wanted(images, size, SIZES, seed)
     command = f"fastvit scenes DIR --images {images} --size {size} --seed {seed}"
     with made_folder(folder, overwrite, "scenes", _TITLE, _LEFT) as part:
         written = {

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from fastvit.tasks.hand_mesh.metrics import HandMetrics, aligned, f_score, shares_nearer
+from fastvit.tasks.hand_mesh.metrics import HandMetrics, aligned, f_scores, shares_nearer
 
 
 def points(count: int = 4, size: int = 21, seed: int = 0, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
@@ -82,14 +82,14 @@ def test_f_scores_by_nearest_neighbours(threshold: float) -> None:
     generator = np.random.default_rng(0)
     target = generator.normal(0, 0.02, (3, 200, 3))
     found = target[:, ::2] + generator.normal(0, 0.004, (3, 100, 3))
-    ours = f_score(*as_tensors(found, target), threshold).numpy()
+    ours = f_scores(*as_tensors(found, target), [1.0, threshold])[1].numpy()
     for index in range(3):
         here = cKDTree(target[index]).query(found[index])[0] < threshold
         there = cKDTree(found[index]).query(target[index])[0] < threshold
         precision, recall = here.mean(), there.mean()
         assert ours[index] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-12)
-    assert f_score(*as_tensors(found, found), threshold).tolist() == [1, 1, 1]
-    assert f_score(*as_tensors(found + 10, target), threshold).tolist() == [0, 0, 0]
+    assert f_scores(*as_tensors(found, found), [threshold])[0].tolist() == [1, 1, 1]
+    assert f_scores(*as_tensors(found + 10, target), [threshold])[0].tolist() == [0, 0, 0]
 
 
 def test_all_of_them_over_batches() -> None:

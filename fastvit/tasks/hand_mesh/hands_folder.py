@@ -13,11 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data.arrays import SAMPLE
 from fastvit.data.datasets import Split
-from fastvit.data.made_folder import README, made_folder
+from fastvit.data.made_folder import README, check_wanted, made_folder
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.data.workers import loader_settings
-from fastvit.errors import UserError
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
@@ -63,12 +62,7 @@ def write_hands(
         UserError: an argument makes no sense, there is no such hand, or the folder holds other things or cannot be
             written.
     """
-    if images < 1:
-        raise UserError(f"images must be 1 or more, got {images}")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise UserError(f"size must be from {SIZES[0]} to {SIZES[1]} pixels, got {size}")
-    if seed < 0:
-        raise UserError(f"seed must be 0 or more, got {seed}")
+    check_wanted(images, size, SIZES, seed)
     arrays = read_hand(hand)
     command = f"fastvit hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
     counts = dict(zip(PARTS, (images, max(1, images // 5)), strict=True))

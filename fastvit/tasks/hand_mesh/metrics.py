@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torchmetrics
 from torch import Tensor
@@ -34,11 +36,20 @@ def aligned(points: Tensor, target: Tensor) -> Tensor:
     return scale[:, None, None] * centred @ rotation.transpose(1, 2) + goal
 
 
-def f_score(points: Tensor, target: Tensor, threshold: float) -> Tensor:
-    """(B,) harmonic mean of the shares of points of either (B, N, 3) that have one of the other nearer than this."""
+def f_scores(points: Tensor, target: Tensor, thresholds: Sequence[float]) -> list[Tensor]:
+    """For each threshold (B,): harmonic mean of the shares of points of either set that have one of the other nearer.
+
+    Args:
+        points: (B, N, 3).
+        target: (B, M, 3).
+        thresholds: in the unit of the points.
+    """
     distances = torch.cdist(points, target, compute_mode="donot_use_mm_for_euclid_dist")
-    precision, recall = ((distances.amin(axis) < threshold).to(points.dtype).mean(1) for axis in (2, 1))
-    return 2 * precision * recall / (precision + recall).clamp_min(torch.finfo(points.dtype).tiny)
+    nearest, scores = (distances.amin(2), distances.amin(1)), []
+    for threshold in thresholds:
+        precision, recall = ((side < threshold).to(points.dtype).mean(1) for side in nearest)
+        scores.append(2 * precision * recall / (precision + recall).clamp_min(torch.finfo(points.dtype).tiny))
+    return scores
 
 
 def shares_nearer(errors: Tensor) -> Tensor:
@@ -75,7 +86,7 @@ class HandMetrics(torchmetrics.Metric):
             "pa_mpvpe": (fitted - true_mesh).norm(dim=2).mean(1),
             "mpjpe": (joints - true_joints).norm(dim=2).mean(1),
             "mpvpe": (mesh - true_mesh).norm(dim=2).mean(1),
-            **{name: f_score(fitted, true_mesh, threshold) for name, threshold in _F_SCORES.items()},
+            **dict(zip(_F_SCORES, f_scores(fitted, true_mesh, list(_F_SCORES.values())), strict=True)),
         }
         for name, values in found.items():
             getattr(self, name).add_(values.sum().to(self.images))
