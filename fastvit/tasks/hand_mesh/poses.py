@@ -81,10 +81,10 @@ def random_pose(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
 
 
 def random_view(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
-    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers anywhere."""
+    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers mostly upwards."""
     upright = np.diag([1.0, -1.0, -1.0]) @ axes.frame  # the camera's y is down, and its z away from it
     about = generator.choice([0.0, 180.0]) + generator.normal(0, 25)
-    tilt, roll = generator.normal(0, 15), generator.uniform(-180, 180)
+    tilt, roll = generator.normal(0, 15), generator.normal(0, 25)
     view = Rotation.from_euler("yxz", [about, tilt, roll], degrees=True).as_matrix()
     return np.asarray(view @ upright)
 
