@@ -24,6 +24,8 @@ from fastvit.tasks.hand_mesh.skeleton import ROOT
 from fastvit.tasks.hand_mesh.synthetic import HandMaker, MadeHand
 
 SIZES = 64, 1024
+# Pictures for evaluation; means of more move little, and aligning hands and comparing their meshes takes time.
+MOST_TO_EVALUATE = 500
 _TITLE = "# Made hands"
 _KINDS = ("K", "mano", "scale", "verts", "xyz")
 _LEFT = {HAND, *PARTS.values(), *(f"{part}_{kind}.json" for part in PARTS.values() for kind in _KINDS)}
@@ -47,7 +49,7 @@ def write_hands(
 
     Args:
         folder: to make; may be there if it is empty.
-        images: training pictures; a fifth as many, at least one, for evaluation, whose backgrounds are of the sample's
+        images: training pictures; a fifth as many, from 1 to 500, for evaluation, whose backgrounds are of the sample's
             test split.
         size: side of a picture in pixels.
         seed: of everything random.
@@ -65,7 +67,7 @@ def write_hands(
     check_wanted(images, size, SIZES, seed)
     arrays = read_hand(hand)
     command = f"fastvit hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
-    counts = dict(zip(PARTS, (images, max(1, images // 5)), strict=True))
+    counts = dict(zip(PARTS, (images, min(max(1, images // 5), MOST_TO_EVALUATE)), strict=True))
     with made_folder(folder, overwrite, "hands", _TITLE, _LEFT) as part:
         save_hand(arrays, part / HAND)
         for split, count in counts.items():

@@ -18,7 +18,7 @@ def hands(
 
     Args:
         folder: to write pictures and annotations to; one that is empty or not there yet.
-        images: pictures to train on; a fifth as many are made to evaluate on.
+        images: pictures to train on; a fifth as many, up to 500, are made to evaluate on.
         size: side of a picture, in pixels.
         seed: of everything random; the same one gives the same pictures.
         hand: procedural (the package's own), mano (from ~/.cache/fastvit/mano), or a file: MANO's .pkl, or .npz.
