@@ -9,8 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Triton reads the variable when a kernel is defined: its interpreter runs kernels on the CPU, slowly, for tests.
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# Triton reads the second variable when a kernel is defined: its interpreter runs kernels on the CPU, a thousand times
+# slower, for tests of these kernels alone. Whoever sets it for other kernels does not mean a whole training run.
+INTERPRETED = os.environ.get("FASTVIT_INTERPRET") == os.environ.get("TRITON_INTERPRET") == "1"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
