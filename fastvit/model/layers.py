@@ -14,6 +14,11 @@ def conv2d(in_chs: int, out_chs: int, kernel: int, stride: int = 1, groups: int 
     return nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=bias)
 
 
+def upsampled(x: Tensor, like: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W), bilinear, with the height and width of `like`."""
+    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias, then batch norm: (B, C, H, W) -> (B, out_chs, H / stride, W / stride)."""
 

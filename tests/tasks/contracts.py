@@ -70,7 +70,7 @@ def lively(model: Model, seed: int = 0) -> Model:
     if model.task == "hand_mesh":
         with torch.no_grad():
             for parameter in model.head.parameters():
-                parameter.mul_(3)
+                parameter.mul_(2)
     if model.task != "detection":
         return model
     factors = {"cls_score": 8.0, "cls_logits": 1.5, "bbox_pred": 0.1, "bbox_reg": 0.1}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch.nn import functional as F
 
 import fastvit
@@ -22,7 +23,7 @@ from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import open_artifact
 from fastvit.tasks.hand_mesh.drawing import draw
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
-from fastvit.tasks.hand_mesh.heads import sampled
+from fastvit.tasks.hand_mesh.heads import centres, sampled
 from fastvit.tasks.hand_mesh.mesh_file import write_mesh
 from fastvit.tasks.hand_mesh.model import HandRegressor, regressor_config
 from fastvit.tasks.hand_mesh.module import HandMeshTask, hand_losses
@@ -127,6 +128,15 @@ def test_features_are_sampled_as_torch_samples_them() -> None:
     places = 2.6 * torch.rand(2, 40, 2, generator=generator, dtype=torch.float64) - 1.3
     expected = F.grid_sample(maps, places[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
     torch.testing.assert_close(sampled(maps, places), expected)
+
+
+def test_centres_of_heat_maps_are_their_centres_of_mass() -> None:
+    shares = np.random.default_rng(0).dirichlet(np.ones(6 * 9), (2, 4)).reshape(2, 4, 6, 9)
+    found = centres(torch.from_numpy(shares).log() + 3)
+    for place in np.ndindex(2, 4):
+        row, column = ndimage.center_of_mass(shares[place])
+        expected = ((column + 0.5) / 9 * 2 - 1, (row + 0.5) / 6 * 2 - 1)
+        np.testing.assert_allclose(found[place].numpy(), expected, atol=1e-12)
 
 
 def test_create_by_name() -> None:
@@ -246,7 +256,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     path = tmp_path / f"hand{TARGETS[target].suffix}"
     made = export(model, TARGETS[target], path, pictures, ExportOptions(batch=batch, input="pixels"))
     assert made.proof is not None
-    assert made.proof.differences.relative < 1e-5
+    assert made.proof.differences.relative < 5e-5  # sampling at places that differ by an ulp multiplies it
     artifact = open_artifact(path)
     assert artifact.signature.outputs == model.outputs
     pixels = np.random.default_rng(0).integers(0, 256, (3 if batch == "dynamic" else 1, 3, 64, 64), np.uint8)

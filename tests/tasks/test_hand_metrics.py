@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
-from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -84,8 +84,8 @@ def test_f_scores_by_nearest_neighbours(threshold: float) -> None:
     found = target[:, ::2] + generator.normal(0, 0.004, (3, 100, 3))
     ours = f_scores(*as_tensors(found, target), [1.0, threshold])[1].numpy()
     for index in range(3):
-        here = cKDTree(target[index]).query(found[index])[0] < threshold
-        there = cKDTree(found[index]).query(target[index])[0] < threshold
+        nearer = cdist(found[index], target[index]) < threshold
+        here, there = nearer.any(1), nearer.any(0)
         precision, recall = here.mean(), there.mean()
         assert ours[index] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-12)
     assert f_scores(*as_tensors(found, found), [threshold])[0].tolist() == [1, 1, 1]

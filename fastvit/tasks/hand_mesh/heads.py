@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit.model.layers import LayerNorm2d
+from fastvit.model.layers import ConvNorm, LayerNorm2d, upsampled
 from fastvit.model.mixers import SelfAttention
 from fastvit.tasks.hand_mesh.hand_model import HandModel
 from fastvit.tasks.hand_mesh.rotations import from_six
@@ -18,6 +20,8 @@ CAMERA = 3
 _SCALE = 6.0
 # Tokens in front of each block of the token head, but the first, which has one a joint.
 _TOKENS = (84, 336)
+# The last maps of the backbone that it looks at: of strides 8, 16 and 32.
+_MAPS = 3
 
 
 def camera_of(numbers: Tensor) -> Tensor:
@@ -29,17 +33,17 @@ class MlpHead(nn.Module):
     """Pooled features -> camera, rotations and shape -> the hand model's mesh (FastViT, arXiv 2303.14189, section 4.3).
 
     Args:
-        channels: of the last map.
+        channels: of the backbone's maps, the finest first; only the last is looked at.
         width: of the hidden layers.
         hand: what is posed.
     """
 
-    def __init__(self, channels: int, width: int, hand: HandModel) -> None:
+    def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
         super().__init__()
         shapes = hand.shape_directions.shape[2]
         self.sizes = CAMERA, 6 * TURNING, shapes
         self.layers = nn.Sequential(
-            *(nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width), nn.GELU()),
+            *(nn.Linear(channels[-1], width), nn.GELU(), nn.Linear(width, width), nn.GELU()),
             nn.Linear(width, sum(self.sizes)),
         )
         last = self.layers[-1]
@@ -49,9 +53,9 @@ class MlpHead(nn.Module):
             last.bias.zero_()
             last.bias[CAMERA : CAMERA + 6 * TURNING] = torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(TURNING)
 
-    def forward(self, last_map: Tensor, hand: HandModel) -> dict[str, Tensor]:
-        """(B, C, h, w) -> "camera" (B, 3), "rotations" (B, 16, 3, 3), "shape" (B, S), "vertices", "joints"."""
-        camera, six, shape = self.layers(last_map.mean((2, 3))).split(self.sizes, 1)
+    def forward(self, maps: Sequence[Tensor], hand: HandModel) -> dict[str, Tensor]:
+        """Maps (B, C, h, w) -> "camera" (B, 3), "rotations" (B, 16, 3, 3), "shape" (B, S), "vertices", "joints"."""
+        camera, six, shape = self.layers(maps[-1].mean((2, 3))).split(self.sizes, 1)
         rotations = from_six(six.unflatten(1, (TURNING, 6)))
         vertices, joints = hand(rotations, shape)
         return {
@@ -66,21 +70,23 @@ class MlpHead(nn.Module):
 class TokenHead(nn.Module):
     """Features at the joints' places in the image -> tokens that become more from block to block -> vertices.
 
-    Written from the description of SimpleHand (arXiv 2403.01813): 21 -> 84 -> 336 tokens -> the mesh. The joints in
-    space are sums of the vertices, as the hand model has them.
+    Written from the description of SimpleHand (arXiv 2403.01813): 21 -> 84 -> 336 tokens -> the mesh. Each joint has a
+    heat map, made of the last maps of the backbone; its centre is where the joint's features are taken. The joints
+    in space are sums of the vertices, as the hand model has them.
 
     Args:
-        channels: of the last map.
+        channels: of the backbone's maps, the finest first.
         width: of the first block; the following ones have a half and a quarter.
         hand: says how many vertices there are.
     """
 
-    def __init__(self, channels: int, width: int, hand: HandModel) -> None:
+    def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
         super().__init__()
         count = len(JOINTS)
-        self.places = nn.Linear(channels, 2 * count)
-        self.camera = nn.Linear(channels, CAMERA)
-        self.features = nn.Linear(channels, width)
+        self.laterals = nn.ModuleList(ConvNorm(chs, width, 1) for chs in channels[-_MAPS:])
+        self.heat = nn.Conv2d(width, count, 1)
+        self.camera = nn.Linear(channels[-1], CAMERA)
+        self.whole = nn.Linear(channels[-1], width)
         self.positions = nn.Linear(2, width)
         self.joint_tokens = nn.Parameter(torch.empty(1, width, count, 1))
         nn.init.trunc_normal_(self.joint_tokens, std=0.02)
@@ -92,16 +98,15 @@ class TokenHead(nn.Module):
         self.to_space = nn.Conv2d(widths[-1], 3, 1)
         self.to_mesh = nn.Linear(counts[-1], len(hand.template))
         with torch.no_grad():
-            for linear in (self.places, self.camera):
-                linear.weight.mul_(0.1)
-                linear.bias.zero_()
+            self.camera.weight.mul_(0.1)
+            self.camera.bias.zero_()
 
-    def forward(self, last_map: Tensor, hand: HandModel) -> dict[str, Tensor]:
-        """(B, C, h, w) -> "camera" (B, 3), "places" (B, 21, 2) in -1 to 1, "vertices", "joints" (B, ., 3)."""
-        pooled = last_map.mean((2, 3))
-        places = self.places(pooled).unflatten(1, (-1, 2))
-        seen = sampled(last_map, places)
-        tokens = self.features(seen + pooled[:, None]) + self.positions(places)
+    def forward(self, maps: Sequence[Tensor], hand: HandModel) -> dict[str, Tensor]:
+        """Maps (B, C, h, w) -> "camera" (B, 3), "places" (B, 21, 2) in -1 to 1, "vertices", "joints" (B, ., 3)."""
+        pooled = maps[-1].mean((2, 3))
+        fine = self._fine(maps[-_MAPS:])
+        places = centres(self.heat(fine))
+        tokens = sampled(fine, places) + self.whole(pooled)[:, None] + self.positions(places)
         x = tokens.transpose(1, 2)[..., None] + self.joint_tokens
         for index, block in enumerate(self.blocks):
             if index:
@@ -116,6 +121,11 @@ class TokenHead(nn.Module):
             "places": places,
         }
 
+    def _fine(self, maps: Sequence[Tensor]) -> Tensor:
+        """(B, width, h, w), of the size of the finest map: what all of them say."""
+        finest, *others = (lateral(x) for lateral, x in zip(self.laterals, maps, strict=True))
+        return F.gelu(torch.stack([finest, *(upsampled(x, finest) for x in others)]).sum(0))
+
 
 class TokenBlock(nn.Module):
     """Attention between tokens, then two layers for each: (B, C, N, 1) -> (B, C, N, 1)."""
@@ -129,6 +139,18 @@ class TokenBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(self.norm_1(x))
         return x + self.narrow(F.gelu(self.widen(self.norm_2(x))))
+
+
+def centres(heat: Tensor) -> Tensor:
+    """(B, N, h, w) heat maps, logits -> (B, N, 2) places x, y of their centres, where the map's sides are at -1 and 1.
+
+    Means of the cells' middles, weighted by each map's softmax: integral regression (arXiv 1711.08229).
+    """
+    down, across = (
+        (2 * torch.arange(side, dtype=heat.dtype, device=heat.device) + 1) / side - 1 for side in heat.shape[2:]
+    )
+    shares = heat.flatten(2).softmax(2).unflatten(2, heat.shape[2:])
+    return torch.stack([shares.sum(2) @ across, shares.sum(3) @ down], 2)
 
 
 def sampled(maps: Tensor, places: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torchmetrics
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
@@ -44,12 +45,17 @@ def f_scores(points: Tensor, target: Tensor, thresholds: Sequence[float]) -> lis
         target: (B, M, 3).
         thresholds: in the unit of the points.
     """
-    distances = torch.cdist(points, target, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest, scores = (distances.amin(2), distances.amin(1)), []
+    nearest, scores = (_nearest(points, target), _nearest(target, points)), []
     for threshold in thresholds:
         precision, recall = ((side < threshold).to(points.dtype).mean(1) for side in nearest)
         scores.append(2 * precision * recall / (precision + recall).clamp_min(torch.finfo(points.dtype).tiny))
     return scores
+
+
+def _nearest(points: Tensor, others: Tensor) -> Tensor:
+    """(B, N) distance of each point from the nearest of the others, as float64."""
+    pairs = zip(others.numpy(force=True), points.numpy(force=True), strict=True)
+    return torch.stack([torch.from_numpy(KDTree(there).query(here)[0]) for there, here in pairs])
 
 
 def shares_nearer(errors: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class HandRegressor(TaskModel):
     - "camera" (B, 3): scale s and place (u, v) of the root joint; a point (x, y, z) is seen at (s x + u, s y + v),
       where the sides of the image are at -1 and 1.
     - "rotations" (B, 16, 3, 3) and "shape" (B, S), of the head "mlp": of the right hand model.
-    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, its own guess at first sight.
+    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, the centres of its heat maps.
     - "side" (B, 1), of a network for both sides: logit of its being a left hand.
 
     A left hand is a right one in the mirror: the network sees which it is, and what it says of the mesh is mirrored.
@@ -58,7 +58,7 @@ class HandRegressor(TaskModel):
         network = chosen.network
         self.backbone = Backbone(config)
         self.hand = HandModel(chosen.hand.vertices, chosen.hand.shapes)
-        self.head = HEADS[network.head](config.channels[-1], network.width, self.hand)
+        self.head = HEADS[network.head](config.channels, network.width, self.hand)
         self.side = nn.Linear(config.channels[-1], 1) if network.sides == "both" else None
         self.outputs = ("vertices", "joints", "camera", *(["side"] if self.side else []))
 
@@ -80,14 +80,14 @@ class HandRegressor(TaskModel):
             left: (B,) bool, which of them show left hands, where that is known, as in training; by default a network
                 for both sides decides by what it sees.
         """
-        last = self.backbone(images)[-1]
-        found = self.head(last, self.hand)
+        maps = self.backbone(images)
+        found = self.head(maps, self.hand)
         root = found["joints"][:, ROOT : ROOT + 1]
         found |= {name: found[name] - root for name in ("vertices", "joints")}
         if self.side is not None:
-            found["side"] = self.side(last.mean((2, 3)))
+            found["side"] = self.side(maps[-1].mean((2, 3)))
             mirror = found["side"][:, 0] > 0 if left is None else left
-            sign = 1 - 2 * mirror.to(last.dtype)
+            sign = 1 - 2 * mirror.to(images.dtype)
             flip = torch.stack([sign, torch.ones_like(sign), torch.ones_like(sign)], 1)[:, None]
             found |= {name: found[name] * flip for name in ("vertices", "joints")}
         return found

@@ -20,7 +20,8 @@ class RegressorConfig:
 
     Attributes:
         head: "mlp" gives the pose and shape of the hand model from pooled features, as the paper has it; "tokens"
-            gives vertices, from features at the joints' places in the image (SimpleHand's idea, arXiv 2403.01813).
+            gives vertices, from features at the joints' places in the image, which it finds by heat maps (after
+            SimpleHand, arXiv 2403.01813).
         width: channels of the head's hidden layers; of "tokens" those of its first block, of the others a half and a
             quarter.
         sides: "right" hands alone, as FreiHAND has them, or "both": the network then says which it sees.

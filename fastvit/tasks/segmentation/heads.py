@@ -11,10 +11,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
-from fastvit.model.layers import ConvNorm
+from fastvit.model.layers import ConvNorm, upsampled
 
 
 class ConvNormReLU(nn.Sequential):
@@ -22,11 +21,6 @@ class ConvNormReLU(nn.Sequential):
 
     def __init__(self, in_chs: int, out_chs: int, kernel: int) -> None:
         super().__init__(ConvNorm(in_chs, out_chs, kernel), nn.ReLU(inplace=True))
-
-
-def upsampled(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, H, W), bilinear, with the height and width of `like`."""
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class SemanticFPN(nn.Module):
