@@ -244,13 +244,19 @@ def test_drawings_cover_the_hand_and_nothing_else() -> None:
 
 EXPORTS = [
     ("onnx", "dynamic"),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("onnx", 1), ("torch", "dynamic"), ("openvino", 1))),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (("onnx", 1), ("torch", "dynamic"), ("openvino", 1), ("executorch", 1))
+    ),
 ]
 
 
 @pytest.mark.parametrize(("target", "batch"), EXPORTS)
 def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -> None:
     """One graph from image to mesh, also for several images a call."""
+    runner = TARGETS[target].runner
+    if runner and (reason := runner.available()):
+        pytest.skip(reason)
     model = lively(make_regressor(kind, hand=procedural_hand(), preprocessing=_preprocessing())).eval()
     pictures = noise_pictures(4)
     path = tmp_path / f"hand{TARGETS[target].suffix}"
@@ -269,6 +275,15 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     ours, theirs = (fastvit.Predictor(source, runtime="auto")(pictures[:1])[0] for source in (model, path))
     np.testing.assert_allclose(theirs.vertex_places, ours.vertex_places, atol=1e-2)
     np.testing.assert_array_equal(theirs.faces, ours.faces)
+
+
+@pytest.mark.slow
+def test_core_ml_is_written(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools", reason="needs pip install fastvit[coreml]")
+    model = make_regressor(kind, hand=procedural_hand(), preprocessing=_preprocessing()).eval()
+    path = tmp_path / f"hand{TARGETS['coreml'].suffix}"
+    export(model, TARGETS["coreml"], path, noise_pictures(2), ExportOptions())
+    assert path.is_dir()
 
 
 def test_exports_that_make_no_sense(tmp_path: Path) -> None:

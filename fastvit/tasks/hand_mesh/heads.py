@@ -150,7 +150,8 @@ def centres(heat: Tensor) -> Tensor:
         (2 * torch.arange(side, dtype=heat.dtype, device=heat.device) + 1) / side - 1 for side in heat.shape[2:]
     )
     shares = heat.flatten(2).softmax(2).unflatten(2, heat.shape[2:])
-    return torch.stack([shares.sum(2) @ across, shares.sum(3) @ down], 2)
+    # Sums and no product with a vector, which Core ML's converter ends in an error over.
+    return torch.stack([(shares.sum(2) * across).sum(2), (shares.sum(3) * down).sum(2)], 2)
 
 
 def sampled(maps: Tensor, places: Tensor) -> Tensor:
