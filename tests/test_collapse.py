@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import fastvit
 from fastvit.collapse import AutoRepMixer, CollapsedRepConv, CollapsedRepMixer
@@ -207,6 +208,29 @@ def test_twenty_steps_of_training(form: str) -> None:
         for ours, theirs in zip(runs[form][kind], runs["plain"][kind], strict=True):
             difference = (ours - theirs).double().norm() / (theirs.double().norm() + 1e-2)
             assert difference < 5e-3
+
+
+def test_moving_averages_are_those_of_the_plain_form() -> None:
+    """A copy of a collapsed model that follows its weights and statistics, as `ema` in a recipe makes it."""
+    torch.manual_seed(0)
+    plain = randomise(tiny(attention=True)).double()
+    data = [torch.randn(4, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
+    averages = {}
+    for form in ("plain", "collapsed"):
+        model = fastvit.set_train_form(copy.deepcopy(plain), form).train()
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        for x in data:
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+            average.update_parameters(model)
+        averages[form] = average.module.eval()
+    same(list(averages["collapsed"].state_dict().values()), list(averages["plain"].state_dict().values()), 1e-9)
+    moved = [not torch.equal(p, q) for p, q in zip(averages["plain"].parameters(), plain.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved), "it learns"
+    with torch.no_grad():
+        same([averages["collapsed"](data[0])], [averages["plain"](data[0])], 1e-9)
 
 
 @pytest.mark.slow
