@@ -153,8 +153,24 @@ def test_subsample() -> None:
 def test_operators_are_known_to_the_compiler() -> None:
     """Schemas, fake tensors (shapes and strides), autograd and dynamic shapes, as torch checks them."""
     x, y = maps(2, 2, 4, 5, 6)
-    torch.library.opcheck(depthwise_conv, (x, rows(8, 1, 7, 7), 2))
-    torch.library.opcheck(subsample, (x, 2))
-    torch.library.opcheck(norm_pointwise, (x, rows(6, 4, 1, 1), rows(6), rows(4), rows(4), EPS, None))
-    torch.library.opcheck(pointwise, (x, rows(6, 4, 1, 1), rows(6)))
-    torch.library.opcheck(branch_sum, ([x, y], rows(4, 4), rows(4, 4), rows(4), [3, 1], 0, EPS, True, None))
+    ops = torch.ops.fastvit
+    norm = rows(6, 4, 1, 1), rows(6), rows(4), rows(4), EPS, None
+    terms = rows(4, 4), rows(4, 4), rows(4), [3, 1], 0, EPS, True, None
+    torch.library.opcheck(ops.depthwise_conv.default, (x, rows(8, 1, 7, 7), 2))
+    torch.library.opcheck(ops.subsample.default, (x, 2))
+    torch.library.opcheck(ops.norm_pointwise.default, (x, *norm))
+    torch.library.opcheck(ops.pointwise.default, (x, *norm[:2]))
+    torch.library.opcheck(ops.branch_sum.default, ([x, y], *terms))
+
+
+def test_direct_calls_are_what_the_dispatcher_calls() -> None:
+    """Bit for bit, gradients too; the dispatcher sees what is exported, and not what is called as it is."""
+    x, y, factor, gain, shift = rows(2, 4, 5, 6), rows(2, 4, 5, 6), rows(4, 4), rows(4, 4), rows(4)
+    leaves = [one.requires_grad_() for one in (x, y, factor, gain, shift)]
+    found = []
+    for call in (branch_sum, torch.ops.fastvit.branch_sum.default):
+        out = call([x, y], factor, gain, shift, [3, 1], 0, EPS, True, None)[0]
+        found.append((out.detach(), *torch.autograd.grad(out.square().sum(), leaves)))
+        assert ("Differentiable" in out.grad_fn.name()) == (call is branch_sum)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)

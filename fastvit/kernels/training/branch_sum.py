@@ -22,9 +22,10 @@ from torch import Tensor
 
 from fastvit.kernels.training import passes_torch
 from fastvit.kernels.training.dispatch import channels_last, new_map, use_triton
+from fastvit.kernels.training.operators import operator
 
 
-@torch.library.custom_op("fastvit::branch_sum", mutates_args=())
+@operator("branch_sum")
 def branch_sum(
     maps: Sequence[Tensor],
     factor: Tensor,
@@ -81,7 +82,7 @@ def _(
     return out, statistics[0], statistics[1], first.new_empty((), dtype=dtype)
 
 
-@torch.library.custom_op("fastvit::branch_sum_backward", mutates_args=())
+@operator("branch_sum_backward")
 def branch_sum_backward(
     grad: Tensor,
     maps: Sequence[Tensor],
@@ -146,7 +147,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _back(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
     maps, rest = list(saved[: ctx.maps]), saved[ctx.maps :]
-    made = torch.ops.fastvit.branch_sum_backward(grad, maps, *rest, *ctx.options)
+    made = branch_sum_backward(grad, maps, *rest, *ctx.options)
     return made[: ctx.maps], *made[ctx.maps :], *[None] * len(ctx.options)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fastvit.kernels.training import depthwise_torch
 from fastvit.kernels.training.dispatch import channels_last, new_map, use_triton
+from fastvit.kernels.training.operators import operator
 
 
-@torch.library.custom_op("fastvit::depthwise_conv", mutates_args=())
+@operator("depthwise_conv")
 def depthwise_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Convolve each channel by itself, with padding k // 2.
 
@@ -40,7 +41,7 @@ def _(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     return new_map(x, (batch, weight.shape[0], (height - 1) // stride + 1, (width - 1) // stride + 1))
 
 
-@torch.library.custom_op("fastvit::depthwise_conv_backward", mutates_args=())
+@operator("depthwise_conv_backward")
 def depthwise_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Gradients of `depthwise_conv`'s x and weight."""
     grad, x, weight = channels_last(grad), channels_last(x), weight.contiguous()
@@ -60,7 +61,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
 
 
 def _back(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *torch.ops.fastvit.depthwise_conv_backward(grad, *ctx.saved_tensors, ctx.stride), None
+    return *depthwise_conv_backward(grad, *ctx.saved_tensors, ctx.stride), None
 
 
 depthwise_conv.register_autograd(_back, setup_context=_keep)

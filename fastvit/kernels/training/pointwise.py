@@ -18,9 +18,10 @@ from torch import Tensor
 
 from fastvit.kernels.training.branch_sum import passes_for, shared_statistics, summed_over
 from fastvit.kernels.training.dispatch import channels_last, new_map
+from fastvit.kernels.training.operators import operator
 
 
-@torch.library.custom_op("fastvit::norm_pointwise", mutates_args=())
+@operator("norm_pointwise")
 def norm_pointwise(
     y: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, eps: float, group: str | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -60,7 +61,7 @@ def _(
     return new_map(y, (batch, weight.shape[0], height, width)), mean, variance, y.new_empty((), dtype=dtype)
 
 
-@torch.library.custom_op("fastvit::norm_pointwise_backward", mutates_args=())
+@operator("norm_pointwise_backward")
 def norm_pointwise_backward(
     grad: Tensor,
     y: Tensor,
@@ -111,7 +112,7 @@ def _(
     return [new_map(y, y.shape), weight.new_empty(weight.shape), *vectors]
 
 
-@torch.library.custom_op("fastvit::pointwise", mutates_args=())
+@operator("pointwise")
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution: (B, C, H, W), (O, C, 1, 1), (O,), of one dtype -> (B, O, H, W), channels last."""
     x = channels_last(x)
@@ -124,7 +125,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return new_map(x, (x.shape[0], weight.shape[0], *x.shape[2:]))
 
 
-@torch.library.custom_op("fastvit::pointwise_backward", mutates_args=())
+@operator("pointwise_backward")
 def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `pointwise`'s x, weight and bias."""
     grad, x = channels_last(grad), channels_last(x)
@@ -146,7 +147,7 @@ def _keep_normed(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 
 def _back_normed(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    made = torch.ops.fastvit.norm_pointwise_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.group)
+    made = norm_pointwise_backward(grad, *ctx.saved_tensors, ctx.eps, ctx.group)
     return *made, None, None
 
 
@@ -155,7 +156,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> No
 
 
 def _back(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.fastvit.pointwise_backward(grad, *ctx.saved_tensors)
+    return pointwise_backward(grad, *ctx.saved_tensors)
 
 
 norm_pointwise.register_autograd(_back_normed, setup_context=_keep_normed)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fastvit.kernels.training.dispatch import new_map
+from fastvit.kernels.training.operators import operator
 
 
-@torch.library.custom_op("fastvit::subsample", mutates_args=())
+@operator("subsample")
 def subsample(x: Tensor, stride: int) -> Tensor:
     """Every pixel of (B, C, H, W) whose row and column are multiples of the stride, from 2 on; channels last."""
     return x[:, :, ::stride, ::stride].clone(memory_format=torch.channels_last)
@@ -25,7 +26,7 @@ def _(x: Tensor, stride: int) -> Tensor:
     return new_map(x, (batch, channels, (height - 1) // stride + 1, (width - 1) // stride + 1))
 
 
-@torch.library.custom_op("fastvit::subsample_backward", mutates_args=())
+@operator("subsample_backward")
 def subsample_backward(grad: Tensor, height: int, width: int, stride: int) -> Tensor:
     """Gradient of `subsample`'s x, of so many rows and columns."""
     made = new_map(grad, (*grad.shape[:2], height, width)).zero_()
@@ -44,7 +45,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
 
 
 def _back(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return torch.ops.fastvit.subsample_backward(grad, ctx.height, ctx.width, ctx.stride), None
+    return subsample_backward(grad, ctx.height, ctx.width, ctx.stride), None
 
 
 subsample.register_autograd(_back, setup_context=_keep)
