@@ -262,7 +262,9 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     path = tmp_path / f"hand{TARGETS[target].suffix}"
     made = export(model, TARGETS[target], path, pictures, ExportOptions(batch=batch, input="pixels"))
     assert made.proof is not None
-    assert made.proof.differences.relative < 5e-5  # sampling at places that differ by an ulp multiplies it
+    # Of meshes of about a metre; the token head samples at places, and so multiplies what they differ by.
+    tolerance = 5e-5 if kind == "tokens" else 1e-5
+    assert made.proof.differences.relative < tolerance
     artifact = open_artifact(path)
     assert artifact.signature.outputs == model.outputs
     pixels = np.random.default_rng(0).integers(0, 256, (3 if batch == "dynamic" else 1, 3, 64, 64), np.uint8)
@@ -270,7 +272,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     with torch.no_grad():
         expected = model(normalise(torch.from_numpy(pixels), model.preprocessing))
     for name, answer in answers.items():
-        np.testing.assert_allclose(answer, expected[name].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(answer, expected[name].numpy(), rtol=1e-4, atol=tolerance)
     # What runs the artifact alone knows how to draw it.
     ours, theirs = (fastvit.Predictor(source, runtime="auto")(pictures[:1])[0] for source in (model, path))
     np.testing.assert_allclose(theirs.vertex_places, ours.vertex_places, atol=1e-2)
