@@ -1,7 +1,7 @@
 """Operators with gradients that torch.compile and torch.export see, and that are called directly where neither looks.
 
-A call of torch.library's custom operator goes through the dispatcher in Python several times. On a CPU that is 5 % of
-a training step of T8 at 64 px (batch 64, two cores of an Intel Xeon, torch 2.14.1, 2026-11-26).
+A call of torch.library's custom operator goes through the dispatcher in Python several times. On a CPU that is 2 to 5 %
+of a training step of T8 at 64 px (batch 64, two cores of an Intel Xeon, torch 2.14.1, 2026-11-26).
 """
 
 from __future__ import annotations
