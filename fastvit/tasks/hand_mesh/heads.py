@@ -124,7 +124,7 @@ class TokenHead(nn.Module):
     def _fine(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, width, h, w), of the size of the finest map: what all of them say."""
         finest, *others = (lateral(x) for lateral, x in zip(self.laterals, maps, strict=True))
-        return F.gelu(torch.stack([finest, *(upsampled(x, finest) for x in others)]).sum(0))
+        return F.gelu(sum((upsampled(x, finest) for x in others), finest))
 
 
 class TokenBlock(nn.Module):
