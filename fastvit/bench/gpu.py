@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -174,8 +175,9 @@ def _maker(way: str, name: str, model: FastViT | None) -> Maker:
         images = images.contiguous(memory_format=torch.channels_last)
         network = network.to(memory_format=torch.channels_last)
         modes = {label: mode for mode, label in COMPILED.items()}
-        compiled = torch.compile(network, mode=modes[way], dynamic=False) if way in modes else network
-        return compiled, images  # type: ignore[return-value]
+        if way in modes:  # of a module it is a module
+            network = cast(nn.Module, torch.compile(network, mode=modes[way], dynamic=False))
+        return network, images
 
     return make
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fastvit.cli import main
 from fastvit.create import create_detector, create_segmenter
 from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbone
 from fastvit.kernels.inference.support import unsupported
+from fastvit.model.task_model import TaskModel
 from tests.helpers import randomise, tiny
 
 
@@ -83,8 +85,8 @@ def test_a_backbone_alone_and_inside_of_others(fused: fastvit.FastViT) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("create", [create_detector, create_segmenter])
-def test_dense_models_keep_their_heads(create: object) -> None:
-    model = create("t8").eval()  # type: ignore[operator]
+def test_dense_models_keep_their_heads(create: Callable[[str], TaskModel]) -> None:
+    model = create("t8").eval()
     fast = fastvit.accelerate(model)
     assert type(fast) is type(model)
     assert sum(isinstance(module, AcceleratedBackbone) for module in fast.modules()) == 1
