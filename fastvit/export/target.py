@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, first_line
 from fastvit.export.options import ExportOptions
 from fastvit.quiet import quiet
 from fastvit.runtime.artifact import RUNTIMES, Precision, Runtime
@@ -72,9 +72,21 @@ class Target:
             program: of `fastvit.export.program`.
             path: file, or folder for a format of several.
             calibration: (N, C, H, W) images such as the artifact takes, for int8.
+
+        Raises:
+            UserError: the format's converter ended in an error, of whatever kind: it is the cause.
+            OSError: the artifact cannot be written.
         """
         with quiet():
-            importlib.import_module(self.module).write(program, path, calibration)
+            try:
+                importlib.import_module(self.module).write(program, path, calibration)
+            except (UserError, OSError):
+                raise
+            except Exception as error:
+                raise UserError(
+                    f"{self.name}'s converter cannot take this network ({type(error).__name__}: {first_line(error)}); "
+                    "other targets may"
+                ) from error
 
     @property
     def runner(self) -> Runtime | None:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import fastvit
 from fastvit.cli import main
 from fastvit.data.opening import open_images
 from fastvit.data.pixels import normalised
-from fastvit.export.export import export
+from fastvit.export.export import export, export_all
 from fastvit.export.options import ExportOptions, parse_batches, parse_size
+from fastvit.export.pictures import Pictures
 from fastvit.export.program import DTYPES, build_program
 from fastvit.export.proof import TOLERANCES, Proof
 from fastvit.export.target import TARGETS, Target, find_target
@@ -64,6 +66,26 @@ def expected(model: fastvit.FastViT, pixels: np.ndarray) -> torch.Tensor:
 def write(model: fastvit.FastViT, target: Target, path: Path, options: ExportOptions) -> None:
     target.check(options)
     target.write(build_program(model, options, target.cast), path)
+
+
+class _OfSingularValues(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.svdvals(x[:, None])
+
+
+def test_what_a_converter_cannot_take_keeps_no_other_from_being_written(
+    pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    """ONNX has no singular values; what torch exports may have them."""
+    model = randomise(tiny()).eval()
+    model.head = nn.Sequential(model.head, _OfSingularValues())
+    few = Pictures("a picture", pictures[:1])
+    both = [TARGETS["onnx"], TARGETS["torch"]]
+    done, failed = export_all(model, both, [ExportOptions()], tmp_path, few, None, lambda line: None)
+    assert [exported.target.name for exported in done] == ["torch"]
+    (reason,) = failed.values()
+    assert reason.startswith("onnx's converter cannot take this network (")
+    assert [path.name for path in tmp_path.iterdir()] == [done[0].path.name]
 
 
 def test_every_target_is_proved_and_says_what_it_is(
