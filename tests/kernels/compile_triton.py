@@ -16,6 +16,7 @@ from typing import Any
 
 POINTERS = {
     "depthwise": {"w_ptr": "*fp32", "b_ptr": "*fp32"},
+    "stem": {"w2_ptr": "*fp32", "b2_ptr": "*fp32"},
 }
 
 

@@ -137,7 +137,7 @@ def others(capability: int) -> list[dict[str, object]]:
     shapes = {
         "pointwise": {"IN": 152, "OUT": 76, "ACT": 1, "RESIDUAL": 1, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64},
         "depthwise": {**depthwise, "BLOCK_H": 4, "BLOCK_W": 8, "BLOCK_C": 32},
-        "stem": {"IN": 3, "OUT": 76, "KERNEL": 3, "STRIDE": 2, "TAPS": 32, "BLOCK_M": 64, "BLOCK_N": 128},
+        "stem": {"IN": 3, "OUT": 76, "TAPS": 32, "WIDTH": 128, "ROWS": 8, "BLOCK_M": 32},
         "gated_pool": {"PIXELS": 64, "CHANNELS": 1216, "HIDDEN": 76, "WIDTH": 2048, "BLOCK_P": 4, "BLOCK_H": 4},
     }
     return [

@@ -13,9 +13,11 @@ from torch import nn
 import fastvit
 from fastvit.kernels.inference.accelerate import Accelerated
 from fastvit.kernels.inference.depthwise import Depthwise
+from fastvit.kernels.inference.feed_forward import FeedForward
+from fastvit.kernels.inference.feed_forward_cuda import layouts
 from fastvit.kernels.inference.program import classifier_nodes
-from fastvit.kernels.inference.step import TORCH
-from fastvit.kernels.inference.support import unsupported
+from fastvit.kernels.inference.step import TORCH, Choice
+from fastvit.kernels.inference.support import available_kernels, unsupported
 from fastvit.kernels.inference.timing import try_choices
 from fastvit.model.classifier import FastViT
 from fastvit.model.variants import VARIANTS
@@ -69,12 +71,31 @@ def test_every_launch_of_depthwise_convolutions(
         assert torch.equal(answer, step.run(x, None, choice)), choice
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("channels", "hidden", "rows"),
+    [(48, 144, 20001), (64, 256, 65536), (76, 304, 17777), (128, 512, 33333), (256, 1024, 8193), (304, 1216, 16500)],
+)
+def test_feed_forwards_on_hopper(channels: int, hidden: int, rows: int, dtype: torch.dtype) -> None:
+    if "hopper" not in available_kernels(torch.device("cuda")):
+        pytest.skip("no Hopper GPU")
+    up, down = noisy(nn.Conv2d(channels, hidden, 1), dtype), noisy(nn.Conv2d(hidden, channels, 1), dtype, 1)
+    x, residual = (noise(1, 1, rows, channels, dtype=dtype, seed=seed) for seed in (2, 3))
+    step = FeedForward(up, down)
+    exact = FeedForward(copy.deepcopy(up).double(), copy.deepcopy(down).double()).torch(x.double(), residual.double())
+    for layout in layouts(channels, hidden)[:3]:
+        choice = Choice("hopper", layout.options)
+        answer = step.run(x, residual, choice)
+        assert error(answer, exact) < 1.2 * ROUNDING[dtype], choice
+        assert all(torch.equal(answer, step.run(x, residual, choice)) for _ in range(5)), choice
+
+
 def exactness(model: FastViT, images: torch.Tensor, dtype: torch.dtype) -> float:
     """Error of ours over that of PyTorch in channels_last, both from float64."""
     fused = fastvit.fuse(model).to(dtype)
     exact = copy.deepcopy(fused).double().cpu()(images.cpu().double())
     theirs = copy.deepcopy(fused).to("cuda", memory_format=torch.channels_last)
-    fast = fastvit.accelerate(fused.cuda())
+    fast = fastvit.accelerate(fused.cuda(), time=False)
     assert fast.reason is None
     with torch.no_grad():
         ours = fast(images)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fastvit.kernels.inference.attention import Attention
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward, split
 from fastvit.kernels.inference.gated_pool import GatedPool
 from fastvit.kernels.inference.pointwise import Pointwise
-from fastvit.kernels.inference.stem import StemConvolution
+from fastvit.kernels.inference.stem import Stem
 from fastvit.kernels.inference.step import Choice, Step
 from fastvit.model.layers import SqueezeExcite
 from fastvit.model.variants import VARIANTS
@@ -112,14 +113,21 @@ def test_the_familys_widths_are_cut_with_little_to_spare() -> None:
     assert split(120) == (128, 0)
 
 
-@pytest.mark.parametrize(("channels", "out", "size"), [(3, 48, (9, 12)), (1, 16, (8, 5)), (4, 76, (2, 3))])
+@pytest.mark.parametrize(
+    ("channels", "out", "size"),
+    [(3, 48, (9, 12)), (3, 16, (8, 16)), (1, 16, (18, 21)), (4, 76, (2, 3)), (3, 64, (1, 1))],
+)
 @pytest.mark.parametrize("memory", ["nchw", "nhwc"])
 def test_stem(channels: int, out: int, size: tuple[int, int], memory: str) -> None:
-    conv = noisy(nn.Conv2d(channels, out, 3, 2, 1))
-    images = noise(2, channels, *size)
-    x = images.permute(0, 2, 3, 1)
+    layers = noisy(
+        nn.Sequential(
+            nn.Conv2d(channels, out, 3, 2, 1), nn.Conv2d(out, out, 3, 2, 1, groups=out), nn.Conv2d(out, out, 1)
+        )
+    )
+    x = noise(2, channels, *size).permute(0, 2, 3, 1)
     x = x.contiguous() if memory == "nhwc" else x
-    check(StemConvolution(conv), StemConvolution(exactly(conv)), x, None, blocks(BLOCK_M=16, BLOCK_N=32))
+    # One map is rounded on its way into the last product.
+    check(Stem(*layers), Stem(*exactly(layers)), x, None, blocks(BLOCK_M=16, ROWS=2), 1.5)
 
 
 @pytest.mark.parametrize(("channels", "pixels"), [(96, (3, 5)), (64, (1, 1))])
@@ -127,6 +135,31 @@ def test_gated_pool(channels: int, pixels: tuple[int, int]) -> None:
     gate = noisy(SqueezeExcite(channels, 1 / 16))
     x = noise(3, *pixels, channels)
     check(GatedPool(gate), GatedPool(exactly(gate)), x, None, blocks(BLOCK_P=4, BLOCK_H=4))
+
+
+class Exact(Step):
+    """Attention in float64, by hand."""
+
+    name, cost = "", None
+
+    def __init__(self, head_dim: int) -> None:
+        self.head_dim = head_dim
+
+    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).movedim(-2, 1) for part in x.flatten(1, 2).chunk(3, -1))
+        mixed = ((q @ k.mT) / self.head_dim**0.5).softmax(-1) @ v
+        return mixed.movedim(1, -2).flatten(-2).unflatten(1, x.shape[1:3])
+
+
+@pytest.mark.parametrize(("channels", "head", "pixels"), [(64, 32, (4, 4)), (48, 16, (3, 7)), (32, 32, (1, 1))])
+def test_attention(channels: int, head: int, pixels: tuple[int, int]) -> None:
+    step, x = Attention(channels, head), noise(2, *pixels, 3 * channels)
+    assert len(step.choices(x, ["triton"])) == 3
+    # The weights are rounded on their way into the second product.
+    check(step, Exact(head), x, None, Choice.of("triton", num_warps=4), 1.5)
+    check(step, Exact(head), x, None, Choice.of("torch"), 3)
+    assert step.choices(x.new_empty(1, 12, 12, 3 * channels), ["triton"]) == []
+    assert Attention(48, 24).choices(x, ["triton"]) == []
 
 
 def test_a_nan_stays_one() -> None:

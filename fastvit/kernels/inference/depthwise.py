@@ -62,7 +62,7 @@ class Depthwise(Step):
             for strip, blocks in strips(self.kernel, self.stride, self.out_size(x)[1]):
                 choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
         # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
-        tiles = ((2, 8, 32, 4),) if choices else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
+        tiles = ((2, 8, 32, 4), (2, 4, 32, 4)) if choices else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
         if "triton" in kernels and (not choices or x.numel() <= _SMALL):
             names = "BLOCK_H", "BLOCK_W", "BLOCK_C", "num_warps"
             choices += [Choice.of("triton", **dict(zip(names, tile, strict=True))) for tile in tiles]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fastvit.kernels.inference.gelu import COEFFICIENTS, CUT
-from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel, with_constants
+from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel, kernel_text
 
 THREADS = 128
 # Outputs across that a thread computes, and blocks that are to fit a multiprocessor, which bounds the registers: by
@@ -49,10 +47,9 @@ def source(
         strip: outputs across that a thread computes.
         blocks: that are to fit a multiprocessor.
     """
-    constants = {f"GELU_{i}": f"{value!r}f" for i, value in enumerate(COEFFICIENTS)} | {"GELU_CUT": f"{CUT!r}f"}
     numbers = "items, height, width, out_height, out_width, rows"
     shape = f"{kernel}, {stride}, {multiplier}, {channels}, {strip}, {THREADS}, {str(act).lower()}"
-    return with_constants(Path(__file__).parent / "depthwise.cu", constants) + (
+    return kernel_text("depthwise", {}) + (
         f'\nextern "C" __global__ void __launch_bounds__({THREADS}, {blocks}) depthwise('
         "const void* x, const float2* weight, const float2* bias, unsigned* y, long long items, int height, int width, "
         "int out_height, int out_width, int rows) {\n"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from fastvit.kernels.inference.feed_forward_cuda import Layout, layouts, pack
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.step import Choice, Cost, Step
 
@@ -15,12 +16,15 @@ from fastvit.kernels.inference.step import Choice, Cost, Step
 _BLOCKS = {
     96: ((128, 64, 4, 3), (128, 64, 8, 2), (256, 64, 8, 2), (128, 128, 8, 2)),
     192: ((128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 4, 3)),
-    256: ((128, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2)),
+    256: ((128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 8, 2)),
+    320: ((128, 32, 8, 2), (64, 64, 8, 2)),
 }
 _NAMES = "BLOCK_M", "BLOCK_N", "num_warps", "num_stages"
 # Rows below which small programs fill more of the GPU, and their shape.
 _FEW = 16384
 _SMALL = ((32, 64, 4, 3), (16, 64, 4, 3))
+# Of the kernel for Hopper so many layouts are offered.
+_LAYOUTS = 4
 # Of the launches' options where there are two.
 _PREFIXES = "up_", "down_"
 
@@ -29,12 +33,14 @@ class FeedForward(Step):
     """(B, H, W, C) -> (B, H, W, C): residual + down(GELU(up(x))).
 
     The hidden map is written and read again by "torch" and by "two", which is two launches of the 1x1 kernel; "triton"
-    keeps it on the chip.
+    and "hopper" keep it on the chip.
     """
 
     def __init__(self, up: nn.Conv2d, down: nn.Conv2d) -> None:
         self.up, self.down = Pointwise(up, act=True), Pointwise(down, joins=True)
         self.channels, self.hidden = self.up.channels, self.up.out_channels
+        self._packed: dict[int, Tensor] = {}
+        self._bias = down.bias if down.bias is None else down.bias.detach().float()
 
     @property
     def name(self) -> str:
@@ -52,6 +58,7 @@ class FeedForward(Step):
             return []
         few = x.numel() // self.channels < _FEW
         fitting = next((blocks for widest, blocks in _BLOCKS.items() if sum(split(self.channels)) <= widest), ())
+        hopper = [Choice("hopper", layout.options) for layout in layouts(self.channels, self.hidden)[:_LAYOUTS]]
         fused = [
             Choice.of("triton", **dict(zip(_NAMES, block, strict=True)))
             for block in ((*_SMALL, *fitting[:1]) if few else fitting)
@@ -61,12 +68,17 @@ class FeedForward(Step):
         up, down = self.up.choices(x, kernels), self.down.choices(hidden, kernels)
         # A few pixels are spread over many programs: then the sum over the hidden channels takes the longest.
         two = [_two(first, second) for first in up[:2] for second in (down if few else down[:2])]
-        return two + fused if few else fused + two
+        if few:
+            return two + fused
+        return (hopper if "hopper" in kernels else []) + fused + two[:4]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         if choice.kernel == "two":
             up, down = (_part(choice, prefix) for prefix in _PREFIXES)
             return self.down.launch(self.up.launch(x, None, up), residual, down)
+        if choice.kernel == "hopper":
+            assert residual is not None
+            return self._on_hopper(Layout(self.channels, self.hidden, **choice.options), x, residual)
         from fastvit.kernels.inference.device.feed_forward import feed_forward
 
         y, blocks = x.new_empty(x.shape), choice.options
@@ -88,6 +100,15 @@ class FeedForward(Step):
             **blocks,
         )
         return y
+
+    def _on_hopper(self, layout: Layout, x: Tensor, residual: Tensor) -> Tensor:
+        from fastvit.kernels.inference.feed_forward_cuda import feed_forward
+
+        assert self.up.bias is not None
+        assert self._bias is not None
+        if layout.block not in self._packed:
+            self._packed[layout.block] = pack(layout, self.up.weight, self.up.bias, self.down.weight)
+        return feed_forward(layout, x, self._packed[layout.block], self._bias, residual)
 
 
 def _two(up: Choice, down: Choice) -> Choice:

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from fastvit.kernels.inference.step import Choice, Cost, Step, nchw
 from fastvit.model.layers import SqueezeExcite
 
-# Numbers of the map that a program holds at a time.
-_HELD = 8192
+# Numbers of a matrix that a program holds at a time, and its warps; the likeliest first.
+_BLOCKS = ((32768, 16), (16384, 16), (16384, 8), (8192, 4))
+# Channels, to the next power of two, that it can hold.
+_WIDEST = 8192
 
 
 class GatedPool(Step):
@@ -36,10 +38,13 @@ class GatedPool(Step):
 
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         width = 1 << (self.channels - 1).bit_length()
-        block = max(_HELD // width, 1)
-        if "triton" not in kernels or width > _HELD:
+        if "triton" not in kernels or width > _WIDEST:
             return []
-        return [Choice.of("triton", BLOCK_P=block, BLOCK_H=min(block, 8), num_warps=warps) for warps in (8, 4)]
+        pixels, hidden = (1 << (n - 1).bit_length() for n in (x.shape[1] * x.shape[2], self.hidden))
+        return [
+            Choice.of("triton", BLOCK_P=min(held // width, pixels), BLOCK_H=min(held // width, hidden), num_warps=warps)
+            for held, warps in _BLOCKS
+        ]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         from fastvit.kernels.inference.device.gated_pool import gated_pool

@@ -1,4 +1,4 @@
-"""What PyTorch computes well enough, or rarely: attention, layer norms, gates inside the network, the classifier."""
+"""What PyTorch computes well enough, or rarely: layer norms, gates inside the network, the classifier."""
 
 from __future__ import annotations
 
@@ -6,28 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit.kernels.inference.step import Cost, Step, nchw, nhwc
-
-
-class Attention(Step):
-    """(B, H, W, 3 C), queries, keys and values -> (B, H, W, C), by PyTorch's fused attention."""
-
-    def __init__(self, channels: int, head_dim: int) -> None:
-        self.channels, self.head_dim = channels, head_dim
-
-    @property
-    def name(self) -> str:
-        return f"attention {self.channels}/{self.head_dim}"
-
-    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        batch, height, width, _ = x.shape
-        qkv = x.view(batch, height * width, 3, self.channels // self.head_dim, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return mixed.reshape(batch, height, width, self.channels)
-
-    def cost(self, x: Tensor) -> Cost:
-        pixels = x.shape[1] * x.shape[2]
-        return Cost(x.element_size() * (x.numel() + x.numel() // 3), 2 * x.shape[0] * pixels * pixels * self.channels)
 
 
 class LayerNorm(Step):

@@ -44,13 +44,11 @@ class Network:
     def __call__(self, x: Tensor) -> list[Tensor]:
         # Buffers that outlive the call may not be inference tensors, which could be written to in inference mode alone.
         with self._lock, torch.inference_mode(False), torch.no_grad(), torch.cuda.device(self._device):
-            plan = self.plan(x)
             pixels = x.shape[0] * x.shape[1] * x.shape[2]
             # In a graph of the caller's there is no room for one of ours.
             if not self._graphing or pixels > GRAPH_PIXELS or torch.cuda.is_current_stream_capturing():
-                return plan(x)
-            graph = self._graph(plan, x)
-            return plan(x) if graph is None else graph(x)
+                return self.plan(x)(x)
+            return self._replayable(x)(x)
 
     def plan(self, x: Tensor) -> Plan:
         """Kernels for images of such a shape; those of the first that is like it serve them all."""
@@ -60,18 +58,21 @@ class Network:
             self._tuner.save()
         return self._plans[name]
 
-    def _graph(self, plan: Plan, x: Tensor) -> Graph | None:
-        """None for the first of a shape: images that all have sizes of their own would not pay for capturing."""
+    def _replayable(self, x: Tensor) -> Plan | Graph:
+        """A plan for the first of a shape: images that all have sizes of their own would not pay for capturing."""
         name = (x.shape, x.stride(), x.dtype)
-        if name not in self._graphs:
-            while len(self._graphs) >= _GRAPHS:
-                self._graphs.popitem(last=False)
-            self._graphs[name] = None
-        elif self._graphs[name] is None:
+        graph = self._graphs.get(name)
+        if graph is None:
+            plan = self.plan(x)
+            if name not in self._graphs:
+                while len(self._graphs) >= _GRAPHS:
+                    self._graphs.popitem(last=False)
+                self._graphs[name] = None
+                return plan
             plan(x)
-            self._graphs[name] = Graph(plan, x, self._pool)
+            graph = self._graphs[name] = Graph(plan, x, self._pool)
         self._graphs.move_to_end(name)
-        return self._graphs[name]
+        return graph
 
     def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
         """The kernel for a step and a map, as plans have it."""

@@ -19,6 +19,7 @@ import torch
 
 from fastvit.errors import UserError
 from fastvit.files import atomic, cache_folder
+from fastvit.kernels.inference.gelu import COEFFICIENTS, CUT
 
 # Of the arguments that a kernel takes.
 POINTER, INT32, INT64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
@@ -105,14 +106,15 @@ class Kernel:
         name: of its entry, declared extern "C".
         device: index of the GPU.
         shared: bytes of dynamic shared memory that a block gets.
+        arch: the architecture, where it is not the plain one of the GPU.
     """
 
-    def __init__(self, source: str, name: str, device: int, shared: int) -> None:
+    def __init__(self, source: str, name: str, device: int, shared: int, arch: str | None = None) -> None:
         from cuda.bindings import driver
 
         self._driver, self._shared = driver, shared
         major, minor = torch.cuda.get_device_capability(device)
-        code = compiled(source, f"sm_{major}{minor}")
+        code = compiled(source, arch or f"sm_{major}{minor}")
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # makes sure that the GPU's context is there, and current
             self._module = self._checked(driver.cuModuleLoadData(code))
@@ -148,6 +150,15 @@ def _expect(error: Any) -> None:
         raise RuntimeError(f"NVRTC answers {error.name}")
 
 
-def with_constants(path: Path, constants: Mapping[str, str]) -> str:
-    """The text of a source file behind definitions of the names that it leaves open."""
-    return "".join(f"#define {name} {value}\n" for name, value in constants.items()) + path.read_text()
+def kernel_text(name: str, constants: Mapping[str, str], between: str = "") -> str:
+    """The text of numbers.cu and `name`.cu behind definitions of the names that they leave open.
+
+    Args:
+        name: of the kernel.
+        constants: what they leave open beside GELU's coefficients.
+        between: what the second one needs behind the first.
+    """
+    gelu = {f"GELU_{i}": f"{value!r}f" for i, value in enumerate(COEFFICIENTS)} | {"GELU_CUT": f"{CUT!r}f"}
+    defined = "".join(f"#define {name} {value}\n" for name, value in {**gelu, **constants}.items())
+    numbers, kernel = ((Path(__file__).parent / f"{part}.cu").read_text() for part in ("numbers", name))
+    return f"{defined}{numbers}\n{between}{kernel}"

@@ -12,8 +12,9 @@ from fastvit.kernels.inference.step import Choice, Cost, Step
 # Rows and columns of a program, block of the sum, warps, stages of the pipeline; the likeliest first.
 _BLOCKS = ((128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (128, 256, 64, 8, 3), (64, 64, 64, 4, 4), (128, 32, 32, 4, 4))
 _NAMES = "BLOCK_M", "BLOCK_N", "BLOCK_K", "num_warps", "num_stages"
-# Rows below which small programs fill more of the GPU, and their shape.
-_FEW = 16384
+# Shapes of small programs, which fill more of the GPU where there are few large ones: up to _FEW of 128x128 sums these
+# may be the faster, up to _TOO_FEW large ones need not be tried.
+_FEW, _TOO_FEW = 512, 96
 _SMALL = ((32, 64, 64, 4, 4), (64, 64, 64, 4, 4), (16, 64, 128, 4, 3), (32, 32, 128, 4, 3))
 
 
@@ -49,7 +50,8 @@ class Pointwise(Step):
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         if "triton" not in kernels or self.bias is None:
             return []
-        blocks = _SMALL if x.numel() // self.channels < _FEW else _BLOCKS
+        large = x.numel() // self.channels * self.out_channels // 128**2
+        blocks = _BLOCKS if large > _FEW else _SMALL if large < _TOO_FEW else (*_BLOCKS[:3], *_SMALL[:2])
         # A block of which most is padding is none to try, unless all are.
         fitting = [b for b in blocks if b[1] <= 2 * self.out_channels and b[2] <= 2 * self.channels] or blocks[-1:]
         return [Choice.of("triton", **dict(zip(_NAMES, block, strict=True))) for block in fitting]

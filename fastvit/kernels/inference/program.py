@@ -8,12 +8,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from fastvit.kernels.inference.attention import Attention
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward
 from fastvit.kernels.inference.gated_pool import GatedPool
-from fastvit.kernels.inference.in_torch import Attention, Classify, LayerNorm, Mapped
+from fastvit.kernels.inference.in_torch import Classify, LayerNorm, Mapped
 from fastvit.kernels.inference.pointwise import Pointwise
-from fastvit.kernels.inference.stem import StemConvolution
+from fastvit.kernels.inference.stem import Stem
 from fastvit.kernels.inference.step import Choice, Step
 from fastvit.model.backbone import Backbone, FastViTStage
 from fastvit.model.blocks import AttentionBlock, ConvFFN, MobileOne, PatchEmbedding, RepMixerBlock
@@ -90,7 +91,8 @@ def classifier_nodes(model: FastViT) -> list[Node]:
 
 def backbone_nodes(backbone: Backbone) -> list[Node]:
     """Of a fused backbone; its answers are the maps of the stages."""
-    nodes = [node for part in backbone.stem for node in _mobile_one(cast(MobileOne, part))]
+    first, second, third = (cast(nn.Conv2d, cast(MobileOne, part).conv) for part in backbone.stem)
+    nodes = [Node(Stem(first, second, third))]
     for stage in backbone.stages:
         *body, last = _stage(cast(FastViTStage, stage))
         nodes += [*body, replace(last, emits=True)]
@@ -127,11 +129,7 @@ def _mobile_one(block: MobileOne) -> Iterable[Node]:
 
 def _convolution(module: nn.Module, act: bool) -> Step:
     conv = cast(nn.Conv2d, module)
-    if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1:
-        return Pointwise(conv, act)
-    if conv.groups == conv.in_channels > 1:
-        return Depthwise(conv, act)
-    return StemConvolution(conv)
+    return Pointwise(conv, act) if conv.groups == 1 else Depthwise(conv, act)
 
 
 def _repmixer(block: RepMixerBlock) -> Iterable[Node]:

@@ -15,7 +15,7 @@ class Choice:
     """A kernel and how it is launched.
 
     Attributes:
-        kernel: "torch", "triton" or "cuda".
+        kernel: "torch", "triton", "cuda", or "hopper", which is CUDA C++ for that architecture alone.
         config: of the launch: block sizes, warps, ....
     """
 

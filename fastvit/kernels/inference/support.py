@@ -31,6 +31,10 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def available_kernels() -> tuple[str, ...]:
+def available_kernels(device: torch.device) -> tuple[str, ...]:
     """Beside PyTorch's, where `unsupported` has no objection."""
-    return ("triton",) if nvrtc.missing() else ("cuda", "triton")
+    if nvrtc.missing():
+        return ("triton",)
+    # Hopper's matrix instructions are in no other GPU, newer ones included.
+    hopper = torch.cuda.get_device_capability(device) == (9, 0)
+    return ("cuda", "hopper", "triton") if hopper else ("cuda", "triton")

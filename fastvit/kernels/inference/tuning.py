@@ -57,7 +57,7 @@ class Tuner:
 
     def __init__(self, device: torch.device, time: bool = True) -> None:
         self._device, self._time = device, time
-        self._kernels = available_kernels()
+        self._kernels = available_kernels(device)
         name = torch.cuda.get_device_name(device)
         self.path = cache_folder() / "kernels" / f"{_slug(name)}-{_versions()}.json"
         self._known = read_table(SHIPPED / f"{_slug(name)}.json") | read_table(self.path)
