@@ -5,7 +5,7 @@
 #include <mutex>
 #include "host.h"
 
-static Index gridDim;
+static Index gridDim, blockDim;
 
 static unsigned shared_address(const void* at) { return unsigned((const char*)at - memory); }
 
@@ -66,6 +66,22 @@ static unsigned exchanged[4][128][4];
 static void group_wait(int group) { groups[group]->arrive_and_wait(); }
 static void products_begin() {}
 
+// Named barriers, at which some wait and others only arrive.
+static std::map<int, Barrier> turns;
+static void turn_pass(int group) {
+    std::lock_guard lock(mutex);
+    turns[group].pending--;
+    advance(turns[group]);
+}
+static void turn_wait(int group) {
+    std::unique_lock lock(mutex);
+    const unsigned phase = turns[group].phase;
+    turns[group].pending--;
+    advance(turns[group]);
+    changed.wait(lock, [&] { return turns[group].phase != phase; });
+}
+static void into_cache(const void*) {}
+
 // Warps go together there.
 template <int N>
 static void products_wait() {
@@ -90,9 +106,9 @@ static int row_of(int i) { return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32
 static int column_of(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
 template <int N>
-static void product_up(float (&sum)[N], unsigned long long a, unsigned long long b, bool add) {
+static void product_up(float (&sum)[N], unsigned long long a, unsigned long long b) {
     for (int i = 0; i < N; i++) {
-        float value = add ? sum[i] : 0;
+        float value = sum[i];
         for (int k = 0; k < 16; k++) value += element<NUMBER>(a, row_of(i), k) * element<NUMBER>(b, column_of(i), k);
         sum[i] = value;
     }
@@ -100,7 +116,7 @@ static void product_up(float (&sum)[N], unsigned long long a, unsigned long long
 
 template <int N>
 static void product_down(
-    float (&sum)[N], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b, bool add
+    float (&sum)[N], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b
 ) {
     const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
     const unsigned own[4] = {a0, a1, a2, a3};
@@ -108,7 +124,7 @@ static void product_down(
     std::memcpy(exchanged[group][thread], own, sizeof own);
     group_wait(group);
     for (int i = 0; i < N; i++) {
-        float value = add ? sum[i] : 0;
+        float value = sum[i];
         for (int k = 0; k < 16; k++) {
             const unsigned bits = exchanged[group][thread / 4 * 4 + k % 8 / 2][k / 8 * 2 + i % 4 / 2];
             value += NUMBER::scalar(k % 2 ? bits >> 16 : bits & 0xffff) * element<NUMBER>(b, column_of(i), k);
@@ -120,9 +136,11 @@ static void product_down(
 template <class Kernel>
 static void launch_hopper(unsigned blocks, unsigned threads, Kernel kernel) {
     gridDim = {blocks, 1};
+    blockDim = {threads, 1};
     for (unsigned x = 0; x < blocks; x++) {
         blockIdx = {x, 0};
         barriers.clear();
+        for (int group = 0; group < 4; group++) turns[group] = {256, 256};
         for (auto& group : groups) group = std::make_unique<std::barrier<>>(128);
         run_block(threads, kernel);
     }

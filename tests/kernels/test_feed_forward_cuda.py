@@ -30,22 +30,22 @@ def run(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, folder: Path
     x, residual = (noise(rows, layout.channels, dtype=dtype, seed=seed).cpu() for seed in (2, 3))
     weights = pack(layout, up.weight.flatten(1), up.bias, down.weight.flatten(1))
     y, bias = torch.full_like(x, torch.nan), down.bias.float()
-    assert weights.shape == (layout.blocks, layout.stage)
+    assert weights.slots.shape == (2 * layout.blocks, layout.slot)
 
     text = source(layout, dtype).replace('extern "C" ', "").replace("extern __shared__ char memory[];", "")
-    names = "x, weights, bias, residual, y, rows"
+    names = "x, weights, bias_up, bias, residual, y, rows"
     (folder / "case.cpp").write_text(
         f"#define NUMBER {'Half' if dtype == F16 else 'BFloat16'}\n"
         f'#include "{Path(__file__).parent / "hopper.h"}"\n'
         f"namespace kernel {{\n{text}\n}}\n"
-        'extern "C" void run(unsigned short* x, char* weights, float* bias, unsigned short* residual, '
+        'extern "C" void run(unsigned short* x, char* weights, float* bias_up, float* bias, unsigned short* residual, '
         "unsigned short* y, long long rows, unsigned blocks) {\n"
         f"    launch_hopper(blocks, {layout.threads}, [=] {{ kernel::feed_forward({names}); }});\n}}\n"
     )
-    library = folder / f"{layout.block}-{layout.groups}-{layout.stages}-{layout.buffers}.so"  # a name is loaded once
+    library = folder / f"{'-'.join(str(value) for _, value in layout.options)}.so"  # a name is loaded once
     command = ["g++", "-std=c++20", "-O2", "-mf16c", "-shared", "-fPIC", "-pthread"]
     subprocess.run([*command, "-o", library, folder / "case.cpp"], check=True)
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weights, bias, residual, y)]
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weights.slots, weights.bias, bias, residual, y)]
     ctypes.CDLL(str(library)).run(*pointers, ctypes.c_longlong(rows), blocks)
     step = FeedForward(*(nn.Conv2d(*conv.weight.shape[1::-1], 1).double() for conv in (up, down)))
     for part, conv in ((step.up, up), (step.down, down)):
@@ -57,9 +57,9 @@ def run(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, folder: Path
     ("layout", "dtype", "rows", "blocks"),
     [
         # All weights in shared memory, a width that is no multiple of 16, a hidden one that is none of a block.
-        (Layout(76, 100, 48, 2, 3, 2), F16, 517, 2),
-        # Weights that come round and round, in two halves, to one set of pixels.
-        (Layout(272, 176, 32, 2, 3, 1), BF16, 300, 2),
+        (Layout(76, 100, 48, 2, 6, 2), F16, 517, 2),
+        # Weights that come round and round, in two halves, to one set of pixels, and to groups that take turns.
+        (Layout(272, 176, 32, 2, 3, 1, 1), BF16, 300, 2),
     ],
 )
 def test_on_a_cpu(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, tmp_path: Path) -> None:

@@ -2,37 +2,38 @@
 //
 // A group of four warps has 64 pixels. Its first product is with a block of hidden channels at a time, the pixels and the
 // weights in shared memory, the sums in registers. GELU makes of them the left side of the second product, in registers
-// as they are. The second product of a block runs while GELU of the next is computed. Groups of a block of threads go their
-// own ways: they share the weights, nothing else.
+// as they are. The second product of a block runs while GELU of the next is computed. Groups of a block of threads share
+// the weights; where they are ORDERED they begin their products in turns, so that one's run while another has GELU.
 //
-// Weights come packed as they are to lie in shared memory, a stage a block of hidden channels, by the bulk copy engine:
-// all of them once where they fit (RESIDENT), else round and round through STAGES, fetched by a group of its own.
+// Weights come packed as they are to lie in shared memory, in slots, by the bulk copy engine: all of them once where they
+// fit (RESIDENT), else round and round through SLOTS, fetched by a group of its own. A slot has a block's weights up or
+// down, in the order in which they are needed: up 0, up 1, down 0, up 2, down 1, ..., down of the last two.
 //
-// What a stage has: rows of 128 bytes, their 16-byte pieces exchanged as the matrix units want it (128-byte swizzle);
-// first BLOCK hidden channels with their weights up, 64 channels of the map after 64, then WIDTH channels with their
-// weights down, in rows of 64 bytes where BLOCK is 32; then BLOCK biases in float32. The channels down are in the order in which a thread gets four in a row of
-// each 16: the order of fastvit/kernels/inference/feed_forward_cuda.py, which packs.
+// Weights up are rows of 128 bytes, hidden channels, 64 channels of the map after 64; down they are WIDTH rows, of 64 bytes
+// where BLOCK is 32. Pieces of 16 bytes are exchanged as the matrix units want it. The channels down are in the order in
+// which a thread gets four in a row of each 16. fastvit/kernels/inference/feed_forward_cuda.py packs.
 //
-// CHANNELS, BLOCK, BLOCKS, GROUPS, STAGES, BUFFERS and RESIDENT are known when it is compiled.
+// CHANNELS, BLOCK, BLOCKS, GROUPS, SLOTS, BUFFERS, ORDERED and RESIDENT are known when it is compiled.
 
-constexpr int STEPS = (CHANNELS + 15) / 16;       // of a product over the map's channels, 16 each
-constexpr int CHUNKS = (STEPS + 3) / 4;           // of 64 channels
-constexpr int WIDTH = (CHANNELS + 7) / 8 * 8;     // channels of the second product
-constexpr int HALVES = (WIDTH + 255) / 256;       // of it: an instruction has up to 256
+constexpr int STEPS = (CHANNELS + 15) / 16;    // of a product over the map's channels, 16 each
+constexpr int CHUNKS = (STEPS + 3) / 4;        // of 64 channels
+constexpr int WIDTH = (CHANNELS + 7) / 8 * 8;  // channels of the second product
+constexpr int HALVES = (WIDTH + 255) / 256;    // of it: an instruction has up to 256
 constexpr int PART = WIDTH / HALVES;
-constexpr int ROW = 128;                          // bytes
-constexpr int PIXELS = 64;                        // of a group
-constexpr int MAP = CHUNKS * PIXELS * ROW;        // bytes of a group's pixels
-constexpr int SHORT = BLOCK > 32 ? 128 : 64;      // bytes of a row of the second product's weights
+constexpr int ROW = 128;                       // bytes
+constexpr int SHORT = BLOCK > 32 ? 128 : 64;   // bytes of a row of the second product's weights
+constexpr int PIXELS = 64;                     // of a group
+constexpr int MAP = CHUNKS * PIXELS * ROW;     // bytes of a group's pixels
 constexpr int UP = CHUNKS * BLOCK * ROW, DOWN = WIDTH * SHORT;
-constexpr int STAGE = (UP + DOWN + 4 * BLOCK + 1023) / 1024 * 1024; // bytes; the swizzle wants it so
-constexpr int PIECE = CHANNELS % 8 ? 8 : 16;      // bytes of a map that are copied at once
-constexpr int PIECES = CHANNELS * 2 / PIECE;      // of a pixel
+constexpr int SLOT = ((UP > DOWN ? UP : DOWN) + 1023) / 1024 * 1024; // bytes; the exchange wants it so
+constexpr int PIECE = CHANNELS % 8 ? 8 : 16;   // bytes of a map that are copied at once
+constexpr int PIECES = CHANNELS * 2 / PIECE;   // of a pixel
 
 // Offsets into shared memory.
-constexpr int STAGED = GROUPS * BUFFERS * MAP;
-constexpr int FULL = STAGED + STAGES * STAGE;     // a barrier a stage
-constexpr int EMPTY = FULL + 8 * STAGES;
+constexpr int WEIGHTS = GROUPS * BUFFERS * MAP;
+constexpr int BIASES = WEIGHTS + SLOTS * SLOT; // of the first product
+constexpr int FULL = BIASES + BLOCKS * BLOCK * 4; // a barrier a slot
+constexpr int EMPTY = FULL + 8 * SLOTS;
 
 #ifndef HOST
 static __device__ unsigned shared_address(const void* at) { return unsigned(__cvta_generic_to_shared(at)); }
@@ -87,6 +88,12 @@ static __device__ void show_matrix_units() { asm volatile("fence.proxy.async.sha
 
 static __device__ void group_wait(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
 
+// A group's turn: it waits for that of the group before to have passed it on.
+static __device__ void turn_wait(int group) { asm volatile("bar.sync %0, 256;" ::"r"(group + 5) : "memory"); }
+static __device__ void turn_pass(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(group + 5) : "memory"); }
+
+static __device__ void into_cache(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
 static __device__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 static __device__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -128,16 +135,16 @@ struct Group {
     unsigned shared;
     int group, thread, lane;
 
-    // Of a sequence of all stages that are ever filled.
-    __device__ int stage(unsigned sequence) const { return RESIDENT ? int(sequence % BLOCKS) : int(sequence % STAGES); }
+    // Of a sequence of all slots that are ever filled.
+    __device__ int slot(unsigned sequence) const { return RESIDENT ? int(sequence % (2 * BLOCKS)) : int(sequence % SLOTS); }
 
     __device__ void wait_for(unsigned sequence) const {
-        barrier_wait(shared + FULL + 8 * stage(sequence), RESIDENT ? 0 : sequence / STAGES & 1);
+        barrier_wait(shared + FULL + 8 * slot(sequence), RESIDENT ? 0 : sequence / SLOTS & 1);
     }
 
     __device__ void release(unsigned sequence) const {
         if (RESIDENT) return;
-        if (lane == 0) barrier_arrive(shared + EMPTY + 8 * stage(sequence));
+        if (lane == 0) barrier_arrive(shared + EMPTY + 8 * slot(sequence));
         __syncwarp();
     }
 
@@ -154,15 +161,34 @@ struct Group {
         }
     }
 
+    // The residual's pixels come from the L2 cache when they are added.
+    __device__ void prefetch(long long row) const {
+        for (int i = thread; i < PIXELS * CHANNELS / 64; i += 128) {
+            const long long at = row * CHANNELS + i * 64;
+            if (at < rows * CHANNELS) into_cache(residual + at);
+        }
+    }
+
+    // What the sums of a block begin with.
+    __device__ __forceinline__ void begin(float (&sum)[BLOCK / 2], int block) const {
+        const float2* biases = (const float2*)(memory + BIASES) + block * (BLOCK / 2) + lane % 4;
+#pragma unroll
+        for (int j = 0; j < BLOCK / 8; j++) {
+            const float2 b = biases[4 * j];
+            sum[4 * j] = sum[4 * j + 2] = b.x;
+            sum[4 * j + 1] = sum[4 * j + 3] = b.y;
+        }
+    }
+
     // Begin the first product of a block.
     __device__ __forceinline__ void up(float (&sum)[BLOCK / 2], unsigned map, unsigned sequence) const {
-        const u64 pixels = matrix<ROW>(map), weights = matrix<ROW>(shared + STAGED + stage(sequence) * STAGE);
+        const u64 pixels = matrix<ROW>(map), weights = matrix<ROW>(shared + WEIGHTS + slot(sequence) * SLOT);
         products_begin();
 #pragma unroll
         for (int k = 0; k < STEPS; k++) {
             const int step = k % 4 * 32;
             product_up(
-                sum, pixels + (k / 4 * (PIXELS * ROW) + step) / 16, weights + (k / 4 * (BLOCK * ROW) + step) / 16, k > 0);
+                sum, pixels + (k / 4 * (PIXELS * ROW) + step) / 16, weights + (k / 4 * (BLOCK * ROW) + step) / 16);
         }
         products_end();
     }
@@ -171,7 +197,7 @@ struct Group {
     __device__ __forceinline__ void down(
         float (&total)[HALVES][PART / 2], const unsigned (&hidden)[BLOCK / 4], unsigned sequence
     ) const {
-        const u64 weights = matrix<SHORT>(shared + STAGED + stage(sequence) * STAGE + UP);
+        const u64 weights = matrix<SHORT>(shared + WEIGHTS + slot(sequence) * SLOT);
         products_begin();
 #pragma unroll
         for (int k = 0; k < BLOCK / 16; k++)
@@ -179,21 +205,14 @@ struct Group {
             for (int half = 0; half < HALVES; half++)
                 product_down(
                     total[half], hidden[4 * k], hidden[4 * k + 1], hidden[4 * k + 2], hidden[4 * k + 3],
-                    weights + (half * (PART * SHORT) + k * 32) / 16, true);
+                    weights + (half * (PART * SHORT) + k * 32) / 16);
         products_end();
     }
 
-    __device__ __forceinline__ void activate(float (&sum)[BLOCK / 2], unsigned sequence) const {
-        const float2* biases = (const float2*)(memory + STAGED + stage(sequence) * STAGE + UP + DOWN) + lane % 4;
+    static __device__ __forceinline__ void activate(float (&sum)[BLOCK / 2]) {
+        hold(sum);
 #pragma unroll
-        for (int j = 0; j < BLOCK / 8; j++) {
-            const float2 b = biases[4 * j];
-#pragma unroll
-            for (int r = 0; r < 4; r += 2) {
-                sum[4 * j + r] = gelu(sum[4 * j + r] + b.x);
-                sum[4 * j + r + 1] = gelu(sum[4 * j + r + 1] + b.y);
-            }
-        }
+        for (int i = 0; i < BLOCK / 2; i++) sum[i] = gelu(sum[i]);
     }
 
     // A block as the second product takes it: a thread has of each row the same columns of both products.
@@ -236,6 +255,7 @@ struct Group {
     }
 
     __device__ void run(int tiles, int first_tile, int step_tiles) const {
+        if (ORDERED && group == GROUPS - 1) turn_pass(0);
         // Channels beyond the map's: their weights are 0, which is not enough where memory has a NaN.
         if (CHANNELS % 16) {
             for (int i = thread; i < BUFFERS * MAP / 4; i += 128)
@@ -258,26 +278,33 @@ struct Group {
             if (BUFFERS > 1 && tile + step_tiles < tiles) load(1 - buffer, after);
 
             const unsigned map = shared + (group * BUFFERS + buffer) * MAP;
-            float sum[BLOCK / 2] = {}, total[HALVES][PART / 2] = {};
+            prefetch(row);
+            float sum[BLOCK / 2], total[HALVES][PART / 2] = {};
             unsigned hidden[BLOCK / 4];
+            begin(sum, 0);
             wait_for(sequence);
             up(sum, map, sequence);
             products_wait<0>();
-            hold(sum);
-            activate(sum, sequence);
+            release(sequence++);
+            activate(sum);
             take(hidden, sum);
 #pragma unroll 1
-            for (int block = 1; block < BLOCKS; block++, sequence++) {
+            for (int block = 1; block < BLOCKS; block++) {
+                begin(sum, block);
+                wait_for(sequence);
+                if (ORDERED) turn_wait(group);
+                up(sum, map, sequence);
                 wait_for(sequence + 1);
-                up(sum, map, sequence + 1);
-                down(total, hidden, sequence);
+                down(total, hidden, sequence + 1);
+                if (ORDERED) turn_pass((group + 1) % GROUPS);
                 products_wait<1>();
-                hold(sum);
-                activate(sum, sequence + 1);
+                release(sequence++);
+                activate(sum);
                 products_wait<0>();
-                release(sequence);
+                release(sequence++);
                 take(hidden, sum);
             }
+            wait_for(sequence);
             down(total, hidden, sequence);
             products_wait<0>();
             release(sequence++);
@@ -289,38 +316,40 @@ struct Group {
     }
 };
 
-static __device__ void fetch(unsigned shared, const char* weights, int stages) {
-    for (int i = 0; i < stages; i++) {
-        const unsigned stage = i % STAGES, barrier = shared + FULL + 8 * stage;
-        if (i >= STAGES) barrier_wait(shared + EMPTY + 8 * stage, (i / STAGES - 1) & 1);
-        barrier_expect(barrier, STAGE);
-        bulk_copy(shared + STAGED + stage * STAGE, weights + (long long)(i % BLOCKS) * STAGE, STAGE, barrier);
+static __device__ void fetch(unsigned shared, const char* weights, int slots) {
+    for (int i = 0; i < slots; i++) {
+        const unsigned slot = i % SLOTS, barrier = shared + FULL + 8 * slot;
+        const int place = i % (2 * BLOCKS), bytes = place == 0 || (place % 2 && place < 2 * BLOCKS - 1) ? UP : DOWN;
+        if (i >= SLOTS) barrier_wait(shared + EMPTY + 8 * slot, (i / SLOTS - 1) & 1);
+        barrier_expect(barrier, bytes);
+        bulk_copy(shared + WEIGHTS + slot * SLOT, weights + (long long)place * SLOT, bytes, barrier);
     }
 }
 
 extern "C" __global__ void __launch_bounds__((GROUPS + !RESIDENT) * 128, 1) feed_forward(
-    const unsigned short* __restrict__ x, const char* __restrict__ weights, const float* __restrict__ bias,
-    const unsigned short* __restrict__ residual, unsigned short* __restrict__ y, long long rows
+    const unsigned short* __restrict__ x, const char* __restrict__ weights, const float* __restrict__ bias_up,
+    const float* __restrict__ bias, const unsigned short* __restrict__ residual, unsigned short* __restrict__ y, long long rows
 ) {
     extern __shared__ char memory[];
     char* aligned = memory + (1024 - shared_address(memory) % 1024) % 1024;
     const unsigned shared = shared_address(aligned);
     const int thread = threadIdx.x, group = thread / 128;
     if (thread == 0) {
-        for (int stage = 0; stage < STAGES; stage++) {
-            barrier_begin(shared + FULL + 8 * stage, 1);
-            barrier_begin(shared + EMPTY + 8 * stage, GROUPS * 4);
+        for (int slot = 0; slot < SLOTS; slot++) {
+            barrier_begin(shared + FULL + 8 * slot, 1);
+            barrier_begin(shared + EMPTY + 8 * slot, GROUPS * 4);
         }
         barriers_begun();
     }
+    for (int i = thread; i < BLOCKS * BLOCK; i += blockDim.x) ((float*)(aligned + BIASES))[i] = bias_up[i];
     __syncthreads();
     const int tiles = int((rows + GROUPS * PIXELS - 1) / (GROUPS * PIXELS));
     if (RESIDENT) {
-        if (thread == 0) fetch(shared, weights, BLOCKS);
+        if (thread == 0) fetch(shared, weights, 2 * BLOCKS);
     } else if (group == GROUPS) {
         fewer_registers();
         const int turns = (tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x);
-        if (thread % 128 == 0) fetch(shared, weights, turns * BLOCKS);
+        if (thread % 128 == 0) fetch(shared, weights, turns * 2 * BLOCKS);
         return;
     } else {
         more_registers();

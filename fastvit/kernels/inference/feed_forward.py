@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from fastvit.kernels.inference.feed_forward_cuda import Layout, layouts, pack
+from fastvit.kernels.inference.feed_forward_cuda import Layout, Weights, feed_forward, layouts, pack
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.step import Choice, Cost, Step
 
@@ -39,7 +39,7 @@ class FeedForward(Step):
     def __init__(self, up: nn.Conv2d, down: nn.Conv2d) -> None:
         self.up, self.down = Pointwise(up, act=True), Pointwise(down, joins=True)
         self.channels, self.hidden = self.up.channels, self.up.out_channels
-        self._packed: dict[int, Tensor] = {}
+        self._packed: dict[int, Weights] = {}
         self._bias = down.bias if down.bias is None else down.bias.detach().float()
 
     @property
@@ -79,12 +79,12 @@ class FeedForward(Step):
         if choice.kernel == "hopper":
             assert residual is not None
             return self._on_hopper(Layout(self.channels, self.hidden, **choice.options), x, residual)
-        from fastvit.kernels.inference.device.feed_forward import feed_forward
+        from fastvit.kernels.inference.device.feed_forward import feed_forward as kernel
 
         y, blocks = x.new_empty(x.shape), choice.options
         rows = x.numel() // self.channels
         first, second = split(self.channels)
-        feed_forward[(-(-rows // blocks["BLOCK_M"]),)](
+        kernel[(-(-rows // blocks["BLOCK_M"]),)](
             x,
             self.up.weight,
             self.up.bias,
@@ -102,8 +102,6 @@ class FeedForward(Step):
         return y
 
     def _on_hopper(self, layout: Layout, x: Tensor, residual: Tensor) -> Tensor:
-        from fastvit.kernels.inference.feed_forward_cuda import feed_forward
-
         assert self.up.bias is not None
         assert self._bias is not None
         if layout.block not in self._packed:

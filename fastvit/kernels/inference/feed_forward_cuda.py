@@ -13,8 +13,8 @@ from fastvit.kernels.inference.fragments import TYPES, four_in_a_row
 from fastvit.kernels.inference.nvrtc import INT64, POINTER, Kernel, kernel_text
 
 ARCH = "sm_90a"
-_SIGNATURE = (POINTER, POINTER, POINTER, POINTER, POINTER, INT64)
-# Bytes of shared memory that a block may ask for, less what is lost to alignment; of a row, and what stages are aligned to.
+_SIGNATURE = (POINTER,) * 6 + (INT64,)
+# Bytes of shared memory that a block may ask for, less what alignment loses; of a row; and what slots are aligned to.
 _SHARED, _ROW, _ALIGNED = 227 * 1024 - 1024, 128, 1024
 _PIXELS = 64
 # Registers of a thread beside the sums, and all that there are for so many groups: where all weights fit, and where one
@@ -32,16 +32,18 @@ class Layout:
         hidden: channels between the products.
         block: of these that a group has at a time, a multiple of 16, at most 64.
         groups: of four warps with 64 pixels each, of a block of threads.
-        stages: blocks of weights in shared memory.
+        slots: for the weights up or down of a block in shared memory.
         buffers: sets of pixels a group, the one in use and the next.
+        ordered: groups begin their products in turns.
     """
 
     channels: int
     hidden: int
     block: int
     groups: int
-    stages: int
+    slots: int
     buffers: int
+    ordered: int = 0
 
     @property
     def options(self) -> tuple[tuple[str, int], ...]:
@@ -75,19 +77,19 @@ class Layout:
     @property
     def resident(self) -> bool:
         """All weights stay in shared memory."""
-        return self.stages == self.blocks
+        return self.slots == 2 * self.blocks
 
     @property
-    def stage(self) -> int:
-        """Bytes of a block's weights and biases."""
-        weights = self.chunks * self.block * _ROW + self.width * 2 * self.columns
-        return -(-(weights + 4 * self.block) // _ALIGNED) * _ALIGNED
+    def slot(self) -> int:
+        """Bytes of a block's weights up or down."""
+        weights = max(self.chunks * self.block * _ROW, self.width * 2 * self.columns)
+        return -(-weights // _ALIGNED) * _ALIGNED
 
     @property
     def shared(self) -> int:
         """Bytes of shared memory."""
         maps = self.groups * self.buffers * self.chunks * _PIXELS * _ROW
-        return maps + self.stages * (self.stage + 16)
+        return maps + self.slots * (self.slot + 16) + 4 * self.blocks * self.block
 
     @property
     def registers(self) -> int:
@@ -101,7 +103,7 @@ class Layout:
     def fits(self) -> bool:
         most = _REGISTERS[self.resident].get(self.groups, 0)
         cut = self.width % (8 * self.parts) == 0
-        return cut and self.stages >= 2 and self.shared <= _SHARED and self.registers <= most
+        return cut and self.slots >= 3 and self.shared <= _SHARED and self.registers <= most
 
 
 def layouts(channels: int, hidden: int) -> list[Layout]:
@@ -109,15 +111,15 @@ def layouts(channels: int, hidden: int) -> list[Layout]:
     if channels % 4:
         return []
     # The fewest hidden channels that are padding, then the largest block.
-    blocks = sorted((64, 48, 32), key=lambda block: (-hidden % block > 0.06 * hidden, -block))
     found = []
-    for block in blocks:
-        everything = -(-hidden // block)
-        for groups, stages, buffers in (
-            *((groups, everything, buffers) for groups in (4, 3, 2) for buffers in (2, 1)),
-            *((groups, n, buffers) for groups in (3, 2) for buffers in (2, 1) for n in (4, 3, 2) if n < everything),
+    for block in sorted((64, 48, 32), key=lambda block: (-hidden % block > 0.06 * hidden, -block)):
+        everything = 2 * -(-hidden // block)
+        some = [slots for slots in (8, 6, 5, 4, 3) if slots < everything]
+        for groups, slots, buffers, ordered in (
+            *((groups, everything, buffers, 0) for groups in (4, 3, 2) for buffers in (2, 1)),
+            *((groups, n, buffers, order) for groups in (2, 3) for buffers in (2, 1) for n in some for order in (1, 0)),
         ):
-            layout = Layout(channels, hidden, block, groups, stages, buffers)
+            layout = Layout(channels, hidden, block, groups, slots, buffers, ordered)
             if layout.fits():
                 found.append(layout)
     return found
@@ -128,14 +130,14 @@ def source(layout: Layout, dtype: torch.dtype) -> str:
     """CUDA C++ with an entry `feed_forward`."""
     number, suffix = TYPES[dtype]
     names = {name.upper(): str(value) for name, value in asdict(layout).items() if name != "hidden"}
-    constants = {**names, "BLOCKS": str(layout.blocks), "RESIDENT": str(layout.resident).lower()}
+    names |= {"BLOCKS": str(layout.blocks), "RESIDENT": str(int(layout.resident))}
     products = _product_up(layout.block, suffix) + _product_down(layout.width // layout.parts, suffix)
     types = f"typedef {number} Number;\ntypedef unsigned long long u64;\n"
-    return kernel_text("feed_forward", constants, f"{types}#ifndef HOST\n{products}#endif\n")
+    return kernel_text("feed_forward", names, f"{types}#ifndef HOST\n{products}#endif\n")
 
 
 def _product_up(columns: int, suffix: str) -> str:
-    """sum += a b, or sum = a b, of 64 pixels, 16 channels and some columns, both sides in shared memory."""
+    """sum += a b of 64 pixels, 16 channels and some columns, both sides in shared memory."""
     return _product("product_up", columns, suffix, "u64 a", ['"l"(a)'], "{}", "0, 0")
 
 
@@ -152,15 +154,15 @@ def _product(
 ) -> str:
     """A function for an instruction of the matrix units, whose text depends on how many columns it has."""
     sums = columns // 2
-    places = [f"%{i}" for i in range(sums + len(left) + 2)]
+    places = [f"%{i}" for i in range(sums + len(left) + 1)]
     outputs = ", ".join(f'"+f"(sum[{i}])' for i in range(sums))
-    *a, b, add = places[sums:]
+    *a, b = places[sums:]
     instruction = f"wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{suffix}.{suffix}"
-    operands = f"{{{', '.join(places[:sums])}}}, {operand.format(', '.join(a))}, {b}, add, 1, 1, {transposed}"
+    operands = f"{{{', '.join(places[:sums])}}}, {operand.format(', '.join(a))}, {b}, 1, 1, 1, {transposed}"
     return (
-        f"static __device__ __forceinline__ void {name}(float (&sum)[{sums}], {parameters}, u64 b, bool add) {{\n"
-        f'    asm volatile("{{\\n.reg .pred add;\\nsetp.ne.b32 add, {add}, 0;\\n{instruction} {operands};\\n}}"\n'
-        f'        : {outputs}\n        : {", ".join(left)}, "l"(b), "r"(int(add)));\n'
+        f"static __device__ __forceinline__ void {name}(float (&sum)[{sums}], {parameters}, u64 b) {{\n"
+        f'    asm volatile("{instruction} {operands};"\n'
+        f'        : {outputs}\n        : {", ".join(left)}, "l"(b));\n'
         "}\n"
     )
 
@@ -177,8 +179,16 @@ def swizzled(rows: Tensor) -> Tensor:
     return pieces.gather(-2, exchanged[:, :, None].expand(pieces.shape)).flatten(-2)
 
 
-def pack(layout: Layout, up: Tensor, up_bias: Tensor, down: Tensor) -> Tensor:
-    """Weights as they lie in shared memory: (blocks, bytes of a stage).
+@dataclass(frozen=True)
+class Weights:
+    """As the kernel wants them: slots by their bytes, and the first biases with those that are padding."""
+
+    slots: Tensor
+    bias: Tensor
+
+
+def pack(layout: Layout, up: Tensor, up_bias: Tensor, down: Tensor) -> Weights:
+    """Weights as they lie in shared memory.
 
     Args:
         layout: of the kernel.
@@ -192,9 +202,11 @@ def pack(layout: Layout, up: Tensor, up_bias: Tensor, down: Tensor) -> Tensor:
     first = swizzled(padded.view(blocks, block, layout.chunks, 64).transpose(1, 2))
     padded = F.pad(down, (0, hidden, 0, width - layout.channels))[four_in_a_row(width)]
     second = swizzled(F.pad(padded.view(width, blocks, block).transpose(0, 1), (0, layout.columns - block)))
-    bias = F.pad(up_bias.float(), (0, hidden)).view(blocks, block)
-    parts = tuple(part.contiguous().view(torch.uint8).reshape(blocks, -1) for part in (first, second, bias))
-    return F.pad(torch.cat(parts, 1), (0, layout.stage - sum(part.shape[1] for part in parts)))
+    parts = (part.contiguous().view(torch.uint8).reshape(blocks, -1) for part in (first, second))
+    ups, downs = (F.pad(part, (0, layout.slot - part.shape[1])) for part in parts)
+    # In the order in which they are needed.
+    between = torch.stack([ups[1:], downs[:-1]], 1).flatten(0, 1)
+    return Weights(torch.cat([ups[:1], between, downs[-1:]]), F.pad(up_bias.float(), (0, hidden)))
 
 
 @cache
@@ -202,7 +214,7 @@ def _kernel(layout: Layout, dtype: torch.dtype, device: int) -> Kernel:
     return Kernel(source(layout, dtype), "feed_forward", device, layout.shared + 1024, ARCH)
 
 
-def feed_forward(layout: Layout, x: Tensor, weights: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+def feed_forward(layout: Layout, x: Tensor, weights: Weights, bias: Tensor, residual: Tensor) -> Tensor:
     """Run it on a GPU.
 
     Args:
@@ -214,6 +226,6 @@ def feed_forward(layout: Layout, x: Tensor, weights: Tensor, bias: Tensor, resid
     device = x.device.index or 0
     y, rows = torch.empty_like(x), x.numel() // layout.channels
     blocks = min(-(-rows // (_PIXELS * layout.groups)), torch.cuda.get_device_properties(device).multi_processor_count)
-    addresses = (tensor.data_ptr() for tensor in (x, weights, bias, residual, y))
+    addresses = (tensor.data_ptr() for tensor in (x, weights.slots, weights.bias, bias, residual, y))
     _kernel(layout, x.dtype, device)((blocks, 1), layout.threads, (*addresses, rows), _SIGNATURE)
     return y
