@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.cudagraph_trees import reset_cudagraph_trees
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.bench.gpu_kernels import KernelRow, kernel_rows
@@ -103,6 +104,7 @@ def measure_gpu(
     rounds: int = 30,
     minutes: float | None = None,
     tick: Tick = lambda text: None,
+    keep: Callable[[GpuRun], object] = lambda run: None,
 ) -> GpuRun:
     """Time networks, check ours, and time each of its kernels.
 
@@ -113,6 +115,7 @@ def measure_gpu(
         rounds: timed calls of each way; the ways of a network and batch take turns.
         minutes: after so many nothing new is begun; what was not, is a failure that says so.
         tick: is told what begins.
+        keep: gets the run whenever there is something new in it, so that nothing is lost when it ends early.
 
     Raises:
         UserError: there is no GPU for it, or no such variant.
@@ -136,10 +139,12 @@ def measure_gpu(
             if time.monotonic() < deadline:
                 tick(f"{row.name}, batch {batch}: each kernel")
                 run.kernels += _kernels(row.name, model, batch, run.machine)
+            keep(run)
     for peer in PEERS.values() if peers else ():
         for batch in batches:
             makers = {way: _maker(way, peer.name, None) for way in PEER_WAYS}
             run.results += _measure(peer.name, makers, batch, peer.size, peer.top1, rounds, deadline, tick)
+            keep(run)
     return run
 
 
@@ -201,6 +206,7 @@ def _measure(
     tick: Tick,
 ) -> list[GpuResult]:
     torch._dynamo.reset()
+    reset_cudagraph_trees()  # what it frees later would be missing from the memory of another network
     calls: dict[str, Callable[[int], object]] = {}
     memory: dict[str, float] = {}
     failures: dict[str, str] = {}

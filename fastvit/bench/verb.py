@@ -108,7 +108,15 @@ def _gpu(
     from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, network_table, write_gpu_report
     from fastvit.environment import environment
 
-    run = measure_gpu(models, batches, peers, rounds, minutes, lambda text: print(f"fastvit: {text}", file=sys.stderr))
+    run = measure_gpu(
+        models,
+        batches,
+        peers,
+        rounds,
+        minutes,
+        tick=lambda text: print(f"fastvit: {text}", file=sys.stderr),
+        keep=lambda run: write_gpu_report(out, run) if out else None,
+    )
     machine, found = run.machine, environment()
     roof = f"{machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16, {machine.copy_gbps / 1e3:.2f} TB/s copied"
     versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "timm", "commit") if name in found)

@@ -66,20 +66,6 @@ static unsigned exchanged[4][128][4];
 static void group_wait(int group) { groups[group]->arrive_and_wait(); }
 static void products_begin() {}
 
-// Named barriers, at which some wait and others only arrive.
-static std::map<int, Barrier> turns;
-static void turn_pass(int group) {
-    std::lock_guard lock(mutex);
-    turns[group].pending--;
-    advance(turns[group]);
-}
-static void turn_wait(int group) {
-    std::unique_lock lock(mutex);
-    const unsigned phase = turns[group].phase;
-    turns[group].pending--;
-    advance(turns[group]);
-    changed.wait(lock, [&] { return turns[group].phase != phase; });
-}
 static void into_cache(const void*) {}
 
 // Warps go together there.
@@ -140,7 +126,6 @@ static void launch_hopper(unsigned blocks, unsigned threads, Kernel kernel) {
     for (unsigned x = 0; x < blocks; x++) {
         blockIdx = {x, 0};
         barriers.clear();
-        for (int group = 0; group < 4; group++) turns[group] = {256, 256};
         for (auto& group : groups) group = std::make_unique<std::barrier<>>(128);
         run_block(threads, kernel);
     }

@@ -57,9 +57,9 @@ def run(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, folder: Path
     ("layout", "dtype", "rows", "blocks"),
     [
         # All weights in shared memory, a width that is no multiple of 16, a hidden one that is none of a block.
-        (Layout(76, 100, 48, 2, 6, 2), F16, 517, 2),
-        # Weights that come round and round, in two halves, to one set of pixels, and to groups that take turns.
-        (Layout(272, 176, 32, 2, 3, 1, 1), BF16, 300, 2),
+        (Layout(76, 100, 48, 3, 6, 2), F16, 517, 2),
+        # Weights that come round and round, in two halves, to one set of pixels.
+        (Layout(272, 176, 32, 2, 3, 1), BF16, 300, 2),
     ],
 )
 def test_on_a_cpu(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_on_a_cpu(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, tm
 def test_the_family_on_a_cpu(channels: int, hidden: int, tmp_path: Path) -> None:
     if shutil.which("g++") is None:
         pytest.skip("there is no C++ compiler")
-    for layout in layouts(channels, hidden)[::5]:
+    for layout in layouts(channels, hidden)[::2]:
         assert run(layout, F16, 64 * layout.groups * 3 - 7, 2, tmp_path) < 1.2, layout
 
 

@@ -38,7 +38,7 @@ class Attention(Step):
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         width = self.head_dim
         fits = 16 <= width <= 128 and width & (width - 1) == 0 and x.shape[1] * x.shape[2] <= _PIXELS
-        return [Choice.of("triton", num_warps=warps) for warps in (4, 2, 1) if "triton" in kernels and fits]
+        return [Choice.of("triton", num_warps=warps) for warps in (4, 2) if "triton" in kernels and fits]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         from fastvit.kernels.inference.device.attention import attention

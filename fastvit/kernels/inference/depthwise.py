@@ -54,19 +54,20 @@ class Depthwise(Step):
 
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         kernels = set(kernels)
-        choices = []
+        cuda, triton = [], []
         multiplier = self.out_channels / self.channels
         if "cuda" in kernels and (multiplier == 2 or (multiplier == 1 and self.channels % 2 == 0)):
             from fastvit.kernels.inference.depthwise_cuda import strips
 
             for strip, blocks in strips(self.kernel, self.stride, self.out_size(x)[1]):
-                choices += [Choice.of("cuda", strip=strip, blocks=blocks, rows=r) for r in self._rows(x, strip)]
+                cuda += [Choice.of("cuda", strip=strip, blocks=blocks, rows=rows) for rows in self._rows(x, strip)]
         # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
-        tiles = ((2, 8, 32, 4), (2, 4, 32, 4)) if choices else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
-        if "triton" in kernels and (not choices or x.numel() <= _SMALL):
+        few = x.numel() <= _SMALL
+        if "triton" in kernels and (not cuda or few):
             names = "BLOCK_H", "BLOCK_W", "BLOCK_C", "num_warps"
-            choices += [Choice.of("triton", **dict(zip(names, tile, strict=True))) for tile in tiles]
-        return choices
+            tiles = ((2, 8, 32, 4), (2, 4, 32, 4)) if few else ((4, 8, 32, 4), (4, 4, 64, 4), (2, 8, 32, 4))
+            triton = [Choice.of("triton", **dict(zip(names, tile, strict=True))) for tile in tiles]
+        return triton + cuda if few and self.stride == 1 else cuda + triton
 
     def _rows(self, x: Tensor, strip: int) -> list[int]:
         """Heights of a chunk worth trying, the highest first."""

@@ -3,7 +3,7 @@
 // A group of four warps has 64 pixels. Its first product is with a block of hidden channels at a time, the pixels and the
 // weights in shared memory, the sums in registers. GELU makes of them the left side of the second product, in registers
 // as they are. The second product of a block runs while GELU of the next is computed. Groups of a block of threads share
-// the weights; where they are ORDERED they begin their products in turns, so that one's run while another has GELU.
+// the weights, nothing else. (Products begun in turns, so that one group's run while another has GELU, bring nothing.)
 //
 // Weights come packed as they are to lie in shared memory, in slots, by the bulk copy engine: all of them once where they
 // fit (RESIDENT), else round and round through SLOTS, fetched by a group of its own. A slot has a block's weights up or
@@ -13,7 +13,7 @@
 // where BLOCK is 32. Pieces of 16 bytes are exchanged as the matrix units want it. The channels down are in the order in
 // which a thread gets four in a row of each 16. fastvit/kernels/inference/feed_forward_cuda.py packs.
 //
-// CHANNELS, BLOCK, BLOCKS, GROUPS, SLOTS, BUFFERS, ORDERED and RESIDENT are known when it is compiled.
+// CHANNELS, BLOCK, BLOCKS, GROUPS, SLOTS, BUFFERS and RESIDENT are known when it is compiled.
 
 constexpr int STEPS = (CHANNELS + 15) / 16;    // of a product over the map's channels, 16 each
 constexpr int CHUNKS = (STEPS + 3) / 4;        // of 64 channels
@@ -87,10 +87,6 @@ static __device__ void pieces_wait() { asm volatile("cp.async.wait_all;" ::: "me
 static __device__ void show_matrix_units() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 static __device__ void group_wait(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
-
-// A group's turn: it waits for that of the group before to have passed it on.
-static __device__ void turn_wait(int group) { asm volatile("bar.sync %0, 256;" ::"r"(group + 5) : "memory"); }
-static __device__ void turn_pass(int group) { asm volatile("bar.arrive %0, 256;" ::"r"(group + 5) : "memory"); }
 
 static __device__ void into_cache(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
@@ -255,7 +251,6 @@ struct Group {
     }
 
     __device__ void run(int tiles, int first_tile, int step_tiles) const {
-        if (ORDERED && group == GROUPS - 1) turn_pass(0);
         // Channels beyond the map's: their weights are 0, which is not enough where memory has a NaN.
         if (CHANNELS % 16) {
             for (int i = thread; i < BUFFERS * MAP / 4; i += 128)
@@ -292,11 +287,9 @@ struct Group {
             for (int block = 1; block < BLOCKS; block++) {
                 begin(sum, block);
                 wait_for(sequence);
-                if (ORDERED) turn_wait(group);
                 up(sum, map, sequence);
                 wait_for(sequence + 1);
                 down(total, hidden, sequence + 1);
-                if (ORDERED) turn_pass((group + 1) % GROUPS);
                 products_wait<1>();
                 release(sequence++);
                 activate(sum);

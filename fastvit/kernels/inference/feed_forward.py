@@ -14,10 +14,9 @@ from fastvit.kernels.inference.step import Choice, Cost, Step
 # time, warps, stages of the pipeline. Wider ones would read their weights from the L2 cache more often than two
 # products read the hidden map.
 _BLOCKS = {
-    96: ((128, 64, 4, 3), (128, 64, 8, 2), (256, 64, 8, 2), (128, 128, 8, 2)),
-    192: ((128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 4, 3)),
-    256: ((128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 8, 2)),
-    320: ((128, 32, 8, 2), (64, 64, 8, 2)),
+    96: ((64, 64, 4, 2), (128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 4, 3)),
+    192: ((128, 32, 8, 3), (64, 64, 4, 3), (128, 64, 8, 2)),
+    256: ((128, 64, 8, 2), (128, 32, 8, 2)),
 }
 _NAMES = "BLOCK_M", "BLOCK_N", "num_warps", "num_stages"
 # Rows below which small programs fill more of the GPU, and their shape.

@@ -17,10 +17,12 @@ _SIGNATURE = (POINTER,) * 6 + (INT64,)
 # Bytes of shared memory that a block may ask for, less what alignment loses; of a row; and what slots are aligned to.
 _SHARED, _ROW, _ALIGNED = 227 * 1024 - 1024, 128, 1024
 _PIXELS = 64
+# Hidden channels at a time, and slots for weights that are fetched again and again, at most.
+_BLOCKS, _SLOTS = (64, 48, 32), 8
 # Registers of a thread beside the sums, and all that there are for so many groups: where all weights fit, and where one
 # group more fetches them.
 _OTHERS = 30
-_REGISTERS = {True: {4: 128, 3: 168, 2: 255}, False: {3: 160, 2: 240}}
+_REGISTERS = {True: {4: 128, 3: 168}, False: {3: 160, 2: 240}}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class Layout:
         groups: of four warps with 64 pixels each, of a block of threads.
         slots: for the weights up or down of a block in shared memory.
         buffers: sets of pixels a group, the one in use and the next.
-        ordered: groups begin their products in turns.
     """
 
     channels: int
@@ -43,7 +44,6 @@ class Layout:
     groups: int
     slots: int
     buffers: int
-    ordered: int = 0
 
     @property
     def options(self) -> tuple[tuple[str, int], ...]:
@@ -110,19 +110,17 @@ def layouts(channels: int, hidden: int) -> list[Layout]:
     """Those that fit, the likeliest first; none where there is no kernel."""
     if channels % 4:
         return []
+    resident, streamed = [], []
     # The fewest hidden channels that are padding, then the largest block.
-    found = []
-    for block in sorted((64, 48, 32), key=lambda block: (-hidden % block > 0.06 * hidden, -block)):
+    for block in sorted(_BLOCKS, key=lambda block: (-hidden % block > 0.06 * hidden, -block)):
         everything = 2 * -(-hidden // block)
-        some = [slots for slots in (8, 6, 5, 4, 3) if slots < everything]
-        for groups, slots, buffers, ordered in (
-            *((groups, everything, buffers, 0) for groups in (4, 3, 2) for buffers in (2, 1)),
-            *((groups, n, buffers, order) for groups in (2, 3) for buffers in (2, 1) for n in some for order in (1, 0)),
-        ):
-            layout = Layout(channels, hidden, block, groups, slots, buffers, ordered)
-            if layout.fits():
-                found.append(layout)
-    return found
+        for groups, buffers in ((4, 2), (4, 1), (3, 2), (3, 1)):
+            layout = Layout(channels, hidden, block, groups, everything, buffers)
+            resident += [layout] if layout.fits() else []
+        for groups, buffers in ((2, 2), (2, 1), (3, 2), (3, 1)):
+            some = (Layout(channels, hidden, block, groups, slots, buffers) for slots in range(_SLOTS, 2, -1))
+            streamed += [layout for layout in some if layout.slots < everything and layout.fits()][:1]
+    return resident or streamed
 
 
 @cache

@@ -11,7 +11,7 @@ from fastvit.kernels.inference.step import Choice, Cost, Step, nchw
 from fastvit.model.layers import SqueezeExcite
 
 # Numbers of a matrix that a program holds at a time, and its warps; the likeliest first.
-_BLOCKS = ((32768, 16), (16384, 16), (16384, 8), (8192, 4))
+_BLOCKS = ((16384, 8), (32768, 16), (8192, 4))
 # Channels, to the next power of two, that it can hold.
 _WIDEST = 8192
 

@@ -63,7 +63,7 @@ class Stem(Step):
             for columns, warps, fit in blocks(self.channels, self.out_channels)
             if "cuda" in kernels
         ]
-        if "triton" not in kernels or self._taps > 64 or self.out_channels > 128 or (cuda and not few):
+        if "triton" not in kernels or self._taps > 64 or self.out_channels > 128:
             return cuda
         triton = [Choice.of("triton", **dict(zip(_NAMES, block, strict=True))) for block in (_SMALL if few else _LARGE)]
         return triton + cuda

@@ -14,7 +14,7 @@ from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel, kerne
 
 # Columns of answers of a block of threads, its warps, and blocks that are to fit a multiprocessor; the likeliest first.
 # 8 rows of 8 columns need 19 times 16 pixels of the first map, of 16 columns 36 times.
-BLOCKS = ((16, 12, 2), (8, 10, 3), (8, 8, 3), (16, 12, 1))
+BLOCKS = ((8, 10, 3), (16, 12, 2), (8, 8, 3))
 _ROWS = 8
 _SIGNATURE = (POINTER,) * 7 + (INT32,) * 2 + (INT64,) * 4
 # Bytes of shared memory of a multiprocessor of an H100, and what each block takes for itself.

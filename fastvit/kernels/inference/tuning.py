@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import metadata
@@ -60,7 +61,8 @@ class Tuner:
         self._kernels = available_kernels(device)
         name = torch.cuda.get_device_name(device)
         self.path = cache_folder() / "kernels" / f"{_slug(name)}-{_versions()}.json"
-        self._known = read_table(SHIPPED / f"{_slug(name)}.json") | read_table(self.path)
+        known = read_table(SHIPPED / f"{_slug(name)}.json") | read_table(self.path)
+        self._known = launchable(known, self._kernels)
         self._new: dict[str, Choice] = {}
 
     def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
@@ -103,6 +105,12 @@ def compile_all(step: Step, x: Tensor, residual: Tensor | None, choices: list[Ch
     with ThreadPoolExecutor(_COMPILERS) as pool:
         list(pool.map(once, choices))
     torch.cuda.synchronize(x.device)
+
+
+def launchable(table: dict[str, Choice], kernels: Iterable[str]) -> dict[str, Choice]:
+    """Choices that need no other kernels than these: a table may come from where there was NVRTC, say."""
+    needed = {"torch": (), "two": ("triton",)}
+    return {n: c for n, c in table.items() if set(needed.get(c.kernel, (c.kernel,))) <= set(kernels)}
 
 
 def read_table(path: Path) -> dict[str, Choice]:
