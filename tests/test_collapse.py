@@ -118,7 +118,8 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
         assert fastvit.verify(model, fused, x).relative < 1e-4
         loaded = fastvit.load(fastvit.save(model, tmp_path / f"{form}.safetensors"))
         assert fastvit.train_form(loaded) == "plain", "a file says what a model is, not how it was trained"
-        assert torch.equal(loaded.eval()(x), model.eval()(x))
+        # Not to the last bit: where weights lie in a file, a CPU's library may add up in another order.
+        torch.testing.assert_close(loaded.eval()(x), model.eval()(x), rtol=1e-5, atol=1e-7)
     fastvit.set_train_form(model, "plain")
     assert type(model.backbone.stem[0].conv) is RepConv
     assert isinstance(fastvit.set_train_form(model, "auto").backbone.stages[0].blocks[0].token_mixer, AutoRepMixer)
