@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch._inductor.cudagraph_trees import reset_cudagraph_trees
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.bench.gpu_kernels import KernelRow, kernel_rows
@@ -49,7 +48,8 @@ class GpuResult:
         batch: images a call.
         size: side of the images in pixels.
         timing: milliseconds a call; None where it failed.
-        memory: megabytes (1e6 bytes) of the GPU that the network and its calls reserve; None where it failed.
+        memory: megabytes (1e6 bytes) of the GPU that the network and its calls reserve; None where it
+            failed, or others gave back more meanwhile.
         top1: published ImageNet-1k top-1 at this size, in percent.
         failure: why, in one line.
     """
@@ -115,7 +115,7 @@ def measure_gpu(
         rounds: timed calls of each way; the ways of a network and batch take turns.
         minutes: after so many nothing new is begun; what was not, is a failure that says so.
         tick: is told what begins.
-        keep: gets the run whenever there is something new in it, so that nothing is lost when it ends early.
+        keep: gets the run after each network and batch, so that little is lost when it ends early.
 
     Raises:
         UserError: there is no GPU for it, or no such variant.
@@ -206,9 +206,8 @@ def _measure(
     tick: Tick,
 ) -> list[GpuResult]:
     torch._dynamo.reset()
-    reset_cudagraph_trees()  # what it frees later would be missing from the memory of another network
     calls: dict[str, Callable[[int], object]] = {}
-    memory: dict[str, float] = {}
+    memory: dict[str, float | None] = {}
     failures: dict[str, str] = {}
     for way, make in makers.items():
         tick(f"{name}, batch {batch}: {way}")
@@ -232,7 +231,7 @@ def _measure(
     ]
 
 
-def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], float]:
+def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], float | None]:
     """A call of a network with one of several batches of noise, by number, and the megabytes that it reserves."""
     _collect()
     before = torch.cuda.memory_reserved()
@@ -257,7 +256,7 @@ def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], 
 
     for index in range(_WARMUP):
         call(index)
-    return call, memory
+    return call, memory if memory > 0 else None
 
 
 def _collect() -> None:
@@ -286,8 +285,9 @@ def _exactness(name: str, model: FastViT, batch: int) -> Exactness:
     with torch.inference_mode():
         # The rounded weights are what both compute with.
         exact = copy.deepcopy(fused).half().double()(images[:_CHECKED].double())
-        networks = accelerate(half, graphs=False), half
-        answers = [network(on_gpu)[:_CHECKED].double().cpu() for network in networks]
+        # In the memory format in which each is timed, for which its kernels are chosen.
+        pairs = (accelerate(half, graphs=False), images.cuda()), (half, on_gpu)
+        answers = [network(x)[:_CHECKED].double().cpu() for network, x in pairs]
     ours, theirs = ((answer - exact).norm() / exact.norm() for answer in answers)
     return Exactness(name, float(ours), float(theirs))
 

@@ -1,4 +1,5 @@
-// What feed_forward.cu asks of a Hopper GPU, on a CPU, at once instead of in the background: copies, barriers, and the
+// What feed_forward.cu asks of a Hopper GPU, on a CPU, at once instead of in the background, so that a missing fence or wait
+// cannot be noticed: copies, barriers, and the
 // matrix units' reading of shared memory, as NVIDIA's PTX manual describes their descriptors, swizzle and registers. NUMBER is defined before: Half or BFloat16.
 #include <condition_variable>
 #include <map>

@@ -16,7 +16,7 @@ import fastvit
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.depthwise_cuda import strips
 from fastvit.kernels.inference.feed_forward import FeedForward, split
-from fastvit.kernels.inference.feed_forward_cuda import Layout
+from fastvit.kernels.inference.feed_forward_cuda import layouts
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.program import backbone_nodes, classifier_nodes
 from fastvit.kernels.inference.step import TORCH, Choice, Step
@@ -146,10 +146,11 @@ def others(capability: int) -> list[dict[str, object]]:
         "pointwise": {"IN": 152, "OUT": 76, "ACT": 1, "RESIDUAL": 1, "BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64},
         "depthwise": {**depthwise, "BLOCK_H": 4, "BLOCK_W": 8, "BLOCK_C": 32},
         "stem": {"IN": 3, "OUT": 76, "TAPS": 32, "WIDTH": 128, "ROWS": 8, "BLOCK_M": 32},
+        "attention": {"PIXELS": 121, "CHANNELS": 608, "HEAD": 32, "BLOCK": 128, "SCALE": 1},
         "gated_pool": {"PIXELS": 64, "CHANNELS": 1216, "HIDDEN": 76, "WIDTH": 2048, "BLOCK_P": 4, "BLOCK_H": 4},
     }
     return [
-        {"name": name, "capability": capability, "constants": constants, "dtype": "bf16", "num_warps": 4}
+        {"name": name, "capability": capability, "constants": constants, "dtype": "bf16", "num_warps": 8}
         for name, constants in shapes.items()
     ]
 
@@ -172,6 +173,7 @@ def test_triton_kernels_compile_without_a_gpu(capability: int) -> None:
     assert len(results) == len(jobs)
     for result in results:
         assert result["registers"] <= 255
+        assert result["local"] == 0
         # An H100 gives a block 227 KB; what an A100 has no room for is left out when it is timed.
         assert result["shared"] <= 227 * 1024, result
         if capability == 90 and result["job"]["name"] == "feed_forward":
@@ -187,8 +189,7 @@ def test_what_is_shipped_can_be_launched() -> None:
         assert table
         for name, choice in table.items():
             step, x = known[name]
-            if choice.kernel == "hopper":
-                assert isinstance(step, FeedForward)
-                assert Layout(step.channels, step.hidden, **choice.options).fits(), name
-            elif choice != TORCH:
-                assert choice in step.choices(x, KERNELS), name
+            offered = step.choices(x, KERNELS)
+            if isinstance(step, FeedForward):
+                offered += [Choice("hopper", layout.options) for layout in layouts(step.channels, step.hidden)]
+            assert choice in (TORCH, *offered), name

@@ -16,6 +16,7 @@ from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward
 from fastvit.kernels.inference.feed_forward_cuda import layouts
 from fastvit.kernels.inference.program import classifier_nodes
+from fastvit.kernels.inference.stem import Stem
 from fastvit.kernels.inference.step import TORCH, Choice
 from fastvit.kernels.inference.support import available_kernels, unsupported
 from fastvit.kernels.inference.timing import try_choices
@@ -83,11 +84,30 @@ def test_feed_forwards_on_hopper(channels: int, hidden: int, rows: int, dtype: t
     x, residual = (noise(1, 1, rows, channels, dtype=dtype, seed=seed) for seed in (2, 3))
     step = FeedForward(up, down)
     exact = FeedForward(copy.deepcopy(up).double(), copy.deepcopy(down).double()).torch(x.double(), residual.double())
-    for layout in layouts(channels, hidden)[:3]:
+    for layout in layouts(channels, hidden)[:4]:
         choice = Choice("hopper", layout.options)
         answer = step.run(x, residual, choice)
         assert error(answer, exact) < 1.2 * ROUNDING[dtype], choice
         assert all(torch.equal(answer, step.run(x, residual, choice)) for _ in range(5)), choice
+        for few in (1, 63, 65, 200):
+            one, kept = x[:, :, :few].contiguous(), residual[:, :, :few].contiguous()
+            assert torch.equal(step.run(one, kept, choice), answer[:, :, :few]), (choice, few)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("memory", ["nchw", "nhwc"])
+@pytest.mark.parametrize(("out", "size"), [(48, (61, 127)), (64, (256, 256)), (76, (33, 1))])
+def test_every_launch_of_the_stem(out: int, size: tuple[int, int], memory: str, dtype: torch.dtype) -> None:
+    first, second = nn.Conv2d(3, out, 3, 2, 1), nn.Conv2d(out, out, 3, 2, 1, groups=out)
+    net = noisy(nn.Sequential(first, second, nn.Conv2d(out, out, 1)), dtype)
+    step, exact = Stem(*net), Stem(*copy.deepcopy(net).double())
+    x = noise(17, 3, *size, dtype=dtype).permute(0, 2, 3, 1)
+    x = x.contiguous() if memory == "nhwc" else x
+    truth = exact.torch(x.double())
+    for choice in (*step.choices(x, ["cuda", "triton"]), *step.choices(x[:1], ["cuda", "triton"])):
+        answer = step.run(x, None, choice)
+        assert error(answer, truth) < 2 * ROUNDING[dtype], choice
+        assert torch.equal(answer, step.run(x, None, choice)), choice
 
 
 def exactness(model: FastViT, images: torch.Tensor, dtype: torch.dtype) -> float:
@@ -156,13 +176,14 @@ def test_what_was_chosen_is_kept() -> None:
     assert any(name.startswith("depthwise 7x7/1 16 @ 16x16, batch 2") for name in table)
 
 
-def test_no_choice_of_a_variant_fails_or_is_wrong() -> None:
+@pytest.mark.parametrize("batch", [2, 96])
+def test_no_choice_of_a_variant_fails_or_is_wrong(batch: int) -> None:
     """Every launch that is offered for SA12 runs on this GPU and is right, or asks for more than it has."""
     model = fastvit.fuse(randomise(fastvit.create_model("sa12").eval())).half().cuda().requires_grad_(False)
-    x = noise(2, 256, 256, 3)
+    x, kernels = noise(batch, 256, 256, 3), available_kernels(torch.device("cuda"))
     for node in classifier_nodes(model):
         residual = x.new_zeros(node.step.torch(x).shape) if node.joins else None
-        for trial in try_choices(node.step, x, residual, [TORCH, *node.step.choices(x, ["cuda", "triton"])]):
+        for trial in try_choices(node.step, x, residual, [TORCH, *node.step.choices(x, kernels)]):
             assert trial.ms is not None or "resource" in trial.failure, trial
         x = node.step.torch(x, residual)
 

@@ -38,12 +38,15 @@ class Attention(Step):
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
         width = self.head_dim
         fits = 16 <= width <= 128 and width & (width - 1) == 0 and x.shape[1] * x.shape[2] <= _PIXELS
-        return [Choice.of("triton", num_warps=warps) for warps in (4, 2) if "triton" in kernels and fits]
+        several = (4, 2) if x.shape[1] * x.shape[2] <= 64 else (8, 4)
+        return [Choice.of("triton", num_warps=warps) for warps in several if "triton" in kernels and fits]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         from fastvit.kernels.inference.device.attention import attention
 
         pixels = x.shape[1] * x.shape[2]
+        if pixels > _PIXELS:  # a choice serves all shapes that are like the one it was made for
+            return self.torch(x)
         y = x.new_empty(*x.shape[:-1], self.channels)
         attention[(x.shape[0] * (self.channels // self.head_dim),)](
             x,

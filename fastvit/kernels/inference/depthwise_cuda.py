@@ -7,7 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel, kernel_text
+from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
+from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel
 
 THREADS = 128
 # Outputs across that a thread computes, and blocks that are to fit a multiprocessor, which bounds the registers: by
@@ -20,7 +21,6 @@ STRIPS = {
 }
 # Outputs that a strip may have beyond the map, as a share of it, where another strip has fewer.
 _WASTE = 0.05
-_TYPES = {torch.float16: "Half", torch.bfloat16: "BFloat16"}
 _SIGNATURE = (POINTER, POINTER, POINTER, POINTER, INT64, INT32, INT32, INT32, INT32, INT32)
 
 
@@ -53,7 +53,7 @@ def source(
         f'\nextern "C" __global__ void __launch_bounds__({THREADS}, {blocks}) depthwise('
         "const void* x, const float2* weight, const float2* bias, unsigned* y, long long items, int height, int width, "
         "int out_height, int out_width, int rows) {\n"
-        f"    walk<{_TYPES[dtype]}, {shape}>(x, weight, bias, y, {numbers});\n"
+        f"    walk<{TYPES[dtype][0]}, {shape}>(x, weight, bias, y, {numbers});\n"
         "}\n"
     )
 

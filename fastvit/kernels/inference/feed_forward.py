@@ -65,10 +65,10 @@ class FeedForward(Step):
         ]
         hidden = x.new_empty(*x.shape[:-1], self.hidden, device="meta")
         up, down = self.up.choices(x, kernels), self.down.choices(hidden, kernels)
-        # A few pixels are spread over many programs: then the sum over the hidden channels takes the longest.
         two = [_two(first, second) for first in up[:2] for second in (down if few else down[:2])]
         if few:
-            return two + fused
+            # Spread over many programs, the sum over the hidden channels takes the longest, if these are many.
+            return fused + two if self.channels <= min(_BLOCKS) else two + fused
         return (hopper if "hopper" in kernels else []) + fused + two[:4]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvit.kernels.inference.fragments import TYPES, four_in_a_row
-from fastvit.kernels.inference.nvrtc import INT64, POINTER, Kernel, kernel_text
+from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
+from fastvit.kernels.inference.fragments import four_in_a_row
+from fastvit.kernels.inference.nvrtc import INT64, POINTER, Kernel
 
 ARCH = "sm_90a"
 _SIGNATURE = (POINTER,) * 6 + (INT64,)
 # Bytes of shared memory that a block may ask for, less what alignment loses; of a row; and what slots are aligned to.
 _SHARED, _ROW, _ALIGNED = 227 * 1024 - 1024, 128, 1024
 _PIXELS = 64
-# Hidden channels at a time, and slots for weights that are fetched again and again, at most.
-_BLOCKS, _SLOTS = (64, 48, 32), 8
-# Registers of a thread beside the sums, and all that there are for so many groups: where all weights fit, and where one
-# group more fetches them.
-_OTHERS = 30
-_REGISTERS = {True: {4: 128, 3: 168}, False: {3: 160, 2: 240}}
+# Hidden channels at a time, and slots for weights that are fetched again and again.
+_BLOCKS, _SLOTS = (64, 48, 32), (8, 6, 5, 4, 3)
+# Registers that a thread may have for its sums and what GELU makes of them, for so many groups, before more than a few
+# bytes are spilled: where all weights stay, and where one group more fetches them.
+_SUMS = {True: {4: 80, 3: 120}, False: {3: 112, 2: 200}}
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,18 @@ class Layout:
         return maps + self.slots * (self.slot + 16) + 4 * self.blocks * self.block
 
     @property
-    def registers(self) -> int:
-        """What a thread needs, by and large."""
-        return self.width // 2 + self.block * 3 // 4 + _OTHERS
+    def sums(self) -> int:
+        """Registers of a thread for the sums of both products, and for a block as the second one takes it."""
+        return self.width // 2 + self.block // 2 + self.block // 4
 
     @property
     def threads(self) -> int:
         return 128 * (self.groups + (not self.resident))
 
     def fits(self) -> bool:
-        most = _REGISTERS[self.resident].get(self.groups, 0)
         cut = self.width % (8 * self.parts) == 0
-        return cut and self.slots >= 3 and self.shared <= _SHARED and self.registers <= most
+        most = _SUMS[self.resident].get(self.groups, 0)
+        return cut and self.slots >= 3 and self.shared <= _SHARED and self.sums <= most
 
 
 def layouts(channels: int, hidden: int) -> list[Layout]:
@@ -111,14 +111,14 @@ def layouts(channels: int, hidden: int) -> list[Layout]:
     if channels % 4:
         return []
     resident, streamed = [], []
-    # The fewest hidden channels that are padding, then the largest block.
+    # Little of the last block is padding, then the largest.
     for block in sorted(_BLOCKS, key=lambda block: (-hidden % block > 0.06 * hidden, -block)):
         everything = 2 * -(-hidden // block)
         for groups, buffers in ((4, 2), (4, 1), (3, 2), (3, 1)):
             layout = Layout(channels, hidden, block, groups, everything, buffers)
             resident += [layout] if layout.fits() else []
         for groups, buffers in ((2, 2), (2, 1), (3, 2), (3, 1)):
-            some = (Layout(channels, hidden, block, groups, slots, buffers) for slots in range(_SLOTS, 2, -1))
+            some = (Layout(channels, hidden, block, groups, slots, buffers) for slots in _SLOTS)
             streamed += [layout for layout in some if layout.slots < everything and layout.fits()][:1]
     return resident or streamed
 
@@ -127,8 +127,8 @@ def layouts(channels: int, hidden: int) -> list[Layout]:
 def source(layout: Layout, dtype: torch.dtype) -> str:
     """CUDA C++ with an entry `feed_forward`."""
     number, suffix = TYPES[dtype]
-    names = {name.upper(): str(value) for name, value in asdict(layout).items() if name != "hidden"}
-    names |= {"BLOCKS": str(layout.blocks), "RESIDENT": str(int(layout.resident))}
+    names = {name.upper(): value for name, value in asdict(layout).items() if name != "hidden"}
+    names |= {"BLOCKS": layout.blocks, "RESIDENT": int(layout.resident)}
     products = _product_up(layout.block, suffix) + _product_down(layout.width // layout.parts, suffix)
     types = f"typedef {number} Number;\ntypedef unsigned long long u64;\n"
     return kernel_text("feed_forward", names, f"{types}#ifndef HOST\n{products}#endif\n")

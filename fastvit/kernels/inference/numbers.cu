@@ -4,7 +4,6 @@
 
 #ifndef HOST
 struct Half {
-    typedef unsigned short Scalar;
     static __device__ float scalar(unsigned short v) {
         float f;
         asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(v));
@@ -19,7 +18,6 @@ struct Half {
 };
 
 struct BFloat16 {
-    typedef unsigned short Scalar;
     static __device__ float scalar(unsigned short v) { return __uint_as_float(unsigned(v) << 16); }
     static __device__ float2 pair(unsigned v) {
         return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from fastvit.errors import UserError
 from fastvit.files import atomic, cache_folder
-from fastvit.kernels.inference.gelu import COEFFICIENTS, CUT
 
 # Of the arguments that a kernel takes.
 POINTER, INT32, INT64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
@@ -148,17 +145,3 @@ class Kernel:
 def _expect(error: Any) -> None:
     if error.value:
         raise RuntimeError(f"NVRTC answers {error.name}")
-
-
-def kernel_text(name: str, constants: Mapping[str, str], between: str = "") -> str:
-    """The text of numbers.cu and `name`.cu behind definitions of the names that they leave open.
-
-    Args:
-        name: of the kernel.
-        constants: what they leave open beside GELU's coefficients.
-        between: what the second one needs behind the first.
-    """
-    gelu = {f"GELU_{i}": f"{value!r}f" for i, value in enumerate(COEFFICIENTS)} | {"GELU_CUT": f"{CUT!r}f"}
-    defined = "".join(f"#define {name} {value}\n" for name, value in {**gelu, **constants}.items())
-    numbers, kernel = ((Path(__file__).parent / f"{part}.cu").read_text() for part in ("numbers", name))
-    return f"{defined}{numbers}\n{between}{kernel}"

@@ -8,9 +8,9 @@
 // lane gets four in a row of each 16 (fastvit/kernels/inference/stem_cuda.py packs them). Behind the taps of the first
 // convolution is its bias, which a pixel that is always 1 is multiplied with.
 //
-// IN, OUT, COLUMNS and WARPS are known when it is compiled.
+// IN, OUT, ROWS, COLUMNS, WARPS and BLOCKS are known when it is compiled.
 
-constexpr int ROWS = 8, WALK = 4;                          // of answers: a block's, a thread's
+constexpr int WALK = 4;                                    // rows of answers of a thread
 constexpr int WIDTH = (OUT + 15) / 16 * 16;                // channels with those that are padding
 constexpr int TAPS = 9 * IN, STEPS = (TAPS + 1 + 15) / 16; // of the first product, 16 each
 constexpr int TALL = 2 * ROWS + 1, WIDE = 2 * COLUMNS + 1; // the first convolution's map

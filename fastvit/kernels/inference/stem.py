@@ -66,7 +66,9 @@ class Stem(Step):
         if "triton" not in kernels or self._taps > 64 or self.out_channels > 128:
             return cuda
         triton = [Choice.of("triton", **dict(zip(_NAMES, block, strict=True))) for block in (_SMALL if few else _LARGE)]
-        return triton + cuda
+        # It computes channels up to the next power of two.
+        padded = self.out_channels & (self.out_channels - 1)
+        return cuda + triton if padded and not few else triton + cuda
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         if choice.kernel == "cuda":

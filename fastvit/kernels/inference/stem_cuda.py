@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvit.kernels.inference.fragments import TYPES, four_in_a_row
-from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel, kernel_text
+from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
+from fastvit.kernels.inference.fragments import four_in_a_row, fragments
+from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel
 
-# Columns of answers of a block of threads, its warps, and blocks that are to fit a multiprocessor; the likeliest first.
+# Rows of answers of a block of threads.
+_ROWS = 8
+# Its columns, its warps, and blocks that are to fit a multiprocessor; the likeliest first.
 # 8 rows of 8 columns need 19 times 16 pixels of the first map, of 16 columns 36 times.
 BLOCKS = ((8, 10, 3), (16, 12, 2), (8, 8, 3))
-_ROWS = 8
 _SIGNATURE = (POINTER,) * 7 + (INT32,) * 2 + (INT64,) * 4
 # Bytes of shared memory of a multiprocessor of an H100, and what each block takes for itself.
 _SHARED, _OWN = 228 * 1024, 1024
@@ -56,16 +58,16 @@ def pack(first: Tensor, second: Tensor, second_bias: Tensor, third: Tensor, thir
     """Of a stem's layers.
 
     Args:
-        first: (taps, out): weights in the order of channel, row and column, and the bias as a row behind them.
+        first: (taps + 1, out): weights in the order of channel, row and column, and the bias as a row behind them.
         second: (9, out), float32.
         second_bias: (out,), float32.
         third: (out, out), the output's channels first.
         third_bias: (out,).
     """
-    taps, out = first.shape
+    rows, out = first.shape
     more = padded(out) - out
     return Weights(
-        fragments(F.pad(first, (0, more, 0, -taps % 16)).t()),
+        fragments(F.pad(first, (0, more, 0, -rows % 16)).t()),
         F.pad(second.float(), (0, more)).contiguous(),
         F.pad(second_bias.float(), (0, more)).contiguous(),
         fragments(F.pad(third, (0, more, 0, more))[four_in_a_row(out + more)]),
@@ -73,18 +75,12 @@ def pack(first: Tensor, second: Tensor, second_bias: Tensor, third: Tensor, thir
     )
 
 
-def fragments(right: Tensor) -> Tensor:
-    """(N, K) -> (K / 16, N / 8, 32, 4): what each lane has of the right side of 16 x 8 x 16 products."""
-    tiles = right.reshape(right.shape[0] // 8, 8, right.shape[1] // 16, 2, 4, 2)  # of N; n; of K; half, quad, number
-    return tiles.permute(2, 0, 1, 4, 3, 5).reshape(right.shape[1] // 16, right.shape[0] // 8, 32, 4).contiguous()
-
-
 @cache
 def source(dtype: torch.dtype, channels: int, out: int, columns: int, warps: int, blocks: int) -> str:
     """CUDA C++ with an entry `stem`."""
     number, suffix = TYPES[dtype]
-    names = {"IN": channels, "OUT": out, "COLUMNS": columns, "WARPS": warps, "BLOCKS": blocks}
-    constants = {name: str(value) for name, value in names.items()} | {"SUFFIX": f'"{suffix}"'}
+    sizes = {"IN": channels, "OUT": out, "ROWS": _ROWS, "COLUMNS": columns, "WARPS": warps, "BLOCKS": blocks}
+    constants = {**sizes, "SUFFIX": f'"{suffix}"'}
     return kernel_text("stem", constants, f"typedef {number} Number;\n")
 
 

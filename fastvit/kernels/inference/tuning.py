@@ -60,7 +60,7 @@ class Tuner:
         self._device, self._time = device, time
         self._kernels = available_kernels(device)
         name = torch.cuda.get_device_name(device)
-        self.path = cache_folder() / "kernels" / f"{_slug(name)}-{_versions()}.json"
+        self.path = cache_folder() / "kernels" / f"{_slug(name)}-{_versions()}-{'-'.join(self._kernels)}.json"
         known = read_table(SHIPPED / f"{_slug(name)}.json") | read_table(self.path)
         self._known = launchable(known, self._kernels)
         self._new: dict[str, Choice] = {}
