@@ -1,6 +1,6 @@
-// What feed_forward.cu asks of a Hopper GPU, on a CPU, at once instead of in the background, so that a missing fence or wait
-// cannot be noticed: copies, barriers, and the
-// matrix units' reading of shared memory, as NVIDIA's PTX manual describes their descriptors, swizzle and registers. NUMBER is defined before: Half or BFloat16.
+// What feed_forward.cu asks of a Hopper GPU, on a CPU: copies, barriers, and the matrix units' reading of shared memory, as
+// NVIDIA's PTX manual describes their descriptors, swizzle and registers. All of it is done at once instead of in the
+// background, so that a missing fence or wait goes unnoticed. NUMBER is defined before: Half or BFloat16.
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -57,7 +57,9 @@ static void pieces_wait() {}
 static void show_matrix_units() {}
 static void fewer_registers() {}
 static void more_registers() {}
+static void products_begin() {}
 static void products_end() {}
+static void into_cache(const void*) {}
 template <int N>
 static void hold(float (&)[N]) {}
 
@@ -65,9 +67,6 @@ static void hold(float (&)[N]) {}
 static std::unique_ptr<std::barrier<>> groups[4];
 static unsigned exchanged[4][128][4];
 static void group_wait(int group) { groups[group]->arrive_and_wait(); }
-static void products_begin() {}
-
-static void into_cache(const void*) {}
 
 // Warps go together there.
 template <int N>

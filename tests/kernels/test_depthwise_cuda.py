@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from fastvit.kernels.inference import nvrtc
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.depthwise_cuda import STRIPS, THREADS, grid, shared_bytes, source
+from tests.kernels.machine import host_library, in_namespace, machine_code
 from tests.kernels.maps import ROUNDING, error, noise, noisy
 
 F16, BF16 = torch.float16, torch.bfloat16
@@ -72,22 +70,18 @@ SLOW = [
 ]
 
 
-def host_library(cases: list[Case], folder: Path) -> ctypes.CDLL:
+def library_of(cases: list[Case], folder: Path) -> ctypes.CDLL:
     """Every case as a function of its number, for the CPU."""
-    parts = [f'#include "{Path(__file__).parent / "host.h"}"']
+    parts = []
     numbers = "long long items, int height, int width, int out_height, int out_width, int rows"
     for index, case in enumerate(cases):
-        text = case.text().replace('extern "C" ', "").replace("extern __shared__ float2 taps[];", "")
-        parts.append(f"namespace case_{index} {{\n{text}\n}}")
+        parts.append(in_namespace(f"case_{index}", case.text()))
         parts.append(
             f'extern "C" void run_{index}(void* x, float2* weight, float2* bias, unsigned* y, {numbers}, int across, '
             f"int down) {{ launch(across, down, {THREADS}, [=] {{ case_{index}::depthwise("
             "x, weight, bias, y, items, height, width, out_height, out_width, rows); }); }"
         )
-    (folder / "cases.cpp").write_text("\n".join(parts))
-    command = ["g++", "-std=c++20", "-O1", "-mf16c", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([*command, "-o", folder / "cases.so", folder / "cases.cpp"], check=True)
-    return ctypes.CDLL(str(folder / "cases.so"))
+    return host_library("host.h", "\n".join(parts), folder / "cases.so")
 
 
 def run(library: ctypes.CDLL, index: int, case: Case, step: Depthwise, x: Tensor) -> Tensor:
@@ -102,9 +96,7 @@ def run(library: ctypes.CDLL, index: int, case: Case, step: Depthwise, x: Tensor
 
 
 def check_on_the_cpu(cases: list[Case], folder: Path) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler")
-    library = host_library(cases, folder)
+    library = library_of(cases, folder)
     for index, case in enumerate(cases):
         step = case.step()
         x = noise(case.batch, *case.size, case.channels, dtype=case.dtype).cpu()
@@ -123,23 +115,11 @@ def test_the_arithmetic_of_more_shapes(tmp_path: Path) -> None:
     check_on_the_cpu(SLOW, tmp_path)
 
 
-def compiled(case: Case, blocks: int, arch: str) -> tuple[int, int]:
-    """Registers and spilled bytes of machine code for a GPU."""
-    if reason := nvrtc.missing():
-        pytest.skip(reason)
-    code, said = nvrtc.compile_cuda(case.text(blocks), arch, verbose=True)
-    assert code.startswith(b"\x7fELF")
-    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
-    assert registers
-    assert spilled
-    return int(registers[1]), int(spilled[1])
-
-
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_it_compiles(arch: str) -> None:
-    registers, spilled = compiled(Case(7, 1, 64, 1, (64, 64), 8, 16), 2, arch)
-    assert registers <= 255
-    assert spilled == 0
+    made = machine_code(Case(7, 1, 64, 1, (64, 64), 8, 16).text(2), arch)
+    assert made.registers <= 255
+    assert made.spilled == 0
 
 
 @pytest.mark.slow
@@ -151,9 +131,9 @@ def test_every_launch_fits_its_registers(kernel: int, stride: int, arch: str) ->
             continue
         for strip, blocks in STRIPS[kernel, stride]:
             case = Case(kernel, stride, channels, multiplier, (64, 64), strip, 16, act=(kernel, stride) == (3, 2))
-            registers, spilled = compiled(case, blocks, arch)
-            assert spilled == 0, case
-            assert registers * THREADS * blocks <= 65536
+            made = machine_code(case.text(blocks), arch)
+            assert made.spilled == 0, case
+            assert made.registers * THREADS * blocks <= 65536
             assert shared_bytes(kernel, channels * multiplier) * blocks <= 227 * 1024
 
 

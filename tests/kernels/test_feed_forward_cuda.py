@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from fastvit.kernels.inference import nvrtc
 from fastvit.kernels.inference.feed_forward import FeedForward
 from fastvit.kernels.inference.feed_forward_cuda import ARCH, Layout, layouts, pack, source
 from fastvit.kernels.inference.fragments import four_in_a_row
+from tests.kernels.machine import host_library, in_namespace, machine_code
 from tests.kernels.maps import ROUNDING, error, noise, noisy
 
 F16, BF16 = torch.float16, torch.bfloat16
@@ -32,21 +29,16 @@ def run(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, folder: Path
     y, bias = torch.full_like(x, torch.nan), down.bias.float()
     assert weights.slots.shape == (2 * layout.blocks, layout.slot)
 
-    text = source(layout, dtype).replace('extern "C" ', "").replace("extern __shared__ char memory[];", "")
     names = "x, weights, bias_up, bias, residual, y, rows"
-    (folder / "case.cpp").write_text(
-        f"#define NUMBER {'Half' if dtype == F16 else 'BFloat16'}\n"
-        f'#include "{Path(__file__).parent / "hopper.h"}"\n'
-        f"namespace kernel {{\n{text}\n}}\n"
+    text = in_namespace("kernel", source(layout, dtype)) + (
         'extern "C" void run(unsigned short* x, char* weights, float* bias_up, float* bias, unsigned short* residual, '
         "unsigned short* y, long long rows, unsigned blocks) {\n"
         f"    launch_hopper(blocks, {layout.threads}, [=] {{ kernel::feed_forward({names}); }});\n}}\n"
     )
-    library = folder / f"{'-'.join(str(value) for _, value in layout.options)}.so"  # a name is loaded once
-    command = ["g++", "-std=c++20", "-O2", "-mf16c", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([*command, "-o", library, folder / "case.cpp"], check=True)
+    path = folder / f"{'-'.join(str(value) for _, value in layout.options)}.so"
+    library = host_library("hopper.h", text, path, dtype)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, weights.slots, weights.bias, bias, residual, y)]
-    ctypes.CDLL(str(library)).run(*pointers, ctypes.c_longlong(rows), blocks)
+    library.run(*pointers, ctypes.c_longlong(rows), blocks)
     step = FeedForward(*(nn.Conv2d(*conv.weight.shape[1::-1], 1).double() for conv in (up, down)))
     for part, conv in ((step.up, up), (step.down, down)):
         part.weight, part.bias = conv.weight.double().flatten(1), conv.bias.double()
@@ -63,16 +55,12 @@ def run(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, folder: Path
     ],
 )
 def test_on_a_cpu(layout: Layout, dtype: torch.dtype, rows: int, blocks: int, tmp_path: Path) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler")
     assert run(layout, dtype, rows, blocks, tmp_path) < 1.2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "hidden"), WIDTHS)
 def test_the_family_on_a_cpu(channels: int, hidden: int, tmp_path: Path) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler")
     for layout in layouts(channels, hidden)[::2]:
         assert run(layout, F16, 64 * layout.groups * 3 - 7, 2, tmp_path) < 1.2, layout
 
@@ -98,15 +86,10 @@ def test_layouts_of_the_family() -> None:
 
 
 def check_machine_code(layout: Layout, dtype: torch.dtype, most: int) -> None:
-    """Few spills, and the matrix units at work while GELU is computed: the compiler says if they cannot be."""
-    if reason := nvrtc.missing():
-        pytest.skip(reason)
-    code, said = nvrtc.compile_cuda(source(layout, dtype), ARCH, verbose=True)
-    assert code.startswith(b"\x7fELF")
-    spilled = re.search(r"(\d+) bytes spill stores", said)
-    assert spilled
-    assert int(spilled[1]) <= most, layout
-    assert "serialized" not in said
+    """Few spills, and the matrix units at work while GELU is computed."""
+    made = machine_code(source(layout, dtype), ARCH)
+    assert made.spilled <= most, layout
+    assert not made.serialized, layout
 
 
 @pytest.mark.parametrize(("channels", "hidden"), WIDTHS)

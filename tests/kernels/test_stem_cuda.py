@@ -3,66 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from fastvit.kernels.inference import nvrtc
 from fastvit.kernels.inference.stem import Stem
 from fastvit.kernels.inference.stem_cuda import blocks, grid, source
+from tests.kernels.machine import host_library, in_namespace, machine_code
 from tests.kernels.maps import ROUNDING, error, noise, noisy
 
 F16, BF16 = torch.float16, torch.bfloat16
-
-
-def layers(channels: int, out: int, dtype: torch.dtype) -> nn.Sequential:
-    first, second = nn.Conv2d(channels, out, 3, 2, 1), nn.Conv2d(out, out, 3, 2, 1, groups=out)
-    net = noisy(nn.Sequential(first, second, nn.Conv2d(out, out, 1)), dtype).cpu()
-    assert isinstance(net, nn.Sequential)
-    return net
-
-
-def run(
-    channels: int,
-    out: int,
-    size: tuple[int, int],
-    config: tuple[int, int, int],
-    dtype: torch.dtype,
-    nhwc: bool,
-    folder: Path,
-) -> float:
-    """Error of the kernel, run on the CPU thread by thread, from float64; over what rounding costs."""
-    net = layers(channels, out, dtype)
-    step = Stem(*net)
-    x = noise(2, channels, *size, dtype=dtype).cpu().permute(0, 2, 3, 1)
-    x = x.contiguous() if nhwc else x
-    y = torch.full((2, -(-size[0] // 4), -(-size[1] // 4), out), torch.nan, dtype=dtype)
-    text = source(dtype, channels, out, *config)
-    text = text.replace('extern "C" ', "").replace("extern __shared__ char memory[];", "")
-    parameters = "unsigned short* x, uint2* w1, float2* w2, float2* b2, uint2* w3, float4* b3, unsigned short* y"
-    numbers = "int rows, int columns, long long image, long long channel, long long down, long long along"
-    names = re.findall(r"(\w+)(?:,|$)", f"{parameters}, {numbers}")
-    (folder / "case.cpp").write_text(
-        f"#define NUMBER {'Half' if dtype == F16 else 'BFloat16'}\n"
-        f'#include "{Path(__file__).parent / "warp.h"}"\n'
-        f"namespace kernel {{\n{text}\n}}\n"
-        f'extern "C" void run({parameters}, {numbers}, unsigned blocks) {{\n'
-        f"    launch_warps(blocks, {32 * config[1]}, [=] {{ kernel::stem({', '.join(names)}); }});\n}}\n"
-    )
-    command = ["g++", "-std=c++20", "-O1", "-mf16c", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([*command, "-o", folder / "case.so", folder / "case.cpp"], check=True)
-    w = step._packed
-    tensors = x, w.first, w.second, w.second_bias, w.third, w.third_bias, y
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    strides = [ctypes.c_longlong(x.stride(i)) for i in (0, 3, 1, 2)]
-    library = ctypes.CDLL(str(folder / "case.so"))
-    library.run(*pointers, *size, *strides, grid(2, y.shape[1], y.shape[2], config[0]))
-    return error(y, Stem(*net.double()).torch(x.double())) / ROUNDING[dtype]
 
 
 @pytest.mark.parametrize(
@@ -85,23 +37,34 @@ def test_on_a_cpu(
     nhwc: bool,
     tmp_path: Path,
 ) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("there is no C++ compiler")
+    first, second = nn.Conv2d(channels, out, 3, 2, 1), nn.Conv2d(out, out, 3, 2, 1, groups=out)
+    net = noisy(nn.Sequential(first, second, nn.Conv2d(out, out, 1)), dtype).cpu()
+    step = Stem(*net)
+    x = noise(2, channels, *size, dtype=dtype).cpu().permute(0, 2, 3, 1)
+    x = x.contiguous() if nhwc else x
+    y = torch.full((2, -(-size[0] // 4), -(-size[1] // 4), out), torch.nan, dtype=dtype)
+    parameters = "unsigned short* x, uint2* w1, float2* w2, float2* b2, uint2* w3, float4* b3, unsigned short* y"
+    numbers = "int rows, int columns, long long image, long long channel, long long down, long long along"
+    names = "x, w1, w2, b2, w3, b3, y, rows, columns, image, channel, down, along"
+    text = in_namespace("kernel", source(dtype, channels, out, *config)) + (
+        f'extern "C" void run({parameters}, {numbers}, unsigned blocks) {{\n'
+        f"    launch_warps(blocks, {32 * config[1]}, [=] {{ kernel::stem({names}); }});\n}}\n"
+    )
+    library = host_library("warp.h", text, tmp_path / "stem.so", dtype)
+    w = step._packed
+    tensors = x, w.first, w.second, w.second_bias, w.third, w.third_bias, y
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    strides = [ctypes.c_longlong(x.stride(i)) for i in (0, 3, 1, 2)]
+    library.run(*pointers, *size, *strides, grid(2, y.shape[1], y.shape[2], config[0]))
     # Two maps are rounded on their way.
-    assert run(channels, out, size, config, dtype, nhwc, tmp_path) < 2
+    assert error(y, Stem(*net.double()).torch(x.double())) < 2 * ROUNDING[dtype]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_it_compiles(arch: str) -> None:
-    if reason := nvrtc.missing():
-        pytest.skip(reason)
     for out in (48, 64, 76):
         for config in blocks(3, out):
-            code, said = nvrtc.compile_cuda(source(F16, 3, out, *config), arch, verbose=True)
-            assert code.startswith(b"\x7fELF")
-            spilled = re.search(r"(\d+) bytes spill stores", said)
-            assert spilled
-            assert int(spilled[1]) <= 128
+            assert machine_code(source(F16, 3, out, *config), arch).spilled <= 128, (out, config)
 
 
 def test_widths_without_a_kernel() -> None:

