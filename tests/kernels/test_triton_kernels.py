@@ -15,7 +15,8 @@ from fastvit.kernels.inference.feed_forward import FeedForward, split
 from fastvit.kernels.inference.gated_pool import GatedPool
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.stem import Stem
-from fastvit.kernels.inference.step import Choice, Step
+from fastvit.kernels.inference.step import TORCH, Choice, Step
+from fastvit.kernels.inference.tuning import first_that_runs
 from fastvit.model.layers import SqueezeExcite
 from fastvit.model.variants import VARIANTS
 from tests.kernels.maps import DEVICE, ROUNDING, error, noise, noisy
@@ -145,6 +146,15 @@ def test_attention(channels: int, head: int, pixels: tuple[int, int]) -> None:
     check(step, step, x, None, Choice.of("triton", num_warps=4), 1.5)
     assert step.choices(x.new_empty(1, 12, 12, 3 * channels), ["triton"]) == []
     assert Attention(48, 24).choices(x, ["triton"]) == []
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="a GPU runs them")
+def test_a_choice_that_does_not_run_here_is_passed_over() -> None:
+    """CUDA C++ does not run on a CPU; Triton's interpreter does."""
+    step, x = Depthwise(noisy(nn.Conv2d(16, 16, 3, 1, 1, groups=16))), noise(1, 4, 4, 16)
+    cuda, triton = (next(choice for choice in step.choices(x, [name])) for name in ("cuda", "triton"))
+    assert first_that_runs(step, x, None, [cuda, triton]) == triton
+    assert first_that_runs(step, x, None, [cuda]) == TORCH
 
 
 def test_a_nan_stays_one() -> None:

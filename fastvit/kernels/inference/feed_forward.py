@@ -57,7 +57,6 @@ class FeedForward(Step):
             return []
         few = x.numel() // self.channels < _FEW
         fitting = next((blocks for widest, blocks in _BLOCKS.items() if sum(split(self.channels)) <= widest), ())
-        hopper = [Choice("hopper", layout.options) for layout in layouts(self.channels, self.hidden)[:_LAYOUTS]]
         fused = [
             Choice.of("triton", **dict(zip(_NAMES, block, strict=True)))
             for block in ((*_SMALL, *fitting[:1]) if few else fitting)
@@ -69,7 +68,8 @@ class FeedForward(Step):
         if few:
             # Spread over many programs, the sum over the hidden channels takes the longest, if these are many.
             return fused + two if self.channels <= min(_BLOCKS) else two + fused
-        return (hopper if "hopper" in kernels else []) + fused + two[:4]
+        on_hopper = layouts(self.channels, self.hidden)[:_LAYOUTS] if "hopper" in kernels else []
+        return [*(Choice("hopper", layout.options) for layout in on_hopper), *fused, *two]
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
         if choice.kernel == "two":

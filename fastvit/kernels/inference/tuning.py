@@ -66,16 +66,15 @@ class Tuner:
         self._new: dict[str, Choice] = {}
 
     def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
-        """The fastest choice for such a map."""
+        """The fastest choice for such a map, among those that run."""
         choices = step.choices(x, self._kernels)
         if not choices:
             return TORCH
         name = key(step, x)
-        if name not in self._known:
-            if not self._time:
-                return choices[0]
+        if name not in self._known and self._time:
             self._known[name] = self._new[name] = self._fastest(step, x, residual, choices)
-        return self._known[name]
+        known = [self._known[name]] if name in self._known else choices
+        return first_that_runs(step, x, residual, known)
 
     def _fastest(self, step: Step, x: Tensor, residual: Tensor | None, choices: list[Choice]) -> Choice:
         compile_all(step, x, residual, choices)
@@ -90,6 +89,20 @@ class Tuner:
         with suppress(UserError):
             write_text(self.path, json.dumps({name: c.to_dict() for name, c in sorted(known.items())}, indent=1) + "\n")
         self._new = {}
+
+
+def first_that_runs(step: Step, x: Tensor, residual: Tensor | None, choices: Iterable[Choice]) -> Choice:
+    """PyTorch where none does: what is known, or likely, was found elsewhere, with another compiler or driver."""
+    for choice in choices:
+        try:
+            with torch.no_grad():
+                step.run(x, residual, choice)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever compilers raise, and the driver
+            continue
+        return choice
+    return TORCH
 
 
 def compile_all(step: Step, x: Tensor, residual: Tensor | None, choices: list[Choice]) -> None:
