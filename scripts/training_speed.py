@@ -25,7 +25,6 @@ from fastvit.create import create_model
 from fastvit.device import pick_device
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.classification.options import Mixing
-from fastvit.training.build import channels_last
 from fastvit.training.optim import parameter_groups
 from fastvit.training.options import OptimOptions
 
@@ -35,7 +34,7 @@ Step = Callable[[Tensor, Tensor], None]
 def ours(name: str, device: str, autocast: Callable[[], AbstractContextManager[None]], last: bool) -> Step:
     """The step of `fastvit train`."""
     model = create_model(name).train()
-    model = (channels_last(model) if last else model).to(device)
+    model = (model.to(memory_format=torch.channels_last) if last else model).to(device)
     task = ClassificationTask(model, Mixing()).train().to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, OptimOptions()), foreach=True)
 
@@ -55,7 +54,8 @@ def plain(name: str, device: str, autocast: Callable[[], AbstractContextManager[
     model = timm.create_model(name).train().to(device)
     if last:
         model = model.to(memory_format=torch.channels_last)
-        model.stem[0].to(memory_format=torch.contiguous_format)  # as ours; see `channels_last`
+        # In channels last a CPU would corrupt memory: see `fastvit.model.layers.StridedPointwise`.
+        model.stem[0].to(memory_format=torch.contiguous_format)
     mean, std = (torch.tensor(model.pretrained_cfg[key], device=device).view(3, 1, 1) * 255 for key in ("mean", "std"))
     mix, criterion = Mixup(0.2, 1.0, label_smoothing=0.1), SoftTargetCrossEntropy()
     optimizer = torch.optim.AdamW(param_groups_weight_decay(model, 0.05), lr=1e-3, foreach=True)

@@ -27,7 +27,6 @@ from fastvit.evaluation.report import Table
 from fastvit.files import write_text
 from fastvit.model.layers import RepConv
 from fastvit.model.variants import find_variant
-from fastvit.training.build import channels_last
 
 REFERENCE = "timm"
 
@@ -166,7 +165,7 @@ def _prepared(
     if way.last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (batch,), generator=generator).to(device)
-    # On a CPU inductor must not choose the memory format: see `fastvit.training.build`.
+    # On a CPU inductor would turn timm's stem into channels last, which `_network` keeps it from.
     compiled = torch.compile(network, options={"layout_optimization": False} if device == "cpu" else None)
     run: Callable[[Tensor], Tensor] = compiled if way.compiled else network
 
@@ -197,13 +196,14 @@ def _network(name: str, way: StepWay) -> nn.Module:
         theirs = timm.create_model(name)
         if way.last:
             theirs = theirs.to(memory_format=torch.channels_last)
-            theirs.stem[0].to(memory_format=torch.contiguous_format)  # as ours: see `channels_last`
+            # In channels last a CPU would corrupt memory: see `fastvit.model.layers.StridedPointwise`.
+            theirs.stem[0].to(memory_format=torch.contiguous_format)
         return theirs
     model = create_model(name)
     if not way.branches:
         without_branches(model)
     set_train_form(model, way.form)
-    return channels_last(model) if way.last else model
+    return model.to(memory_format=torch.channels_last) if way.last else model
 
 
 def without_branches(model: nn.Module) -> None:

@@ -11,7 +11,20 @@ from torch.nn import functional as F
 
 def conv2d(in_chs: int, out_chs: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
     """A convolution padded by kernel // 2: the output has ceil(side / stride) pixels a side for odd kernels."""
-    return nn.Conv2d(in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+    kind = StridedPointwise if kernel == 1 and stride > 1 and groups == 1 else nn.Conv2d
+    return kind(in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=bias)
+
+
+class StridedPointwise(nn.Conv2d):
+    """A strided 1x1 convolution, computed as one of stride 1 on every `stride`-th pixel: the same function.
+
+    oneDNN's weight gradient of a strided 1x1 convolution writes past its memory when the input is channels last and has
+    fewer than 16 channels, 8 on CPUs without AVX-512 (uxlfoundation/oneDNN#6035, torch 2.14.1). The stem has 3.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Windows of one pixel pick what a slice would; torch.export knows that they fit what other convolutions make.
+        return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight, self.bias)
 
 
 def upsampled(x: Tensor, like: Tensor) -> Tensor:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fastvit.collapse import set_train_form
 from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.data.module import RunData
-from fastvit.device import pick_device
 from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from fastvit.tasks.hand_mesh.model import HandRegressor
     from fastvit.tasks.segmentation.model import Segmenter
 
-Model = TypeVar("Model", bound=TaskModel)
 Sized = tuple[TaskModel, tuple[int, int]]
 
 
@@ -92,13 +90,11 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
         model.trunk.requires_grad_(False)
     set_train_form(model, recipe.model.train_form)
     if recipe.channels_last:
-        model = channels_last(model)
+        model = model.to(memory_format=torch.channels_last)
     if recipe.compile:
-        # On a CPU inductor would turn every convolution into channels-last, also the one that must not be.
-        on_cpu = pick_device(recipe.device) == "cpu"
         # Detection chooses its boxes by their values: what is compiled of it is what does not.
         network = model.trunk if recipe.task == "detection" else model
-        network.compile(options={"layout_optimization": False} if on_cpu else None)
+        network.compile()
     return _TASKS[recipe.task](recipe, model, partial(configure, epochs=recipe.epochs, options=recipe.optim)), data
 
 
@@ -140,15 +136,6 @@ _TASKS: dict[str, Callable[[Recipe, Any, Configure], Task]] = {
     "segmentation": _segmentation,
     "hand_mesh": _hand_mesh,
 }
-
-
-def channels_last(model: Model) -> Model:
-    """The model with its convolutions in channels-last memory, but for the first one."""
-    model = model.to(memory_format=torch.channels_last)
-    # oneDNN's weight gradient of a strided 1x1 convolution on 3 channels overruns its memory on CPUs without AVX-512
-    # (torch 2.14.1: "double free or corruption"); in the plain format another routine does it.
-    model.trunk.stem[0].to(memory_format=torch.contiguous_format)
-    return model
 
 
 def open_data(recipe: Recipe) -> RunData:

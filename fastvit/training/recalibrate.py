@@ -12,7 +12,7 @@ from fastvit.data.transforms import normalise
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import DropPath
-from fastvit.training.build import channels_last, open_data
+from fastvit.training.build import open_data
 from fastvit.training.callbacks import LAST
 from fastvit.training.options import Recipe
 from fastvit.training.run_folder import RECALIBRATED
@@ -31,7 +31,7 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
         if isinstance(module, DropPath):
             module.rate = 0.0
     if recipe.channels_last:
-        model = channels_last(model)
+        model = model.to(memory_format=torch.channels_last)
     data = open_data(replace(recipe, resume=recipe.out))  # with the split that is written down
     data.preprocessing = preprocessing = model.preprocessing
     data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
