@@ -6,7 +6,12 @@ import atexit
 import multiprocessing
 import os
 import signal
-from typing import Any
+from copy import copy
+from functools import cache
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 
@@ -36,11 +41,14 @@ def loader_settings(workers: int | None) -> dict[str, Any]:
         UserError: there cannot be so many workers.
     """
     count = worker_count(workers)
+    if count:
+        _end_workers_at_exit()
     return {
         "num_workers": count,
         "persistent_workers": count > 0,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": leave_signals_to_the_run,
+        "multiprocessing_context": _recording_context() if count else None,
     }
 
 
@@ -50,10 +58,35 @@ def leave_signals_to_the_run(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-@atexit.register
-def end_workers() -> None:
-    """End the workers of loaders that an error kept alive: Python would send SIGTERM, and wait for them for ever."""
-    left = [child for child in multiprocessing.active_children() if child.daemon]
+# The processes of our loaders: the host process may have daemons of its own, which are not ours to end.
+_workers: WeakSet[BaseProcess] = WeakSet()
+
+
+def _recording_context() -> BaseContext:
+    """Return the default way to start processes, one that records the processes that it makes."""
+    context: Any = copy(multiprocessing.get_context())
+    make = context.Process
+
+    def process(*args: Any, **options: Any) -> BaseProcess:
+        made: BaseProcess = make(*args, **options)
+        _workers.add(made)
+        return made
+
+    context.Process = process
+    return cast(BaseContext, context)
+
+
+@cache
+def _end_workers_at_exit() -> None:
+    atexit.register(_end_workers)
+
+
+def _end_workers() -> None:
+    """Kill the workers of loaders that an error kept alive.
+
+    They ignore SIGTERM, which Python sends to daemons at exit before it waits for them without a limit.
+    """
+    left = [child for child in multiprocessing.active_children() if child in _workers]
     if left:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for an accident
     for child in left:
