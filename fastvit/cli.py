@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastvit.arguments import underscored
 from fastvit.errors import UserError
+from fastvit.terminal import print_line, printable
 from fastvit.verbs import VERBS, train
 from fastvit.version import __version__
 
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    warnings.formatwarning = lambda message, *_, **__: f"fastvit: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: printable(f"fastvit: warning: {message}\n")
     arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
         return _run(arguments)
     except UserError as error:
         # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
         last = re.split(r"fastvit\.errors\.\w+: ", str(error).strip())[-1]
-        print(f"fastvit: error: {last}", file=sys.stderr)
+        print_line(f"fastvit: error: {last}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fastvit: interrupted", file=sys.stderr)
+        print_line("fastvit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, a pager) has gone: nothing is left to say, and Python must not try at exit.
@@ -45,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        print_line(_usage())
         return 0
     verb, *rest = arguments
     if verb in ("-V", "--version"):
-        print(f"fastvit {__version__}")
+        print_line(f"fastvit {__version__}")
         return 0
     if verb not in VERBS:
         raise UserError(f"there is no command {verb!r}; there are {', '.join(VERBS)} (see fastvit --help)")

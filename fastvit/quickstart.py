@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from fastvit.bench.latency import Timing
 from fastvit.bench.suite import bench_model
@@ -33,6 +32,7 @@ from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
+from fastvit.terminal import new_console
 from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import load, save
@@ -53,7 +53,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
         UserError: data or device cannot be had, or one of the proofs fails.
     """
     start = time.perf_counter()
-    console = Console(highlight=False)
+    console = new_console()
     device = pick_device(device)
     options = [f"--data={data}", f"--out={out}", f"--device={device}", "--overwrite=true"]
     recipe = load_recipe("quickstart", *options, *([f"--epochs={epochs}"] if epochs is not None else []))

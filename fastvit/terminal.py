@@ -1,13 +1,78 @@
-"""Tables on the terminal. Importing this is cheap; rich comes with the first table."""
+"""What goes to the terminal: text, tables, progress. Importing this is cheap; rich comes with its first use.
+
+Names of classes, files and runs come from people's data, and go through here: they are text, never markup, and cannot
+steer the terminal.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
+
+Item = TypeVar("Item")
+
+# Controls, undecodable bytes of file names, and separators that break a line.
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+# Marks that turn the direction of the text around them, by which one name can be shown as another.
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """Return the text with its control characters as escapes, such as "\\x1b"; line feeds stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode() if _is_control(character) else character for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return the text as `printable` does, with its line feeds as escapes too."""
+    return printable(text).replace("\n", "\\n")
+
+
+def _is_control(character: str) -> bool:
+    return character != "\n" and (unicodedata.category(character) in _UNPRINTABLE or character in _DIRECTIONS)
+
+
+def print_line(content: object, file: TextIO | None = None) -> None:
+    """Print text, or what str() makes of something else, and a line feed; to stdout by default."""
+    print(printable(str(content)), file=file)
+
+
+def new_console(stderr: bool = False, width: int | None = None) -> Console:
+    """Return a console of rich that shows strings as they are: no markup, no emoji, no highlighting."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return Plain(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def new_progress() -> Progress:
+    """Return a progress display on stderr that vanishes when it is done; without a terminal it shows nothing."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = new_console(stderr=True)
+    description = TextColumn("{task.description}", markup=False)
+    columns = description, BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def track(items: Iterable[Item], description: str, total: float | None = None) -> Iterable[Item]:
+    """Yield the items, with a progress display; `total` is how many there are where len() does not tell."""
+    with new_progress() as progress:
+        yield from progress.track(items, total, description=printable(description))
 
 
 def new_table(*columns: str, left: Sequence[int] = (0,)) -> Table:
@@ -23,9 +88,7 @@ def new_table(*columns: str, left: Sequence[int] = (0,)) -> Table:
 
 def show(content: object, style: str | None = None) -> None:
     """Print a table or text to stdout; a table in a pipe is not folded to 80 columns."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 200).print(content, style=style, highlight=False)
+    new_console(width=None if sys.stdout.isatty() else 200).print(content, style=style)
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

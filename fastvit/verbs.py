@@ -25,7 +25,7 @@ from fastvit.evaluation.verbs import evaluate, report
 from fastvit.export.verb import export
 from fastvit.runtime.verb import predict
 from fastvit.tasks.hand_mesh.verb import hands
-from fastvit.terminal import new_table, show
+from fastvit.terminal import new_table, print_line, show
 
 
 def models(pattern: str = "*", /) -> None:
@@ -109,7 +109,7 @@ def train(arguments: list[str]) -> int:
 
     @rank_zero_only
     def say(text: str, file: TextIO = sys.stderr) -> None:
-        print(text, file=file)
+        print_line(text, file=file)
 
     try:
         done = run(recipe)
@@ -164,7 +164,7 @@ def fuse(
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]
-    print(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; {proof}")
+    print_line(f"{target}: {counts[0]:,} -> {counts[1]:,} parameters; {proof}")
 
 
 def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:
@@ -194,7 +194,7 @@ def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"
                 torch.save({"state_dict": tensors}, part)
         else:
             raise UserError(f"{out}: give a name that ends in .safetensors, .pth or .pth.tar")
-    print(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")
+    print_line(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")
 
 
 def quickstart(

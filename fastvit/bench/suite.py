@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from fastvit.bench.complexity import Work
@@ -17,6 +16,7 @@ from fastvit.bench.subjects import Subject, fastvit_subject
 from fastvit.bench.ways import WAYS, Call, Way, artifact_path, call_of, reference_of
 from fastvit.errors import UserError, first_line
 from fastvit.model.task_model import TaskModel
+from fastvit.terminal import new_progress
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def bench(
     if min([rounds, *batches]) < 1:
         raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
     results = []
-    with tempfile.TemporaryDirectory() as name, _progress() as progress:
+    with tempfile.TemporaryDirectory() as name, new_progress() as progress:
         for batch in batches:
             for size in sizes:
                 cases = [Case(s, way, batch, size or s.size) for s in subjects for way in ways]
@@ -199,7 +199,3 @@ def _memory(case: Case, folder: Path) -> float | None:
     if case.subject.model is None or case.way.target is None:
         return None
     return peak_memory(artifact_path(folder, case.subject, case.way, case.batch, case.size), case.way.runtime)
-
-
-def _progress() -> Progress:
-    return Progress(console=Console(stderr=True), transient=True)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +25,7 @@ from fastvit.evaluation.report import Table
 from fastvit.files import write_text
 from fastvit.model.layers import RepConv
 from fastvit.model.variants import find_variant
+from fastvit.terminal import new_progress
 
 REFERENCE = "timm"
 
@@ -134,7 +133,7 @@ def bench_steps(
         raise UserError(f"a training step needs a batch of at least 2 and a round, got {batch} and {rounds}")
     name = find_variant(variant).name
     steps, results = {}, {}
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with new_progress() as progress:
         for way in progress.track(ways, description="building"):
             try:
                 step, kept, peak = _prepared(name, way, batch, size, device)

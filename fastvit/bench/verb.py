@@ -9,7 +9,7 @@ from typing import Literal
 
 from fastvit.device import Device
 from fastvit.errors import UserError
-from fastvit.terminal import show, show_table
+from fastvit.terminal import print_line, show, show_table
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def bench(
     for what, why in left_out:
         show(f"not timed: {what}: {why}", style="dim")
     if out:
-        print(write_bench_report(out, results, machine, left_out))
+        print_line(write_bench_report(out, results, machine, left_out))
     return 2 if failed else 0
 
 
@@ -114,7 +114,7 @@ def _gpu(
         peers,
         rounds,
         minutes,
-        tick=lambda text: print(f"fastvit: {text}", file=sys.stderr),
+        tick=lambda text: print_line(f"fastvit: {text}", file=sys.stderr),
         keep=lambda run: write_gpu_report(out, run) if out else None,
     )
     machine, found = run.machine, environment()
@@ -129,7 +129,7 @@ def _gpu(
             show(f"not timed: {result.network}, batch {result.batch}, {result.way}: {result.failure}", style="dim")
     show(f"{found.get('GPU', '')}: {roof}; {versions}")
     if report:
-        print(report)
+        print_line(report)
     return 0 if all(result.timing for result in run.results) else 2
 
 
@@ -165,7 +165,7 @@ def _train(
         ]
     table = step_table(results)
     if out:
-        print(write_steps(out, results))
+        print_line(write_steps(out, results))
     for result in results:
         if result.failure:
             show(f"not timed: {result.variant} in {result.way.name}: {result.failure}", style="dim")

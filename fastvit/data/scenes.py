@@ -249,8 +249,7 @@ def write_scenes(
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: int, command: str) -> tuple[int, int]:
     """Write the scenes of a split; their number and that of their instances."""
-    from rich.console import Console
-    from rich.progress import track
+    from fastvit.terminal import track
 
     items = open_images("sample", SOURCES[split])
     pictures, masks, annotations = (root / kind for kind in ("images", "masks", "annotations"))
@@ -258,9 +257,7 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int, comma
         path.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    for index in track(range(count), f"{split} scenes", console=console, transient=True, disable=hidden):
+    for index in track(range(count), f"{split} scenes"):
         place = list(SOURCES).index(split)
         scene = make_scene(items, size, np.random.default_rng(seed_of(seed, place, index)))
         name = f"{index:06d}.png"

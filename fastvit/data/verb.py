@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastvit.terminal import print_line
+
 
 def scenes(folder: Path, images: int = 500, size: int = 128, seed: int = 0, overwrite: bool = False) -> None:
     """Make a small dataset for detection and segmentation, of the embedded sample.
@@ -19,4 +21,4 @@ def scenes(folder: Path, images: int = 500, size: int = 128, seed: int = 0, over
 
     written = write_scenes(folder, images, size, seed, overwrite)
     counts = (f"{count:,} {split} scenes with {instances:,} items" for split, (count, instances) in written.items())
-    print(f"{folder}: {', '.join(counts)}, {size}x{size} px")
+    print_line(f"{folder}: {', '.join(counts)}, {size}x{size} px")

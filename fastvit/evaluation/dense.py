@@ -9,8 +9,6 @@ from math import isnan, nan
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from fastvit.data.pixels import fitted_size
@@ -28,6 +26,7 @@ from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.segmentation import prediction as segmentation
 from fastvit.tasks.segmentation.folders import IGNORED, open_masks
 from fastvit.tasks.table import find_task
+from fastvit.terminal import track
 from fastvit.weights.description import read_task
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ def _singles(loader: Any, length: int) -> Iterator[tuple[Tensor, dict[str, Tenso
 
 
 def _tracked(loader: Any, length: int) -> Iterable[Any]:
-    return track(loader, "evaluating", length, console=Console(stderr=True), transient=True)
+    return track(loader, "evaluating", length)
 
 
 class _Clock:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -18,6 +16,7 @@ from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
 from fastvit.evaluation.calibration import Bin, expected_calibration_error, reliability
 from fastvit.tasks.classification.module import accuracy
+from fastvit.terminal import track
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def evaluate(
     confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED, sync_on_compute=False)
     targets, guesses, probabilities, losses, times = [], [], [], [], []
     with torch.inference_mode():
-        for images, labels in track(batches, description, console=Console(stderr=True), transient=True):
+        for images, labels in track(batches, description):
             start = time.perf_counter()
             logits = classify(images.to(device)).float().cpu()  # the copy waits for the device
             times.append((start, time.perf_counter()))

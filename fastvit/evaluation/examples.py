@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from fastvit.errors import DamagedImageError
+from fastvit.evaluation.figures import new_figure
 from fastvit.evaluation.report import Section
 from fastvit.runtime.predictor import Answer, Predictor
 from fastvit.tasks.detection.coco import CocoImages
@@ -83,7 +83,7 @@ def examples_section(made: Sequence[Example], task: str) -> Section:
     least = f", objects from {_DRAWN:.0%} on" if task == "detection" else ""
     text = f"Held-out images: left what is true, right what the model says{least}."
     rows = -(-len(made) // 2)
-    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
+    figure = new_figure(12, 3.2 * rows)
     places = figure.subplots(rows, 4, squeeze=False)
     for place in places.flat:
         place.axis("off")

@@ -12,13 +12,11 @@ from matplotlib.transforms import Bbox
 
 from fastvit.bench.latency import Timing
 from fastvit.evaluation.calibration import Bin
+from fastvit.evaluation.figures import new_figure
 from fastvit.evaluation.numbers import METRICS, unit
+from fastvit.terminal import printable
 
 BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 History = Mapping[str, Sequence[tuple[float, float]]]
@@ -31,7 +29,7 @@ def training_curves(history: History) -> Figure:
         history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" or another metric (a fraction), and "lr".
     """
     panels = [draw for names, draw in _PANELS.items() if any(history.get(name) for name in names)]
-    figure = _figure(4.5 * max(len(panels), 2), 3.2)
+    figure = new_figure(4.5 * max(len(panels), 2), 3.2)
     for axes, draw in zip(figure.subplots(1, max(len(panels), 1), squeeze=False).flat, panels, strict=False):
         draw(axes, history)
         _over_epochs(axes)
@@ -105,15 +103,15 @@ def overlaid_curves(histories: Mapping[str, History]) -> Figure:
     for name in recorded[:1]:
         factor, measure = _unit(name)
         panels.append((name, measure, f"{_title(_METRICS[name])} on the held-out images", factor))
-    figure = _figure(10, 3.6)
+    figure = new_figure(10, 3.6)
     for axes, (name, ylabel, title, factor) in zip(figure.subplots(1, 2), panels, strict=False):
-        for run, history in histories.items():
-            if points := history.get(name):
-                axes.plot([e for e, _ in points], [factor * v for _, v in points], marker=".", label=run)
+        recorded_by = {run: history[name] for run, history in histories.items() if history.get(name)}
+        for points in recorded_by.values():
+            axes.plot([e for e, _ in points], [factor * v for _, v in points], marker=".")
         axes.set(ylabel=ylabel, title=title)
         _over_epochs(axes)
-        if axes.lines:
-            axes.legend()
+        if recorded_by:
+            axes.legend(axes.lines, recorded_by)  # as labels of lines, names that begin with _ would be left out
     return figure
 
 
@@ -133,7 +131,7 @@ def tradeoff(
         lower_is_better: whether it is an error.
     """
     factor, measure = unit(metric)
-    figure = _figure(6.4, 4.2) if len(points) < 9 else _figure(8.8, 5.4)
+    figure = new_figure(6.4, 4.2) if len(points) < 9 else new_figure(8.8, 5.4)
     axes = figure.subplots()
     front = sorted(points[name] for name in pareto_front(points, lower_is_better))
     axes.plot([c for c, _ in front], [factor * a for _, a in front], color=GREY, linestyle="--", zorder=0)
@@ -190,7 +188,7 @@ def share_within(distances: Sequence[float], shares: Sequence[float]) -> Figure:
         distances: millimetres.
         shares: of each distance, a fraction.
     """
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     axes.plot(distances, [100 * share for share in shares], color=BLUE)
     axes.set(xlabel="distance, mm", ylabel="share of the joints, percent", xlim=(0, None), ylim=(0, 100))
@@ -200,7 +198,7 @@ def share_within(distances: Sequence[float], shares: Sequence[float]) -> Figure:
 
 def reliability_diagram(bins: Sequence[Bin]) -> Figure:
     """Accuracy and its distance from the mean confidence, a bar a bin, above the number of images in each."""
-    figure = _figure(5.2, 5.2)
+    figure = new_figure(5.2, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = [b.low for b in bins], [b.high - b.low for b in bins]
     accuracy, confidence = (100 * np.array([getattr(b, name) for b in bins]) for name in ("accuracy", "confidence"))
@@ -217,14 +215,14 @@ def reliability_diagram(bins: Sequence[Bin]) -> Figure:
 
 def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Rows are true classes, columns predicted ones; the shade is the share of the row."""
-    figure = _figure(6.4, 5.6)
+    figure = new_figure(6.4, 5.6)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= 20:
-        ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=45, ha="right")
-        axes.set_yticks(ticks, classes)
+        ticks, names = range(len(classes)), [printable(name) for name in classes]
+        axes.set_xticks(ticks, names, rotation=45, ha="right")
+        axes.set_yticks(ticks, names)
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
                 color = "white" if shares[row, column] > 0.5 else "black"
@@ -236,7 +234,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
 
 def latency_bars(timings: Mapping[str, Timing], reference: str) -> Figure:
     """Median milliseconds of each runtime with its quartiles, and its speed against `reference`."""
-    figure = _figure(9, 0.55 * len(timings) + 1.1)
+    figure = new_figure(9, 0.55 * len(timings) + 1.1)
     axes = figure.subplots()
     names = list(timings)[::-1]
     medians = np.array([timings[name].median for name in names])

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fastvit.environment import environment
 from fastvit.files import write_text
+from fastvit.terminal import printable
 from fastvit.version import __version__
 
 
@@ -60,6 +62,11 @@ def data_uri(figure: Figure, kind: Literal["png", "svg"]) -> str:
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def _shown(value: object) -> object:
+    """Return what a template writes for a value: a name's control characters as escapes."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def write_report(
     path: Path,
     title: str,
@@ -77,7 +84,11 @@ def write_report(
         measured_with: the environment of the numbers; by default this one.
     """
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fastvit.evaluation"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("fastvit.evaluation"),
+        autoescape=True,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     html = templates.get_template("report.html").render(
         title=title,

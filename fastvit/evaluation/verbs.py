@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Precision
-from fastvit.terminal import new_table, show, show_table
+from fastvit.terminal import new_table, print_line, show, show_table
 
 if TYPE_CHECKING:
     from fastvit.evaluation.checkpoint import Measured
@@ -97,13 +97,13 @@ def evaluate(
 
         write_evaluation(measured, out)
     if json:
-        print(jsonlib.dumps(measured.summary()))
+        print_line(jsonlib.dumps(measured.summary()))
         return
     _show_numbers(measured)
     if per_class:
         _show_classes(measured)
     if out:
-        print(f"{out / 'evaluation.html'}: calibration, confusions and the most confident mistakes")
+        print_line(f"{out / 'evaluation.html'}: calibration, confusions and the most confident mistakes")
 
 
 def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json: bool) -> None:
@@ -114,7 +114,7 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
 
         write_dense_evaluation(measured, out)
     if json:
-        print(jsonlib.dumps(measured.summary()))
+        print_line(jsonlib.dumps(measured.summary()))
         return
     labels = [METRICS[name] for name in measured.metrics]
     values = [as_text(name, value) for name, value in measured.metrics.items()]
@@ -126,9 +126,9 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
     if per_class:
         show_table((measured.part, measured.per_part_label), measured.part_rows())
     if out:
-        print(f"{out / 'evaluation.html'}: each {measured.part}, and pictures of truth and answers")
+        print_line(f"{out / 'evaluation.html'}: each {measured.part}, and pictures of truth and answers")
         for name in measured.results:
-            print(f"{out / name}: as the benchmark's server takes it")
+            print_line(f"{out / name}: as the benchmark's server takes it")
 
 
 def _show_numbers(measured: Measured) -> None:
@@ -179,4 +179,4 @@ def report(
     for rows in (result_table(entries, timings), settings_table(entries)):
         if rows.rows:
             show_table(rows.header, rows.rows)
-    print(write_comparison(out, entries, timings, where))
+    print_line(write_comparison(out, entries, timings, where))

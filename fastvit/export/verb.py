@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fastvit.export.options import Output
 from fastvit.runtime.artifact import Input, Precision
+from fastvit.terminal import print_line
 
 
 def export(
@@ -67,8 +68,8 @@ def export(
     pictures = to_compare_on(model, data, verify_with, images)
     folder = out or beside(checkpoint, "-export")
     calibration = to_calibrate_on(model, data, calibrate) if precision == "int8" else None
-    done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print)
-    print(write_export_report(folder, model, done, failed, pictures.name))
+    done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
+    print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():
-        print(f"fastvit: error: {name}: {reason}", file=sys.stderr)
+        print_line(f"fastvit: error: {name}: {reason}", file=sys.stderr)
     return 2 if failed else 0

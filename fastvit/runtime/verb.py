@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
-from fastvit.terminal import new_table, show
+from fastvit.terminal import new_table, print_line, show, track
 
 # Images from which on an export, which takes seconds, pays.
 MANY = 100
@@ -53,9 +53,6 @@ def predict(
 
     paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
 
-    from rich.console import Console
-    from rich.progress import track
-
     from fastvit.runtime.pictures import Canvas, Meshes
     from fastvit.runtime.predictor import Answer, Failure, Predictor
     from fastvit.runtime.records import record, recording
@@ -77,13 +74,11 @@ def predict(
 
     def print_record(answer: Answer | Failure) -> None:
         if not isinstance(answer, Failure):
-            print(jsonlib.dumps(record(answer)))
+            print_line(jsonlib.dumps(record(answer)))
 
     with recording(out) if out else nullcontext(print_record if json else tabulate) as write:
-        console = Console(stderr=True)
         stream = predictor.stream(paths, k, batch_size, score)
-        hidden = not console.is_terminal
-        for answer in track(stream, predictor.runtime, len(paths), console=console, transient=True, disable=hidden):
+        for answer in track(stream, predictor.runtime, len(paths)):
             write(answer)
             if isinstance(answer, Failure):
                 failures.append(answer)
@@ -95,13 +90,15 @@ def predict(
     if table.row_count:
         show(table)
     if out:
-        print(f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read")
+        print_line(
+            f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read"
+        )
     if canvas:
-        print(f"{draw}: {canvas.drawn} pictures")
+        print_line(f"{draw}: {canvas.drawn} pictures")
     if meshes:
-        print(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
+        print_line(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
     for failure in failures:
-        print(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
+        print_line(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
     return 2 if failures else 0
 
 
@@ -125,5 +122,7 @@ def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, 
 
     where = pick_device(device)
     if where == "cpu" and runtime != "torch":
-        print(f"fastvit: exporting {checkpoint}, once, to run it faster; --runtime torch does without", file=sys.stderr)
+        print_line(
+            f"fastvit: exporting {checkpoint}, once, to run it faster; --runtime torch does without", file=sys.stderr
+        )
     return where, runtime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
@@ -27,6 +27,7 @@ from fastvit.tasks.hand_mesh.freihand import HandImages
 from fastvit.tasks.segmentation.folders import MaskedImages
 from fastvit.tasks.table import find_task
 from fastvit.tasks.task import Task
+from fastvit.terminal import print_line
 from fastvit.training.build import build
 from fastvit.training.callbacks import (
     BEST,
@@ -158,10 +159,11 @@ def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
     batch = recipe.batch_size * recipe.accumulate * processes
     parameters = sum(p.numel() for p in task.model.parameters())
     epochs = recipe.epochs + recipe.optim.cooldown_epochs
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    print_line(
         f"{task.model.variant}, {parameters / 1e6:.2f} M parameters, {len(data.classes)} classes; "
         f"{len(data.train_images):,} training and {len(data.test_images):,} held-out images; {epochs} epochs, "
-        f"{batch} images a step on {processes} x {device}; {recipe.out}"
+        f"{batch} images a step on {processes} x {device}; {recipe.out}",
+        sys.stderr,
     )
 
 

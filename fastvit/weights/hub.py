@@ -9,6 +9,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from fastvit.errors import UserError, first_line
+from fastvit.terminal import print_line
 from fastvit.weights.zoo import ZOO
 
 FILENAME = "model.safetensors"
@@ -42,7 +43,7 @@ def download(repo: str, filename: str = FILENAME) -> Path:
         ) from error
     for weights in ZOO.values():
         if weights.repo == repo:
-            print(
+            print_line(
                 f"{repo}: these weights are Apple's, not ours: {weights.licence.name}, {weights.licence.url}",
                 file=sys.stderr,
             )

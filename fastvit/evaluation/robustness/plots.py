@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from fastvit.evaluation.figures import new_figure
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import Errors
 
 
 def heat_map(errors: Errors) -> Figure:
     """A row a corruption, a column a severity; the shade is the error."""
-    figure = Figure(figsize=(6.4, 0.36 * len(errors) + 1.2), layout="constrained")
+    figure = new_figure(6.4, 0.36 * len(errors) + 1.2)
     axes = figure.subplots()
     values = 100 * np.array(list(errors.values()))
     image = axes.imshow(values, cmap="magma_r", vmin=0, vmax=100, aspect="auto")
@@ -30,7 +31,7 @@ def severity_curves(errors: Errors, clean: float | None = None) -> Figure:
     groups: dict[str, list[str]] = {}
     for name in errors:
         groups.setdefault(CORRUPTIONS[name].group, []).append(name)
-    figure = Figure(figsize=(9, 3.2 * ((len(groups) + 1) // 2)), layout="constrained")
+    figure = new_figure(9, 3.2 * ((len(groups) + 1) // 2))
     panels = figure.subplots((len(groups) + 1) // 2, min(2, len(groups)), sharey=True, squeeze=False).ravel()
     severities, start = (SEVERITIES, []) if clean is None else ((0, *SEVERITIES), [100 * clean])
     for axes, (group, names) in zip(panels, groups.items(), strict=False):

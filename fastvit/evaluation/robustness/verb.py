@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastvit.device import Device
-from fastvit.terminal import show_table
+from fastvit.terminal import print_line, show_table
 
 
 def robustness(
@@ -59,8 +59,8 @@ def robustness(
     result = measure(predictor, chosen, data, settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:
-        print(jsonlib.dumps(asdict(result)))
+        print_line(jsonlib.dumps(asdict(result)))
         return
     for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
         show_table(table.header, table.rows)
-    print(f"{report}: {result.images} images{'' if result.complete else ', a part of the data'}")
+    print_line(f"{report}: {result.images} images{'' if result.complete else ', a part of the data'}")

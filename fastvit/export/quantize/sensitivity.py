@@ -11,6 +11,7 @@ import onnxruntime
 from matplotlib.figure import Figure
 
 from fastvit.errors import UserError
+from fastvit.evaluation.figures import new_figure
 from fastvit.export.quantize.calibration import batches
 from fastvit.export.quantize.qdq import Calibrated, Kind, layers
 
@@ -145,7 +146,7 @@ def choose(calibrated: Calibrated, images: np.ndarray, kept: Sequence[str] = (),
 
 def plot(rows: Sequence[Sensitivity], title: str) -> Figure:
     """A bar a layer, from the input at the top to the head: the error that it alone causes."""
-    figure = Figure(figsize=(8.5, 0.8 + 0.19 * len(rows)), layout="constrained")
+    figure = new_figure(8.5, 0.8 + 0.19 * len(rows))
     axes = figure.subplots()
     for kind in dict.fromkeys(row.kind for row in rows):
         bars = [(place, 100 * row.error) for place, row in enumerate(rows) if row.kind == kind]

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from fastvit.evaluation.figures import new_figure
 from fastvit.tasks.classification.prediction import Label, Prediction
 from fastvit.tasks.colours import font
+from fastvit.terminal import one_line
 
 
 def prediction_sheet(
@@ -23,7 +25,7 @@ def prediction_sheet(
         columns: images a row.
     """
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.85 * rows), layout="constrained")
+    figure = new_figure(1.5 * columns, 1.85 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for place in axes:
         place.axis("off")
@@ -40,7 +42,7 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
     size = max(image.width // 24, 10)
     letters = ImageFont.truetype(font(), size)
     line = round(1.5 * size)
-    lines = [f"{label.name} {label.probability:.1%}" for label in prediction.labels]
+    lines = [f"{one_line(label.name)} {label.probability:.1%}" for label in prediction.labels]
     sheet = Image.new("RGB", (image.width, image.height + line * len(lines) + size // 2), "white")
     sheet.paste(image)
     pen = ImageDraw.Draw(sheet)

@@ -9,6 +9,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from fastvit.tasks.colours import class_colours, enlarged, font, ink
 from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.terminal import one_line
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
@@ -26,7 +27,8 @@ def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
             masks = torch.from_numpy(found.masks.repeat(factor, 1).repeat(factor, 2))
             pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colours)
         labels = [
-            f"{prediction.name(label)} {score:.0%}" for label, score in zip(found.labels, found.scores, strict=True)
+            f"{one_line(prediction.name(label))} {score:.0%}"
+            for label, score in zip(found.labels, found.scores, strict=True)
         ]
         side = max(image.size)
         pixels = draw_bounding_boxes(

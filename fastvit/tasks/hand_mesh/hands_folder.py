@@ -22,6 +22,7 @@ from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
 from fastvit.tasks.hand_mesh.skeleton import ROOT
 from fastvit.tasks.hand_mesh.synthetic import HandMaker, MadeHand
+from fastvit.terminal import track
 
 SIZES = 64, 1024
 # Pictures for evaluation; means of more move little, and aligning hands and comparing their meshes takes time.
@@ -92,18 +93,12 @@ class _MadeHands(Dataset[MadeHand]):
 
 
 def _write_part(root: Path, pictures: _MadeHands, workers: int | None) -> None:
-    from rich.console import Console
-    from rich.progress import track
-
     name = PARTS[pictures.split]
     rgb, mask = root / name / "rgb", root / name / "mask"
     rgb.mkdir(parents=True)
     mask.mkdir()
-    console = Console(stderr=True)
     loader = DataLoader(pictures, batch_size=None, **loader_settings(workers))
-    shown = track(
-        loader, f"{name} hands", len(pictures), console=console, transient=True, disable=not console.is_terminal
-    )
+    shown = track(loader, f"{name} hands", len(pictures))
     with ExitStack() as stack:
         lists = {kind: stack.enter_context(_JsonList(root / f"{name}_{kind}.json")) for kind in _KINDS}
         for index, made in enumerate(shown):

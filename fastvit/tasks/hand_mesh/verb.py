@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastvit.terminal import print_line
+
 
 def hands(
     folder: Path,
@@ -29,4 +31,4 @@ def hands(
 
     written = write_hands(folder, images, size, seed, hand, workers, overwrite)
     counts = " and ".join(f"{count:,} {part}" for part, count in written.items())
-    print(f"{folder}: {counts} pictures, {size}x{size} px")
+    print_line(f"{folder}: {counts} pictures, {size}x{size} px")

@@ -10,6 +10,7 @@ from torchvision.utils import draw_segmentation_masks
 
 from fastvit.tasks.colours import class_colours, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+from fastvit.terminal import one_line
 
 # Shares of the image below which a class is not in the legend.
 _LEAST = 0.002
@@ -31,7 +32,7 @@ def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
         masks = torch.from_numpy(np.stack([mask == label for label in labels]))
         pixels = draw_segmentation_masks(pixels, masks, alpha=0.6, colors=[palette[label] for label in labels])
     entries = [
-        (f"{prediction.name(label)} {share:.0%}", palette[label])
+        (f"{one_line(prediction.name(label))} {share:.0%}", palette[label])
         for label, share in shares
         if prediction.name(label) != _PLAIN
     ]
