@@ -116,7 +116,11 @@ def read_split(file: Path) -> dict[Key, str]:
     Raises:
         UserError: the file does not describe a split.
     """
-    return {_key(*row): split for row, split in _split_rows(file).items()}
+    with file.open(newline="", encoding="utf-8") as opened:
+        header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
+    if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
+        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
+    return {_key(name, label): split for name, label, split in rows}
 
 
 def keys(pictures: LabelledImages, root: Path | None) -> list[Key]:
@@ -145,17 +149,9 @@ def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
     ]
 
 
-def _split_rows(file: Path) -> dict[tuple[str, str], str]:
-    with file.open(newline="", encoding="utf-8") as opened:
-        header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
-    if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
-        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
-    return {(name, label): split for name, label, split in rows}
-
-
 def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray:
-    splits = _split_rows(file)
-    own = _rows(pictures, root)
+    splits = read_split(file)
+    own = keys(pictures, root)
     added, removed = [row for row in own if row not in splits], splits.keys() - set(own)
     if added or removed:
         names = [name for name, _ in [*added, *sorted(removed)]]
