@@ -14,7 +14,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fastvit.arguments import underscored
+from fastvit.arguments import refuse_empty, underscored
 from fastvit.errors import UserError
 from fastvit.terminal import print_line, printable
 from fastvit.verbs import VERBS, train
@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: printable(f"fastvit: warning: {message}\n")
     arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
+        refuse_empty(arguments[1:])
         return _run(arguments)
     except UserError as error:
         # One that was raised in a DataLoader's worker comes with that process's traceback in its text.

@@ -9,6 +9,7 @@ flag, a list takes what is left of the line: `fastvit.cli` reads the signatures 
 from __future__ import annotations
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -121,7 +122,7 @@ def train(arguments: list[str]) -> int:
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
     kind = find_task(recipe.task)
     say(f"{done.best}: {kind.label} {as_text(kind.headline, done.score)} on the held-out images", sys.stdout)
-    say(f"next: fastvit eval, predict, fuse or export {done.best}", sys.stdout)
+    say(f"next: fastvit eval {shlex.quote(str(recipe.out))}; then fastvit predict, fuse or export", sys.stdout)
     return 0
 
 
@@ -129,7 +130,7 @@ def fuse(
     checkpoint: str,
     out: Path | None = None,
     tolerance: float = 1e-4,
-    data: str = "sample",
+    data: str | None = None,
     verify_with: str | None = None,
 ) -> None:
     """Turn a trained checkpoint into its inference form, and prove that the two are equal.
@@ -139,12 +140,14 @@ def fuse(
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
         tolerance: largest relative difference of the outputs that counts as equal, in float32; for random images, or of
             a detector for the objects that it finds in pictures.
-        data: pictures for a detector, as in fastvit export; by default scenes of the embedded sample.
+        data: pictures for a detector, as in fastvit export; by default those of the checkpoint's run, else scenes of
+            the embedded sample.
         verify_with: other pictures for a detector: a file, folder or glob pattern.
     """
     import torch
 
     import fastvit
+    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.pictures import to_compare_on
     from fastvit.export.proof import Proof, prove_objects
     from fastvit.weights.location import beside
@@ -155,7 +158,9 @@ def fuse(
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
     if model.task == "detection":
-        proof = prove_objects(model, fused, to_compare_on(model, data, verify_with, 8).images)
+        proof = prove_objects(
+            model, fused, to_compare_on(model, EvaluationData(checkpoint, data), verify_with, 8).images
+        )
     else:
         shape = (4, model.config.in_chans, *model.preprocessing.canvas)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ import onnx
 
 import fastvit
 from fastvit.bench.latency import measure
-from fastvit.data.opening import open_images
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.export.export import export
 from fastvit.export.onnx import convert
 from fastvit.export.options import ExportOptions
@@ -44,6 +44,7 @@ class Study:
     """A model with what it is measured on.
 
     Attributes:
+        calibrate_on: data whose training images are calibrated on.
         images: (N, C, H, W) normalised test images.
         labels: their classes.
         training: (COUNT, C, H, W) normalised training images to calibrate on.
@@ -51,9 +52,10 @@ class Study:
         expected: its logits.
     """
 
-    def __init__(self, name: str, model: FastViT, asked: argparse.Namespace) -> None:
-        self.name, self.model, self.asked = name, model, asked
-        source = open_images(asked.data, "test", model.classes)
+    def __init__(self, checkpoint: str, model: FastViT, asked: argparse.Namespace) -> None:
+        self.name, self.model, self.asked = model.variant, model, asked
+        self.calibrate_on = EvaluationData(checkpoint, asked.calibrate)
+        source = EvaluationData(checkpoint, asked.data).images("test", model.classes)
         picked = chosen(len(source), asked.images or len(source))
         self.pictures = [source.image(index) for index in picked]
         self.labels = np.array(source.labels)[picked]
@@ -61,11 +63,11 @@ class Study:
         self.training = self.drawn(COUNT, 0)
         self.graph = convert(build_program(model, ExportOptions(batch="dynamic")))
         self.expected = outputs(self.graph, self.images)[0]
-        print(f"{name}: float32 {self.top1(self.expected):.2f}% of {len(self.labels)} test images", flush=True)
+        print(f"{self.name}: float32 {self.top1(self.expected):.2f}% of {len(self.labels)} test images", flush=True)
 
     def drawn(self, count: int, seed: int) -> np.ndarray:
         """Calibration images."""
-        pictures = calibration_pictures(self.asked.calibrate, count, seed)
+        pictures = calibration_pictures(self.calibrate_on, count, seed)
         return prepared(pictures, self.model.preprocessing, "normalised")
 
     def top1(self, logits: np.ndarray) -> float:
@@ -96,7 +98,7 @@ def targets(study: Study) -> None:
         for precision in PRECISIONS:
             label = f"{name} {precision}"
             options = ExportOptions(precision, batch="dynamic" if "batch" in target.dynamic else 1)
-            calibration = calibration_pictures(asked.calibrate) if precision == "int8" else None
+            calibration = calibration_pictures(study.calibrate_on) if precision == "int8" else None
             path = asked.out / f"{study.name}-{name}-{precision}{target.suffix}"
             done = export(study.model, target, path, study.pictures[:16], options, calibration=calibration)
             answers = open_artifact(path, target.runtime or "auto", threads=1).in_batches(study.images, 16)[0]
@@ -112,7 +114,7 @@ def latency(study: Study) -> None:
     for name in asked.targets:
         target = find_target(name)
         for precision in PRECISIONS:
-            calibration = calibration_pictures(asked.calibrate, 32) if precision == "int8" else None
+            calibration = calibration_pictures(study.calibrate_on, 32) if precision == "int8" else None
             path = asked.out / f"{study.name}-{asked.latency_size}-{name}-{precision}{target.suffix}"
             options = ExportOptions(precision, size=size)
             export(study.model, target, path, study.pictures[:4], options, calibration=calibration)
@@ -213,7 +215,7 @@ def sensitivity(study: Study) -> None:
     """Each layer alone, and the layers that a strict bound keeps in float."""
     calibrated = calibrate(study.graph, study.training)
     looked_at = study.training[:LOOKED_AT]
-    source = open_images(study.asked.calibrate, "train")
+    source = study.calibrate_on.images("train")
     labels = np.array(source.labels)[chosen(len(source), LOOKED_AT)]
     rows = table(calibrated, looked_at, labels=labels.tolist())
     with (study.asked.out / f"{study.name}-sensitivity.csv").open("w", newline="") as opened:
@@ -262,7 +264,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     for checkpoint in asked.checkpoints:
         model = fastvit.load(checkpoint, fastvit.FastViT)
-        study = Study(model.variant, model, asked)
+        study = Study(checkpoint, model, asked)
         for part in asked.parts:
             PARTS[part](study)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import inspect
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,9 @@ import torch
 
 import fastvit
 from fastvit.cli import main
+from fastvit.evaluation.run_folder import flatten
+from fastvit.training.options import Recipe
+from fastvit.verbs import VERBS
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -209,6 +214,21 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
         pytest.skip("this machine has the device")
     files = {"CHECKPOINT": checkpoint, "PHOTO": photo}
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""
+    monkeypatch.chdir(tmp_path)
+    parameters = inspect.signature(VERBS[verb], eval_str=True).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.annotation is not bool]
+    if verb == "train":
+        names = ["recipe", *flatten(asdict(Recipe())), "out", "resume", "workers"]
+    for name in names:
+        for empty in ((f"--{name}=",), (f"--{name}", ""), (f"--{name}", " ")):
+            assert f"--{name} is empty: give a value, or leave it out" in complaint(verb, *empty, run=inside)
+    assert "argument 1 is empty" in complaint(verb, "", run=inside)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mistake_ends_a_process() -> None:

@@ -63,6 +63,11 @@ def split_folder(root: Path, split: Split) -> Path | None:
     return next((folders[name] for name in _NAMES[split] if name in folders), None)
 
 
+def is_named_for(root: Path, split: Split) -> bool:
+    """Whether a folder is called by a split's name, in upper or lower case."""
+    return root.absolute().name.lower() in _NAMES[split]
+
+
 def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) -> FolderImages:
     """The images of a split; a folder without any split is for evaluation.
 
@@ -80,14 +85,3 @@ def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) 
             )
         folder = root
     return FolderImages(folder, classes)
-
-
-def open_whole_folder(root: Path) -> FolderImages:
-    """All training images of a folder whose validation images are yet to be split off.
-
-    Raises:
-        UserError: it has a validation split already.
-    """
-    if held_out := split_folder(root, "test"):
-        raise UserError(f"{held_out} holds the validation images: leave val_fraction at 0, or move that folder away")
-    return FolderImages(split_folder(root, "train") or root)

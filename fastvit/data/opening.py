@@ -8,7 +8,7 @@ from pathlib import Path
 from fastvit.data.arrays import SAMPLE, has_idx, open_idx, open_torchvision
 from fastvit.data.classes import shortened
 from fastvit.data.datasets import LabelledImages, Split
-from fastvit.data.folders import open_folder, open_whole_folder
+from fastvit.data.folders import FolderImages, open_folder, split_folder
 from fastvit.data.hfds import open_hfds
 from fastvit.data.shard_lists import open_shards
 from fastvit.data.splitting import split_off
@@ -38,6 +38,31 @@ def open_images(source: str | Path, split: Split, classes: Sequence[str] | None 
     return pictures
 
 
+def is_image_folder(source: str | Path) -> bool:
+    """Whether a source is a folder of images, not of idx files, nor a named set."""
+    root = Path(source).expanduser()
+    return root.is_dir() and not has_idx(root)
+
+
+def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabelledImages, Path | None]:
+    """Open all images that a val_fraction divides: those of a folder, or the training images of another source.
+
+    Args:
+        source: as in `open_images`.
+        classes: as in `open_images`.
+
+    Returns:
+        The images, and the folder that they are in, if it is a folder of images.
+
+    Raises:
+        UserError: there is no such data, or its classes are others.
+    """
+    root = Path(source).expanduser()
+    if is_image_folder(source):
+        return FolderImages(split_folder(root, "train") or root, classes), root
+    return open_images(source, "train", classes), None
+
+
 def open_for_training(
     source: str | Path, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -56,10 +81,12 @@ def open_for_training(
     if val_fraction:
         if str(source).startswith("wds/"):
             raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
-        root = Path(source).expanduser()
-        folder = root.is_dir() and not has_idx(root)
-        pictures = open_whole_folder(root) if folder else open_images(source, "train")
-        return split_off(pictures, val_fraction, seed, split_file, root if folder else None)
+        if is_image_folder(source) and (held_out := split_folder(Path(source).expanduser(), "test")):
+            raise UserError(
+                f"{held_out} holds the validation images: leave val_fraction at 0, or move that folder away"
+            )
+        pictures, root = open_undivided(source)
+        return split_off(pictures, val_fraction, seed, split_file, root)
     pictures = open_images(source, "train")
     return pictures, open_images(source, "test", pictures.classes)
 

@@ -16,7 +16,11 @@ from fastvit.data.sampling import seed_of
 from fastvit.errors import UserError
 from fastvit.files import atomic
 
+# The file in a run's folder that says which images are held out.
+SPLIT = "split.csv"
 _HEADER = ("image", "class", "split")
+# An image wherever its source lies: its name inside the source, and its class.
+Key = tuple[str, str]
 
 
 class Part:
@@ -106,6 +110,37 @@ def write_split(file: Path, validation: Part) -> None:
         writer.writerows((*row, "val" if index in held else "train") for index, row in enumerate(rows))
 
 
+def read_split(file: Path) -> dict[Key, str]:
+    """Read what `write_split` wrote: "train" or "val" for each image of the source.
+
+    Raises:
+        UserError: the file does not describe a split.
+    """
+    with file.open(newline="", encoding="utf-8") as opened:
+        header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
+    if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
+        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
+    return {_key(name, label): split for name, label, split in rows}
+
+
+def keys(pictures: LabelledImages, root: Path | None) -> list[Key]:
+    """Return the keys of a source's images, by which `read_split` has them, in the order of the images.
+
+    Args:
+        pictures: the source.
+        root: folder of the images, if they are in one.
+    """
+    return [_key(*row) for row in _rows(pictures, root)]
+
+
+def _key(name: str, label: str) -> Key:
+    if name.endswith("]"):  # a row of an array or a table: the place of its file is in the name
+        return name.rpartition("/")[2], label
+    # A folder may be given as a whole or as its train folder.
+    folder, _, rest = name.partition(os.sep)
+    return (rest if folder != label and rest.startswith(f"{label}{os.sep}") else name), label
+
+
 def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
     names = (pictures.name(i) for i in range(len(pictures)))
     return [
@@ -115,12 +150,8 @@ def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
 
 
 def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray:
-    with file.open(newline="", encoding="utf-8") as opened:
-        header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
-    if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
-        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
-    splits = {row[:2]: row[2] for row in rows}
-    own = _rows(pictures, root)
+    splits = read_split(file)
+    own = keys(pictures, root)
     added, removed = [row for row in own if row not in splits], splits.keys() - set(own)
     if added or removed:
         names = [name for name, _ in [*added, *sorted(removed)]]

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fastvit.data.datasets import IGNORED, LabelledImages
-from fastvit.data.opening import open_images
+from fastvit.data.splitting import Part
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
@@ -25,7 +26,7 @@ class Measured:
 
     Attributes:
         checkpoint: as it was asked for.
-        data: as it was asked for.
+        data: name or path.
         form: of the network that ran.
         runtime: that it ran in.
         device: that it ran on.
@@ -43,6 +44,11 @@ class Measured:
     pictures: LabelledImages
     result: Evaluation
 
+    @property
+    def divided(self) -> bool:
+        """Whether the images are those that the checkpoint's run held out of its data."""
+        return isinstance(self.pictures, Part)
+
     def summary(self) -> dict[str, Any]:
         """What fits on a line, for JSON."""
         result = self.result
@@ -50,6 +56,7 @@ class Measured:
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,
+            "held_out_by_run": self.divided,
             "form": self.form,
             "runtime": self.runtime,
             "device": self.device,
@@ -83,7 +90,7 @@ def open_in_form(
 
 def evaluate_checkpoint(
     checkpoint: str,
-    data: str,
+    data: str | None = None,
     form: Literal["fused", "train"] = "fused",
     size: int | None = None,
     crop_pct: float | None = None,
@@ -95,11 +102,11 @@ def evaluate_checkpoint(
     precision: Precision | None = None,
     kernels: bool = True,
 ) -> Measured:
-    """Measure a checkpoint or an artifact on the held-out images of a data source.
+    """Measure a checkpoint or an artifact on validation images.
 
     Args:
         checkpoint: anything that Predictor takes.
-        data: as in `fastvit.data.opening.open_images`.
+        data: as `fastvit.evaluation.evaluation_data.EvaluationData` has it.
         form: what of a checkpoint in train form runs.
         size: side of the images in pixels; by default the checkpoint's own.
         crop_pct: as `Preprocessing.at` has it.
@@ -116,16 +123,17 @@ def evaluate_checkpoint(
     """
     predictor = open_in_form(checkpoint, form, device, precision, kernels)
     preprocessing = predictor.preprocessing.at(size, crop_pct)
-    pictures = open_images(data, "test", predictor.classes)
+    source = EvaluationData(checkpoint, data)
+    pictures = source.images("test", predictor.classes)
     if len(pictures.classes) != predictor.num_classes:
-        raise UserError(f"{data} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
+        raise UserError(f"{source.source} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
     real = real_labels(pictures) if with_real_labels else None
     batches = evaluation_loader(pictures, preprocessing, batch_size, workers, allow_damaged=allow_damaged)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     if real:
         result = _with_real_metrics(result, real)
     return Measured(
-        checkpoint, data, predictor.form, predictor.runtime, predictor.device, preprocessing, pictures, result
+        checkpoint, source.source, predictor.form, predictor.runtime, predictor.device, preprocessing, pictures, result
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fastvit.data.pixels import fitted_size
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.examples import Example, examples
 from fastvit.evaluation.numbers import as_text, unit
 from fastvit.evaluation.plots import share_within
@@ -39,7 +40,7 @@ class DenseMeasured:
 
     Attributes:
         checkpoint: as it was asked for.
-        data: as it was asked for.
+        data: name or path.
         task: "detection", "segmentation" or "hand_mesh".
         form: of the network that ran.
         runtime: that it ran in.
@@ -122,7 +123,7 @@ def task_of(checkpoint: str) -> str:
 
 def evaluate_dense(
     checkpoint: str,
-    data: str,
+    data: str | None = None,
     form: Literal["fused", "train"] = "fused",
     size: tuple[int, int] | None = None,
     allow_damaged: bool = False,
@@ -135,7 +136,7 @@ def evaluate_dense(
 
     Args:
         checkpoint: anything that Predictor takes.
-        data: as in `open_coco`, `open_masks` or `open_freihand` of the tasks' rooms.
+        data: as in `open_coco`, `open_masks` or `open_freihand` of the tasks' rooms; None for those of the run.
         form: what of a checkpoint in train form runs.
         size: shorter and longer side in pixels within which images are shown; by default the checkpoint's own.
         allow_damaged: leave images out that cannot be decoded.
@@ -147,6 +148,7 @@ def evaluate_dense(
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
+    source = EvaluationData(checkpoint, data).source
     predictor = open_in_form(checkpoint, form, device, precision, kernels)
     preprocessing = predictor.preprocessing
     if size and min(size) < 32:
@@ -156,10 +158,10 @@ def evaluate_dense(
         raise UserError(f"{checkpoint} takes images of {height}x{width} pixels and no other size: leave size out")
     if size:
         preprocessing = predictor.preprocessing = replace(preprocessing, size=size)
-    found = _MEASURES[predictor.task](predictor, data, allow_damaged, workers)
+    found = _MEASURES[predictor.task](predictor, source, allow_damaged, workers)
     return DenseMeasured(
         checkpoint=checkpoint,
-        data=data,
+        data=source,
         task=predictor.task,
         form=predictor.form,
         runtime=predictor.runtime,

@@ -75,7 +75,7 @@ def _summary_section(measured: Measured) -> Section:
         ]
     rows += [
         ("checkpoint", measured.checkpoint),
-        ("data", measured.data),
+        ("data", measured.data + (", the images that the run held out" if measured.divided else "")),
         ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
         ("images", f"{height}x{width} pixels, crop {measured.preprocessing.crop_pct:g}"),
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     checkpoint: str,
-    data: str = "sample",
+    data: str | None = None,
     form: Literal["fused", "train"] = "fused",
     size: str | None = None,
     crop_pct: float | None = None,
@@ -33,7 +33,7 @@ def evaluate(
     no_kernels: bool = False,
     json: bool = False,
 ) -> None:
-    """Measure accuracy and throughput on held-out images, by what the checkpoint is for.
+    """Measure accuracy and throughput on validation images, by what the checkpoint is for.
 
     Args:
         checkpoint: a run's folder, weights of any form and layout, or an artifact of fastvit export. A run's
@@ -41,7 +41,8 @@ def evaluate(
             without it.
         data: for a classifier "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME; for a
             detector a folder with COCO json; for a segmenter one of images and masks; for a hand mesh regressor one in
-            FreiHAND's layout.
+            FreiHAND's layout. By default the data of the checkpoint's run, else the sample. Of data from which the run
+            held out images (val_fraction), these are measured on.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
         size: side of the images in pixels, or of detectors and segmenters SHORTxLONG, the sides within which they are
             shown; by default the checkpoint's own.
@@ -123,6 +124,7 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
     table = new_table("images", *labels, "form", "runtime", "size", "images/s")
     table.add_row(str(measured.images), *values, measured.form, measured.runtime, f"{short}x{long}", speed)
     show(table)
+    show(f"{measured.images} validation images of {measured.data}")
     if per_class:
         show_table((measured.part, measured.per_part_label), measured.part_rows())
     if out:
@@ -143,6 +145,8 @@ def _show_numbers(measured: Measured) -> None:
     crop = f"{measured.preprocessing.crop_pct:g}"
     table.add_row(str(result.images), *values, measured.form, measured.runtime, f"{height}x{width}", crop, *speed)
     show(table)
+    held_out = ", which the run held out" if measured.divided else ""
+    show(f"{result.images} validation images of {measured.data}{held_out}")
     if result.skipped:
         show(f"{result.skipped} images could not be read and are in none of these numbers")
 

@@ -13,6 +13,7 @@ from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
 from fastvit.errors import UserError
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.views import spread
 from fastvit.export.quantize.calibration import chosen
 from fastvit.model.task_model import TaskModel
@@ -46,12 +47,12 @@ class Pictures:
     labels: Sequence[int] | None = None
 
 
-def to_calibrate_on(model: TaskModel, data: str, count: int) -> list[Image.Image]:
+def to_calibrate_on(model: TaskModel, data: EvaluationData, count: int) -> list[Image.Image]:
     """Training images of the data, drawn with a fixed seed, to measure the ranges of int8 on.
 
     Args:
         model: whose classes the data must have: ranges that are measured on other pictures are wrong.
-        data: as in `fastvit.data.opening.open_images`.
+        data: whose training part they are of.
         count: how many.
 
     Raises:
@@ -59,20 +60,20 @@ def to_calibrate_on(model: TaskModel, data: str, count: int) -> list[Image.Image
     """
     if model.task != "classification":
         raise UserError(f"int8 is for classifiers, not for {model.task}: give --precision fp32 or fp16")
-    source = open_images(data, "train")
+    source = data.images("train")
     if source.classes != model.classes:
         raise UserError(
-            f"int8 is calibrated on training images of the model's own classes, {data} has others: give --data"
+            f"int8 is calibrated on training images of the model's own classes, {data.source} has others: give --data"
         )
     return [source.image(index) for index in chosen(len(source), count)]
 
 
-def to_compare_on(model: TaskModel, data: str, files: str | None, count: int) -> Pictures:
+def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, count: int) -> Pictures:
     """Pictures by a path, or held-out images of a data source, evenly spread over it.
 
     Args:
         model: whose classes the labels must have to count.
-        data: as in `fastvit.data.opening.open_images`.
+        data: whose validation part they are of.
         files: a file, folder or glob pattern, instead of the data.
         count: of the data's images.
 
@@ -85,10 +86,10 @@ def to_compare_on(model: TaskModel, data: str, files: str | None, count: int) ->
     if count < 1:
         raise UserError(f"images must be at least 1, got {count}")
     if model.task != "classification":
-        return _dense_pictures(model.task, data, count)
-    source = spread(open_images(data, "test"), count)
+        return _dense_pictures(model.task, data.source, count)
+    source = spread(data.images("test"), count)
     labels = list(source.labels) if source.classes == model.classes else None
-    return Pictures(f"{len(source)} images of {data}", [source.image(i) for i in range(len(source))], labels)
+    return Pictures(f"{len(source)} images of {data.source}", [source.image(i) for i in range(len(source))], labels)
 
 
 def _dense_pictures(task: str, data: str, count: int) -> Pictures:

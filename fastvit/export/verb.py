@@ -19,7 +19,7 @@ def export(
     input: Input = "normalised",
     output: Output | None = None,
     out: Path | None = None,
-    data: str = "sample",
+    data: str | None = None,
     verify_with: str | None = None,
     images: int = 64,
     calibrate: int = 256,
@@ -39,9 +39,9 @@ def export(
         output: logits, probabilities, objects (of a detector), mesh (of a hand regressor), or features (maps of the
             stages, of a detector those of its feature pyramid); by default what the checkpoint's task is about.
         out: folder for the artifacts, report.json and report.html; by default beside the checkpoint.
-        data: images to compare on, as in fastvit eval; a classifier's labels count where the classes are the
-            checkpoint's. int8 is calibrated on their training part. For other tasks sample means pictures that
-            are made here.
+        data: images to compare on, as in fastvit eval, by default the validation images of the checkpoint's run, else
+            the sample; a classifier's labels count where the classes are the checkpoint's. int8 is calibrated on their
+            training part. For other tasks sample means pictures that are made here.
         verify_with: pictures to compare on instead: a file, folder or glob pattern.
         images: how many of the data to compare on.
         calibrate: how many training images to calibrate int8 on.
@@ -59,15 +59,17 @@ def export(
             target.check(options)
 
     import fastvit
+    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.export import export_all
     from fastvit.export.export_report import write_export_report
     from fastvit.export.pictures import to_calibrate_on, to_compare_on
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
-    pictures = to_compare_on(model, data, verify_with, images)
+    source = EvaluationData(checkpoint, data)
+    pictures = to_compare_on(model, source, verify_with, images)
     folder = out or beside(checkpoint, "-export")
-    calibration = to_calibrate_on(model, data, calibrate) if precision == "int8" else None
+    calibration = to_calibrate_on(model, source, calibrate) if precision == "int8" else None
     done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
     print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():

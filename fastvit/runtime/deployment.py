@@ -73,12 +73,13 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
     Raises:
         UserError: the file cannot be written, or it computes something else than the checkpoint does.
     """
+    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.export import export
     from fastvit.export.pictures import to_compare_on
     from fastvit.weights.native import load
 
     model = load(source) if isinstance(source, (str, Path)) else source
-    pictures = to_compare_on(model, "sample", None, PROVED_ON).images
+    pictures = to_compare_on(model, EvaluationData(None, "sample"), None, PROVED_ON).images
     export(model, target, path, pictures, ExportOptions(precision, "dynamic" if model.task == "classification" else 1))
 
 

@@ -10,7 +10,9 @@ import torch
 import torchmetrics
 from torch import Tensor, nn
 
+from fastvit.data.classes import shortened
 from fastvit.data.transforms import normalise
+from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
 
 Configure = Callable[[nn.Module, int], Any]
@@ -105,12 +107,30 @@ class Task(L.LightningModule):
         # So that the mean loss of an epoch that is resumed is that of the whole epoch, of all processes.
         reduce = self.trainer.strategy.reduce
         sums = {name: getattr(self.train_loss, name) for name in ("mean_value", "weight")}
+        checkpoint["classes"] = list(self.model.classes or ())
         checkpoint["train_loss"] = {name: reduce(value.clone(), reduce_op="sum") for name, value in sums.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._see_that_it_fits(checkpoint)
         for name, value in checkpoint["train_loss"].items():
             own = value if self.trainer.is_global_zero else torch.zeros_like(value)
             setattr(self.train_loss, name, own.to(self.device))
+
+    def _see_that_it_fits(self, checkpoint: dict[str, Any]) -> None:
+        own = self.model.classes or ()
+        if (classes := tuple(checkpoint.get("classes", own))) != own:
+            raise UserError(
+                f"the data have other classes than those that the run began with: {shortened(own)} against "
+                f"{shortened(classes)}; give the run's own data, or begin a new run"
+            )
+        tensors, saved = self.state_dict(), checkpoint["state_dict"]
+        differing = [name for name in tensors if name in saved and tensors[name].shape != saved[name].shape]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"the network is not the one that the run began with: {name} has the shape "
+                f"{tuple(tensors[name].shape)}, in the run {tuple(saved[name].shape)}; are the data of other classes?"
+            )
 
     def configure_optimizers(self) -> Any:
         if self._configure is None:

@@ -12,6 +12,7 @@ import torch
 from fastvit.collapse import set_train_form
 from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.data.module import RunData
+from fastvit.data.splitting import SPLIT
 from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.classification.data import ClassificationData
@@ -20,7 +21,6 @@ from fastvit.tasks.task import Configure, Task
 from fastvit.training.norms import freeze_norms
 from fastvit.training.optim import configure
 from fastvit.training.options import Recipe
-from fastvit.training.run_folder import SPLIT
 from fastvit.training.teacher import load_teacher
 from fastvit.weights.load import load_weights
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvit.arguments import underscored
+from fastvit.arguments import refuse_empty, underscored
 from fastvit.errors import UserError
 from fastvit.training.options import Recipe
 
@@ -88,9 +88,12 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     """The recipe that command-line arguments describe; with --resume, that of the run, with other options on top.
 
     Raises:
-        UserError: a field is unknown or ill-typed, the message names it; or there are both --resume and --recipe.
+        UserError: a field is unknown, ill-typed or empty, which the message names; or --resume and --recipe are both
+            there.
     """
     import argparse
+
+    refuse_empty(arguments)
 
     arguments = [underscored(argument) for argument in arguments]
 
@@ -101,13 +104,13 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     finder.add_argument("--out")
     try:
         found, rest = finder.parse_known_args(arguments)
-        if found.resume:
+        if found.resume is not None:
             if found.recipe or found.out:
                 raise UserError(
                     "--resume goes on in the run's folder by its own recipe: leave out --recipe and --out; give "
                     "single fields to change"
                 )
-            found.recipe = [_resolved_recipe(Path(found.resume))]
+            found.recipe = [_resolved_file(Path(found.resume))]
             found.out = found.resume
             rest.append(f"--resume={found.resume}")
         rest += [f"--out={found.out}"] if found.out else []
@@ -126,7 +129,16 @@ def dump_recipe(recipe: Recipe) -> str:
     return str(parser.dump(parser.parse_object(asdict(recipe))))
 
 
-def _resolved_recipe(run: Path) -> str:
+def resolved_recipe(run: Path) -> Recipe:
+    """Return the recipe of a run, as its folder has it.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    return load_recipe(_resolved_file(run))
+
+
+def _resolved_file(run: Path) -> str:
     path = run / RESOLVED
     if not path.is_file():
         raise UserError(f"there is no run to resume in {run}: it has no {RESOLVED}")

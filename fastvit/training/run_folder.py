@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fastvit.data.module import RunData
+from fastvit.data.splitting import SPLIT
 from fastvit.environment import environment
 from fastvit.errors import UserError
 from fastvit.files import write_text
@@ -23,7 +24,7 @@ from fastvit.training.loggers import METRICS, TENSORBOARD
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import RESOLVED, dump_recipe
 
-SPLIT, DAMAGED, ENVIRONMENT, RECALIBRATED = "split.csv", "damaged.txt", "environment.json", "recalibrated.safetensors"
+DAMAGED, ENVIRONMENT, RECALIBRATED = "damaged.txt", "environment.json", "recalibrated.safetensors"
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
 _LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, DAMAGED, SPLIT, ENVIRONMENT, "curves.png", "report.html")
 _MEASURED = ("evaluation.json", "evaluation.html", "best-*/robustness.json", "best-*/robustness.html")

@@ -47,6 +47,7 @@ from fastvit.training.norms import SyncNorms
 from fastvit.training.options import Recipe
 from fastvit.training.processes import ended_together, with_processes
 from fastvit.training.recalibrate import recalibrate
+from fastvit.training.resume import Resumed, refuse_changes
 from fastvit.training.run_folder import DAMAGED, WriteDown, begin, claim, locked, state_to_resume
 
 LOG_EVERY = 10
@@ -82,6 +83,7 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
     """
     device = pick_device(recipe.device)
     recipe = with_processes(recipe)
+    refuse_changes(recipe)
     claim(recipe)
     request = StopRequest()
     with locked(recipe.out), request.listening(), _quiet(), _full_disk_named(recipe.out):
@@ -114,6 +116,7 @@ def _callbacks(
     """In the order in which they must see a batch or an epoch."""
     every = 1 if device == "cpu" else LOG_EVERY  # a look at a number waits for the device
     chosen: list[L.Callback] = [
+        Resumed(),
         WriteDown(recipe),
         SeedSteps(recipe.seed),
         DamagedImages(recipe.damaged_limit, recipe.out / DAMAGED),

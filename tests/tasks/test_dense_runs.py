@@ -122,7 +122,7 @@ def test_evaluation_is_that_of_the_run(task: str, trained: Path, data: Path, tmp
     headline = HEADLINES[task]
     best = max(float(row[f"val/{headline}"]) for row in rows(trained) if row[f"val/{headline}"])
     options = ("--data", data, "--workers", 0, "--device", "cpu", "--json")
-    plain = json.loads(succeeded("eval", trained, *options, "--form", "train", run=inside))
+    plain = json.loads(succeeded("eval", trained, *options[2:], "--form", "train", run=inside))  # of the run's own data
     assert (plain["images"], plain["task"], plain["form"], plain["size"]) == (1, task, "train", [SIDE, SIDE])
     assert plain[headline] == pytest.approx(best, abs=1e-6)
     fused = json.loads(succeeded("eval", trained, *options, "--out", tmp_path / "out", run=inside))

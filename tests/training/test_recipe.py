@@ -183,6 +183,12 @@ def test_preprocessing_is_the_variants_unless_named() -> None:
     assert named.preprocessing.std == model.preprocessing.std
 
 
+def test_an_empty_option_is_an_error() -> None:
+    for option in ("data", "out", "resume", "model.weights", "wandb", "epochs"):
+        with pytest.raises(UserError, match=f"--{option} is empty"):
+            load_recipe("quickstart", f"--{option}=")
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

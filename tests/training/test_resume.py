@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from fastvit.cli import main
+from fastvit.collapse import train_form
 from fastvit.errors import UserError
+from fastvit.evaluation.run_folder import flatten
 from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, Terminated, rewind_metrics
-from fastvit.training.recipe import parse_recipe, recipe_parser
+from fastvit.training.optim import learning_rate
+from fastvit.training.options import Recipe
+from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe, recipe_parser
+from fastvit.training.resume import CHANGEABLE, refuse_changes
 from fastvit.training.train import train
+from tests.helpers import make_folder
 from tests.training.runs import SignalAt, make_data, options, recipe
 
 KILLED = """
@@ -59,8 +73,12 @@ def assert_same(run: Path, whole: Path) -> None:
     assert rows(run) == rows(whole)
 
 
-def resume(run: Path, *more: str) -> None:
-    train(parse_recipe(recipe_parser(), ["--resume", str(run), *more]))
+def resume(run: Path, *more: str, callbacks: tuple[L.Callback, ...] = ()) -> None:
+    train(parse_recipe(recipe_parser(), ["--resume", str(run), *more]), callbacks)
+
+
+def files(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def test_killed_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None:
@@ -166,3 +184,189 @@ def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
     assert process.returncode == 143, rest
     assert f"fastvit: ended after step 1; go on with: fastvit train --resume {run}" in rest
     assert (run / STATE).exists()
+
+
+# What is changed on the line: its options, and whether a trainer and its task have it.
+Probe = Callable[[Any, Any, Path], bool]
+CHANGES: dict[str, tuple[str, Probe]] = {
+    "data": ("--data={copy}", lambda trainer, task, copy: copy.name in trainer.datamodule.train_images.name(0)),
+    "allow_damaged": ("--allow_damaged=true", lambda trainer, *_: trainer.val_dataloaders.dataset.allow_damaged),
+    "damaged_limit": ("--damaged_limit=7", lambda trainer, *_: callback(trainer, "DamagedImages").limit == 7),
+    "workers": ("--workers=1", lambda trainer, *_: trainer.train_dataloader.num_workers == 1),
+    # Together the images of a step are as many as before.
+    "batch_size": ("--batch_size=4", lambda trainer, *_: len(next(iter(trainer.train_dataloader.batch_sampler))) == 4),
+    "accumulate": ("--accumulate=2", lambda trainer, *_: trainer.accumulate_grad_batches == 2),
+    "precision": ("--precision=bf16-mixed", lambda trainer, *_: trainer.precision == "bf16-mixed"),
+    "compile": ("--compile=true", lambda trainer, task, _: task.model._compiled_call_impl is not None),
+    "channels_last": (
+        "--channels_last=true",
+        lambda trainer, task, _: any(is_channels_last(w) for w in task.parameters()),
+    ),
+    "model.train_form": ("--model.train_form=plain", lambda trainer, task, _: train_form(task.model) == "plain"),
+    "epochs": ("--epochs=3", lambda trainer, *_: (trainer.max_epochs, trainer.estimated_stepping_batches) == (3, 15)),
+    "optim.clip": ("--optim.clip=0.5", lambda trainer, *_: trainer.gradient_clip_val == 0.5),
+    "checkpoint_every": ("--checkpoint_every=3", lambda trainer, *_: callback(trainer, "SaveState").every == 3),
+}
+# What cannot be had here is refused for that reason, and not for being changed.
+NEEDS = {
+    "device": ("--device=cuda", "cuda"),
+    "devices": ("--devices=2", "SLURM has started one process, the recipe is for 2"),
+    "nodes": ("--nodes=2", "SLURM has started one process, the recipe is for 2"),
+    "wandb": ("--wandb=mine", "wandb=mine needs Weights & Biases"),
+}
+
+
+def callback(trainer: L.Trainer, name: str) -> Any:
+    return next(each for each in trainer.callbacks if type(each).__name__ == name)
+
+
+def is_channels_last(weight: torch.Tensor) -> bool:
+    """Of a convolution of several pixels, whose other strides tell even where it has one channel."""
+    return weight.ndim == 4 and weight.shape[2] > 1 and weight.stride(1) == 1
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a run when it has been looked at."""
+
+
+class Look(L.Callback):
+    """Notes which changes have taken effect when training goes on, and the learning rate of every step."""
+
+    def __init__(self, names: list[str], copy: Path, stop: bool = False) -> None:
+        self.names, self.copy, self.stop = names, copy, stop
+        self.effective: dict[str, bool] = {}
+        self.rates: list[float] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.effective = {name: CHANGES[name][1](trainer, pl_module, self.copy) for name in self.names}
+        if self.stop:
+            raise Stop
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_each_field_that_may_be_changed_takes_effect(data: Path, whole: Path, tmp_path: Path) -> None:
+    assert CHANGES.keys() | NEEDS.keys() == CHANGEABLE
+    run, moved = shutil.copytree(whole, tmp_path / "run"), shutil.copytree(data, tmp_path / "copy")
+    for names in (["compile", "epochs"], [name for name in CHANGES if name != "compile"]):
+        look = Look(names, moved, stop="compile" in names)
+        line = [CHANGES[name][0].format(copy=moved) for name in names]
+        if look.stop:
+            with pytest.raises(Stop):
+                resume(shutil.copytree(whole, tmp_path / "compiled"), *line, callbacks=(look,))
+        else:
+            resume(run, *line, callbacks=(look,))
+        assert look.effective == dict.fromkeys(names, True)
+    written = load_recipe(str(run / "recipe.yaml"))
+    assert (written.epochs, written.batch_size, written.accumulate, written.data) == (3, 4, 2, str(moved))
+    assert [row["epoch"] for row in rows(run) if row["val/top1"]] == ["0", "1", "2"]
+    # Every second batch makes a step: of steps 10 to 14 of 15, by the schedule of three epochs.
+    expected = [learning_rate(step, 15, 5, written.optim) for step in range(10, 15)]
+    assert look.rates[::2] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_cannot_be_had_is_refused_for_that(
+    name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option, message = NEEDS[name]
+    if (name == "device" and torch.cuda.is_available()) or (name == "wandb" and importlib.util.find_spec("wandb")):
+        pytest.skip("it can be had here")
+    monkeypatch.delenv("SLURM_JOB_NAME", raising=False)
+    if "SLURM" in message:
+        monkeypatch.setenv("SLURM_NTASKS", "1")
+    before = files(whole)
+    with pytest.raises(UserError, match=message):
+        resume(whole, option)
+    assert files(whole) == before
+
+
+def test_every_other_field_is_refused_by_name(tmp_path: Path) -> None:
+    own = Recipe(out=tmp_path, resume=tmp_path)
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(Recipe(out=tmp_path)))
+    refuse_changes(own)
+    fields = flatten(asdict(own)).keys() | {"workers"}
+    assert fields > CHANGEABLE
+    for field in fields:
+        changed = copy.deepcopy(own)
+        *path, last = field.split(".")
+        owner: Any = changed
+        for part in path:
+            owner = getattr(owner, part)
+        object.__setattr__(owner, last, "changed")  # some are frozen
+        if field in CHANGEABLE:
+            refuse_changes(changed)
+            continue
+        with pytest.raises(UserError, match=rf"cannot change {field} from .* to changed: .*--model\.weights .*last"):
+            refuse_changes(changed)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--optim.lr=0.5",),
+            "cannot change optim.lr from 0.001 to 0.5: leave that out, or begin a new run with --recipe",
+        ),
+        (("--seed=1", "--model.name=sa12"), "cannot change model.name from fastvit_t8 to sa12, seed from 0 to 1"),
+        (
+            ("--epochs=3", "--batch_size=10"),
+            "the run has made 10 steps up to here, where 8 would be made now, 4 an epoch",
+        ),
+        (
+            ("--epochs=3", "--accumulate=2"),
+            "the run has made 10 steps up to here, where 6 would be made now, 3 an epoch",
+        ),
+        (("--epochs=1", "--optim.warmup_epochs=1"), "optim.warmup_epochs (1.0) must be less than epochs (1)"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_change_that_is_refused_leaves_the_run_as_it_was(
+    whole: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    before = files(whole)
+    assert main(["train", "--resume", str(whole), *options]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    after = files(whole)
+    assert {path for path in before if "tensorboard" not in path.parts and before[path] != after[path]} == set()
+
+
+def test_fewer_epochs_than_were_made_are_refused(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(recipe(data, run, "--optim.warmup_epochs=0"))
+    with pytest.raises(UserError, match="has made 2 epochs, more than the 1 that are asked for"):
+        resume(run, "--epochs=1")
+    assert load_recipe(str(run / "recipe.yaml")).epochs == 2
+
+
+def test_data_of_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many classes as before by other names, and more; also of a checkpoint that does not name its classes."""
+    first, renamed, more = (
+        make_folder(tmp_path / name, classes, ("train", "val"))
+        for name, classes in {"first": ("a", "b"), "renamed": ("a", "c"), "more": ("a", "b", "c")}.items()
+    )
+    run = tmp_path / "run"
+    train(recipe(first, run, "--epochs=1", "--optim.warmup_epochs=0", "--batch_size=2"))
+    kept = (run / "recipe.yaml").read_text()
+    for other, named in ((renamed, "2: a, c against 2: a, b"), (more, "3: a, b, c against 2: a, b")):
+        assert main(["train", "--resume", str(run), "--epochs=2", f"--data={other}"]) == 2
+        errors = capsys.readouterr().err
+        assert f"the data have other classes than those that the run began with: {named}" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+    state = AtomicCheckpointIO().load_checkpoint(run / STATE)
+    del state["classes"]
+    torch.save(state, run / STATE)
+    with pytest.raises(UserError, match=r"the network is not the one .*model\.head.* \(3, .* in the run \(2, "):
+        resume(run, "--epochs=2", f"--data={more}")
+    assert (run / "recipe.yaml").read_text() == kept
+
+
+def test_a_run_with_a_split_goes_on_with_a_copy_of_its_data(data: Path, tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    train(recipe(data, run, "--epochs=1", "--optim.warmup_epochs=0", "--val_fraction=0.3"))
+    resume(run, f"--data={shutil.copytree(data, moved)}", "--epochs=2")
+    assert load_recipe(str(run / "recipe.yaml")).data == str(moved)
+    assert main(["eval", str(run), "--workers=0", "--json"]) == 0

@@ -12,9 +12,9 @@ from fastvit.data.classes import shortened
 from fastvit.data.datasets import IGNORED, LabelledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
-from fastvit.data.opening import open_images
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
 from fastvit.evaluation.robustness.suites import Suite
@@ -37,7 +37,7 @@ class Settings:
     """
 
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    clean: str | None = None
+    clean: EvaluationData | None = None
     limit: int | None = None
     seed: int = 0
     batch_size: int = 64
@@ -50,7 +50,7 @@ class Robustness:
 
     Attributes:
         suite: its name.
-        data: as it was asked for.
+        data: name or path.
         images: how many were measured, of each corruption and severity where there are such.
         complete: whether these were all.
         made_here: whether the corruptions were made here, not read from published folders.
@@ -71,7 +71,7 @@ class Robustness:
     errors: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+def measure(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     """Run a classifier through a suite.
 
     Raises:
@@ -84,22 +84,22 @@ def measure(predictor: Predictor, suite: Suite, data: str, settings: Settings) -
     return _accuracy(predictor, suite, data, settings)
 
 
-def _accuracy(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if not is_imagenet(predictor.classes):
         known = shortened(predictor.classes) if predictor.classes else f"{predictor.num_classes}, without names"
         raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
-    everything, columns = suite.open(data), list(suite.columns())
+    everything, columns = suite.open(data.source), list(suite.columns())
     images = spread(everything, settings.limit)
     batches = evaluation_loader(images, predictor.preprocessing, settings.batch_size, settings.workers)
     result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
     metrics = {name: result.metrics[name] for name in ("top1", "top5")}
-    return Robustness(suite.name, data, result.images, len(images) == len(everything), False, None, metrics)
+    return Robustness(suite.name, data.source, result.images, len(images) == len(everything), False, None, metrics)
 
 
-def _corruptions(predictor: Predictor, suite: Suite, data: str, settings: Settings) -> Robustness:
+def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
         raise UserError(f"there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
-    root = Path(data).expanduser()
+    root = Path(data.source).expanduser()
     clean: LabelledImages | None
     damaged: list[LabelledImages]
     if published := any((root / name).is_dir() for name in CORRUPTIONS):
@@ -120,7 +120,7 @@ def _corruptions(predictor: Predictor, suite: Suite, data: str, settings: Settin
     }
     metrics = _scores(errors, found[-1] if clean else None, predictor.classes)
     seed = None if published else settings.seed
-    return Robustness(suite.name, data, measured, measured == images, not published, seed, metrics, errors)
+    return Robustness(suite.name, data.source, measured, measured == images, not published, seed, metrics, errors)
 
 
 def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Settings) -> list[float]:
@@ -137,8 +137,8 @@ def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Sett
     ]
 
 
-def _cropped(data: str, predictor: Predictor) -> LabelledImages:
-    return Cropped(_checked(open_images(data, "test", predictor.classes), predictor), predictor.preprocessing)
+def _cropped(data: EvaluationData, predictor: Predictor) -> LabelledImages:
+    return Cropped(_checked(data.images("test", predictor.classes), predictor), predictor.preprocessing)
 
 
 def _checked(images: LabelledImages, predictor: Predictor) -> LabelledImages:

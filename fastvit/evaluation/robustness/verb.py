@@ -7,13 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fastvit.device import Device
+from fastvit.errors import UserError
 from fastvit.terminal import print_line, show_table
 
 
 def robustness(
     checkpoint: str,
     suite: str = "imagenet-c",
-    data: str = "sample",
+    data: str | None = None,
     out: Path | None = None,
     corruptions: str = "all",
     clean: str | None = None,
@@ -30,7 +31,7 @@ def robustness(
         checkpoint: weights of any form and layout, or an artifact of fastvit export.
         suite: imagenet-c, imagenet-a, imagenet-r, imagenet-sketch or imagenet-v2.
         data: the suite's folder; for imagenet-c also clean images of any data set ("sample", a folder, torch/NAME),
-            which are then corrupted.
+            which are then corrupted; by default those of the checkpoint's run, else the sample.
         out: folder for robustness.json and robustness.html; by default beside the checkpoint.
         corruptions: names joined by commas, such as fog,snow; all fifteen by default.
         clean: clean images, for relative errors where data is the published ImageNet-C.
@@ -44,8 +45,11 @@ def robustness(
     from fastvit.evaluation.robustness.suites import find_suite
 
     chosen = find_suite(suite)  # before what takes seconds to load
+    if data is None and suite != "imagenet-c":
+        raise UserError(f"give the folder of {chosen.title} with --data; it is {chosen.layout}")
 
     from fastvit.device import pick_device
+    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
     from fastvit.evaluation.robustness.measure import Settings, measure
     from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
@@ -54,13 +58,14 @@ def robustness(
     from fastvit.weights.location import beside
 
     names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
-    settings = Settings(names, clean, limit, seed, batch_size, workers)
+    clean_data = EvaluationData(checkpoint, clean) if clean else None
+    settings = Settings(names, clean_data, limit, seed, batch_size, workers)
     predictor = Predictor(checkpoint, pick_device(device), "auto" if is_artifact(checkpoint) else "torch")
-    result = measure(predictor, chosen, data, settings)
+    result = measure(predictor, chosen, EvaluationData(checkpoint, data), settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:
         print_line(jsonlib.dumps(asdict(result)))
         return
     for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
         show_table(table.header, table.rows)
-    print_line(f"{report}: {result.images} images{'' if result.complete else ', a part of the data'}")
+    print_line(f"{report}: {result.images} images of {result.data}{'' if result.complete else ', a part of the data'}")

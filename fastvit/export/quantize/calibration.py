@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fastvit.data.opening import open_images
 from fastvit.errors import UserError
+from fastvit.evaluation.evaluation_data import EvaluationData
 
 # How many, by default. In docs/quantization.md 16 already give the accuracy of 1,024.
 COUNT = 256
@@ -23,11 +22,11 @@ def chosen(total: int, count: int = COUNT, seed: int = 0) -> list[int]:
     return np.random.default_rng(seed).permutation(total)[:count].tolist()
 
 
-def calibration_pictures(source: str | Path = "sample", count: int = COUNT, seed: int = 0) -> list[Image.Image]:
-    """Training images of a source, never those that accuracy is measured on.
+def calibration_pictures(data: EvaluationData | None = None, count: int = COUNT, seed: int = 0) -> list[Image.Image]:
+    """Training images, never those that accuracy is measured on.
 
     Args:
-        source: as in `fastvit.data.opening.open_images`.
+        data: whose training part they are of; by default the embedded sample.
         count: how many, at least 1.
         seed: of the draw.
 
@@ -36,7 +35,7 @@ def calibration_pictures(source: str | Path = "sample", count: int = COUNT, seed
     """
     if count < 1:
         raise UserError(f"int8 needs at least 1 calibration image, not {count}")
-    pictures = open_images(source, "train")
+    pictures = (data or EvaluationData(None, "sample")).images("train")
     return [pictures.image(index) for index in chosen(len(pictures), count, seed)]
 
 

@@ -19,6 +19,7 @@ from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
+from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
 from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.robustness_report import write_robustness
@@ -86,7 +87,8 @@ def test_only_the_subsets_classes_count(tmp_path: Path) -> None:
     for true, answer in ((6, 6), (11, 11), (13, 11)):
         save(tmp_path, imagenet_synsets()[true], answer)
     outside, inside = (
-        measure(says(favourite), SUITES["imagenet-a"], str(tmp_path), Settings(workers=0)) for favourite in (7, 11)
+        measure(says(favourite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(workers=0))
+        for favourite in (7, 11)
     )
     assert outside.metrics["top1"] == pytest.approx(2 / 3), "class 7 is not in the subset and may not win"
     assert inside.metrics["top1"] == pytest.approx(1 / 3), "class 11 is, and does"
@@ -104,7 +106,9 @@ def test_folders_by_number_and_by_synset(tmp_path: Path) -> None:
         save(tmp_path / "numbers", str(index), index)
         save(tmp_path / "synsets", imagenet_synsets()[index], index)
     for layout in ("numbers", "synsets"):
-        result = measure(says(), SUITES["imagenet-v2"], str(tmp_path / layout), Settings(workers=0))
+        result = measure(
+            says(), SUITES["imagenet-v2"], EvaluationData(None, str(tmp_path / layout)), Settings(workers=0)
+        )
         images = SUITES["imagenet-v2"].open(str(tmp_path / layout))
         assert sorted(images.labels) == [0, 2, 10, 999]
         assert (result.images, result.complete) == (4, True)
@@ -119,7 +123,12 @@ def test_the_published_layout(tmp_path: Path) -> None:
             for i in range(5):
                 save(tmp_path / name / str(severity), imagenet_synsets()[i], 50 if i < severity - 1 else i)
     save(tmp_path / "clean", imagenet_synsets()[3], 3)
-    result = measure(says(), SUITES["imagenet-c"], str(tmp_path), Settings(workers=0, clean=str(tmp_path / "clean")))
+    result = measure(
+        says(),
+        SUITES["imagenet-c"],
+        EvaluationData(None, str(tmp_path)),
+        Settings(workers=0, clean=EvaluationData(None, str(tmp_path / "clean"))),
+    )
     assert result.errors == {name: pytest.approx([0, 0.2, 0.4, 0.6, 0.8]) for name in CORRUPTIONS}
     assert not result.made_here
     assert (result.images, result.metrics["clean_error"], result.metrics["relative_error"]) == (
@@ -130,8 +139,8 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert result.metrics["mce"] == pytest.approx(np.mean([0.4 / error for error in ALEXNET.values()]))
     (tmp_path / "fog" / "3").rename(tmp_path / "fog" / "three")
     with pytest.raises(UserError, match=r"lacks folders \(1: fog/3\)"):
-        measure(says(), SUITES["imagenet-c"], str(tmp_path), Settings(workers=0))
-    part = measure(says(), SUITES["imagenet-c"], str(tmp_path), Settings(("snow",), workers=0))
+        measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(workers=0))
+    part = measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(("snow",), workers=0))
     assert set(part.metrics) == {"mean_error"}, "neither mCE of a part nor a clean error that was not measured"
 
 
@@ -175,7 +184,7 @@ def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_report_of_a_subset(tmp_path: Path) -> None:
     save(tmp_path / "images", "n01498041", 6)
     save(tmp_path / "images", "n02077923", 150)
-    result = measure(says(), SUITES["imagenet-a"], str(tmp_path / "images"), Settings(workers=0))
+    result = measure(says(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(workers=0))
     report = write_robustness(result, "runs/best.safetensors", tmp_path / "out").read_text()
     for part in ("ImageNet-A: best.safetensors", "200 classes", "37.5%", "arXiv 1907.07174"):
         assert part in report

@@ -1,0 +1,173 @@
+"""The data that a checkpoint is evaluated, proved and calibrated on: its run's own, divided as the run divided them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastvit.data.classes import shortened
+from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.folders import is_named_for, split_folder
+from fastvit.data.opening import is_image_folder, open_images, open_undivided
+from fastvit.data.splitting import SPLIT, Key, Part, keys, read_split
+from fastvit.errors import UserError
+from fastvit.evaluation.run_folder import default_settings, read_settings
+from fastvit.training.recipe import RESOLVED
+
+_PARTS: dict[Split, str] = {"train": "train", "test": "val"}
+_NAMED = ("torch", "hfds", "wds")
+
+
+def run_of(checkpoint: str | Path) -> Path | None:
+    """Return the folder of the run that a checkpoint or an artifact is of; None where it lies in no run.
+
+    A run's folder itself, a file in it, and a file in a folder of it, where `fastvit export` writes, are of the run.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.exists():  # a repository on the Hub
+        return None
+    places = [folder for start in (path, path.resolve()) for folder in (start, start.parent, start.parent.parent)]
+    return next((folder for folder in places if _is_run(folder)), None)
+
+
+def _is_run(folder: Path) -> bool:
+    # A recipe alone may be anybody's file.
+    return (folder / SPLIT).is_file() or all((folder / name).is_file() for name in (RESOLVED, "environment.json"))
+
+
+class EvaluationData:
+    """The data to evaluate, prove and calibrate a checkpoint on.
+
+    Where the run of the checkpoint held out a part of its images, its split.csv says which images count as validation
+    images: no image that the run trained on does.
+
+    Args:
+        checkpoint: a run's folder, or a checkpoint or an artifact in one; any other one has no run. None for none.
+        data: name or path of the data; None for those of the run, or for what has no run the embedded sample.
+
+    Attributes:
+        run: folder of the run; None where there is none.
+    """
+
+    def __init__(self, checkpoint: str | Path | None, data: str | None) -> None:
+        self.run = run_of(checkpoint) if checkpoint is not None else None
+        self._given = data
+
+    @property
+    def source(self) -> str:
+        """Name or path of the data.
+
+        Raises:
+            UserError: they are to be those of the run, which cannot be found.
+        """
+        if self._given is not None:
+            return self._given
+        if self.run is None:
+            return "sample"
+        own = self._recorded("data")
+        if own is None:
+            raise UserError(f"{self.run} has no {RESOLVED} that names its data: give them with --data")
+        kind = own.partition("/")[0]
+        if own != "sample" and kind not in _NAMED and not Path(own).expanduser().exists():
+            raise UserError(
+                f"the data of {self.run} are not there: there is no {Path(own).expanduser().absolute()}; give their "
+                "new place, or other data, with --data"
+            )
+        return own
+
+    def images(self, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
+        """Open the labelled images of a classifier's data.
+
+        Args:
+            split: "train", or "test" for the validation images.
+            classes: as `fastvit.data.opening.open_images` has them.
+
+        Raises:
+            UserError: there are no such data, or whether the run trained on some of them cannot be told.
+        """
+        part = self._part_of_run(split, classes)
+        return open_images(self.source, split, classes) if part is None else part
+
+    def _recorded(self, field: str) -> Any:
+        """A field of the run's recipe; None where there is no recipe."""
+        settings = read_settings(self.run / RESOLVED) if self.run else {}
+        return (default_settings() | settings)[field] if settings else None
+
+    def _part_of_run(self, split: Split, classes: Sequence[str] | None) -> Part | None:
+        """The images of a part of the run's split; None where the split is not of these data."""
+        if self.run is None:
+            return None
+        source, own, file = self.source, self._is_own(), self.run / SPLIT
+        if not file.is_file():
+            if own and self._recorded("val_fraction"):
+                raise UserError(
+                    f"{self.run} held out a part of {source}, but has no {SPLIT} that says which images: give other "
+                    "data with --data"
+                )
+            return None
+        if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never held out of
+            return None
+        try:
+            pictures, root = open_undivided(source, classes)
+        except UserError:
+            if own:
+                raise
+            return None
+        parts, found = read_split(file), keys(pictures, root)
+        missing = parts.keys() - set(found)
+        if own:
+            _see_that_it_is_whole(source, file, parts, missing)
+        elif missing:
+            _see_that_none_was_trained_on(source, root, file, parts, found)
+            return None
+        if added := [name for name, label in found if (name, label) not in parts]:
+            warnings.warn(
+                f"{source} has images that {file} does not name, which are left out ({shortened(added)})", stacklevel=2
+            )
+        return Part(pictures, [i for i, key in enumerate(found) if parts.get(key) == _PARTS[split]], root)
+
+    def _is_own(self) -> bool:
+        """Whether the data are those that the run names."""
+        own = self._recorded("data")
+        if self._given is None or own is None:
+            return self._given is None
+        given, recorded = Path(self._given).expanduser(), Path(own).expanduser()
+        return self._given == own or (given.is_dir() and recorded.is_dir() and given.samefile(recorded))
+
+    def _has_validation_images(self, source: str, own: bool, file: Path) -> bool:
+        """Whether a folder has validation images of its own, which count instead of the run's."""
+        if not is_image_folder(source) or not (held_out := split_folder(Path(source).expanduser(), "test")):
+            return False
+        if own and self._given is not None:
+            raise UserError(
+                f"{held_out} holds validation images, and {file} names others: give --data {held_out} for the former, "
+                "leave --data out for the latter"
+            )
+        return not own
+
+
+def _see_that_it_is_whole(source: str, file: Path, parts: dict[Key, str], missing: set[Key]) -> None:
+    """See that all validation images are in the data of a run; warn of training images that are not."""
+    held_out = sorted(name for name, label in missing if parts[name, label] == "val")
+    if held_out:
+        raise UserError(
+            f"{source} lacks validation images that {file} names ({shortened(held_out)}): put them back, or give other "
+            "data with --data"
+        )
+    if missing:
+        names = shortened(sorted(name for name, _ in missing))
+        warnings.warn(f"{source} lacks training images that {file} names ({names})", stacklevel=3)
+
+
+def _see_that_none_was_trained_on(
+    source: str, root: Path | None, file: Path, parts: dict[Key, str], found: Sequence[Key]
+) -> None:
+    """See that other data than the run's are not a part of them, as far as the names of images tell."""
+    trained = [key[0] for key in found if parts.get(key) == "train"]
+    if root is not None and trained and not is_named_for(root, "test"):
+        raise UserError(
+            f"{source} has some of the training images that {file} names ({shortened(trained)}), but not all images: "
+            "give the whole of the run's data, or if these are other images, call their folder val or test"
+        )

@@ -1,0 +1,302 @@
+"""No image that a run trained on is evaluated, proved on or measured as a validation image."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fastvit
+from fastvit.cli import main
+from fastvit.data.datasets import LabelledImages
+from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.splitting import Part, write_split
+from fastvit.device import pick_device
+from fastvit.errors import UserError
+from fastvit.evaluation.checkpoint import evaluate_checkpoint
+from fastvit.evaluation.evaluation_data import EvaluationData, run_of
+from fastvit.evaluation.robustness.measure import Settings, measure
+from fastvit.evaluation.robustness.suites import SUITES
+from fastvit.export.pictures import to_calibrate_on, to_compare_on
+from fastvit.export.quantize.calibration import calibration_pictures
+from fastvit.runtime.predictor import Predictor
+from fastvit.training.recipe import dump_recipe
+from fastvit.training.train import Run, train
+from tests.helpers import make_folder
+from tests.training.runs import make_data, recipe
+
+FRACTION = 0.25
+
+
+def photos(root: Path, count: int = 48) -> Path:
+    """Real images in a folder a class, without a validation part; no two are the same."""
+    sample = open_images("sample", "test")
+    for index in range(count):
+        folder = root / "abc"[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        sample.image(index).save(folder / f"{index}.png")
+    return root
+
+
+def names(pictures: LabelledImages) -> list[str]:
+    return [pictures.name(index) for index in range(len(pictures))]
+
+
+def contents(pictures: LabelledImages) -> set[bytes]:
+    return {pictures.image(index).tobytes() for index in range(len(pictures))}
+
+
+def rows(run: Path, split: str) -> list[str]:
+    with (run / "split.csv").open(newline="") as file:
+        return [row["image"] for row in csv.DictReader(file) if row["split"] == split]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of one epoch on 36 images of 48, that lies beside its data."""
+    root = tmp_path_factory.mktemp("run")
+    more = ("--epochs=1", "--optim.warmup_epochs=0", f"--val_fraction={FRACTION}", "--workers=0")
+    return train(recipe(photos(root / "photos"), root / "runs" / "photos", *more))
+
+
+def test_eval_gives_the_number_of_the_training(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    data = run.out.parent.parent / "photos"
+    expected = (len(rows(run.out, "val")), pytest.approx(run.score))
+    shutil.copy(run.best, run.out / "of my own.safetensors")
+    for checkpoint in (run.out, run.best, run.out / "of my own.safetensors"):
+        for option in ([], ["--data", str(data)], ["--data", f"{data}/../photos"]):
+            assert main(["eval", str(checkpoint), *option, "--workers=0", "--device=cpu", "--json"]) == 0
+            result = json.loads(capsys.readouterr().out)
+            assert (result["images"], result["top1"]) == expected
+            assert (result["held_out_by_run"], result["data"]) == (True, option[1] if option else str(data))
+    assert main(["eval", str(run.out), "--workers=0", "--device=cpu"]) == 0
+    assert f"12 validation images of {data}, which the run held out" in " ".join(capsys.readouterr().out.split())
+
+
+def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
+    """The two parts are told by their pixels, whatever way they are opened."""
+    photos = run.out.parent.parent / "photos"
+    training, validation = (
+        {fastvit.data.images.read_image(photos / name).tobytes() for name in rows(run.out, part)}
+        for part in ("train", "val")
+    )
+    assert (len(training), len(validation)) == (36, 12)
+    model, predictor = fastvit.load(run.best), Predictor(run.best, pick_device("cpu"), "torch")
+    measured = evaluate_checkpoint(str(run.best), None, workers=0, device="cpu")
+    assert contents(measured.pictures) == validation
+    for given in (None, str(photos)):
+        data = EvaluationData(run.best, given)
+        proved = to_compare_on(model, data, None, 64)
+        assert {picture.tobytes() for picture in proved.images} == validation
+        assert proved.labels is not None
+        for calibrated in (to_calibrate_on(model, data, 64), calibration_pictures(data, 64)):
+            assert {picture.tobytes() for picture in calibrated} == training
+        result = measure(predictor, SUITES["imagenet-c"], data, Settings(("brightness",), workers=0))
+        assert (result.images, result.complete) == (12, True)
+        assert result.metrics["clean_error"] == pytest.approx(1 - run.score)
+
+
+@pytest.mark.slow
+def test_the_commands(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run.out), "--precision", "int8", "--calibrate", "8", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["compared_on"].startswith("12 images of ")
+    assert main(["robustness", str(run.out), "--corruptions", "fog", "--out", str(tmp_path), "--workers", "0"]) == 0
+    assert json.loads((tmp_path / "robustness.json").read_text())["images"] == 12
+    assert "12 images of " in capsys.readouterr().out
+
+
+def test_what_training_prints_next_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shlex
+
+    data = photos(tmp_path / "photos", 24)
+    more = ["--epochs=1", "--optim.warmup_epochs=0", "--val_fraction=0.5", "--workers=0", "--model.size=32"]
+    command = ["--recipe=quickstart", f"--data={data}", f"--out={tmp_path / 'a run'}", "--batch_size=4"]
+    assert main(["train", *command, *more, "--device=cpu"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: fastvit "))
+    printed = shlex.split(line.partition("fastvit ")[2].partition(";")[0])
+    assert main([*printed, "--json", "--workers=0", "--device=cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 12
+
+
+# Sources
+
+
+def folder(root: Path) -> str:
+    return str(photos(root / "photos"))
+
+
+def train_folder(root: Path) -> str:
+    photos(root / "photos" / "train")
+    return str(root / "photos")
+
+
+def idx(root: Path) -> str:
+    return str(make_data(root / "data"))
+
+
+def table(root: Path) -> str:
+    datasets = pytest.importorskip("datasets")
+    pictures = make_folder(root / "pictures", ("ape", "cat"), ("train",)) / "train"
+    files = [(str(pictures / name / f"{i}.png"), name) for name in ("ape", "cat") for i in range(2)] * 4
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ape", "cat"])})
+    columns = {"image": [file for file, _ in files], "label": [name for _, name in files]}
+    (root / "parquet" / "data").mkdir(parents=True)
+    made = datasets.Dataset.from_dict(columns, features=features)
+    made.to_parquet(root / "parquet" / "data" / "train-00000-of-00001.parquet")
+    return f"hfds/{root / 'parquet'}"
+
+
+SOURCES: tuple[Callable[[Path], str], ...] = (folder, train_folder, idx, table)
+
+
+def make_run(out: Path, source: str) -> tuple[Path, Part, Part]:
+    """A run's folder as training begins it, with the two parts of its data."""
+    parts = open_for_training(source, FRACTION, 0)
+    assert isinstance(parts[0], Part)
+    assert isinstance(parts[1], Part)
+    write_split(out / "split.csv", parts[1])
+    (out / "recipe.yaml").write_text(dump_recipe(recipe(Path("x"), out, f"--data={source}", "--val_fraction=0.25")))
+    (out / "environment.json").write_text("{}")
+    (out / "best.safetensors").write_text("weights")
+    return out, *parts
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        import datasets
+    except ImportError:
+        return
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("make", SOURCES)
+def test_the_runs_split_holds_for_its_data_and_copies_of_them(make: Callable[[Path], str], tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    source = make(tmp_path / "here")
+    run, training, validation = make_run(tmp_path / "run", source)
+    for given in (None, source):
+        data = EvaluationData(run / "best.safetensors", given)
+        assert data.source == source
+        assert names(data.images("test", validation.classes)) == names(validation)
+        assert names(data.images("train")) == names(training)
+        assert data.images("test").labels == validation.labels
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    copy = source.replace("/here", "/there")
+    assert names(EvaluationData(run, copy).images("test")) == [n.replace("/here", "/there") for n in names(validation)]
+    shutil.rmtree(tmp_path / "here")
+    assert len(EvaluationData(run, copy).images("train")) == len(training)
+    with pytest.raises(UserError, match=r"the data of .*run are not there.*--data|cannot open hfds"):
+        EvaluationData(run, None).images("test")
+
+
+def test_the_train_folder_of_the_data_is_the_data(tmp_path: Path) -> None:
+    run, _, validation = make_run(tmp_path / "run", train_folder(tmp_path))
+    assert names(EvaluationData(run, f"{tmp_path}/photos/train").images("test")) == names(validation)
+    (tmp_path / "photos" / "train").rename(tmp_path / "moved")
+    assert len(EvaluationData(run, f"{tmp_path}/moved").images("test")) == len(validation)
+
+
+def test_the_sample_of_another_installation_is_the_same(tmp_path: Path) -> None:
+    run, training, validation = make_run(tmp_path / "run", "sample")
+    file = run / "split.csv"
+    file.write_text(file.read_text().replace(str(Path(fastvit.__file__).parent), "/opt/elsewhere/fastvit"))
+    for given in (None, "sample"):
+        assert names(EvaluationData(run, given).images("test")) == names(validation)
+    assert len(EvaluationData(run, None).images("train")) == len(training)
+
+
+def test_other_data_are_used_as_they_are(tmp_path: Path) -> None:
+    """They have validation images of their own, are called so, or have no image in common with what was trained on."""
+    run, training, validation = make_run(tmp_path / "run", folder(tmp_path))
+    shutil.copytree(tmp_path / "photos", tmp_path / "other" / "val")
+    shutil.copytree(tmp_path / "photos", tmp_path / "other" / "train")
+    assert len(EvaluationData(run, f"{tmp_path}/other").images("test")) == 48
+    assert len(EvaluationData(run, "sample").images("test")) == 1000
+    (named := tmp_path / "named" / "Test" / "a").mkdir(parents=True)
+    shutil.copy(training.name(0), named)
+    assert len(EvaluationData(run, str(named.parent)).images("test")) == 1
+    for name in names(validation):
+        (target := tmp_path / "validation images" / Path(name).parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, target)
+    assert len(EvaluationData(run, str(tmp_path / "validation images")).images("test")) == len(validation)
+
+
+def test_what_can_be_read_in_two_ways_is_named(tmp_path: Path) -> None:
+    source = train_folder(tmp_path)
+    run, training, validation = make_run(tmp_path / "run", source)
+    shutil.copytree(tmp_path / "photos" / "train", tmp_path / "part")
+    (tmp_path / "part" / Path(validation.name(0)).relative_to(f"{source}/train")).unlink()
+    with pytest.raises(UserError, match=r"has some of the training images .*36: .*call their folder val or test"):
+        EvaluationData(run, str(tmp_path / "part")).images("test")
+    (tmp_path / "photos" / "val").mkdir()
+    with pytest.raises(UserError, match=r"photos/val holds validation images, and .*split\.csv names others"):
+        EvaluationData(run, source).images("test")
+    assert names(EvaluationData(run, None).images("test")) == names(validation)
+    (tmp_path / "photos" / "val").rmdir()
+
+    shutil.copy(training.name(0), Path(training.name(0)).with_name("new.png"))
+    with pytest.warns(UserWarning, match=r"has images that .*split\.csv does not name, .* left out \(1: a/new\.png\)"):
+        assert names(EvaluationData(run, None).images("test")) == names(validation)
+    Path(training.name(0)).rename(Path(training.name(0)).with_name("new.png"))
+    lacking = pytest.warns(UserWarning, match=r"lacks training images that .* names \(1: a/")
+    with lacking, pytest.warns(UserWarning, match="does not name"):
+        assert names(EvaluationData(run, None).images("test")) == names(validation)
+    Path(validation.name(0)).unlink()
+    for given in (None, source):
+        with pytest.raises(UserError, match=r"lacks validation images that .* names \(1: a/"):
+            EvaluationData(run, given).images("test")
+
+
+def test_a_split_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    source = folder(tmp_path)
+    run, *_ = make_run(tmp_path / "run", source)
+    (run / "split.csv").unlink()
+    for given in (None, source):
+        with pytest.raises(UserError, match=r"held out a part of .* but has no split\.csv"):
+            EvaluationData(run, given).images("test")
+    make_run(run, source)
+    (run / "recipe.yaml").unlink()
+    assert len(EvaluationData(run, source).images("test")) == 12
+    with pytest.raises(UserError, match=r"has no recipe\.yaml that names its data: give them with --data"):
+        EvaluationData(run, None).images("test")
+
+
+def test_a_run_without_a_split_takes_its_own_data(tmp_path: Path) -> None:
+    """Of any task: the recipe says which."""
+    run = tmp_path / "run"
+    run.mkdir()
+    make_folder(tmp_path / "photos", ("a", "b"), ("train", "val"))
+    for name, content in {
+        "recipe.yaml": yaml.safe_dump({"data": f"{tmp_path}/photos"}),
+        "environment.json": "{}",
+    }.items():
+        (run / name).write_text(content)
+    data = EvaluationData(run, None)
+    assert (data.source, len(data.images("test")), len(data.images("train"))) == (f"{tmp_path}/photos", 4, 4)
+
+
+def test_where_a_checkpoint_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, *_ = make_run(tmp_path / "run", folder(tmp_path))
+    (run / "best-export").mkdir()
+    (run / "best-export" / "model.onnx").touch()
+    (tmp_path / "link.safetensors").symlink_to(run / "best.safetensors")
+    inside = (run, run / "best.safetensors", run / "best-export" / "model.onnx", tmp_path / "link.safetensors")
+    for checkpoint in inside:
+        found = run_of(checkpoint)
+        assert found is not None
+        assert found.samefile(run)
+    (tmp_path / "recipe.yaml").write_text("epochs: 3")  # of a person
+    (tmp_path / "model.safetensors").touch()
+    assert run_of(tmp_path / "model.safetensors") is None
+    monkeypatch.chdir(run)
+    assert run_of("best.safetensors") == Path()
+    assert run_of("timm/fastvit_t8.apple_in1k") is None, "a repository on the Hub"
+    assert EvaluationData("timm/fastvit_t8.apple_in1k", None).source == "sample"
