@@ -14,7 +14,7 @@ class Augmentation:
         ratio: smallest and largest aspect ratio of the crop.
         hflip: probability of a horizontal flip.
         color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
-        auto_augment: a policy in timm's notation, such as "rand-m9-mstd0.5-inc1"; empty for none.
+        auto_augment: a policy in timm's notation, such as "rand-m9-mstd0.5-inc1"; null for none.
         random_erasing: probability of erasing a rectangle with noise.
     """
 
@@ -22,5 +22,5 @@ class Augmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = 0.5
     color_jitter: float = 0.4
-    auto_augment: str = "rand-m9-mstd0.5-inc1"
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
     random_erasing: float = 0.25

@@ -183,6 +183,12 @@ def test_preprocessing_is_the_variants_unless_named() -> None:
     assert named.preprocessing.std == model.preprocessing.std
 
 
+def test_a_field_that_may_be_none_is_switched_off_by_null() -> None:
+    """An empty value is an error on the command line; in a recipe of before it means the same."""
+    assert load_recipe("finetune", "--augmentation.auto_augment=null").augmentation.auto_augment is None
+    assert load_recipe("finetune", "--data=photos").augmentation.auto_augment
+
+
 def test_an_empty_option_is_an_error() -> None:
     for option in ("data", "out", "resume", "model.weights", "wandb", "epochs"):
         with pytest.raises(UserError, match=f"--{option} is empty"):
