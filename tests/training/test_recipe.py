@@ -189,6 +189,13 @@ def test_a_field_that_may_be_none_is_switched_off_by_null() -> None:
     assert load_recipe("finetune", "--data=photos").augmentation.auto_augment
 
 
+def test_a_null_is_written_down(tmp_path: Path) -> None:
+    """Left out, it would be the default when the run goes on."""
+    recipe = load_recipe("finetune", "--augmentation.auto_augment=null")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+
+
 def test_an_empty_option_is_an_error() -> None:
     for option in ("data", "out", "resume", "model.weights", "wandb", "epochs"):
         with pytest.raises(UserError, match=f"--{option} is empty"):
