@@ -61,6 +61,8 @@ class Shown:
 class Predictor:
     """A model ready to use, with its own preprocessing and class names, of any task.
 
+    Threads may share it: calls wait for each other where the runtime computes one at a time.
+
     Args:
         source: a model in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
             `fastvit export`.
