@@ -76,6 +76,7 @@ class Predictor:
         threads: of a runtime that lets one choose; None for its own choice.
         prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
         kernels: as in `fastvit.runtime.engine.TorchEngine`.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code that could do anything.
 
     Attributes:
         task: "classification", "detection", "segmentation" or "hand_mesh".
@@ -88,7 +89,8 @@ class Predictor:
         device: where it runs.
 
     Raises:
-        UserError: the source is missing or damaged, or its runtime is not here.
+        UserError: the source is missing or damaged, its runtime is not here, or it contains native code that is not
+            allowed.
     """
 
     def __init__(
@@ -100,8 +102,9 @@ class Predictor:
         threads: int | None = None,
         prepare: Callable[[TaskModel], TaskModel] | None = None,
         kernels: bool = True,
+        allow_native_code: bool = False,
     ) -> None:
-        self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels)
+        self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels, allow_native_code)
         description = self._engine.description
         self.task = description.task
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
@@ -213,9 +216,10 @@ def _engine(
     threads: int | None,
     prepare: Callable[[TaskModel], TaskModel] | None,
     kernels: bool,
+    allow_native_code: bool,
 ) -> Engine:
     if isinstance(source, (str, Path)) and is_artifact(source):
-        engine = ArtifactEngine(Path(source), runtime, threads)
+        engine = ArtifactEngine(Path(source), runtime, threads, allow_native_code=allow_native_code)
         if precision not in (None, engine.artifact.signature.precision):
             raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
         return engine

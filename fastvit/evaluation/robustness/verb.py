@@ -22,6 +22,7 @@ def robustness(
     batch_size: int = 64,
     workers: int | None = None,
     device: Device = "auto",
+    allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
     """Measure accuracy on corrupted, drawn or hard images.
@@ -39,6 +40,8 @@ def robustness(
         batch_size: images a step.
         workers: processes that decode and corrupt images; by default one a core but one.
         device: where PyTorch runs.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
+            where it comes from.
         json: print one JSON object instead of tables.
     """
     from fastvit.evaluation.robustness.suites import find_suite
@@ -55,7 +58,8 @@ def robustness(
 
     names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
     settings = Settings(names, clean, limit, seed, batch_size, workers)
-    predictor = Predictor(checkpoint, pick_device(device), "auto" if is_artifact(checkpoint) else "torch")
+    runtime = "auto" if is_artifact(checkpoint) else "torch"
+    predictor = Predictor(checkpoint, pick_device(device), runtime, allow_native_code=allow_native_code)
     result = measure(predictor, chosen, data, settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:
