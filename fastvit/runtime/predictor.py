@@ -5,6 +5,7 @@ What runs an artifact loads no torch: importing this does not, and nothing on an
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -226,8 +227,16 @@ def _engine(
     in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
     dense = isinstance(source, (str, Path)) and read_task(source) != "classification"
     if device == "cpu" and prepare is None and runtime not in in_torch and not (dense and runtime == "auto"):
-        path, name, folder = deployed(source, runtime, precision or "fp32")
-        return ArtifactEngine(path, name, threads, folder)
+        try:
+            path, name, folder = deployed(source, runtime, precision or "fp32")
+        except OSError as error:
+            reason = f"cannot export {source} to a temporary folder: {error.strerror or error}"
+            advice = "set FASTVIT_CACHE to a folder that can be written"
+            if runtime != "auto":
+                raise UserError(f"{reason}; {advice}, or leave runtime as it is") from error
+            warnings.warn(f"{reason}; it runs in PyTorch, which is slower: {advice}", stacklevel=3)
+        else:
+            return ArtifactEngine(path, name, threads, folder)
     half = device.startswith("cuda") and precision in ("fp16", "bf16")
     if runtime not in ("auto", "torch") or (precision not in (None, "fp32") and not half):
         raise UserError(
