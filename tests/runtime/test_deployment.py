@@ -96,6 +96,7 @@ def test_a_home_that_cannot_be_written(
     assert predictor(photo)[0].labels[0].probability == pytest.approx(expected[0].probability, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_without_a_cache(checkpoint: Path, photo: Path) -> None:
     environment = os.environ | {"FASTVIT_CACHE": f"{photo}/cache"}
     command = [sys.executable, "-m", "fastvit", "predict", checkpoint, photo, "--runtime", HERE.runtime]
@@ -130,7 +131,14 @@ def blank(path: Path) -> None:
     path.write_bytes(bytes(512) + path.read_bytes()[512:])
 
 
-@pytest.mark.parametrize("damage", [cut, blank, Path.unlink], ids=["cut", "blank", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(blank, id="blank"),
+        pytest.param(cut, id="cut", marks=pytest.mark.slow),
+        pytest.param(Path.unlink, id="missing", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_entry_is_made_anew(checkpoint: Path, photo: Path, damage: Callable[[Path], None]) -> None:
     """OpenVINO reads weights of the right size without an error, whatever they are."""
     expected = fastvit.Predictor(checkpoint)(photo)
