@@ -89,11 +89,11 @@ def _entries(path: Path) -> dict[str, bytes]:
             name = info.filename.removeprefix(folder)
             known = name in (_PROGRAM, _METADATA, _SAMPLE, *_TENSORS, *_PLAIN) or _BYTES.fullmatch(name)
             if not known or info.filename != folder + name:
-                raise _refusal(path, f"the entry {info.filename}")
+                raise _refusal(path, f"it contains the entry {info.filename}")
             if name in entries:
-                raise _refusal(path, f"the entry {info.filename}, which is there twice")
+                raise _refusal(path, f"it contains the entry {info.filename}, which is there twice")
             if info.compress_type != zipfile.ZIP_STORED:
-                raise _refusal(path, f"the entry {info.filename}, which is compressed")
+                raise _refusal(path, f"it contains the entry {info.filename}, which is compressed")
             entries[name] = b"" if name == _SAMPLE else archive.read(info)
     return entries
 
@@ -102,12 +102,12 @@ def _checked(path: Path, value: Any, field: str = "") -> Any:
     """A value of the program or of a configuration, with what is emptied; `field` is its key."""
     if isinstance(value, dict):
         if foreign := [key for key in value if key in _FOREIGN or not _TEXT.fullmatch(key)]:
-            raise _refusal(path, f"the field {foreign[0]!r}")
+            raise _refusal(path, f"it contains the field {foreign[0]!r}")
         return {key: _EMPTIED[key] if key in _EMPTIED else _checked(path, inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [_checked(path, inner, field) for inner in value]
     if isinstance(value, str) and not _is_harmless(field, value):
-        raise _refusal(path, f"{value[:80]!r} as {field or 'a value'}")
+        raise _refusal(path, f"it contains {value[:80]!r} as {field or 'a value'}")
     return value
 
 
@@ -141,6 +141,5 @@ def _is_tree(tree: Any) -> bool:
 def _refusal(path: Path, what: str) -> UserError:
     hint = "; names of AOTInductor packages end in .aoti.pt2" if "data/aotinductor/" in what else ""
     return UserError(
-        f"{path} was not opened: it contains {what}. fastvit export writes no such thing, and loading it could run "
-        f"code{hint}"
+        f"{path} was not opened: {what}. fastvit export writes no such thing, and loading it could run code{hint}"
     )
