@@ -50,4 +50,8 @@ def write_text(path: str | Path, text: str) -> None:
 def cache_folder() -> Path:
     """Where what is made once and kept lies: what the environment variable FASTVIT_CACHE names, or ~/.cache/fastvit."""
     standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
-    return Path(os.environ.get("FASTVIT_CACHE") or standard).expanduser()
+    folder = Path(os.environ.get("FASTVIT_CACHE") or standard)
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # a user of a container who is in no list of users: "/" is the home, as Docker has it
+        return Path("/") / folder.relative_to("~")

@@ -75,6 +75,7 @@ def open_in_form(
     device: str,
     precision: Precision | None = None,
     kernels: bool = True,
+    allow_native_code: bool = False,
 ) -> Predictor:
     """A Predictor of a checkpoint, fused or as it was trained, or of an artifact; see it for the arguments.
 
@@ -82,7 +83,14 @@ def open_in_form(
         UserError: checkpoint or device cannot be had, or not in that form.
     """
     prepare = fuse if form == "fused" else copy.deepcopy
-    predictor = Predictor(checkpoint, pick_device(device), precision=precision, prepare=prepare, kernels=kernels)
+    predictor = Predictor(
+        checkpoint,
+        pick_device(device),
+        precision=precision,
+        prepare=prepare,
+        kernels=kernels,
+        allow_native_code=allow_native_code,
+    )
     if predictor.form != form:
         raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
     return predictor
@@ -101,6 +109,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     precision: Precision | None = None,
     kernels: bool = True,
+    allow_native_code: bool = False,
 ) -> Measured:
     """Measure a checkpoint or an artifact on validation images.
 
@@ -117,11 +126,12 @@ def evaluate_checkpoint(
         device: where PyTorch runs.
         precision: as Predictor has it.
         kernels: as Predictor has it.
+        allow_native_code: as Predictor has it.
 
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
-    predictor = open_in_form(checkpoint, form, device, precision, kernels)
+    predictor = open_in_form(checkpoint, form, device, precision, kernels, allow_native_code)
     preprocessing = predictor.preprocessing.at(size, crop_pct)
     source = EvaluationData(checkpoint, data)
     pictures = source.images("test", predictor.classes)

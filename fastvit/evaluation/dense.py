@@ -112,13 +112,15 @@ def _known(value: float) -> float | None:
     return None if isnan(value) else value
 
 
-def task_of(checkpoint: str) -> str:
+def task_of(checkpoint: str, allow_native_code: bool = False) -> str:
     """What a checkpoint or an artifact is for.
 
     Raises:
-        UserError: there is no such file, or its runtime is not here.
+        UserError: there is no such file, its runtime is not here, or it contains native code that is not allowed.
     """
-    return open_artifact(checkpoint).description.task if is_artifact(checkpoint) else read_task(checkpoint)
+    if is_artifact(checkpoint):
+        return open_artifact(checkpoint, allow_native_code=allow_native_code).description.task
+    return read_task(checkpoint)
 
 
 def evaluate_dense(
@@ -131,6 +133,7 @@ def evaluate_dense(
     device: str = "auto",
     precision: Precision | None = None,
     kernels: bool = True,
+    allow_native_code: bool = False,
 ) -> DenseMeasured:
     """Measure a checkpoint or an artifact of another task than classification on the held-out images of a data source.
 
@@ -144,12 +147,13 @@ def evaluate_dense(
         device: where PyTorch runs.
         precision: as Predictor has it.
         kernels: as Predictor has it.
+        allow_native_code: as Predictor has it.
 
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
     source = EvaluationData(checkpoint, data).source
-    predictor = open_in_form(checkpoint, form, device, precision, kernels)
+    predictor = open_in_form(checkpoint, form, device, precision, kernels, allow_native_code)
     preprocessing = predictor.preprocessing
     if size and min(size) < 32:
         raise UserError(f"size must be at least 32 pixels a side, got {size[0]}x{size[1]}")

@@ -31,6 +31,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision | None = None,
     no_kernels: bool = False,
+    allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
     """Measure accuracy and throughput on validation images, by what the checkpoint is for.
@@ -56,6 +57,8 @@ def evaluate(
         device: where PyTorch runs.
         precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 but for detectors; of an artifact its own.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
+            where it comes from.
         json: print one JSON object instead of tables.
     """
     from fastvit.export.options import parse_size
@@ -66,11 +69,20 @@ def evaluate(
 
     from fastvit.evaluation.dense import evaluate_dense, task_of
 
-    if task_of(checkpoint) != "classification":
+    if task_of(checkpoint, allow_native_code) != "classification":
         if crop_pct or real_labels:
             raise UserError("crop_pct and real_labels are for classifiers: leave them out")
         measured_dense = evaluate_dense(
-            checkpoint, data, form, sides, allow_damaged, workers, device, precision, not no_kernels
+            checkpoint,
+            data,
+            form,
+            sides,
+            allow_damaged,
+            workers,
+            device,
+            precision,
+            kernels=not no_kernels,
+            allow_native_code=allow_native_code,
         )
         _show_dense(measured_dense, per_class, out, json)
         return
@@ -92,6 +104,7 @@ def evaluate(
         device=device,
         precision=precision,
         kernels=not no_kernels,
+        allow_native_code=allow_native_code,
     )
     if out:
         from fastvit.evaluation.evaluation_report import write_evaluation

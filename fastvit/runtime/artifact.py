@@ -149,7 +149,8 @@ class Runtime:
         module: ours, with `read(path, threads) -> (metadata, run)`, imported when it is used.
         package: what must be installed, by its name in Python.
         install: how.
-        runs: whether it can on this kind of machine.
+        systems: that it runs on.
+        native_code: whether what it reads contains machine code, which could do anything.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Runtime:
     package: str
     install: str
     systems: tuple[str, ...] = ("Linux", "Darwin", "Windows")
+    native_code: bool = False
 
     def available(self) -> str | None:
         """None if it can run here, else why not, in one sentence."""
@@ -200,7 +202,15 @@ RUNTIMES = {
         Runtime("onnxruntime", (".onnx",), "fastvit.runtime.onnxruntime", "onnxruntime", "pip install onnxruntime"),
         Runtime("openvino", (".xml", ".onnx"), "fastvit.runtime.openvino", "openvino", "pip install fastvit[openvino]"),
         Runtime("torch", (".pt2",), "fastvit.runtime.pt2", "torch", "pip install torch"),
-        Runtime("aoti", (".aoti.pt2",), "fastvit.runtime.aoti", "torch", "pip install torch", ("Linux", "Darwin")),
+        Runtime(
+            "aoti",
+            (".aoti.pt2",),
+            "fastvit.runtime.aoti",
+            "torch",
+            "pip install torch",
+            ("Linux", "Darwin"),
+            native_code=True,
+        ),
         Runtime("executorch", (".pte",), "fastvit.runtime.executorch", "executorch", "pip install fastvit[executorch]"),
         Runtime(
             "executorch-coreml",
@@ -236,16 +246,20 @@ def runtimes_for(path: str | Path) -> list[Runtime]:
     return [runtime for suffix, runtime in matches if len(suffix) == longest]
 
 
-def open_artifact(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Artifact:
+def open_artifact(
+    path: str | Path, runtime: str = "auto", threads: int | None = None, allow_native_code: bool = False
+) -> Artifact:
     """Open an exported model.
 
     Args:
         path: its file or folder.
         runtime: one of RUNTIMES that reads it; "auto" takes the first that is here.
         threads: as in `Runtime.open`.
+        allow_native_code: open an AOTInductor package, which contains machine code that could do anything.
 
     Raises:
-        UserError: none reads it, the one asked for does not, or it is not here; the file is missing or damaged.
+        UserError: none reads it, the one asked for does not, or it is not here; the file is missing or damaged, or
+            contains native code that is not allowed.
     """
     readers = runtimes_for(path)
     if not readers:
@@ -254,8 +268,14 @@ def open_artifact(path: str | Path, runtime: str = "auto", threads: int | None =
         if runtime not in {reader.name for reader in readers}:
             names = " or ".join(reader.name for reader in readers)
             raise UserError(f"{runtime} does not read {path}; it runs in {names}")
-        return RUNTIMES[runtime].open(Path(path), threads)
-    chosen = next((reader for reader in readers if reader.available() is None), readers[0])
+        chosen = RUNTIMES[runtime]
+    else:
+        chosen = next((reader for reader in readers if reader.available() is None), readers[0])
+    if chosen.native_code and not allow_native_code and Path(path).exists():
+        raise UserError(
+            f"{path} contains native code, which would run with your rights: if you trust where it comes from, open it "
+            "with --allow-native-code, or allow_native_code=True in Python"
+        )
     return chosen.open(Path(path), threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,14 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     source = spec.description.input[0]
     outputs = [output.name for output in spec.description.output]
 
+    # Apple's documentation: one thread at a time uses an MLModel.
+    predicting = threading.Lock()
+
     def predict(images: np.ndarray) -> list[np.ndarray]:
         given = _image(images) if source.type.HasField("imageType") else images
         try:
-            answer = model.predict({source.name: given})
+            with predicting:
+                answer = model.predict({source.name: given})
         except RuntimeError as error:
             raise UserError(f"Core ML cannot run {path}: {first_line(error)}") from error
         if spec.description.predictedFeatureName:

@@ -6,7 +6,10 @@ What is in the cache already is found without torch.
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _PREFERRED = ("openvino", "onnx")
 # Images of the embedded sample that the export is proved on.
 PROVED_ON = 16
+# The file of an entry of the cache that has the digests of the others. Without it, or against it, an entry is damaged.
+_DIGESTS = "digests.json"
 
 
 def find_deployment(runtime: str, precision: Precision) -> Target:
@@ -52,19 +57,23 @@ def find_deployment(runtime: str, precision: Precision) -> Target:
 def cached_path(checkpoint: str | Path, target: Target, precision: Precision) -> Path:
     """Where the artifact of a checkpoint is kept, or will be: by the content of the file and our version.
 
-    The cache is the folder that the environment variable FASTVIT_CACHE names, by default ~/.cache/fastvit.
+    An entry of the cache is a folder. It is written beside its place and moved there when it is complete. The cache is
+    the folder that the environment variable FASTVIT_CACHE names, by default ~/.cache/fastvit.
 
     Raises:
         UserError: there is no such checkpoint.
     """
-    with locate(checkpoint).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return cache_folder() / __version__ / digest[:32] / f"model-{precision}{target.suffix}"
+    entry = cache_folder() / __version__ / _digest(locate(checkpoint))[:32] / f"{target.name}-{precision}"
+    return entry / f"model{target.suffix}"
 
 
 def is_deployed(checkpoint: str | Path, runtime: str = "auto", precision: Precision = "fp32") -> bool:
-    """Whether the artifact of a checkpoint is in the cache."""
-    return cached_path(checkpoint, find_deployment(runtime, precision), precision).exists()
+    """Whether the artifact of a checkpoint is in the cache; it may be damaged."""
+    path = cached_path(checkpoint, find_deployment(runtime, precision), precision)
+    try:
+        return path.exists()
+    except OSError:  # the cache is in a folder that may not be looked into
+        return False
 
 
 def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision: Precision) -> None:
@@ -86,21 +95,67 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
 def deployed(
     source: TaskModel | str | Path, runtime: str, precision: Precision
 ) -> tuple[Path, str, tempfile.TemporaryDirectory[str] | None]:
-    """An artifact of a checkpoint or a model, made if it is not in the cache.
+    """An artifact of a checkpoint or a model, made if it is not in the cache, or damaged there.
+
+    Where the cache cannot be written, a warning says so, and the artifact is made in a temporary folder.
 
     Returns:
         Its path, what runs it, and the folder that holds it if it is not kept: that of a model in memory.
 
     Raises:
         UserError: as `find_deployment` and `deploy`.
+        OSError: no temporary folder can be written either.
     """
     target = find_deployment(runtime, precision)
-    folder = None
     if isinstance(source, (str, Path)):
         path = cached_path(source, target, precision)
-    else:
-        folder = tempfile.TemporaryDirectory(prefix="fastvit-")
-        path = Path(folder.name) / f"model{target.suffix}"
-    if not path.exists():
-        deploy(source, path, target, precision)
+        try:
+            if not _is_intact(path):
+                _keep(source, path, target, precision)
+            return path, target.runtime or "", None
+        except OSError as error:
+            warnings.warn(
+                f"cannot write the cache {cache_folder()} ({error.strerror or error}), so that {source} is exported "
+                "anew by every process: set FASTVIT_CACHE to a folder that can be written",
+                stacklevel=4,
+            )
+    folder = tempfile.TemporaryDirectory(prefix="fastvit-")
+    path = Path(folder.name) / f"model{target.suffix}"
+    deploy(source, path, target, precision)
     return path, target.runtime or "", folder
+
+
+def _keep(source: str | Path, path: Path, target: Target, precision: Precision) -> None:
+    """Make an entry of the cache, in the place of a damaged one.
+
+    Raises:
+        UserError: as `deploy`.
+        OSError: the cache cannot be written.
+    """
+    entry = path.parent
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder:
+        made = Path(folder) / entry.name
+        made.mkdir()
+        deploy(source, made / path.name, target, precision)
+        digests = {file.name: _digest(file) for file in made.iterdir()}
+        (made / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+        if _is_intact(path):  # another process was faster
+            return
+        if entry.exists():
+            shutil.rmtree(entry)
+        made.replace(entry)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether an artifact is in the cache, complete and as it was written."""
+    try:
+        digests = json.loads((path.parent / _DIGESTS).read_text(encoding="utf-8"))
+        return path.name in digests and all(_digest(path.parent / file) == digest for file, digest in digests.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

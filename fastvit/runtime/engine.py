@@ -53,6 +53,7 @@ class ArtifactEngine:
         runtime: as in `open_artifact`.
         threads: as in `open_artifact`.
         folder: a temporary one that must not go before this does.
+        allow_native_code: as in `open_artifact`.
 
     Raises:
         UserError: it cannot be opened, or gives something else.
@@ -66,9 +67,10 @@ class ArtifactEngine:
         runtime: str = "auto",
         threads: int | None = None,
         folder: TemporaryDirectory[str] | None = None,
+        allow_native_code: bool = False,
     ) -> None:
         self._folder = folder
-        self.artifact: Artifact = open_artifact(path, runtime, threads)
+        self.artifact: Artifact = open_artifact(path, runtime, threads, allow_native_code)
         self.description, self.runtime = self.artifact.description, self.artifact.runtime
         if any(output.startswith("stride") for output in self.artifact.signature.outputs):
             raise UserError(

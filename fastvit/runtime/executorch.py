@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,12 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     except Exception as error:  # RuntimeError with a number, and OSError
         raise UserError(f"ExecuTorch cannot load {path}: {first_line(error)}") from error
 
+    # A method has one set of buffers.
+    executing = threading.Lock()
+
     def run(images: np.ndarray, program: Program = program) -> list[np.ndarray]:
         # A method does not keep its program alive, and crashes without it.
-        return [answer.numpy() for answer in method.execute([torch.from_numpy(images)])]
+        with executing:
+            return [answer.numpy() for answer in method.execute([torch.from_numpy(images)])]
 
     return str(metadata.execute([])[0]) if metadata else None, run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,12 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     except Exception as error:  # ValueError, RuntimeError, and what flatbuffers and struct raise
         raise UserError(f"LiteRT cannot read {path}: {first_line(error)}") from error
 
+    # An interpreter has one set of tensors, from which the runner copies its answers.
+    running = threading.Lock()
+
     def run(images: np.ndarray) -> list[np.ndarray]:
-        answers = runner(**{source: images})
+        with running:
+            answers = runner(**{source: images})
         return [answers[f"output_{i}"] for i in range(len(answers))]
 
     return metadata, run

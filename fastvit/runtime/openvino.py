@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import openvino
@@ -41,11 +44,19 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 
 
 def _run(compiled: openvino.CompiledModel) -> Run:
-    request = compiled.create_infer_request()
+    # A request holds the outputs of its last call, and serves one call at a time. More of them than the plugin computes
+    # at once would only take memory.
+    idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+    for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+        idle.put(compiled.create_infer_request())
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        answers = request.infer([images], share_inputs=True)
-        return [np.array(answers[output]) for output in compiled.outputs]
+        request = idle.get()
+        try:
+            answers = request.infer([images], share_inputs=True)
+            return [np.array(answers[output]) for output in compiled.outputs]
+        finally:
+            idle.put(request)
 
     return run
 
@@ -59,7 +70,14 @@ def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
         shaped.reshape(list(shape))
         return _run(openvino.Core().compile_model(shaped, "CPU", settings))
 
-    return lambda images: fixed(images.shape)(images)
+    compiling = threading.Lock()
+
+    def run(images: np.ndarray) -> Sequence[np.ndarray]:
+        with compiling:  # threads that bring the same new shape wait for one compilation
+            shaped = fixed(images.shape)
+        return shaped(images)
+
+    return run
 
 
 def _metadata(model: openvino.Model, path: Path) -> str | None:

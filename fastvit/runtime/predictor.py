@@ -5,6 +5,7 @@ What runs an artifact loads no torch: importing this does not, and nothing on an
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Shown:
 class Predictor:
     """A model ready to use, with its own preprocessing and class names, of any task.
 
+    Threads may share it: calls wait for each other where the runtime computes one at a time.
+
     Args:
         source: a model in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
             `fastvit export`.
@@ -74,6 +77,7 @@ class Predictor:
         threads: of a runtime that lets one choose; None for its own choice.
         prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
         kernels: as in `fastvit.runtime.engine.TorchEngine`.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code that could do anything.
 
     Attributes:
         task: "classification", "detection", "segmentation" or "hand_mesh".
@@ -86,7 +90,8 @@ class Predictor:
         device: where it runs.
 
     Raises:
-        UserError: the source is missing or damaged, or its runtime is not here.
+        UserError: the source is missing or damaged, its runtime is not here, or it contains native code that is not
+            allowed.
     """
 
     def __init__(
@@ -98,8 +103,9 @@ class Predictor:
         threads: int | None = None,
         prepare: Callable[[TaskModel], TaskModel] | None = None,
         kernels: bool = True,
+        allow_native_code: bool = False,
     ) -> None:
-        self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels)
+        self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels, allow_native_code)
         description = self._engine.description
         self.task = description.task
         self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
@@ -211,17 +217,26 @@ def _engine(
     threads: int | None,
     prepare: Callable[[TaskModel], TaskModel] | None,
     kernels: bool,
+    allow_native_code: bool,
 ) -> Engine:
     if isinstance(source, (str, Path)) and is_artifact(source):
-        engine = ArtifactEngine(Path(source), runtime, threads)
+        engine = ArtifactEngine(Path(source), runtime, threads, allow_native_code=allow_native_code)
         if precision not in (None, engine.artifact.signature.precision):
             raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
         return engine
     in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
     dense = isinstance(source, (str, Path)) and read_task(source) != "classification"
     if device == "cpu" and prepare is None and runtime not in in_torch and not (dense and runtime == "auto"):
-        path, name, folder = deployed(source, runtime, precision or "fp32")
-        return ArtifactEngine(path, name, threads, folder)
+        try:
+            path, name, folder = deployed(source, runtime, precision or "fp32")
+        except OSError as error:
+            reason = f"cannot export {source} to a temporary folder: {error.strerror or error}"
+            advice = "set FASTVIT_CACHE to a folder that can be written"
+            if runtime != "auto":
+                raise UserError(f"{reason}; {advice}, or leave runtime as it is") from error
+            warnings.warn(f"{reason}; it runs in PyTorch, which is slower: {advice}", stacklevel=3)
+        else:
+            return ArtifactEngine(path, name, threads, folder)
     half = device.startswith("cuda") and precision in ("fp16", "bf16")
     if runtime not in ("auto", "torch") or (precision not in (None, "fp32") and not half):
         raise UserError(

@@ -9,26 +9,26 @@ import torch
 
 from fastvit.errors import UserError, first_line
 from fastvit.runtime.artifact import Run
-from fastvit.weights.description import METADATA_KEY
+from fastvit.runtime.pt2_archive import read_archive
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     """What the file says of itself, and how to run it. PyTorch's threads are the process's: `threads` is not for here.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or contains what `fastvit export` does not write.
     """
-    extra = {METADATA_KEY: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        archive, metadata = read_archive(path)
+        module = torch.export.load(archive).module()
+    except UserError:
+        raise
     except Exception as error:  # zip, JSON and torch errors of several kinds
         raise UserError(f"torch.export cannot read {path}: {first_line(error)}") from error
-    module = program.module()
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
             answers = module(torch.from_numpy(images))
         return [answer.numpy() for answer in (answers if isinstance(answers, (list, tuple)) else [answers])]
 
-    text = extra[METADATA_KEY]
-    return text.decode() if isinstance(text, bytes) else text, run
+    return metadata, run

@@ -28,6 +28,7 @@ def predict(
     draw: Path | None = None,
     mesh: Path | None = None,
     no_kernels: bool = False,
+    allow_native_code: bool = False,
     json: bool = False,
 ) -> int:
     """Say what is in images: classes, objects, the class of each pixel, or a hand, by the checkpoint's task.
@@ -47,6 +48,8 @@ def predict(
         draw: folder for the images with what was found drawn into them.
         mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
+            where it comes from.
         json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
     """
     from fastvit.data.images import find_images
@@ -59,7 +62,9 @@ def predict(
     from fastvit.tasks.classification.prediction import Prediction
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
-    predictor = Predictor(checkpoint, where, runtime, precision, kernels=not no_kernels)
+    predictor = Predictor(
+        checkpoint, where, runtime, precision, kernels=not no_kernels, allow_native_code=allow_native_code
+    )
     failures = []
     columns = [f"top {i + 1}" for i in range(k)] if predictor.task == "classification" else ["found"]
     table = new_table("image", *columns, left=range(k + 1))

@@ -126,7 +126,7 @@ def dump_recipe(recipe: Recipe) -> str:
     from dataclasses import asdict
 
     parser = recipe_parser()
-    return str(parser.dump(parser.parse_object(asdict(recipe)), skip_none=False))
+    return str(parser.dump(parser.parse_object(asdict(recipe)), skip_unset=False))
 
 
 def resolved_recipe(run: Path) -> Recipe:

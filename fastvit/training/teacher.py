@@ -15,7 +15,7 @@ from fastvit.errors import UserError, first_line
 from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.runtime.artifact import is_artifact
+from fastvit.runtime.artifact import is_artifact, runtimes_for
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.distillation import Teacher
 from fastvit.tasks.classification.options import Distillation
@@ -31,6 +31,8 @@ def load_teacher(options: Distillation) -> Teacher:
     """
     name = options.teacher or ""
     if is_artifact(name):
+        if any(reader.native_code for reader in runtimes_for(name)):
+            raise UserError(f"{name} contains native code, which no recipe runs: give the teacher as another artifact")
         artifact = Predictor(name)
         return _teacher(artifact.logits, artifact.preprocessing, artifact.classes, artifact.num_classes, options)
     if Path(name).exists() or Path(name).suffix == ".safetensors" or hub_id(name):

@@ -37,9 +37,10 @@ def download(repo: str, filename: str = FILENAME) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({first_line(error)}). Without a "
-            f"connection: download {filename} from the repository's page on another machine, copy it here and give its "
-            "path instead (fastvit.load(path), fastvit.load_weights(model, path))"
+            f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({first_line(error)}). If the "
+            "client's cache cannot be written, set HF_HOME to another folder. Without a connection: download "
+            f"{filename} from the repository's page on another machine, copy it here and give its path instead "
+            "(fastvit.load(path), fastvit.load_weights(model, path))"
         ) from error
     for weights in ZOO.values():
         if weights.repo == repo:

@@ -99,7 +99,7 @@ def test_every_target_is_proved_and_says_what_it_is(
     assert exported.proof.accuracy
     assert exported.proof.accuracy[0] == exported.proof.accuracy[1]
     assert exported.megabytes > 0.1
-    artifact = open_artifact(path, target.runtime or "")
+    artifact = open_artifact(path, target.runtime or "", allow_native_code=True)
     assert artifact.description.classes == model.classes
     assert artifact.description.preprocessing == model.preprocessing
     assert (artifact.description.variant, artifact.description.form) == ("custom", "fused")
@@ -135,7 +135,7 @@ def test_normalisation_inside_is_exact_also_at_the_border(
     batch = 1 if target.name == "ncnn" else 3
     options = ExportOptions(input=kind, output="probabilities", batch=batch)
     write(model, target, path, options)
-    artifact = open_artifact(path, target.runtime or "")
+    artifact = open_artifact(path, target.runtime or "", allow_native_code=True)
     pixels = np.random.default_rng(1).integers(200, 256, (batch, 3, 64, 64), np.uint8)
     images = pixels if kind == "pixels" else pixels.astype(np.float32) / np.float32(255)
     (answer,) = artifact(images).values()
@@ -149,7 +149,7 @@ def test_maps_of_the_backbone(
     path = tmp_path / f"model{target.suffix}"
     exported = export(model, target, path, pictures, ExportOptions(output="features", size=(64, 96)))
     assert exported.signature.outputs == ("stride4", "stride8", "stride16", "stride32")
-    answers = open_artifact(path, target.runtime or "")(np.zeros((1, 3, 64, 96), np.float32))
+    answers = open_artifact(path, target.runtime or "", allow_native_code=True)(np.zeros((1, 3, 64, 96), np.float32))
     assert [answer.shape for answer in answers.values()] == [
         (1, 16, 16, 24),
         (1, 16, 8, 12),
@@ -157,7 +157,7 @@ def test_maps_of_the_backbone(
         (1, 32, 2, 3),
     ]
     with pytest.raises(fastvit.UserError, match="which are no answers"):
-        fastvit.Predictor(path)
+        fastvit.Predictor(path, allow_native_code=True)
 
 
 def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT
         return
     path = tmp_path / f"model{target.suffix}"
     write(model, target, path, ExportOptions(**dict.fromkeys(target.dynamic, "dynamic")))
-    artifact = open_artifact(path, target.runtime or "")
+    artifact = open_artifact(path, target.runtime or "", allow_native_code=True)
     sizes = [(32, 32), (33, 95), (64, 64)] if "size" in target.dynamic else [(64, 64)]
     for batch in (1, 2, 5):
         for height, width in sizes:
@@ -259,13 +259,13 @@ def test_wrong_names_and_files(model: fastvit.FastViT, pictures: list[Image.Imag
 def test_missing_and_damaged_artifacts_are_one_sentence(target: Target, model: fastvit.FastViT, tmp_path: Path) -> None:
     path = tmp_path / f"model{target.suffix}"
     with pytest.raises(fastvit.UserError, match="there is no file"):
-        open_artifact(path, target.runtime or "")
+        open_artifact(path, target.runtime or "", allow_native_code=True)
     write(model, target, path, ExportOptions())
     for share in (0.5, 0):
         for file in tmp_path.iterdir():
             file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
         with pytest.raises(fastvit.UserError, match=r"cannot (read|load) .*model") as error:
-            open_artifact(path, target.runtime or "")
+            open_artifact(path, target.runtime or "", allow_native_code=True)
         assert "\n" not in str(error.value)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -202,3 +204,25 @@ def test_other_precisions_run_in_pytorch_and_stay_as_they_are() -> None:
     assert predictor.runtime == "kernels fp16"
     assert fastvit.Predictor(tiny(), "cuda", precision="fp16", kernels=False).runtime == "torch fp16"
     assert fastvit.Predictor(tiny(), "cuda").runtime == "torch"
+
+
+def test_threads_share_a_network_on_streams_of_their_own() -> None:
+    """Graphs of several shapes have memory in common."""
+    fused = fastvit.fuse(randomise(tiny(attention=True))).half().cuda()
+    replayed, launched = fastvit.accelerate(fused, time=False), fastvit.accelerate(fused, time=False, graphs=False)
+    images = [noise(8 + i, 3, 128, 128, seed=i) for i in range(6)]
+    expected = [launched(one) for one in images]
+    torch.cuda.synchronize()
+    begin = threading.Barrier(len(images))
+
+    def answered(one: torch.Tensor) -> list[torch.Tensor]:
+        begin.wait()
+        with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
+            answers = [replayed(one) for _ in range(50)]
+            torch.cuda.current_stream().synchronize()
+        return answers
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        found = list(pool.map(answered, images))
+    for answers, wanted in zip(found, expected, strict=True):
+        assert all(torch.equal(answer, wanted) for answer in answers)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,89 @@ def test_what_cannot_be(checkpoint: Path, tmp_path: Path) -> None:
             fastvit.Predictor(checkpoint, **options)
     with pytest.raises(fastvit.UserError, match="there is no file"):
         fastvit.Predictor(tmp_path / "none.safetensors")
+
+
+def test_a_home_that_cannot_be_written(
+    checkpoint: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not stop root; a file in the place of a folder does."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert not is_deployed(checkpoint)
+    with pytest.warns(UserWarning, match="cannot write the cache .*set FASTVIT_CACHE") as warned:
+        predictor = fastvit.Predictor(checkpoint)
+    assert [Path(warning.filename) for warning in warned] == [Path(__file__)], "shown where the Predictor is made"
+    assert predictor.runtime == HERE.runtime
+    expected = fastvit.Predictor(checkpoint, runtime="torch")(photo)[0].labels
+    assert predictor(photo)[0].labels[0].probability == pytest.approx(expected[0].probability, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_command_without_a_cache(checkpoint: Path, photo: Path) -> None:
+    environment = os.environ | {"FASTVIT_CACHE": f"{photo}/cache"}
+    command = [sys.executable, "-m", "fastvit", "predict", checkpoint, photo, "--runtime", HERE.runtime]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert f"fastvit: warning: cannot write the cache {photo}/cache (Not a directory)" in done.stderr
+    assert fastvit.Predictor(checkpoint, runtime="torch")(photo)[0].labels[0].name in done.stdout
+
+
+def test_no_folder_that_can_be_written(checkpoint: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVIT_CACHE", f"{photo}/cache")
+    monkeypatch.setattr(tempfile, "tempdir", f"{photo}/temporary")
+    with pytest.warns(UserWarning, match="set FASTVIT_CACHE") as warned:
+        predictor = fastvit.Predictor(checkpoint)
+    first, second = (str(warning.message) for warning in warned)
+    assert first.startswith("cannot write the cache")
+    assert "it runs in PyTorch, which is slower: set FASTVIT_CACHE" in second
+    assert predictor.runtime == "torch"
+    assert len(predictor(photo)[0].labels) == 3
+    with (
+        pytest.warns(UserWarning, match="cannot write the cache"),
+        pytest.raises(fastvit.UserError, match="to a temporary folder: .*set FASTVIT_CACHE"),
+    ):
+        fastvit.Predictor(checkpoint, runtime=HERE.runtime)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def blank(path: Path) -> None:
+    """As a disk does that lost a block."""
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(blank, id="blank"),
+        pytest.param(cut, id="cut", marks=pytest.mark.slow),
+        pytest.param(Path.unlink, id="missing", marks=pytest.mark.slow),
+    ],
+)
+def test_a_damaged_entry_is_made_anew(checkpoint: Path, photo: Path, damage: Callable[[Path], None]) -> None:
+    """OpenVINO reads weights of the right size without an error, whatever they are."""
+    expected = fastvit.Predictor(checkpoint)(photo)
+    path = cached_path(checkpoint, HERE, "fp32")
+    entry, weights = path.parent, path.with_suffix(".bin") if HERE.name == "openvino" else path
+    names = {file.name for file in entry.iterdir()}
+    damage(weights)
+    assert fastvit.Predictor(checkpoint)(photo) == expected
+    assert {file.name for file in entry.iterdir()} == names
+    assert [path.name for path in entry.parent.iterdir()] == [entry.name], "nothing is left over"
+
+
+def test_a_half_written_entry_is_made_anew(checkpoint: Path, photo: Path) -> None:
+    path = cached_path(checkpoint, HERE, "fp32")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert fastvit.Predictor(checkpoint)(photo)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_without_a_home() -> None:
+    code = "import os\nfrom fastvit.files import cache_folder\nos.setuid(54321)\nprint(cache_folder())"
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "/.cache/fastvit\n"

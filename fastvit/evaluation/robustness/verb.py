@@ -23,6 +23,7 @@ def robustness(
     batch_size: int = 64,
     workers: int | None = None,
     device: Device = "auto",
+    allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
     """Measure accuracy on corrupted, drawn or hard images.
@@ -40,6 +41,8 @@ def robustness(
         batch_size: images a step.
         workers: processes that decode and corrupt images; by default one a core but one.
         device: where PyTorch runs.
+        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
+            where it comes from.
         json: print one JSON object instead of tables.
     """
     from fastvit.evaluation.robustness.suites import find_suite
@@ -60,7 +63,8 @@ def robustness(
     names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
     clean_data = EvaluationData(checkpoint, clean) if clean else None
     settings = Settings(names, clean_data, limit, seed, batch_size, workers)
-    predictor = Predictor(checkpoint, pick_device(device), "auto" if is_artifact(checkpoint) else "torch")
+    runtime = "auto" if is_artifact(checkpoint) else "torch"
+    predictor = Predictor(checkpoint, pick_device(device), runtime, allow_native_code=allow_native_code)
     result = measure(predictor, chosen, EvaluationData(checkpoint, data), settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,8 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 
 Model = TypeVar("Model", bound=nn.Module)
+# Held while a network is made for kernels: threads that share a model share it. Not in the model, which is copied.
+_MAKING = threading.Lock()
 
 
 def accelerate(model: Model, example: Tensor | None = None, *, time: bool = True, graphs: bool = True) -> Model:
@@ -87,11 +90,12 @@ class Accelerated(nn.Module):
     @property
     def network(self) -> Network | None:
         """What runs in kernels, made when it is first needed; None where nothing can."""
-        if self._network is None and self.reason is None:
-            with torch.no_grad():
-                device = next(self.model.parameters()).device
-                self._network = Network(type(self)._steps(self.model), device, **self._options)
-        return self._network
+        with _MAKING:
+            if self._network is None and self.reason is None:
+                with torch.no_grad():
+                    device = next(self.model.parameters()).device
+                    self._network = Network(type(self)._steps(self.model), device, **self._options)
+            return self._network
 
     def _answers(self, images: Tensor) -> list[Tensor] | None:
         """Of (B, C, H, W) images, NHWC or (B, ...); None where kernels cannot serve this call."""

@@ -15,19 +15,20 @@ class Graph:
     """A plan for images of one shape and memory format, replayed on the current stream.
 
     The answers of a replay are copied out, so that the next one does not change them. Graphs that share a pool may not
-    run at the same time.
+    run at the same time: on whatever streams they are replayed, each waits for the one before it.
 
     Args:
         plan: that has run for such images before, so that its kernels are compiled and loaded.
         images: (B, H, W, C).
         pool: of memory, from `torch.cuda.graph_pool_handle`.
+        done: recorded after each replay of a graph of that pool.
     """
 
-    def __init__(self, plan: Plan, images: Tensor, pool: Any) -> None:
+    def __init__(self, plan: Plan, images: Tensor, pool: Any, done: torch.cuda.Event) -> None:
         self._input = torch.empty_strided(images.shape, images.stride(), dtype=images.dtype, device=images.device)
         self._input.copy_(images)
         self._graph = torch.cuda.CUDAGraph()
-        self._done = torch.cuda.Event()
+        self._done = done
         # Libraries choose their workspaces on a stream's first calls: let them on the one that is captured.
         stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream(images.device))
@@ -45,11 +46,10 @@ class Graph:
                 if gc_was_on:
                     gc.enable()
         torch.cuda.current_stream(images.device).wait_stream(stream)
-        self._done.record()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         stream = torch.cuda.current_stream(images.device)
-        stream.wait_event(self._done)  # of a call on another stream
+        stream.wait_event(self._done)
         self._input.copy_(images, non_blocking=True)
         self._graph.replay()
         answers = [answer.clone() for answer in self._answers]

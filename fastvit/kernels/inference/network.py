@@ -38,7 +38,7 @@ class Network:
         self._tuner = Tuner(device, time)
         self._plans: dict[Any, Plan] = {}
         self._graphs: OrderedDict[Any, Graph | None] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool, self._replayed = torch.cuda.graph_pool_handle(), torch.cuda.Event()
         self._lock = threading.RLock()
 
     def __call__(self, x: Tensor) -> list[Tensor]:
@@ -55,6 +55,8 @@ class Network:
         name = (like(x), x.dtype)
         if name not in self._plans:
             self._plans[name] = make_plan(self.nodes, x, self.choose)
+            # Calls on other streams read the weights that were laid out on this one.
+            torch.cuda.current_stream(self._device).synchronize()
             self._tuner.save()
         return self._plans[name]
 
@@ -66,11 +68,12 @@ class Network:
             plan = self.plan(x)
             if name not in self._graphs:
                 while len(self._graphs) >= _GRAPHS:
+                    self._replayed.synchronize()  # on another stream it may not have ended
                     self._graphs.popitem(last=False)
                 self._graphs[name] = None
                 return plan
             plan(x)
-            graph = self._graphs[name] = Graph(plan, x, self._pool)
+            graph = self._graphs[name] = Graph(plan, x, self._pool, self._replayed)
         self._graphs.move_to_end(name)
         return graph
 

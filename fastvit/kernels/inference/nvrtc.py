@@ -11,6 +11,7 @@ import hashlib
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,12 +88,22 @@ def compiled(source: str, arch: str) -> bytes:
     """`compile_cuda`, kept on disk; a disk that cannot be written to costs time, nothing else."""
     digest = hashlib.sha256(f"{_version()} {arch} {source}".encode()).hexdigest()
     path = cache_folder() / "kernels" / f"{digest[:32]}.cubin"
-    if path.exists():
-        return path.read_bytes()
+    if (kept := _kept(path)) is not None:
+        return kept
     code, _ = compile_cuda(source, arch)
     with suppress(UserError), atomic(path) as part:
-        part.write_bytes(code)
+        part.write_bytes(code + hashlib.sha256(code).digest())
     return code
+
+
+def _kept(path: Path) -> bytes | None:
+    """Machine code that `compiled` wrote; None where it cannot be read or is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    code, digest = content[:-32], content[-32:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
 class Kernel:

@@ -1,0 +1,149 @@
+"""Threads that share a Predictor get the predictions for their own images, in every runtime and for every task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fastvit
+from fastvit.errors import UserError
+from fastvit.export.options import ExportOptions
+from fastvit.export.program import build_program
+from fastvit.export.target import TARGETS
+from fastvit.model.task_model import TaskModel
+from fastvit.runtime.artifact import RUNTIMES
+from fastvit.runtime.predictor import Answer
+from fastvit.tasks.classification.prediction import Prediction
+from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+from fastvit.tasks.table import TASKS
+from tests.helpers import randomise, tiny
+from tests.tasks.contracts import lively, make_detector, make_segmenter
+from tests.tasks.test_hand_mesh import make_regressor
+
+THREADS, ROUNDS = 8, 10
+
+
+def decided(model: fastvit.FastViT) -> fastvit.FastViT:
+    """With a head that tells images apart."""
+    with torch.no_grad():
+        model.head.weight.mul_(50)
+    return model
+
+
+SIZE = fastvit.Preprocessing((64, 64))
+FIT = fastvit.Preprocessing((64, 96), resize="fit")
+LETTERBOX = fastvit.Preprocessing((64, 64), resize="letterbox")
+MODELS: dict[str, Callable[[], TaskModel]] = {
+    "classification": lambda: decided(randomise(tiny(num_classes=5, attention=True, preprocessing=SIZE))),
+    "detection": lambda: lively(make_detector("faster_rcnn", preprocessing=FIT)),
+    "segmentation": lambda: randomise(make_segmenter("fpn", preprocessing=FIT)),
+    "hand_mesh": lambda: lively(make_regressor("mlp", preprocessing=LETTERBOX)),
+}
+PYTORCH = "a model in PyTorch"
+# What is written has operations that the runtime does not have; an export of these is refused.
+NOT_TAKEN = {("ncnn", "hand_mesh"), ("litert", "hand_mesh")}
+# Those whose classifiers are written in seconds; the others, and the other tasks, have their turn in make test-all.
+FAST = ("onnxruntime", "openvino", "torch")
+
+
+def everywhere() -> list[object]:
+    """Every task in PyTorch and in every runtime."""
+    fast = {(PYTORCH, task) for task in TASKS} | {(runtime, "classification") for runtime in FAST}
+    pairs = [(runtime, task) for runtime in (PYTORCH, *RUNTIMES) for task in TASKS]
+    return [pytest.param(*pair, marks=() if pair in fast else pytest.mark.slow) for pair in pairs]
+
+
+def open_in(runtime: str, model: TaskModel, folder: Path) -> fastvit.Predictor:
+    """A Predictor of a model, skipping what does not run here or does not take the model."""
+    if runtime == PYTORCH:
+        return fastvit.Predictor(model)
+    if reason := RUNTIMES[runtime].available():
+        pytest.skip(reason)
+    if (runtime, model.task) in NOT_TAKEN:
+        pytest.skip(f"{runtime} cannot read what is written of a model for {model.task}")
+    target = next(target for target in TARGETS.values() if target.runtime == runtime)
+    many = model.task == "classification" and "batch" in target.dynamic
+    options = ExportOptions(batch="dynamic" if many else 1, input="pixels" if runtime != "ncnn" else "normalised")
+    path = folder / f"model{target.suffix}"
+    try:
+        target.check(options)
+        program = build_program(model, options, target.cast)
+        if "boxes" in program.signature.outputs and not target.objects:
+            pytest.skip(f"{target.name} does not take a detector whole")
+        target.write(program, path)
+    except UserError as error:
+        pytest.skip(str(error))
+    return fastvit.Predictor(path, runtime=runtime, allow_native_code=True)
+
+
+def blocks(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: blocks of 16 px, each of a colour."""
+    coarse = generator.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
+    return coarse.repeat(16, 0).repeat(16, 1)
+
+
+def numbers(answer: Answer) -> list[np.ndarray]:
+    """What an answer consists of."""
+    if isinstance(answer, Prediction):
+        return [np.array([label.probability for label in sorted(answer.labels, key=lambda label: label.index)])]
+    if isinstance(answer, DetectionPrediction):
+        return [answer.objects.boxes, answer.objects.labels, answer.objects.scores]
+    if isinstance(answer, SegmentationPrediction):
+        return [answer.mask]
+    return [answer.vertices, answer.joints, answer.joint_places]
+
+
+def same(left: list[Answer], right: list[Answer]) -> bool:
+    pairs = zip(map(numbers, left), map(numbers, right), strict=True)
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-4)
+        for found, expected in pairs
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("runtime", "task"), everywhere())
+def test_threads_share_a_predictor(runtime: str, task: str, tmp_path: Path) -> None:
+    """Each with images of its own; batches and, where the runtime takes them, images have several shapes."""
+    predictor = open_in(runtime, MODELS[task]().eval(), tmp_path)
+    generator = np.random.default_rng(0)
+    sizes = [(64, 64), (64, 80), (96, 64)]
+    images = [[blocks(generator, *sizes[i % 3]) for _ in range(1 + i % 3)] for i in range(THREADS)]
+    expected = [predictor(batch) for batch in images]
+    assert not any(same(expected[0][:1], other[:1]) for other in expected[1:]), "answers that are told apart"
+    begin = threading.Barrier(THREADS)
+
+    def answered(batch: list[np.ndarray]) -> list[list[Answer]]:
+        begin.wait()
+        return [predictor(batch) for _ in range(ROUNDS)]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(answered, images))
+    for i, answers in enumerate(found):
+        assert all(same(answer, expected[i]) for answer in answers), f"thread {i}"
+
+
+@pytest.mark.skipif(bool(RUNTIMES["openvino"].available()), reason="openvino is not installed")
+def test_threads_bring_new_shapes(tmp_path: Path) -> None:
+    """All threads ask first for shapes that OpenVINO has not compiled yet, more of them than it keeps."""
+    model = MODELS["classification"]().eval()
+    generator = np.random.default_rng(0)
+    images = [np.stack([blocks(generator, 64, 64) for _ in range(1 + i % 6)]) for i in range(THREADS)]
+    expected = [fastvit.Predictor(model)(batch) for batch in images]
+    predictor = open_in("openvino", model, tmp_path)
+    begin = threading.Barrier(THREADS)
+
+    def answered(batch: np.ndarray) -> list[Answer]:
+        begin.wait()
+        return predictor(batch)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(answered, images))
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
