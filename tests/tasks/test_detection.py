@@ -351,6 +351,29 @@ def test_a_box_beyond_the_image_is_clipped_and_its_mask_cut_off() -> None:
     assert np.array_equal(objects.masks[0], whole)
 
 
+def test_a_narrow_image_first_changes_nothing_for_the_next() -> None:
+    """torchvision infers the strides of the maps from the first image that it is shown, wrongly from a narrow one."""
+    first = lively(make_detector("faster_rcnn")).eval()
+    second = copy.deepcopy(first)
+    narrow, image = noise((33, 64), (64, 64))
+    with torch.no_grad():
+        first.answers(narrow[None])
+        answers = first.answers(image[None]), second.answers(image[None])
+    for one, other in zip(*answers, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_nothing_is_found_outside_of_an_image(kind: str) -> None:
+    """Up to 31 rows are padded: boxes there, clipped to the image, would be objects without any area."""
+    detector = lively(make_detector(kind, detections=1000, overlap=1.0)).eval()
+    for size in ((33, 64), (64, 35)):
+        (image,) = noise(size)
+        with torch.no_grad():
+            boxes = detector.answers(image[None])[0]
+        assert len(boxes) > 100
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
 def test_validation_and_prediction_say_the_same() -> None:
     """What the metrics are fed in training, and what a Predictor answers."""
     detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="fit"))).eval()

@@ -15,8 +15,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from fastvit.model.backbone import Backbone
 from fastvit.model.config import FastViTConfig
@@ -27,10 +28,13 @@ from fastvit.tasks.detection.options import DetectorConfig
 RATIOS = (0.5, 1.0, 2.0)
 # Points a side that are looked at in a region, for its box and for its mask.
 _BOX_GRID, _MASK_GRID = 7, 14
+# Boxes that are smaller than this inside an image, in pixels, are outside of it.
+_LEAST = 1e-3
 
 # One image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), best first; of Mask R-CNN "masks"
 # (N, 28, 28), the probability of belonging to the object for a grid laid over its box.
 Detections = dict[str, Tensor]
+Size = tuple[int, int]
 
 
 class Pyramid(nn.Module):
@@ -78,6 +82,31 @@ class Batching(GeneralizedRCNNTransform):
 
     def postprocess(self, result: list[Detections], *sizes: Any) -> list[Detections]:
         return result
+
+
+class SingleStage(RetinaNet):
+    """torchvision's RetinaNet, but boxes outside of their image are left out before the best are taken."""
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[Size]
+    ) -> list[Detections]:
+        logits = []
+        for level, (scores, codes) in enumerate(
+            zip(head_outputs["cls_logits"], head_outputs["bbox_regression"], strict=True)
+        ):
+            boxes = [self.box_coder.decode_single(one, own[level]) for one, own in zip(codes, anchors, strict=True)]
+            outside = torch.stack([_outside(*pair) for pair in zip(boxes, image_shapes, strict=True)])
+            logits.append(scores.masked_fill(outside[..., None], -torch.inf))
+        kept: list[Detections] = super().postprocess_detections(
+            {**head_outputs, "cls_logits": logits}, anchors, image_shapes
+        )
+        return kept
+
+
+def _outside(boxes: Tensor, size: Size) -> Tensor:
+    """(N, 4) -> (N,): which have nothing inside an image."""
+    clipped = clip_boxes_to_image(boxes, size)
+    return (clipped[:, 2:] - clipped[:, :2] < _LEAST).any(1)
 
 
 class Detector(TaskModel):
@@ -144,7 +173,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     if options.kind == "retinanet":
         # Three sizes an octave (arXiv 1708.02002, section 4).
         sizes = tuple(tuple(round(side * 2 ** (step / 3)) for step in range(3)) for side in sides)
-        return RetinaNet(
+        return SingleStage(
             pyramid,
             config.num_classes,
             anchor_generator=_anchors(sizes),
@@ -153,9 +182,10 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
             nms_thresh=options.overlap,
             detections_per_img=options.detections,
         )
+    strides = pyramid.body.strides
     settings: dict[str, Any] = {
         "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
-        "box_roi_pool": _pooling(config, _BOX_GRID),
+        "box_roi_pool": _pooling(strides, _BOX_GRID),
         # torchvision's heads, whose widths are fixed, at a pyramid of 256 channels.
         "box_head": TwoMLPHead(options.width * _BOX_GRID**2, 4 * options.width),
         "box_predictor": FastRCNNPredictor(4 * options.width, config.num_classes + 1),
@@ -168,7 +198,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     }
     if options.masks:
         settings |= {
-            "mask_roi_pool": _pooling(config, _MASK_GRID),
+            "mask_roi_pool": _pooling(strides, _MASK_GRID),
             "mask_head": MaskRCNNHeads(options.width, (options.width,) * 4, dilation=1),
             "mask_predictor": MaskRCNNPredictor(options.width, options.width, config.num_classes + 1),
         }
@@ -187,5 +217,9 @@ def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:
         return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
 
-def _pooling(config: FastViTConfig, side: int) -> MultiScaleRoIAlign:
-    return MultiScaleRoIAlign([str(i) for i in range(len(config.channels))], output_size=side, sampling_ratio=2)
+def _pooling(strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
+    pooling = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=side, sampling_ratio=2)
+    # Left to itself it takes them from the first image that it is shown, for good, and from a narrow one wrongly.
+    pooling.scales = [1 / stride for stride in strides]
+    pooling.map_levels = initLevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+    return pooling
