@@ -43,8 +43,8 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 def _run(compiled: openvino.CompiledModel) -> Run:
     request = compiled.create_infer_request()
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        answers = request.infer([images], share_inputs=True)
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        answers = request.infer(list(inputs), share_inputs=True)
         return [np.array(answers[output]) for output in compiled.outputs]
 
     return run
@@ -54,12 +54,12 @@ def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
     """Compile for each shape when it first comes, which takes tenths of a second: an open one computes slower."""
 
     @lru_cache(SHAPES)
-    def fixed(shape: tuple[int, ...]) -> Run:
+    def fixed(*shapes: tuple[int, ...]) -> Run:
         shaped = model.clone()
-        shaped.reshape(list(shape))
+        shaped.reshape({source: list(shape) for source, shape in zip(shaped.inputs, shapes, strict=True)})
         return _run(openvino.Core().compile_model(shaped, "CPU", settings))
 
-    return lambda images: fixed(images.shape)(images)
+    return lambda *inputs: fixed(*(one.shape for one in inputs))(*inputs)
 
 
 def _metadata(model: openvino.Model, path: Path) -> str | None:
