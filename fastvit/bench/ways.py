@@ -19,7 +19,7 @@ from fastvit.export.onnx import save_plain
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
-from fastvit.runtime.artifact import RUNTIMES, Precision
+from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
 from fastvit.runtime.deployment import find_deployment
 from fastvit.runtime.predictor import Predictor
 
@@ -148,7 +148,9 @@ def call_of(subject: Subject, way: Way, batch: int, size: tuple[int, int], folde
     if not path.exists():
         _write(subject, way, images, path)
     _, run = RUNTIMES[way.runtime].read(path, threads)
-    return lambda: run(images)
+    sized = subject.model is not None and "image_size" in subject.model.inputs
+    inputs = [images, *([whole_images(images)] if sized else [])]
+    return lambda: run(*inputs)
 
 
 def _predictor_call(subject: Subject, images: np.ndarray, threads: int) -> Call:

@@ -190,8 +190,8 @@ def _measure_detector(predictor: Predictor, data: str, allow_damaged: bool, work
             continue
         size = (int(target["size"][0]), int(target["size"][1]))
         with clock:
-            answers = predictor.answers(pixels[None].numpy())
             fitted = fitted_size(size, predictor.preprocessing)
+            answers = predictor.answers(pixels[None].numpy(), fitted)
             answer = detection.predict(answers, images.name(index), fitted, size, predictor.classes, 0.0)
         found = answer.objects
         arrays = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores, "masks": found.masks}

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import torch
 from onnxscript import opset18
 from torch import Tensor
+from torchvision.models.detection import _utils as det_utils
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
@@ -21,17 +22,15 @@ _MOVED_APART = 1000
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Replace what torch.export cannot trace of torchvision, each by what gives the same for any count of boxes.
-
-    The network must have run once before, for images of the size: its poolers find their scales then.
-    """
+    """Replace what torch.export cannot trace of torchvision, each by what gives the same for any count of boxes."""
     with ExitStack() as stack:
         # It takes one of two ways by the count of boxes.
         stack.enter_context(patch.object(box_ops, "batched_nms", _batched_nms))
         # It reshapes only if there are boxes.
         stack.enter_context(patch.object(BoxCoder, "decode", _decode))
-        # The builtin must give a number.
+        # The builtins must give a number.
         stack.enter_context(patch.object(poolers, "len", _length, create=True))
+        stack.enter_context(patch.object(det_utils, "_topk_min", _topk_min))
         yield
 
 
@@ -86,3 +85,7 @@ def _decode(coder: BoxCoder, rel_codes: Tensor, boxes: list[Tensor]) -> Tensor:
 
 def _length(values: Any) -> Any:
     return values.shape[0] if isinstance(values, Tensor) else len(values)
+
+
+def _topk_min(values: Tensor, count: int, axis: int) -> Any:
+    return torch.sym_min(count, values.shape[axis])

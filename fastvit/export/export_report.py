@@ -68,6 +68,7 @@ def _row(exported: Exported) -> list[str]:
     signature, proof = exported.signature, exported.proof
     batch = signature.batch or "any number"
     size = f"{signature.size[0]}x{signature.size[1]}" if signature.size else "any size"
+    size = f"any size within {size}" if "image_size" in signature.inputs else size
     found = [f"{exported.megabytes:.1f}", exported.target.runtime or "-"]
     if proof:
         top1 = proof.differences.top1

@@ -46,12 +46,16 @@ def convert(program: Program) -> onnx.ModelProto:
         return _convert(program.module, program.example, output_names=names, dynamic_shapes=program.dynamic_shapes)
     from fastvit.export.detection import traceable, translations
 
-    with torch.no_grad():
-        program.module(program.example)
-        with traceable():
-            return _convert(
-                program.module, program.example, output_names=names, custom_translation_table=translations()
-            )
+    inputs, table = list(program.signature.inputs), translations()
+    with torch.no_grad(), traceable():
+        return _convert(
+            program.module,
+            program.example,
+            *program.others,
+            input_names=inputs,
+            output_names=names,
+            custom_translation_table=table,
+        )
 
 
 def save_plain(network: nn.Module, images: Tensor, path: Path) -> None:
@@ -59,8 +63,9 @@ def save_plain(network: nn.Module, images: Tensor, path: Path) -> None:
     onnx.save(_convert(network, images), path)
 
 
-def _convert(network: nn.Module, images: Tensor, **options: Any) -> onnx.ModelProto:
+def _convert(network: nn.Module, *inputs: Tensor, **options: Any) -> onnx.ModelProto:
+    options = {"input_names": [INPUT], **options}
     with quiet():  # `convert` and `save_plain` are called outside of a target, too
-        exported = torch.onnx.export(network, (images,), dynamo=True, verbose=False, input_names=[INPUT], **options)
+        exported = torch.onnx.export(network, inputs, dynamo=True, verbose=False, **options)
     assert exported is not None
     return exported.model_proto

@@ -47,6 +47,27 @@ class Pictures:
     labels: Sequence[int] | None = None
 
 
+# Width over height of the shapes that detectors are compared on: what a canvas is filled up with is on another side.
+SHAPES = (8 / 3, 1 / 2, 1 / 5)
+# How many crops of each of them that the pictures themselves do not have.
+CROPS = 2
+
+
+def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """The pictures, and crops from the middle of some in the shapes that none of them has: wide, tall and narrow."""
+    shapes = [picture.width / picture.height for picture in pictures]
+    missing = [shape for shape in SHAPES if not any(0.8 < own / shape < 1.25 for own in shapes)]
+    places = np.linspace(0, len(pictures) - 1, CROPS * len(missing)).round().astype(int).tolist()
+    return [*pictures, *(_cut(pictures[place], shape) for place, shape in zip(places, missing * CROPS, strict=True))]
+
+
+def _cut(picture: Image.Image, shape: float) -> Image.Image:
+    width, height = (max(round(side), 1) for side in (picture.height * shape, picture.width / shape))
+    width, height = min(width, picture.width), min(height, picture.height)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
 def to_calibrate_on(model: TaskModel, data: EvaluationData, count: int) -> list[Image.Image]:
     """Training images of the data, drawn with a fixed seed, to measure the ranges of int8 on.
 

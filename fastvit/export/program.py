@@ -16,14 +16,14 @@ from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions, Output
 from fastvit.fusion import fuse
 from fastvit.model.task_model import TaskModel
-from fastvit.runtime.artifact import Input, Precision, Signature
+from fastvit.runtime.artifact import Input, Precision, Signature, whole_images
 from fastvit.weights.description import Description
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Exportable(nn.Module):
-    """(B, C, H, W) images of a kind -> a tuple of float32 outputs.
+    """(B, C, H, W) images of a kind, and what else the model takes -> a tuple of float32 outputs.
 
     For pixels and images in [0, 1] the normalisation is inside, exactly: the mean is taken off before the first
     convolution, which pads with zeros (folded into its bias, the border would be wrong), the division by std is folded
@@ -55,12 +55,13 @@ class Exportable(nn.Module):
         self.register_buffer("shift", shift)
         self.model = (model.pyramid if output == "features" else model).to(dtype)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
         x = images.float() if images.dtype == torch.uint8 else images
         x = (x if self.shift is None else x - self.shift).to(self.dtype)
         if self.output == "features":
             return as_maps(self.model(x))
-        answers = tuple(answer.float() for answer in cast(TaskModel, self.model).answers(x))
+        others = () if image_size is None else (image_size,)
+        answers = tuple(answer.float() for answer in cast(Any, self.model).answers(x, *others))
         return tuple(answer.softmax(1) for answer in answers) if self.output == "probabilities" else answers
 
 
@@ -77,6 +78,7 @@ class Program:
     Attributes:
         module: an Exportable in eval mode.
         example: images to trace it with.
+        others: the other inputs to trace it with, in the order of the signature.
         description: of the model.
         signature: of the artifact.
         keep_float: names of layers, or patterns of them, that int8 leaves in float.
@@ -86,6 +88,7 @@ class Program:
     example: Tensor
     description: Description
     signature: Signature
+    others: tuple[Tensor, ...] = ()
     keep_float: tuple[str, ...] = ()
 
     @property
@@ -112,9 +115,14 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     """
     output = _output(model, options)
     fused = fuse(model).cpu().float()
-    size = None if options.size == "dynamic" else options.size or fused.preprocessing.canvas
-    if size is not None:
-        fused.preprocessing = fused.preprocessing.at_size(size)
+    size: tuple[int, int] | None
+    if output == "objects" and options.size is None and fused.preprocessing.resize == "fit":
+        # Room for an image of any shape: what is around it costs nothing.
+        size = (-(-max(fused.preprocessing.size) // 32) * 32,) * 2
+    else:
+        size = None if options.size == "dynamic" else options.size or fused.preprocessing.canvas
+        if size is not None:
+            fused.preprocessing = fused.preprocessing.at_size(size)
     if fused.task == "segmentation":  # an artifact is shown all of an image
         fused.options = replace(fused.options, window=None)
     outputs = {
@@ -122,13 +130,15 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
         "probabilities": ("probabilities",),
     }.get(output, fused.outputs)
     batch = None if options.batch == "dynamic" else options.batch
-    signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused))
+    inputs = ("images",) if output == "features" else fused.inputs
+    signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused), inputs)
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
     module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()
     # A batch of 1 would be taken for a constant.
-    shape = (batch or 2, fused.config.in_chans, *fused.preprocessing.canvas)
+    shape = (batch or 2, fused.config.in_chans, *(size or fused.preprocessing.canvas))
     example = torch.zeros(shape, dtype=_dtype(options.input))
-    return Program(module, example, Description.of(fused), signature, options.keep_float)
+    others = (torch.from_numpy(whole_images(example.numpy())),) if "image_size" in inputs else ()
+    return Program(module, example, Description.of(fused), signature, others, options.keep_float)
 
 
 # What a task is about, where it is not classes.

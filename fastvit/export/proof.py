@@ -1,24 +1,33 @@
-"""Whether an artifact computes what the model does: both on the same real images, the artifact in its own runtime."""
+"""Whether an artifact computes what the model does: both on the same real images, the artifact in its own runtime.
+
+A detector is compared as it is used, an image file in and objects out: the model in PyTorch at the image's own size,
+the artifact on its canvas.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import Image
 
-from fastvit.data.pixels import eval_array, normalised
+from fastvit.data.pixels import eval_array, fitted_size, normalised
 from fastvit.errors import UserError
 from fastvit.export.options import Output
+from fastvit.export.pictures import in_shapes
 from fastvit.export.program import as_maps
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
 from fastvit.numerics import Differences, compare
 from fastvit.runtime.artifact import Artifact, Input, Precision
-from fastvit.tasks.detection.agreement import Agreement, agreement
+from fastvit.runtime.predictor import Predictor
+from fastvit.tasks.detection.agreement import Agreement, InUse, agreement, in_use
+from fastvit.tasks.detection.decoding import Objects
+from fastvit.tasks.detection.prediction import DetectionPrediction
 
 Outputs = dict[str, np.ndarray]
 
@@ -75,12 +84,15 @@ class Proof:
         differences: of all outputs together.
         accuracy: top-1 of the model and of the artifact, as fractions; None without labels or logits.
         objects: of a detector, what the differences are of.
+        resized: of a detector that was exported for another size of images, what that changes: what it finds and what
+            the model finds with the size of its own. Whoever chose the size chose that.
     """
 
     images: int
     differences: Differences
     accuracy: tuple[float, float] | None
     objects: Agreement | None = None
+    resized: InUse | None = None
 
     @property
     def chance(self) -> float:
@@ -91,6 +103,7 @@ class Proof:
 
     def __str__(self) -> str:
         lines = f"{self.objects or self.differences}, on {self.images} images"
+        lines += f"; at the checkpoint's own size of images: {self.resized}" if self.resized else ""
         return lines + (f"; top-1 {self.accuracy[0]:.2%} and {self.accuracy[1]:.2%}" if self.accuracy else "")
 
 
@@ -110,12 +123,12 @@ def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image],
     Raises:
         UserError: a detector finds nothing in the pictures, so that there is nothing to compare.
     """
+    if "boxes" in artifact.signature.outputs:
+        return _prove_detector(model, artifact, in_shapes(pictures))
     size = artifact.description.preprocessing.canvas
     ours = prepared(pictures, model.preprocessing.at_size(size), "normalised")
     theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
     names = artifact.signature.outputs
-    if "boxes" in names:
-        return _proof_of_objects(model, _answers(model, ours), [artifact(image[None]) for image in theirs])
     output: Output = _OUTPUTS.get(names[0], "features")
     # Maps of dense tasks are large.
     step = 16 if model.task == "classification" else 1
@@ -140,18 +153,42 @@ def prove_objects(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.I
     Raises:
         UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
     """
-    images = prepared(pictures, model.preprocessing.at_size(model.preprocessing.canvas), "normalised")
-    return _proof_of_objects(model, _answers(model, images), _answers(fused, images))
+    shown = in_shapes(pictures)
+    return _proof_of_objects(model, *(_answers(_unchanged(form), shown) for form in (model, fused)))
 
 
-def _answers(model: TaskModel, images: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """All that a model gives for each image, by name, in float32 on the CPU."""
-    network = copy.deepcopy(model).cpu().float().eval()
-    with torch.inference_mode():
-        return [
-            dict(zip(model.outputs, (answer.numpy() for answer in network.answers(image[None])), strict=True))
-            for image in torch.from_numpy(images)
-        ]
+def _prove_detector(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image]) -> Proof:
+    theirs = Predictor(artifact.path, runtime=artifact.runtime)
+    same_size = copy.copy(model)
+    same_size.preprocessing = theirs.preprocessing
+    proof = _proof_of_objects(model, _answers(_unchanged(same_size), pictures), _answers(theirs, pictures))
+    if theirs.preprocessing == model.preprocessing:
+        return proof
+    return replace(proof, resized=in_use(*(_objects(side, pictures) for side in (_unchanged(model), theirs))))
+
+
+def _unchanged(model: TaskModel) -> Predictor:
+    """A model in PyTorch, in float32 on the CPU, in the form that it has.
+
+    Raises:
+        UserError: as in `prepared`.
+    """
+    _channels(model.preprocessing)
+    return Predictor(model, prepare=lambda given: copy.deepcopy(given).float())
+
+
+def _answers(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
+    """All that a detector gives for each picture, by name, before it is laid into the picture."""
+    answers = []
+    for picture in pictures:
+        (pixels,) = prepared([picture], predictor.preprocessing, "pixels")
+        fitted = fitted_size((picture.height, picture.width), predictor.preprocessing)
+        answers.append(predictor.answers(pixels[None], fitted))
+    return answers
+
+
+def _objects(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[Objects]:
+    return [cast(DetectionPrediction, answer).objects for answer in predictor(pictures)]
 
 
 def _proof_of_objects(
@@ -179,16 +216,21 @@ def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind
     Raises:
         UserError: the model takes neither one nor three channels, and pictures have no others.
     """
-    if (channels := len(preprocessing.mean)) not in (1, 3):
-        raise UserError(
-            f"the model takes images of {channels} channels, pictures 1 or 3: fuse it in Python with fastvit.fuse, "
-            "and prove it on tensors with fastvit.verify"
-        )
-    grey = len(preprocessing.mean) == 1
+    grey = _channels(preprocessing) == 1
     pixels = np.stack([eval_array(one.convert("L") if grey else one, preprocessing) for one in pictures])
     if kind == "pixels":
         return pixels
     return normalised(pixels, preprocessing) if kind == "normalised" else pixels.astype(np.float32) / np.float32(255)
+
+
+def _channels(preprocessing: Preprocessing) -> int:
+    channels = len(preprocessing.mean)
+    if channels not in (1, 3):
+        raise UserError(
+            f"the model takes images of {channels} channels, pictures 1 or 3: fuse it in Python with fastvit.fuse, "
+            "and prove it on tensors with fastvit.verify"
+        )
+    return channels
 
 
 def reference(model: TaskModel, images: np.ndarray, output: Output, step: int = 16) -> list[np.ndarray]:

@@ -33,7 +33,8 @@ def export(
             tensorrt, ncnn.
         precision: of the arithmetic; which a target offers, docs/devices.md tells.
         batch: images a call: a number, several joined by commas (a file each), or dynamic.
-        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own.
+        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own. A detector's
+            images are fitted into it; by default there is room for any.
         input: what goes in: normalised images, images in [0, 1] (unit), or uint8 pixels; for these the normalisation is
             inside.
         output: logits, probabilities, objects (of a detector), mesh (of a hand regressor), or features (maps of the

@@ -23,6 +23,7 @@ class TaskModel(nn.Module):
         classes: name of each class, or None where unknown.
         preprocessing: what images need before they come here.
         options: what else it is built from, a frozen dataclass; None where the configuration says all.
+        inputs: names of what `answers` takes: images, and what else there is to know of them.
         outputs: names of what `answers` gives.
 
     Raises:
@@ -30,6 +31,7 @@ class TaskModel(nn.Module):
     """
 
     task: ClassVar[str]
+    inputs: tuple[str, ...] = ("images",)
     outputs: tuple[str, ...]
 
     def __init__(

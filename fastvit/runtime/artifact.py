@@ -17,7 +17,8 @@ from fastvit.weights.description import Description
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "palettized"]
 Input = Literal["normalised", "unit", "pixels"]
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+# The inputs in the order of the signature -> the outputs in that order.
+Run = Callable[..., Sequence[np.ndarray]]
 
 # Where the signature is beside the description.
 _SIGNATURE = "artifact"
@@ -34,6 +35,8 @@ class Signature:
         size: height and width in pixels; None for any from 32 on.
         outputs: their names, in order: "logits" or "probabilities", (B, classes), or maps "stride4", ....
         digest: SHA-256 of the fused weights that it was made from, in float32.
+        inputs: their names, in order: "images", and of a detector "image_size", (B, 2) int64: height and width of each
+            image where it lies in the upper left corner of its canvas.
     """
 
     precision: Precision
@@ -42,12 +45,14 @@ class Signature:
     size: tuple[int, int] | None
     outputs: tuple[str, ...]
     digest: str
+    inputs: tuple[str, ...] = ("images",)  # those of files that do not say it
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:
         """The inverse of `dataclasses.asdict`, also after JSON."""
         size = data["size"]
-        return cls(**{**data, "size": tuple(size) if size else None, "outputs": tuple(data["outputs"])})
+        names = {name: tuple(data[name]) for name in ("inputs", "outputs") if name in data}
+        return cls(**{**data, "size": tuple(size) if size else None, **names})
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -74,6 +79,11 @@ class Signature:
             )
         if min(height, width) < 32:
             raise UserError(f"images must have at least 32 pixels a side, these are {height}x{width}")
+
+
+def whole_images(images: np.ndarray) -> np.ndarray:
+    """(B, 2) int64: height and width of (B, C, H, W) images, all of which is image."""
+    return np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
 
 
 def to_metadata(description: Description, signature: Signature) -> str:
@@ -104,17 +114,23 @@ class Artifact:
                 f"{path} was not exported by this fastvit: it does not say its classes and preprocessing"
             ) from error
 
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, images: np.ndarray, image_size: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The outputs, by name, float32.
 
         Args:
             images: (B, C, H, W), as the signature says.
+            image_size: (B, 2) height and width of each image where it lies in the upper left corner of a canvas that is
+                filled up around it; None where all of it is image. An artifact that does not have it among its inputs
+                takes all of it for image in any case.
 
         Raises:
             UserError: they are not as it says.
         """
         self.signature.check(images, self.description.config.in_chans)
-        answers = self._run(np.ascontiguousarray(images))
+        inputs = [np.ascontiguousarray(images)]
+        if "image_size" in self.signature.inputs:
+            inputs.append(_checked_size(whole_images(images) if image_size is None else image_size, images))
+        answers = self._run(*inputs)
         return {
             name: np.asarray(answer, np.float32) for name, answer in zip(self.signature.outputs, answers, strict=True)
         }
@@ -137,6 +153,16 @@ class Artifact:
             filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
             parts.append([answer[: len(batch)] for answer in self(filled).values()])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def _checked_size(size: np.ndarray, images: np.ndarray) -> np.ndarray:
+    whole = whole_images(images)
+    if size.shape != whole.shape or (size < 1).any() or (size > whole).any():
+        raise UserError(
+            f"image_size is the height and width of each image, from 1 to {whole[0, 0]} and {whole[0, 1]} pixels, of "
+            f"shape {whole.shape}; this is {size.tolist()}"
+        )
+    return np.ascontiguousarray(size, np.int64)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -40,8 +40,13 @@ class Engine(Protocol):
         """The same for tensors; the answer is on the CPU."""
         ...
 
-    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """All that a model of any task gives for one image, (1, C, H, W), by name."""
+    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """All that a model of any task gives for one image, (1, C, H, W), by name.
+
+        Args:
+            images: the image, perhaps filled up at the bottom and on the right.
+            image_size: its height and width without what is filled up; None where it is all of it.
+        """
         ...
 
 
@@ -84,13 +89,27 @@ class ArtifactEngine:
             return answer
         return np.asarray(np.log(np.maximum(answer, np.finfo(np.float32).tiny)))
 
-    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return self.artifact(self._taken(images))
+    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        taken = self._taken(images)
+        if "image_size" not in self.artifact.signature.inputs:
+            return self.artifact(taken)
+        return self.artifact(self._on_canvas(taken), np.array([image_size or images.shape[2:]]))
 
     def tensor(self, images: Tensor) -> Tensor:
         import torch
 
         return torch.from_numpy(self(images.cpu().numpy()))
+
+    def _on_canvas(self, images: np.ndarray) -> np.ndarray:
+        """The images in the upper left corners of canvases of the size that the artifact takes."""
+        (*others, height, width), canvas = images.shape, self.artifact.signature.size or images.shape[2:]
+        if height > canvas[0] or width > canvas[1]:
+            raise UserError(
+                f"{self.artifact.path} takes images within {canvas[0]}x{canvas[1]} pixels, this is {height}x{width}"
+            )
+        filled = np.zeros((*others, *canvas), images.dtype)
+        filled[..., :height, :width] = images
+        return filled
 
     def _taken(self, images: np.ndarray) -> np.ndarray:
         """The images in the form that the artifact takes."""
@@ -126,7 +145,7 @@ class TorchEngine:
         self.description, self.device = Description.of(model), device
         self.runtime = "torch" if precision == "fp32" else f"torch {precision}"
         self._dtype = dtypes[precision]
-        self._model = model.eval().to(device, self._dtype)
+        self._model: Any = model.eval().to(device, self._dtype)
         if kernels and self.description.form == "fused":
             self._accelerate()
 
@@ -148,13 +167,14 @@ class TorchEngine:
     def tensor(self, images: Tensor) -> Tensor:
         return self._answers(images)[0]
 
-    def answers(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         import torch
 
-        found = self._answers(torch.from_numpy(images))
+        filled = image_size not in (None, images.shape[2:]) and "image_size" in self._model.inputs
+        found = self._answers(torch.from_numpy(images), *([torch.tensor([image_size])] if filled else []))
         return {name: answer.numpy() for name, answer in zip(self._model.outputs, found, strict=True)}
 
-    def _answers(self, images: Tensor) -> list[Tensor]:
+    def _answers(self, images: Tensor, *others: Tensor) -> list[Tensor]:
         import torch
 
         from fastvit.data.transforms import normalise
@@ -162,4 +182,4 @@ class TorchEngine:
         images = images.to(self.device)
         with torch.inference_mode():
             ready = normalise(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
-            return [answer.float().cpu() for answer in self._model.answers(ready.to(self._dtype))]
+            return [answer.float().cpu() for answer in self._model.answers(ready.to(self._dtype), *others)]

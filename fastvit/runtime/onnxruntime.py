@@ -27,9 +27,9 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base but Exception
         raise UserError(f"onnxruntime cannot read {path}: {first_line(error)}") from error
-    name = session.get_inputs()[0].name
+    names = [source.name for source in session.get_inputs()]
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        return [np.asarray(answer) for answer in session.run(None, {name: images})]
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
+        return [np.asarray(answer) for answer in session.run(None, dict(zip(names, inputs, strict=True)))]
 
     return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), run

@@ -50,10 +50,10 @@ def _run(compiled: openvino.CompiledModel) -> Run:
     for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
         idle.put(compiled.create_infer_request())
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
+    def run(*inputs: np.ndarray) -> list[np.ndarray]:
         request = idle.get()
         try:
-            answers = request.infer([images], share_inputs=True)
+            answers = request.infer(list(inputs), share_inputs=True)
             return [np.array(answers[output]) for output in compiled.outputs]
         finally:
             idle.put(request)
@@ -65,17 +65,17 @@ def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
     """Compile for each shape when it first comes, which takes tenths of a second: an open one computes slower."""
 
     @lru_cache(SHAPES)
-    def fixed(shape: tuple[int, ...]) -> Run:
+    def fixed(*shapes: tuple[int, ...]) -> Run:
         shaped = model.clone()
-        shaped.reshape(list(shape))
+        shaped.reshape({source: list(shape) for source, shape in zip(shaped.inputs, shapes, strict=True)})
         return _run(openvino.Core().compile_model(shaped, "CPU", settings))
 
     compiling = threading.Lock()
 
-    def run(images: np.ndarray) -> Sequence[np.ndarray]:
+    def run(*inputs: np.ndarray) -> Sequence[np.ndarray]:
         with compiling:  # threads that bring the same new shape wait for one compilation
-            shaped = fixed(images.shape)
-        return shaped(images)
+            shaped = fixed(*(one.shape for one in inputs))
+        return shaped(*inputs)
 
     return run
 

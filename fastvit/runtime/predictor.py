@@ -126,9 +126,14 @@ class Predictor:
             raise UserError(f"a model for {self.task} gives no classes of images: call the Predictor with images")
         return self._engine.tensor(images)
 
-    def answers(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels."""
-        return self._engine.answers(pixels)
+    def answers(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels.
+
+        Args:
+            pixels: of the image, perhaps filled up.
+            image_size: height and width of the resized image without what is filled up; None where it is all of it.
+        """
+        return self._engine.answers(pixels, image_size)
 
     def __call__(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
@@ -200,8 +205,8 @@ class Predictor:
                 yield self._dense(name, shown, score)
 
     def _dense(self, name: str, shown: Shown, score: float) -> Answer:
-        answers = self._engine.answers(shown.pixels[None])
         fitted = fitted_size(shown.size, self.preprocessing)
+        answers = self._engine.answers(shown.pixels[None], fitted)
         if self.task == "detection":
             return detection.predict(answers, name, fitted, shown.size, self.classes, score)
         if self.task == "hand_mesh":

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import fastvit
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
-from fastvit.tasks.detection.agreement import agreement
+from fastvit.tasks.detection.agreement import agreement, in_use
 from fastvit.tasks.detection.data import DetectionData
 from fastvit.tasks.detection.decoding import Objects, paste_masks, to_objects
 from fastvit.tasks.detection.drawing import draw
@@ -349,6 +349,62 @@ def test_a_box_beyond_the_image_is_clipped_and_its_mask_cut_off() -> None:
     whole = sampled(found["masks"][0], np.array([40, 20, 120, 100]), (60, 80)) >= 0.5
     assert objects.masks is not None
     assert np.array_equal(objects.masks[0], whole)
+
+
+@pytest.mark.parametrize("size", [(40, 64), (64, 30), (17, 64), (33, 31), (64, 64)])
+def test_an_image_on_a_canvas_is_found_in_as_alone(kind: str, size: tuple[int, int]) -> None:
+    """Whatever is around it."""
+    detector = lively(make_detector(kind)).eval()
+    (image,) = noise(size)
+    with torch.no_grad():
+        alone = detector.answers(image[None])
+        assert len(alone[0]) >= 10
+        for canvas in (torch.full((1, 3, 64, 64), torch.nan), torch.randn(1, 3, 70, 100)):
+            canvas[0, :, : size[0], : size[1]] = image
+            for one, other in zip(alone, detector.answers(canvas, torch.tensor([size])), strict=True):
+                assert torch.equal(one, other)
+
+
+def test_a_narrow_image_first_changes_nothing_for_the_next() -> None:
+    """torchvision infers the strides of the maps from the first image that it is shown, wrongly from a narrow one."""
+    first = lively(make_detector("faster_rcnn")).eval()
+    second = copy.deepcopy(first)
+    narrow, image = noise((33, 64), (64, 64))
+    with torch.no_grad():
+        first.answers(narrow[None])
+        answers = first.answers(image[None]), second.answers(image[None])
+    for one, other in zip(*answers, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_nothing_is_found_outside_of_an_image(kind: str) -> None:
+    """Up to 31 rows are padded: boxes there, clipped to the image, would be objects without any area."""
+    detector = lively(make_detector(kind, detections=1000, overlap=1.0)).eval()
+    for size in ((33, 64), (64, 35)):
+        (image,) = noise(size)
+        with torch.no_grad():
+            boxes = detector.answers(image[None])[0]
+        assert len(boxes) > 100
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_what_two_find_in_use() -> None:
+    """Pairs of a class and place count once, shown by either; the others where they are shown."""
+    ours = Objects(
+        np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32),
+        np.array([0, 0, 0, 0]),
+        np.array([0.9, 0.31, 0.8, 0.2], np.float32),
+        None,
+    )
+    theirs = Objects(
+        np.array([[0, 0, 10, 9], [20, 0, 30, 10], [40, 0, 50, 10], [80, 0, 90, 2]], np.float32),
+        np.array([0, 0, 1, 0]),
+        np.array([0.7, 0.29, 0.8, 0.35], np.float32),
+        None,
+    )
+    found = in_use([ours], [theirs])
+    assert (found.both, found.lost, found.invented, found.images) == (2, 1, 2, 1)
+    assert "2 by the artifact alone" in str(found)
 
 
 def test_validation_and_prediction_say_the_same() -> None:

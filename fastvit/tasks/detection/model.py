@@ -9,14 +9,17 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.poolers import initLevelMapper
 
 from fastvit.model.backbone import Backbone
 from fastvit.model.config import FastViTConfig
@@ -27,10 +30,46 @@ from fastvit.tasks.detection.options import DetectorConfig
 RATIOS = (0.5, 1.0, 2.0)
 # Points a side that are looked at in a region, for its box and for its mask.
 _BOX_GRID, _MASK_GRID = 7, 14
+# Batches are padded to whole multiples of this many pixels a side.
+_MULTIPLE = 32
+# Boxes that are smaller than this inside an image, in pixels, are outside of it.
+_LEAST = 1e-3
 
 # One image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), best first; of Mask R-CNN "masks"
 # (N, 28, 28), the probability of belonging to the object for a grid laid over its box.
 Detections = dict[str, Tensor]
+# Height and width; numbers, which are symbols while a graph is traced.
+Size = tuple[int, int]
+
+
+class Padded(list[Tensor]):
+    """One image, (1, C, H, W), padded with zeros as a batch of it alone is, out of the upper left corner of a canvas.
+
+    So a graph for canvases of a fixed size computes what the network does with the image itself: what a network finds
+    near the border of an image depends on how far it is padded.
+
+    Args:
+        canvas: (1, C, H, W), normalised; what is in it around the image does not matter.
+        image_size: (1, 2) whole numbers, height and width of the image.
+
+    Attributes:
+        size: height and width of the image.
+    """
+
+    def __init__(self, canvas: Tensor, image_size: Tensor) -> None:
+        bottom, right = (-side % _MULTIPLE for side in canvas.shape[2:])
+        canvas = F.pad(canvas, (0, right, 0, bottom))
+        sides: Any = image_size[0]
+        # Rounded up as a tensor: what is traced knows so that it is a multiple.
+        multiples = (sides + _MULTIPLE - 1) // _MULTIPLE
+        self.size: Size = (sides[0].item(), sides[1].item())
+        for axis, side, count in zip((2, 3), self.size, (multiples[0].item(), multiples[1].item()), strict=True):
+            torch._check(count >= 1)
+            torch._check(count * _MULTIPLE <= canvas.shape[axis])
+            canvas = canvas.narrow(axis, 0, count * _MULTIPLE)
+            inside = torch.arange(count * _MULTIPLE, device=canvas.device) < side
+            canvas = torch.where(inside if axis == 3 else inside[:, None], canvas, 0.0)
+        super().__init__(canvas)
 
 
 class Pyramid(nn.Module):
@@ -68,7 +107,13 @@ class Batching(GeneralizedRCNNTransform):
     """
 
     def __init__(self) -> None:
-        super().__init__(min_size=1, max_size=1, image_mean=[], image_std=[])
+        super().__init__(min_size=1, max_size=1, image_mean=[], image_std=[], size_divisible=_MULTIPLE)
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
+        if isinstance(images, Padded):
+            return ImageList(images[0][None], [images.size]), targets
+        batch: tuple[ImageList, Any] = super().forward(images, targets)
+        return batch
 
     def normalize(self, image: Tensor) -> Tensor:
         return image
@@ -78,6 +123,31 @@ class Batching(GeneralizedRCNNTransform):
 
     def postprocess(self, result: list[Detections], *sizes: Any) -> list[Detections]:
         return result
+
+
+class SingleStage(RetinaNet):
+    """torchvision's RetinaNet, but boxes outside of their image are left out before the best are taken."""
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[Size]
+    ) -> list[Detections]:
+        logits = []
+        for level, (scores, codes) in enumerate(
+            zip(head_outputs["cls_logits"], head_outputs["bbox_regression"], strict=True)
+        ):
+            boxes = [self.box_coder.decode_single(one, own[level]) for one, own in zip(codes, anchors, strict=True)]
+            outside = torch.stack([_outside(*pair) for pair in zip(boxes, image_shapes, strict=True)])
+            logits.append(scores.masked_fill(outside[..., None], -torch.inf))
+        kept: list[Detections] = super().postprocess_detections(
+            {**head_outputs, "cls_logits": logits}, anchors, image_shapes
+        )
+        return kept
+
+
+def _outside(boxes: Tensor, size: Size) -> Tensor:
+    """(N, 4) -> (N,): which have nothing inside an image."""
+    clipped = clip_boxes_to_image(boxes, size)
+    return (clipped[:, 2:] - clipped[:, :2] < _LEAST).any(1)
 
 
 class Detector(TaskModel):
@@ -105,6 +175,7 @@ class Detector(TaskModel):
         chosen = options or DetectorConfig()
         preprocessing = preprocessing or replace(Preprocessing(), size=(800, 1333), resize="fit")
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
+        self.inputs = ("images", "image_size")
         self.outputs = ("boxes", "labels", "scores", *(["masks"] if chosen.masks else []))
         self._background = 0 if chosen.kind == "retinanet" else 1
         self.network = _network(config, chosen)
@@ -126,15 +197,22 @@ class Detector(TaskModel):
             shifted = [{**target, "labels": target["labels"] + self._background} for target in targets or ()]
             losses: dict[str, Tensor] = self.network(list(images), shifted)
             return losses
-        return [self._decoded(found) for found in self.network(list(images))]
+        shown = images if isinstance(images, Padded) else list(images)
+        return [self._decoded(found) for found in self.network(shown)]
 
     def _decoded(self, found: Detections) -> Detections:
         kept = {name: found[name] for name in self.outputs} | {"labels": found["labels"] - self._background}
         return kept | {"masks": found["masks"].squeeze(1)} if "masks" in kept else kept
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Of one image, (1, C, H, W)."""
-        (found,) = self(images)
+    def answers(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Of one image, (1, C, H, W).
+
+        Args:
+            images: normalised.
+            image_size: (1, 2) whole numbers, height and width of the image where it lies in the upper left corner of
+                `images`; None where it is all of it.
+        """
+        (found,) = self(images if image_size is None else Padded(images, image_size))
         return tuple(found[name] for name in self.outputs)
 
 
@@ -144,7 +222,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     if options.kind == "retinanet":
         # Three sizes an octave (arXiv 1708.02002, section 4).
         sizes = tuple(tuple(round(side * 2 ** (step / 3)) for step in range(3)) for side in sides)
-        return RetinaNet(
+        return SingleStage(
             pyramid,
             config.num_classes,
             anchor_generator=_anchors(sizes),
@@ -153,9 +231,10 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
             nms_thresh=options.overlap,
             detections_per_img=options.detections,
         )
+    strides = pyramid.body.strides
     settings: dict[str, Any] = {
         "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
-        "box_roi_pool": _pooling(config, _BOX_GRID),
+        "box_roi_pool": _pooling(strides, _BOX_GRID),
         # torchvision's heads, whose widths are fixed, at a pyramid of 256 channels.
         "box_head": TwoMLPHead(options.width * _BOX_GRID**2, 4 * options.width),
         "box_predictor": FastRCNNPredictor(4 * options.width, config.num_classes + 1),
@@ -168,7 +247,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     }
     if options.masks:
         settings |= {
-            "mask_roi_pool": _pooling(config, _MASK_GRID),
+            "mask_roi_pool": _pooling(strides, _MASK_GRID),
             "mask_head": MaskRCNNHeads(options.width, (options.width,) * 4, dilation=1),
             "mask_predictor": MaskRCNNPredictor(options.width, options.width, config.num_classes + 1),
         }
@@ -187,5 +266,9 @@ def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:
         return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
 
-def _pooling(config: FastViTConfig, side: int) -> MultiScaleRoIAlign:
-    return MultiScaleRoIAlign([str(i) for i in range(len(config.channels))], output_size=side, sampling_ratio=2)
+def _pooling(strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
+    pooling = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=side, sampling_ratio=2)
+    # Left to itself it takes them from the first image that it is shown, for good, and from a narrow one wrongly.
+    pooling.scales = [1 / stride for stride in strides]
+    pooling.map_levels = initLevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
+    return pooling
