@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import jinja2
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fastvit.environment import environment
@@ -64,7 +63,8 @@ def data_uri(figure: Figure, kind: Literal["png", "svg"]) -> str:
 
 def _shown(value: object) -> object:
     """Return what a template writes for a value: a name's control characters as escapes."""
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")  # what a macro made is markup
+    return printable(str(value)) if is_text else value
 
 
 def write_report(
