@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from fastvit.bench.latency import Timing
 from fastvit.bench.suite import bench_model
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.opening import open_images
@@ -33,6 +32,7 @@ from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
 from fastvit.terminal import new_console
+from fastvit.timing import Timing
 from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import load, save

@@ -22,7 +22,6 @@ import numpy as np
 import onnx
 
 import fastvit
-from fastvit.bench.latency import measure
 from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.export.export import export
 from fastvit.export.onnx import convert
@@ -36,6 +35,7 @@ from fastvit.export.quantize.sensitivity import LOOKED_AT, Sensitivity, choose, 
 from fastvit.export.target import find_target
 from fastvit.model.classifier import FastViT
 from fastvit.runtime.artifact import Precision, open_artifact
+from fastvit.timing import measure
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 

@@ -20,11 +20,11 @@ from timm.loss import SoftTargetCrossEntropy
 from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
-from fastvit.bench.latency import measure
 from fastvit.create import create_model
 from fastvit.device import pick_device
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.classification.options import Mixing
+from fastvit.timing import measure
 from fastvit.training.optim import parameter_groups
 from fastvit.training.options import OptimOptions
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.bench.gpu_kernels import KernelRow, kernel_rows
-from fastvit.bench.latency import Timing, summary
 from fastvit.bench.machine import Machine, measure_machine
 from fastvit.bench.peers import PEERS
 from fastvit.create import create_model
@@ -24,6 +23,7 @@ from fastvit.kernels.inference.accelerate import AcceleratedClassifier, accelera
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import LayerScale
 from fastvit.model.variants import find_variant
+from fastvit.timing import Timing, summary
 
 ACCELERATED, LAUNCHED, UNFUSED = "accelerated", "accelerated without graphs", "timm, unfused"
 COMPILED = {"default": "timm, torch.compile", "reduce-overhead": "timm, torch.compile reduce-overhead"}

@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.progress import Progress
 
 from fastvit.bench.complexity import Work
-from fastvit.bench.latency import PATIENCE, Timing, measure
 from fastvit.bench.memory import peak_memory
 from fastvit.bench.subjects import Subject, fastvit_subject
 from fastvit.bench.ways import WAYS, Call, Way, artifact_path, call_of, reference_of
 from fastvit.errors import UserError, first_line
 from fastvit.model.task_model import TaskModel
 from fastvit.terminal import new_progress
+from fastvit.timing import PATIENCE, Timing, measure
 
 
 @dataclass(frozen=True)

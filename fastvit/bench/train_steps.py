@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit.bench.latency import PATIENCE, Timing, measure
 from fastvit.collapse import TrainForm, set_train_form
 from fastvit.create import create_model
 from fastvit.errors import UserError, first_line
@@ -26,6 +25,7 @@ from fastvit.files import write_text
 from fastvit.model.layers import RepConv
 from fastvit.model.variants import find_variant
 from fastvit.terminal import new_progress
+from fastvit.timing import PATIENCE, Timing, measure
 
 REFERENCE = "timm"
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from fastvit.bench.latency import Timing
 from fastvit.bench.subjects import Subject
 from fastvit.errors import UserError
 from fastvit.export.onnx import save_plain
@@ -22,6 +21,7 @@ from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
 from fastvit.runtime.deployment import find_deployment
 from fastvit.runtime.predictor import Predictor
+from fastvit.timing import Timing
 
 Call = Callable[[], object]
 # The reference of every ratio, where it is among the ways: what a user of timm runs today.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
-from fastvit.bench.latency import Timing
 from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
@@ -24,6 +23,7 @@ from fastvit.evaluation.run_folder import (
 )
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.table import find_task
+from fastvit.timing import Timing
 from fastvit.weights.location import locate
 from fastvit.weights.native import build, describe
 from fastvit.weights.source import read

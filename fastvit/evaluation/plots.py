@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from fastvit.bench.latency import Timing
 from fastvit.evaluation.calibration import Bin
 from fastvit.evaluation.figures import new_figure
 from fastvit.evaluation.numbers import METRICS, unit
 from fastvit.terminal import printable
+from fastvit.timing import Timing
 
 BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 

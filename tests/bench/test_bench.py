@@ -14,12 +14,12 @@ from torch import nn
 import fastvit
 from fastvit.bench.bench_report import result_table, write_bench_report
 from fastvit.bench.complexity import work
-from fastvit.bench.latency import measure, summary
 from fastvit.bench.machine import Machine, measure_machine, torch_threads
 from fastvit.bench.peers import PEERS, Peer
 from fastvit.bench.subjects import Subject, fastvit_subject, find_subject
 from fastvit.bench.suite import bench, bench_model, bench_models
 from fastvit.bench.ways import WAYS, Way, call_of, find_ways
+from fastvit.timing import measure, summary
 from tests.helpers import randomise, tiny
 
 

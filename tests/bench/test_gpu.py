@@ -13,11 +13,11 @@ import fastvit
 from fastvit.bench.gpu import ACCELERATED, COMPILED, UNFUSED, Exactness, GpuResult, GpuRun, lively, measure_gpu
 from fastvit.bench.gpu_kernels import KernelRow, floor
 from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, network_table, write_gpu_report
-from fastvit.bench.latency import Timing
 from fastvit.bench.machine import Machine
 from fastvit.cli import main
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward
+from fastvit.timing import Timing
 from tests.helpers import tiny
 
 MACHINE = Machine({"fp32": 5e4, "fp16": 7e5, "bf16": 7e5}, 3000.0, 1)

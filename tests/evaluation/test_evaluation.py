@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fastvit.bench.latency import Timing
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.evaluation.numbers import classes_by_accuracy, confused_pairs
 from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.timing import Timing
 
 
 def test_evaluate_by_hand() -> None:
