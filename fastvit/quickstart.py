@@ -17,8 +17,6 @@ from fastvit.data.transforms import normalise
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
-from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.evaluation.run_folder import read_history
 from fastvit.export.export import export
 from fastvit.export.options import ExportOptions
@@ -27,6 +25,8 @@ from fastvit.export.target import TARGETS
 from fastvit.fusion import fuse, verify
 from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet

@@ -103,7 +103,7 @@ def train(arguments: list[str]) -> int:
 
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    from fastvit.evaluation.numbers import as_text
+    from fastvit.reports.metric_format import as_text
     from fastvit.tasks.table import find_task
     from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run

@@ -19,8 +19,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
-from fastvit.evaluation.plots import confusion_matrix, overlaid_curves, tradeoff
-from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import confusion_matrix, overlaid_curves, tradeoff
 from fastvit.tasks.classification.drawing import draw, prediction_sheet
 from fastvit.tasks.classification.prediction import Label, Prediction
 from fastvit.terminal import new_table, print_line, printable, show, track

@@ -10,9 +10,9 @@ from pathlib import Path
 from fastvit.bench.machine import Machine
 from fastvit.bench.suite import Result
 from fastvit.environment import environment
-from fastvit.evaluation.plots import latency_bars, tradeoff
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.files import write_text
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import latency_bars, tradeoff
 
 _HEADER = (
     *("network", "runtime", "batch", "size", "ms", "quartiles", "settled", "images/s", "against timm"),

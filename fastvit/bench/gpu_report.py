@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fastvit.bench.gpu import ACCELERATED, UNFUSED, GpuResult, GpuRun
 from fastvit.bench.gpu_kernels import KernelRow
-from fastvit.evaluation.plots import tradeoff
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.files import write_text
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import tradeoff
 
 
 def network_table(run: GpuRun) -> Table:

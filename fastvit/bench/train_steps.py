@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from fastvit.collapse import TrainForm, set_train_form
 from fastvit.create import create_model
 from fastvit.errors import UserError, first_line
-from fastvit.evaluation.report import Table
 from fastvit.files import write_text
 from fastvit.model.layers import RepConv
 from fastvit.model.variants import find_variant
+from fastvit.reports.page import Table
 from fastvit.terminal import new_progress
 from fastvit.timing import PATIENCE, Timing, measure
 

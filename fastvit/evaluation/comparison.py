@@ -11,8 +11,6 @@ from fastvit.bench.complexity import Complexity
 from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
-from fastvit.evaluation.numbers import METRICS, as_text
-from fastvit.evaluation.report import Table
 from fastvit.evaluation.run_folder import (
     History,
     default_settings,
@@ -22,6 +20,8 @@ from fastvit.evaluation.run_folder import (
     setting_text,
 )
 from fastvit.model.task_model import TaskModel
+from fastvit.reports.metric_format import METRICS, as_text
+from fastvit.reports.page import Table
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
 from fastvit.weights.location import locate

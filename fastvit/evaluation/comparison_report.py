@@ -8,9 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fastvit.evaluation.comparison import Entry, Timings, result_table, settings_table
-from fastvit.evaluation.numbers import as_text
-from fastvit.evaluation.plots import overlaid_curves, tradeoff
-from fastvit.evaluation.report import Section, write_report
+from fastvit.reports.metric_format import as_text
+from fastvit.reports.page import Section, write_report
+from fastvit.reports.plots import overlaid_curves, tradeoff
 from fastvit.tasks.table import find_task
 
 FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."

@@ -9,9 +9,9 @@ from pathlib import Path
 from fastvit.environment import environment
 from fastvit.evaluation.dense import DenseMeasured
 from fastvit.evaluation.examples import examples_section
-from fastvit.evaluation.numbers import METRICS, as_text
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.files import write_text
+from fastvit.reports.metric_format import METRICS, as_text
+from fastvit.reports.page import Section, Table, write_report
 
 
 def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:

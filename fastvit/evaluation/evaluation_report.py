@@ -14,10 +14,12 @@ from fastvit.data.datasets import IGNORED
 from fastvit.environment import environment
 from fastvit.evaluation.calibration import BINS
 from fastvit.evaluation.checkpoint import Measured
-from fastvit.evaluation.numbers import METRICS, as_text, classes_by_accuracy, confused_pairs
-from fastvit.evaluation.plots import confusion_matrix, reliability_diagram
-from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.evaluation.class_tables import classes_by_accuracy, confused_pairs
+from fastvit.evaluation.plots import reliability_diagram
 from fastvit.files import write_text
+from fastvit.reports.metric_format import METRICS, as_text
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import confusion_matrix
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
 

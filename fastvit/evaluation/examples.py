@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from fastvit.errors import DamagedImageError
-from fastvit.evaluation.figures import new_figure
-from fastvit.evaluation.report import Section
+from fastvit.reports.figures import new_figure
+from fastvit.reports.page import Section
 from fastvit.runtime.predictor import Answer, Predictor
 from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.detection.decoding import Objects

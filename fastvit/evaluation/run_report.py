@@ -8,9 +8,6 @@ from typing import Any
 
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples_section
-from fastvit.evaluation.numbers import METRICS, as_text
-from fastvit.evaluation.plots import training_curves
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.evaluation.run_folder import (
     History,
     default_settings,
@@ -20,6 +17,9 @@ from fastvit.evaluation.run_folder import (
     setting_text,
 )
 from fastvit.files import atomic
+from fastvit.reports.metric_format import METRICS, as_text
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import training_curves
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
 from fastvit.weights.native import describe

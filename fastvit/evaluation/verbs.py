@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json: bool) -> None:
-    from fastvit.evaluation.numbers import METRICS, as_text
+    from fastvit.reports.metric_format import METRICS, as_text
 
     if out:
         from fastvit.evaluation.dense_report import write_dense_evaluation
@@ -147,7 +147,7 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
 
 
 def _show_numbers(measured: Measured) -> None:
-    from fastvit.evaluation.numbers import METRICS, as_text
+    from fastvit.reports.metric_format import METRICS, as_text
 
     result = measured.result
     labels = [METRICS[name] for name in result.metrics]
@@ -165,7 +165,7 @@ def _show_numbers(measured: Measured) -> None:
 
 
 def _show_classes(measured: Measured) -> None:
-    from fastvit.evaluation.numbers import classes_by_accuracy
+    from fastvit.evaluation.class_tables import classes_by_accuracy
 
     show_table(("class", "images", "top-1"), classes_by_accuracy(measured.result, measured.pictures.classes))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.environment import environment
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.export.export import Exported
 from fastvit.export.proof import TOLERANCES
 from fastvit.files import write_text
 from fastvit.model.task_model import TaskModel
+from fastvit.reports.page import Section, Table, write_report
 
 
 def write_export_report(

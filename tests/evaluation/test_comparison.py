@@ -11,9 +11,9 @@ import pytest
 import fastvit
 from fastvit.cli import main
 from fastvit.evaluation.comparison import collect, result_table, settings_table
-from fastvit.evaluation.plots import pareto_front
 from fastvit.evaluation.robustness.measure import Robustness
 from fastvit.evaluation.robustness.robustness_report import write_robustness
+from fastvit.reports.plots import pareto_front
 from tests.evaluation.runs import make_run
 from tests.helpers import tiny
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
+from fastvit.evaluation.class_tables import classes_by_accuracy, confused_pairs
 from fastvit.evaluation.evaluate import evaluate
-from fastvit.evaluation.numbers import classes_by_accuracy, confused_pairs
-from fastvit.evaluation.plots import confusion_matrix, latency_bars, training_curves
-from fastvit.evaluation.report import Section, Table, write_report
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.timing import Timing
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastvit.evaluation.figures import new_figure
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import Errors
+from fastvit.reports.figures import new_figure
 
 
 def heat_map(errors: Errors) -> Figure:

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import fmean
 
 from fastvit.environment import environment
-from fastvit.evaluation.report import Section, Table, write_report
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.measure import Robustness
 from fastvit.evaluation.robustness.plots import heat_map, severity_curves
 from fastvit.evaluation.robustness.scores import corruption_errors
 from fastvit.evaluation.robustness.suites import SUITES, Suite
 from fastvit.files import write_text
+from fastvit.reports.page import Section, Table, write_report
 
 METRICS = {
     "top1": "top-1",

@@ -11,9 +11,9 @@ import onnxruntime
 from matplotlib.figure import Figure
 
 from fastvit.errors import UserError
-from fastvit.evaluation.figures import new_figure
 from fastvit.export.quantize.calibration import batches
 from fastvit.export.quantize.qdq import Calibrated, Kind, layers
+from fastvit.reports.figures import new_figure
 
 # Largest error of a quantised network's outputs on calibration images, as `error` has it, before the writers look for
 # sensitive layers. On the trained models of docs/quantization.md 0.05 goes with 0.2 points of top-1 and less.

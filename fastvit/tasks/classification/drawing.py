@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from fastvit.evaluation.figures import new_figure
+from fastvit.reports.figures import new_figure
 from fastvit.tasks.classification.prediction import Label, Prediction
 from fastvit.tasks.colours import font
 from fastvit.terminal import one_line

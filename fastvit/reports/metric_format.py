@@ -1,12 +1,6 @@
-"""How the numbers of an evaluation are called and written, on the terminal and in reports."""
+"""Labels and units of metrics, on the terminal and in reports."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-
-import numpy as np
-
-from fastvit.evaluation.evaluate import Evaluation
 
 _AP = {
     "ap": "AP",
@@ -51,21 +45,3 @@ def as_text(metric: str, value: float) -> str:
     if metric in _LENGTHS:
         return f"{value:.2f} mm"
     return f"{value:.4f}" if metric == "loss" else f"{value:.2%}"
-
-
-def classes_by_accuracy(result: Evaluation, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Name, number of images and accuracy of each class that has images, the worst first."""
-    present = np.flatnonzero(result.class_images)
-    order = present[np.argsort(result.class_accuracy[present], kind="stable")]
-    return [(names[c], str(result.class_images[c]), f"{result.class_accuracy[c]:.2%}") for c in order]
-
-
-def confused_pairs(result: Evaluation, names: Sequence[str], count: int = 30) -> list[tuple[str, str, str, str]]:
-    """True class, predicted class, how often, and as a share of the true class's images: the most frequent mistakes."""
-    wrong = result.confusion * (1 - np.eye(len(result.confusion), dtype=int))
-    order = np.argsort(-wrong, axis=None, kind="stable")[: min(count, np.count_nonzero(wrong))]
-    rows = []
-    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        times, images = int(wrong[true, predicted]), int(result.class_images[true])
-        rows.append((names[true], names[predicted], str(times), f"{times / images:.0%} of {images}"))
-    return rows

@@ -84,7 +84,7 @@ def write_report(
         measured_with: the environment of the numbers; by default this one.
     """
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("fastvit.evaluation"),
+        loader=jinja2.PackageLoader("fastvit.reports"),
         autoescape=True,
         finalize=_shown,
         trim_blocks=True,

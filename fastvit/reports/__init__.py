@@ -1,0 +1,1 @@
+"""Pages, plots and the labels of metrics: what every command that reports something shares."""
