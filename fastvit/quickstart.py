@@ -17,7 +17,6 @@ from fastvit.data.transforms import normalise
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
-from fastvit.evaluation.run_folder import read_history
 from fastvit.export.export import export
 from fastvit.export.options import ExportOptions
 from fastvit.export.proof import Proof
@@ -27,6 +26,8 @@ from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
+from fastvit.runs.files import HISTORY, REPORT
+from fastvit.runs.history import read_history
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
@@ -101,7 +102,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     sheet = _sheet(pictures, fused_form)
     sheet.savefig(out / "predictions.png", dpi=110)
     report = write_report(
-        out / "report.html",
+        out / REPORT,
         title=f"{model.variant} on {data}",
         summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} held-out images named right after "
         f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model answers "
@@ -157,7 +158,7 @@ def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Fig
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
-    curves = training_curves(read_history(out / "metrics.csv").series)
+    curves = training_curves(read_history(out / HISTORY).series)
     text = (
         f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
         "without, and of the moving average of the weights."

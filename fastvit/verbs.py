@@ -97,7 +97,8 @@ def info(checkpoint: str) -> None:
 
 def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
-    from fastvit.training.recipe import RESOLVED, parse_recipe, recipe_parser
+    from fastvit.runs.files import RECIPE
+    from fastvit.training.recipe import parse_recipe, recipe_parser
 
     recipe = parse_recipe(recipe_parser(description=inspect.getdoc(train)), arguments)
 
@@ -115,7 +116,7 @@ def train(arguments: list[str]) -> int:
     try:
         done = run(recipe)
     except (Terminated, KeyboardInterrupt) as end:
-        resumable = (recipe.out / RESOLVED).exists()
+        resumable = (recipe.out / RECIPE).exists()
         further = f"; go on with: fastvit train --resume {recipe.out}" if resumable else " before training began"
         say(f"fastvit: ended {end}".rstrip() + further)
         # Lightning takes another process's exit code for a failure of all.
@@ -147,9 +148,9 @@ def fuse(
     import torch
 
     import fastvit
-    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.pictures import to_compare_on
     from fastvit.export.proof import Proof, prove_objects
+    from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)

@@ -15,7 +15,8 @@ import statistics
 import time
 from pathlib import Path
 
-from fastvit.training.recipe import RESOLVED, load_recipe, parse_recipe, recipe_parser
+from fastvit.runs.files import RECIPE
+from fastvit.training.recipe import load_recipe, parse_recipe, recipe_parser
 from fastvit.training.train import train
 from fastvit.weights.native import describe
 from fastvit.weights.source import read
@@ -26,7 +27,7 @@ DONE = "study.json"
 def run(out: Path, options: list[str]) -> float:
     """Top-1 of a run's last epoch; trained if it has not been, gone on with if it was interrupted."""
     if not (out / DONE).exists():
-        resumed = (out / RESOLVED).exists()
+        resumed = (out / RECIPE).exists()
         recipe = (
             parse_recipe(recipe_parser(), ["--resume", str(out)])
             if resumed

@@ -22,7 +22,6 @@ import numpy as np
 import onnx
 
 import fastvit
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.export.export import export
 from fastvit.export.onnx import convert
 from fastvit.export.options import ExportOptions
@@ -34,6 +33,7 @@ from fastvit.export.quantize.qdq import calibrate, layers
 from fastvit.export.quantize.sensitivity import LOOKED_AT, Sensitivity, choose, error, outputs, plot, table
 from fastvit.export.target import find_target
 from fastvit.model.classifier import FastViT
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision, open_artifact
 from fastvit.timing import measure
 

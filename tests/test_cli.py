@@ -20,7 +20,7 @@ import torch
 
 import fastvit
 from fastvit.cli import main
-from fastvit.evaluation.run_folder import flatten
+from fastvit.runs.settings import flatten
 from fastvit.training.options import Recipe
 from fastvit.verbs import VERBS
 from tests.helpers import randomise, tiny

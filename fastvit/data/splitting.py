@@ -16,8 +16,6 @@ from fastvit.data.sampling import seed_of
 from fastvit.errors import UserError
 from fastvit.files import atomic
 
-# The file in a run's folder that says which images are held out.
-SPLIT = "split.csv"
 _HEADER = ("image", "class", "split")
 # An image wherever its source lies: its name inside the source, and its class.
 Key = tuple[str, str]

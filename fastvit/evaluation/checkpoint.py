@@ -11,10 +11,10 @@ from fastvit.data.splitting import Part
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
@@ -115,7 +115,7 @@ def evaluate_checkpoint(
 
     Args:
         checkpoint: anything that Predictor takes.
-        data: as `fastvit.evaluation.evaluation_data.EvaluationData` has it.
+        data: as `fastvit.runs.evaluation_data.EvaluationData` has it.
         form: what of a checkpoint in train form runs.
         size: side of the images in pixels; by default the checkpoint's own.
         crop_pct: as `Preprocessing.at` has it.

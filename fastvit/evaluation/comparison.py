@@ -11,19 +11,15 @@ from fastvit.bench.complexity import Complexity
 from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
-from fastvit.evaluation.run_folder import (
-    History,
-    default_settings,
-    read_history,
-    read_json,
-    read_settings,
-    setting_text,
-)
 from fastvit.model.task_model import TaskModel
 from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Table
+from fastvit.runs.files import EVALUATION, HISTORY, RECIPE, ROBUSTNESS
+from fastvit.runs.history import History, read_history
+from fastvit.runs.settings import read_json, read_settings, setting_text
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
+from fastvit.training.recipe import default_settings
 from fastvit.weights.location import locate
 from fastvit.weights.native import build, describe
 from fastvit.weights.source import read
@@ -99,7 +95,7 @@ def collect(sources: Sequence[str]) -> list[Entry]:
 def _read_entry(name: str, source: str) -> Entry:
     weights, file = locate(source), read(source)
     folder = Path(source).expanduser()
-    settings = read_settings(folder / "recipe.yaml")
+    settings = read_settings(folder / RECIPE)
     model = build(file)
     return Entry(
         name=name,
@@ -108,9 +104,9 @@ def _read_entry(name: str, source: str) -> Entry:
         complexity=complexity_of(model),
         megabytes=weights.stat().st_size / 1e6,
         settings=default_settings() | settings if settings else {},
-        history=read_history(folder / "metrics.csv"),
-        evaluation=read_json(folder / "evaluation.json"),
-        robustness=[read_json(path) for path in sorted(folder.glob("best-*/robustness.json"))],
+        history=read_history(folder / HISTORY),
+        evaluation=read_json(folder / EVALUATION),
+        robustness=[read_json(path) for path in sorted(folder.glob(f"best-*/{ROBUSTNESS}"))],
     )
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from fastvit.data.pixels import fitted_size
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.examples import Example, examples
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.reports.metric_format import as_text, unit
 from fastvit.reports.page import Section
 from fastvit.reports.plots import share_within
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision, is_artifact, open_artifact
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection import prediction as detection

@@ -12,6 +12,7 @@ from fastvit.evaluation.examples import examples_section
 from fastvit.files import write_text
 from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Section, Table, write_report
+from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
 
 
 def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
@@ -29,11 +30,11 @@ def write_dense_evaluation(measured: DenseMeasured, out: Path) -> Path:
         "environment": environment(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_text(out / "evaluation.json", json.dumps(content, indent=1))
+    write_text(out / EVALUATION, json.dumps(content, indent=1))
     for name, results in measured.results.items():
         write_text(out / name, json.dumps(results))
     return write_report(
-        out / "evaluation.html",
+        out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
         summary=f"{measured.headline} on {measured.images} held-out images.",
         sections=[

@@ -20,6 +20,7 @@ from fastvit.files import write_text
 from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix
+from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
 
@@ -33,11 +34,11 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
     Raises:
         UserError: they cannot be written.
     """
-    write_text(out / "evaluation.json", json.dumps(_numbers(measured), indent=1))
+    write_text(out / EVALUATION, json.dumps(_numbers(measured), indent=1))
     result = measured.result
     skipped = f" {result.skipped} could not be read and are in none of the numbers." if result.skipped else ""
     return write_report(
-        out / "evaluation.html",
+        out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
         summary=f"{result.metrics['top1']:.2%} of {result.images} held-out images named right.{skipped}",
         sections=[

@@ -8,19 +8,15 @@ from typing import Any
 
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples_section
-from fastvit.evaluation.run_folder import (
-    History,
-    default_settings,
-    read_history,
-    read_json,
-    read_settings,
-    setting_text,
-)
 from fastvit.files import atomic
 from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import training_curves
+from fastvit.runs.files import BEST, CURVES, ENVIRONMENT, HISTORY, RECIPE, REPORT
+from fastvit.runs.history import History, read_history
+from fastvit.runs.settings import read_json, read_settings, setting_text
 from fastvit.tasks.table import find_task
+from fastvit.training.recipe import default_settings
 from fastvit.weights.description import Description
 from fastvit.weights.native import describe
 from fastvit.weights.source import read
@@ -39,13 +35,13 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
     Raises:
         UserError: there is no run in the folder, or a file of it is damaged.
     """
-    best = out / "best.safetensors"
+    best = out / BEST
     if not best.is_file():
         raise UserError(f"{out} holds no run: it has no {best.name}")
-    description, history = describe(read(best)), read_history(out / "metrics.csv")
-    settings = read_settings(out / "recipe.yaml")
+    description, history = describe(read(best)), read_history(out / HISTORY)
+    settings = read_settings(out / RECIPE)
     curves = training_curves(history.series)
-    with atomic(out / "curves.png") as part:
+    with atomic(out / CURVES) as part:
         curves.savefig(part, format="png", dpi=110)
     sections = [_summary_section(description, history)]
     if history.series:
@@ -55,11 +51,11 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
     if settings:
         sections.append(_settings_section(settings))
     return write_report(
-        out / "report.html",
+        out / REPORT,
         title=f"{description.variant} on {settings.get('data', 'its data')}",
         summary=_summary(description, history),
         sections=sections,
-        measured_with=read_json(out / "environment.json"),
+        measured_with=read_json(out / ENVIRONMENT),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvit.device import Device
 from fastvit.errors import UserError
+from fastvit.runs.files import EVALUATION_PAGE
 from fastvit.runtime.artifact import Precision
 from fastvit.terminal import new_table, print_line, show, show_table
 
@@ -117,7 +118,7 @@ def evaluate(
     if per_class:
         _show_classes(measured)
     if out:
-        print_line(f"{out / 'evaluation.html'}: calibration, confusions and the most confident mistakes")
+        print_line(f"{out / EVALUATION_PAGE}: calibration, confusions and the most confident mistakes")
 
 
 def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json: bool) -> None:
@@ -141,7 +142,7 @@ def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json
     if per_class:
         show_table((measured.part, measured.per_part_label), measured.part_rows())
     if out:
-        print_line(f"{out / 'evaluation.html'}: each {measured.part}, and pictures of truth and answers")
+        print_line(f"{out / EVALUATION_PAGE}: each {measured.part}, and pictures of truth and answers")
         for name in measured.results:
             print_line(f"{out / name}: as the benchmark's server takes it")
 

@@ -13,10 +13,10 @@ from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
 from fastvit.errors import UserError
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.views import spread
 from fastvit.export.quantize.calibration import chosen
 from fastvit.model.task_model import TaskModel
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.hand_mesh.freihand import open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand

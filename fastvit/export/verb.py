@@ -60,10 +60,10 @@ def export(
             target.check(options)
 
     import fastvit
-    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.export import export_all
     from fastvit.export.export_report import write_export_report
     from fastvit.export.pictures import to_calibrate_on, to_compare_on
+    from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)

@@ -82,9 +82,9 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
     Raises:
         UserError: the file cannot be written, or it computes something else than the checkpoint does.
     """
-    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.export.export import export
     from fastvit.export.pictures import to_compare_on
+    from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.weights.native import load
 
     model = load(source) if isinstance(source, (str, Path)) else source

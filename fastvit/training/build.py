@@ -12,9 +12,9 @@ import torch
 from fastvit.collapse import set_train_form
 from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
 from fastvit.data.module import RunData
-from fastvit.data.splitting import SPLIT
 from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
+from fastvit.runs.files import SPLIT
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.task import Configure, Task

@@ -15,12 +15,11 @@ from torch import Tensor
 from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
+from fastvit.runs.files import BEST, LAST
 from fastvit.tasks.table import TaskKind
 from fastvit.training.optim import weight_decay
 from fastvit.training.options import EmaOptions, OptimOptions
 from fastvit.weights.native import save
-
-BEST, LAST, TRAINED = "best.safetensors", "last.safetensors", "trained.safetensors"
 
 
 class Ema(WeightAveraging):

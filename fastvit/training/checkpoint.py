@@ -18,10 +18,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fastvit.errors import UserError, first_line
 from fastvit.files import atomic
+from fastvit.runs.files import HISTORY, STATE
 from fastvit.training.callbacks import refuse_non_finite
-from fastvit.training.loggers import METRICS
-
-STATE = "last.ckpt"
 
 
 class Terminated(Exception):  # noqa: N818 - it is no error
@@ -127,7 +125,7 @@ class SaveState(Checkpoint):
         trainer.save_checkpoint(self.out / STATE)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["metrics_rows"] = len(read_rows(self.out / METRICS)) if trainer.is_global_zero else 0
+        checkpoint["metrics_rows"] = len(read_rows(self.out / HISTORY)) if trainer.is_global_zero else 0
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -140,7 +138,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def rewind_metrics(out: Path) -> None:
     """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again."""
-    state, path = out / STATE, out / METRICS
+    state, path = out / STATE, out / HISTORY
     saved = AtomicCheckpointIO().load_checkpoint(state) if state.exists() else {"metrics_rows": 0}
     if "metrics_rows" not in saved:
         raise UserError(f"{state} is not a checkpoint that fastvit train wrote: take it away, and the run starts over")

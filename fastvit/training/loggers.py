@@ -11,8 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from fastvit.errors import UserError
-
-METRICS, TENSORBOARD = "metrics.csv", "tensorboard"
+from fastvit.runs.files import HISTORY, TENSORBOARD
 
 
 class _GoOn(ExperimentWriter):
@@ -20,7 +19,7 @@ class _GoOn(ExperimentWriter):
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
-        path = Path(log_dir) / METRICS
+        path = Path(log_dir) / HISTORY
         if path.exists():
             with path.open(newline="") as file:
                 self.metrics_keys = list(csv.DictReader(file).fieldnames or ())

@@ -12,10 +12,9 @@ from fastvit.data.transforms import normalise
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import DropPath
+from fastvit.runs.files import LAST, RECALIBRATED
 from fastvit.training.build import open_data
-from fastvit.training.callbacks import LAST
 from fastvit.training.options import Recipe
-from fastvit.training.run_folder import RECALIBRATED
 from fastvit.weights.native import load, save
 
 

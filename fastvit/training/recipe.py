@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvit.arguments import refuse_empty, underscored
 from fastvit.errors import UserError
+from fastvit.runs.files import RECIPE
+from fastvit.runs.settings import flatten
 from fastvit.training.options import Recipe
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-RESOLVED = "recipe.yaml"
 
 
 def recipe_path(name: str) -> Path:
@@ -123,10 +125,13 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """A recipe as YAML that --recipe reads again, with every field."""
-    from dataclasses import asdict
-
     parser = recipe_parser()
     return str(parser.dump(parser.parse_object(asdict(recipe)), skip_unset=False))
+
+
+def default_settings() -> dict[str, Any]:
+    """Every field of a recipe with its default, by its dotted name."""
+    return flatten(json.loads(json.dumps(asdict(Recipe()), default=str)))
 
 
 def resolved_recipe(run: Path) -> Recipe:
@@ -139,7 +144,7 @@ def resolved_recipe(run: Path) -> Recipe:
 
 
 def _resolved_file(run: Path) -> str:
-    path = run / RESOLVED
+    path = run / RECIPE
     if not path.is_file():
-        raise UserError(f"there is no run to resume in {run}: it has no {RESOLVED}")
+        raise UserError(f"there is no run to resume in {run}: it has no {RECIPE}")
     return str(path)

@@ -8,10 +8,10 @@ from typing import Any
 import lightning as L
 
 from fastvit.errors import UserError
-from fastvit.evaluation.run_folder import flatten, setting_text
-from fastvit.training.callbacks import LAST
+from fastvit.runs.files import LAST, RECIPE
+from fastvit.runs.settings import flatten, setting_text
 from fastvit.training.options import Recipe
-from fastvit.training.recipe import RESOLVED, resolved_recipe
+from fastvit.training.recipe import resolved_recipe
 
 # The fields that take effect. Others are in the state that the run goes on from (rates, decays), or make another
 # network, another task or another order of the images of it.
@@ -44,7 +44,7 @@ def refuse_changes(recipe: Recipe) -> None:
         )
         raise UserError(
             f"a run that goes on cannot change {changes}: leave that out, or begin a new run with --recipe "
-            f"{recipe.out / RESOLVED} --model.weights {recipe.out / LAST} --out OTHER"
+            f"{recipe.out / RECIPE} --model.weights {recipe.out / LAST} --out OTHER"
         )
 
 

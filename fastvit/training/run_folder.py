@@ -14,20 +14,35 @@ from filelock import FileLock, Timeout
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fastvit.data.module import RunData
-from fastvit.data.splitting import SPLIT
 from fastvit.environment import environment
 from fastvit.errors import UserError
 from fastvit.files import write_text
-from fastvit.training.callbacks import BEST, LAST, TRAINED
-from fastvit.training.checkpoint import STATE, rewind_metrics
-from fastvit.training.loggers import METRICS, TENSORBOARD
+from fastvit.runs.files import (
+    BEST,
+    CURVES,
+    DAMAGED,
+    ENVIRONMENT,
+    EVALUATION,
+    EVALUATION_PAGE,
+    HISTORY,
+    LAST,
+    RECALIBRATED,
+    RECIPE,
+    REPORT,
+    ROBUSTNESS,
+    ROBUSTNESS_PAGE,
+    SPLIT,
+    STATE,
+    TENSORBOARD,
+    TRAINED,
+)
+from fastvit.training.checkpoint import rewind_metrics
 from fastvit.training.options import Recipe
-from fastvit.training.recipe import RESOLVED, dump_recipe
+from fastvit.training.recipe import dump_recipe
 
-DAMAGED, ENVIRONMENT, RECALIBRATED = "damaged.txt", "environment.json", "recalibrated.safetensors"
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
-_LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, METRICS, DAMAGED, SPLIT, ENVIRONMENT, "curves.png", "report.html")
-_MEASURED = ("evaluation.json", "evaluation.html", "best-*/robustness.json", "best-*/robustness.html")
+_LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, DAMAGED, SPLIT, ENVIRONMENT, CURVES, REPORT)
+_MEASURED = (EVALUATION, EVALUATION_PAGE, f"best-*/{ROBUSTNESS}", f"best-*/{ROBUSTNESS_PAGE}")
 _LOCK = ".lock"
 
 
@@ -46,7 +61,7 @@ def claim(recipe: Recipe) -> None:
                 "another --out"
             )
         foreign = [path.name for path in _old(out) if path.name != SPLIT]
-        if foreign and not (out / RESOLVED).exists():
+        if foreign and not (out / RECIPE).exists():
             raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite true")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +100,7 @@ def begin(recipe: Recipe, data: RunData) -> None:
         rewind_metrics(recipe.out)
         return
     # First, so that a kill before the end leaves no recipe to go on with by mistake.
-    (recipe.out / RESOLVED).unlink(missing_ok=True)
+    (recipe.out / RECIPE).unlink(missing_ok=True)
     for path in _old(recipe.out):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     data.write_split(recipe.out / SPLIT)
@@ -94,7 +109,7 @@ def begin(recipe: Recipe, data: RunData) -> None:
 
 def write_down(recipe: Recipe) -> None:
     """Write what runs, and on what."""
-    write_text(recipe.out / RESOLVED, dump_recipe(replace(recipe, overwrite=False, resume=None)))
+    write_text(recipe.out / RECIPE, dump_recipe(replace(recipe, overwrite=False, resume=None)))
     write_text(recipe.out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
 
 
@@ -111,7 +126,7 @@ class WriteDown(L.Callback):
 
 def _old(out: Path) -> list[Path]:
     """What is there of a run, but for its recipe."""
-    return [path for name in (*_LEFT, TENSORBOARD, *_MEASURED) for path in out.glob(name)]
+    return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)]
 
 
 def state_to_resume(recipe: Recipe) -> Path | None:

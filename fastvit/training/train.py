@@ -21,6 +21,7 @@ from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples
 from fastvit.evaluation.run_report import write_run_report
+from fastvit.runs.files import BEST, DAMAGED, STATE, TRAINED
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.hand_mesh.freihand import HandImages
@@ -30,8 +31,6 @@ from fastvit.tasks.task import Task
 from fastvit.terminal import print_line
 from fastvit.training.build import build
 from fastvit.training.callbacks import (
-    BEST,
-    TRAINED,
     DecayWeights,
     Ema,
     LogSteps,
@@ -40,7 +39,7 @@ from fastvit.training.callbacks import (
     SeedSteps,
     StopOnNonFinite,
 )
-from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, SaveState, StopRequest
+from fastvit.training.checkpoint import AtomicCheckpointIO, SaveState, StopRequest
 from fastvit.training.damaged import DamagedImages
 from fastvit.training.loggers import make_loggers
 from fastvit.training.norms import SyncNorms
@@ -48,7 +47,7 @@ from fastvit.training.options import Recipe
 from fastvit.training.processes import ended_together, with_processes
 from fastvit.training.recalibrate import recalibrate
 from fastvit.training.resume import Resumed, refuse_changes
-from fastvit.training.run_folder import DAMAGED, WriteDown, begin, claim, locked, state_to_resume
+from fastvit.training.run_folder import WriteDown, begin, claim, locked, state_to_resume
 
 LOG_EVERY = 10
 

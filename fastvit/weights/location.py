@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.runs.files import BEST
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".safetensors", *PICKLES)
@@ -49,7 +50,7 @@ def locate(source: str | Path) -> Path:
 
 
 def _in_directory(path: Path) -> Path:
-    for name in ("best.safetensors", "model.safetensors", "pytorch_model.bin"):
+    for name in (BEST, "model.safetensors", "pytorch_model.bin"):
         if (path / name).exists():
             return path / name
     found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)

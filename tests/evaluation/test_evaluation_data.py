@@ -19,11 +19,11 @@ from fastvit.data.splitting import Part, write_split
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
-from fastvit.evaluation.evaluation_data import EvaluationData, run_of
 from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.suites import SUITES
 from fastvit.export.pictures import to_calibrate_on, to_compare_on
 from fastvit.export.quantize.calibration import calibration_pictures
+from fastvit.runs.evaluation_data import EvaluationData, run_of
 from fastvit.runtime.predictor import Predictor
 from fastvit.training.recipe import dump_recipe
 from fastvit.training.train import Run, train

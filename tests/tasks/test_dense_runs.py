@@ -31,9 +31,10 @@ from fastvit.export.proof import prepared
 from fastvit.export.target import TARGETS
 from fastvit.fusion import fuse
 from fastvit.numerics import compare
+from fastvit.runs.files import STATE
 from fastvit.runtime.artifact import RUNTIMES, Signature, open_artifact, to_metadata
 from fastvit.tasks.detection.model import Detector
-from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, Terminated
+from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe, recipe_parser
 from fastvit.training.train import train
 from fastvit.weights.description import METADATA_KEY, Description

@@ -15,12 +15,13 @@ from PIL import Image
 
 import fastvit
 from fastvit.evaluation.examples import examples
+from fastvit.runs.files import STATE
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import open_freihand
 from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.metrics import aligned
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
-from fastvit.training.checkpoint import STATE, Terminated
+from fastvit.training.checkpoint import Terminated
 from fastvit.training.recipe import parse_recipe, recipe_parser
 from fastvit.training.train import train
 from tests.test_cli import complaint, inside, succeeded

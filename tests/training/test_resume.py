@@ -22,8 +22,9 @@ from safetensors.torch import load_file
 from fastvit.cli import main
 from fastvit.collapse import train_form
 from fastvit.errors import UserError
-from fastvit.evaluation.run_folder import flatten
-from fastvit.training.checkpoint import STATE, AtomicCheckpointIO, Terminated, rewind_metrics
+from fastvit.runs.files import STATE
+from fastvit.runs.settings import flatten
+from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, rewind_metrics
 from fastvit.training.optim import learning_rate
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe, recipe_parser

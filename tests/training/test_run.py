@@ -14,8 +14,9 @@ import torch
 import fastvit
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
+from fastvit.runs.files import STATE
 from fastvit.training.build import build
-from fastvit.training.checkpoint import STATE, AtomicCheckpointIO
+from fastvit.training.checkpoint import AtomicCheckpointIO
 from fastvit.training.optim import weight_decay
 from fastvit.training.recipe import load_recipe
 from fastvit.training.run_folder import begin, claim, locked

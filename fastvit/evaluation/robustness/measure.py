@@ -14,11 +14,11 @@ from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
 from fastvit.evaluation.robustness.suites import Suite
 from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined, spread
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 

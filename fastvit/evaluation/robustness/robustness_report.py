@@ -16,6 +16,7 @@ from fastvit.evaluation.robustness.scores import corruption_errors
 from fastvit.evaluation.robustness.suites import SUITES, Suite
 from fastvit.files import write_text
 from fastvit.reports.page import Section, Table, write_report
+from fastvit.runs.files import ROBUSTNESS, ROBUSTNESS_PAGE
 
 METRICS = {
     "top1": "top-1",
@@ -36,7 +37,7 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     """Write robustness.json and robustness.html into a folder; returns the path of the latter."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
-    write_text(folder / "robustness.json", json.dumps(content, indent=2) + "\n")
+    write_text(folder / ROBUSTNESS, json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
     measured = f"{suite.title}'s corruptions" if result.made_here else suite.title
     title = f"{measured}: {Path(checkpoint).name}"
@@ -45,7 +46,7 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
         sections += _corruption_sections(result)
     sections.append(published_section(suite))
     summary = f"{checkpoint} on {result.data}, {result.images} images{' of each kind' if result.errors else ''}."
-    return write_report(folder / "robustness.html", title, summary, sections)
+    return write_report(folder / ROBUSTNESS_PAGE, title, summary, sections)
 
 
 def score_table(result: Robustness) -> Table:

@@ -52,10 +52,10 @@ def robustness(
         raise UserError(f"give the folder of {chosen.title} with --data; it is {chosen.layout}")
 
     from fastvit.device import pick_device
-    from fastvit.evaluation.evaluation_data import EvaluationData
     from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
     from fastvit.evaluation.robustness.measure import Settings, measure
     from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
+    from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.runtime.artifact import is_artifact
     from fastvit.runtime.predictor import Predictor
     from fastvit.weights.location import beside

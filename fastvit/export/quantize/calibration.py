@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fastvit.errors import UserError
-from fastvit.evaluation.evaluation_data import EvaluationData
+from fastvit.runs.evaluation_data import EvaluationData
 
 # How many, by default. In docs/quantization.md 16 already give the accuracy of 1,024.
 COUNT = 256

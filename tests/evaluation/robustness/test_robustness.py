@@ -19,7 +19,6 @@ from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
-from fastvit.evaluation.evaluation_data import EvaluationData
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
 from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.robustness_report import write_robustness
@@ -27,6 +26,7 @@ from fastvit.evaluation.robustness.scores import ALEXNET
 from fastvit.evaluation.robustness.suites import SUITES, find_suite
 from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined, spread
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.predictor import Predictor
 from tests.helpers import randomise, tiny
 

@@ -11,10 +11,10 @@ from fastvit.data.classes import shortened
 from fastvit.data.datasets import LabelledImages, Split
 from fastvit.data.folders import is_named_for, split_folder
 from fastvit.data.opening import is_image_folder, open_images, open_undivided
-from fastvit.data.splitting import SPLIT, Key, Part, keys, read_split
+from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
-from fastvit.evaluation.run_folder import default_settings, read_settings
-from fastvit.training.recipe import RESOLVED
+from fastvit.runs.files import ENVIRONMENT, RECIPE, SPLIT
+from fastvit.runs.settings import read_settings
 
 _PARTS: dict[Split, str] = {"train": "train", "test": "val"}
 _NAMED = ("torch", "hfds", "wds")
@@ -34,7 +34,7 @@ def run_of(checkpoint: str | Path) -> Path | None:
 
 def _is_run(folder: Path) -> bool:
     # A recipe alone may be anybody's file.
-    return (folder / SPLIT).is_file() or all((folder / name).is_file() for name in (RESOLVED, "environment.json"))
+    return (folder / SPLIT).is_file() or all((folder / name).is_file() for name in (RECIPE, ENVIRONMENT))
 
 
 class EvaluationData:
@@ -68,7 +68,7 @@ class EvaluationData:
             return "sample"
         own = self._recorded("data")
         if own is None:
-            raise UserError(f"{self.run} has no {RESOLVED} that names its data: give them with --data")
+            raise UserError(f"{self.run} has no {RECIPE} that names its data: give them with --data")
         kind = own.partition("/")[0]
         if own != "sample" and kind not in _NAMED and not Path(own).expanduser().exists():
             raise UserError(
@@ -92,8 +92,7 @@ class EvaluationData:
 
     def _recorded(self, field: str) -> Any:
         """A field of the run's recipe; None where there is no recipe."""
-        settings = read_settings(self.run / RESOLVED) if self.run else {}
-        return (default_settings() | settings)[field] if settings else None
+        return read_settings(self.run / RECIPE).get(field) if self.run else None
 
     def _part_of_run(self, split: Split, classes: Sequence[str] | None) -> Part | None:
         """The images of a part of the run's split; None where the split is not of these data."""
