@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fastvit.data.classes import shortened
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.sampling import seed_of
+from fastvit.data.subset import Subset
 from fastvit.errors import UserError
 from fastvit.files import atomic
 
@@ -21,28 +21,16 @@ _HEADER = ("image", "class", "split")
 Key = tuple[str, str]
 
 
-class Part:
-    """Some of the images of another source.
+class Part(Subset):
+    """The images of one side of a split.
 
     Attributes:
-        pictures: the source.
-        indices: of the images there.
         root: folder of the source's images, if they are in one.
     """
 
     def __init__(self, pictures: LabelledImages, indices: Sequence[int], root: Path | None = None) -> None:
-        self.pictures, self.indices, self.root = pictures, indices, root
-        self.classes = pictures.classes
-        self.labels = [pictures.labels[i] for i in indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> Image.Image:
-        return self.pictures.image(self.indices[index])
-
-    def name(self, index: int) -> str:
-        return self.pictures.name(self.indices[index])
+        super().__init__(pictures, indices)
+        self.root = root
 
 
 def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:

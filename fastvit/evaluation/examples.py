@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastvit.data.subset import evenly_spaced
 from fastvit.errors import DamagedImageError
 from fastvit.reports.figures import new_figure
 from fastvit.reports.page import Section
@@ -42,7 +43,7 @@ class Example:
 def examples(predictor: Predictor, images: Annotated) -> list[Example]:
     """Some of the images that can be decoded, evenly spread, with truth and answer drawn into them."""
     draw = importlib.import_module(f"fastvit.tasks.{predictor.task}.drawing").draw
-    places = sorted(set(np.linspace(0, len(images) - 1, min(len(images), _COUNT)).round().astype(int).tolist()))
+    places = evenly_spaced(len(images), min(len(images), _COUNT))
     made = []
     for place in places:
         try:

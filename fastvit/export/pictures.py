@@ -12,8 +12,8 @@ from fastvit.data.datasets import Named, Split
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
+from fastvit.data.subset import evenly_spaced, limited
 from fastvit.errors import UserError
-from fastvit.evaluation.robustness.views import spread
 from fastvit.export.quantize.calibration import chosen
 from fastvit.model.task_model import TaskModel
 from fastvit.runs.evaluation_data import EvaluationData
@@ -57,7 +57,7 @@ def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     """The pictures, and crops from the middle of some in the shapes that none of them has: wide, tall and narrow."""
     shapes = [picture.width / picture.height for picture in pictures]
     missing = [shape for shape in SHAPES if not any(0.8 < own / shape < 1.25 for own in shapes)]
-    places = np.linspace(0, len(pictures) - 1, CROPS * len(missing)).round().astype(int).tolist()
+    places = evenly_spaced(len(pictures), CROPS * len(missing))
     return [*pictures, *(_cut(pictures[place], shape) for place, shape in zip(places, missing * CROPS, strict=True))]
 
 
@@ -108,7 +108,7 @@ def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, cou
         raise UserError(f"images must be at least 1, got {count}")
     if model.task != "classification":
         return _dense_pictures(model.task, data.source, count)
-    source = spread(data.images("test"), count)
+    source = limited(data.images("test"), count)
     labels = list(source.labels) if source.classes == model.classes else None
     return Pictures(f"{len(source)} images of {data.source}", [source.image(i) for i in range(len(source))], labels)
 
@@ -123,5 +123,5 @@ def _dense_pictures(task: str, data: str, count: int) -> Pictures:
         scenes = [make_scene(items, side, np.random.default_rng([0, index])) for index in range(min(count, DENSE))]
         return Pictures(f"{len(scenes)} scenes of the sample", [Image.fromarray(scene.image) for scene in scenes])
     source = _OPEN[task](data, "test")
-    places = np.linspace(0, len(source) - 1, min(count, DENSE, len(source))).round().astype(int).tolist()
+    places = evenly_spaced(len(source), min(count, DENSE, len(source)))
     return Pictures(f"{len(places)} images of {data}", [source.image(place) for place in places])

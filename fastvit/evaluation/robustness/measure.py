@@ -12,12 +12,13 @@ from fastvit.data.classes import shortened
 from fastvit.data.datasets import IGNORED, LabelledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
+from fastvit.data.subset import limited
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
 from fastvit.evaluation.robustness.suites import Suite
-from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined, spread
+from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
@@ -89,7 +90,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
         known = shortened(predictor.classes) if predictor.classes else f"{predictor.num_classes}, without names"
         raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
     everything, columns = suite.open(data.source), list(suite.columns())
-    images = spread(everything, settings.limit)
+    images = limited(everything, settings.limit)
     batches = evaluation_loader(images, predictor.preprocessing, settings.batch_size, settings.workers)
     result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
     metrics = {name: result.metrics[name] for name in ("top1", "top5")}
@@ -125,7 +126,7 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
 
 def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Settings) -> list[float]:
     """The share of wrong answers in each set of images, in one run through them all."""
-    parts = [spread(images, settings.limit) for images in sets]
+    parts = [limited(images, settings.limit) for images in sets]
     # Corrupted images are cropped already, the benchmark's as ours.
     whole = replace(predictor.preprocessing, crop_pct=1.0)
     batches = evaluation_loader(Joined(parts), whole, settings.batch_size, settings.workers)

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.subset import Subset
 from fastvit.errors import UserError
-from fastvit.evaluation.robustness.views import Chosen
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Suite:
             raise UserError(
                 f"{root} is not {self.title}: {imagenet_synsets()[strange[0]]} is not among its {self.classes} classes"
             )
-        return Chosen(images, range(len(images)), [place[label] for label in images.labels])
+        return Subset(images, range(len(images)), [place[label] for label in images.labels])
 
 
 def _published(*rows: tuple[float, float]) -> Mapping[str, tuple[float, float]]:

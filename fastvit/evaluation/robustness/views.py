@@ -1,4 +1,4 @@
-"""Labelled images seen another way: some of them, cropped, corrupted, or several sets as one."""
+"""Labelled images seen another way: cropped, corrupted, or several sets as one."""
 
 from __future__ import annotations
 
@@ -11,33 +11,8 @@ from PIL import Image
 
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.transforms import eval_pixels
-from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import Corruption, generator
 from fastvit.model.preprocessing import Preprocessing
-
-
-class Chosen:
-    """Some of the images.
-
-    Args:
-        images: to choose from.
-        indices: of the chosen ones.
-        labels: of the chosen ones, if not their own.
-    """
-
-    def __init__(self, images: LabelledImages, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
-        self._images, self._indices = images, indices
-        self.classes = images.classes
-        self.labels = [images.labels[i] for i in indices] if labels is None else list(labels)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def image(self, index: int) -> Image.Image:
-        return self._images.image(self._indices[index])
-
-    def name(self, index: int) -> str:
-        return self._images.name(self._indices[index])
 
 
 class Cropped:
@@ -105,16 +80,3 @@ class Joined:
     def _place(self, index: int) -> tuple[LabelledImages, int]:
         number = bisect_right(self._ends, index)
         return self._parts[number], index - (self._ends[number - 1] if number else 0)
-
-
-def spread(images: LabelledImages, count: int | None) -> LabelledImages:
-    """`count` images, evenly spread over the data, which is sorted by class; all of them by default.
-
-    Raises:
-        UserError: count is no number of images.
-    """
-    if count is None or count >= len(images):
-        return images
-    if count < 1:
-        raise UserError(f"limit must be at least 1 image, got {count}")
-    return Chosen(images, [i * len(images) // count for i in range(count)])

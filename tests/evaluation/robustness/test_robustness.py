@@ -18,13 +18,14 @@ from fastvit.cli import main
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.opening import open_images
+from fastvit.data.subset import limited
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
 from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.robustness_report import write_robustness
 from fastvit.evaluation.robustness.scores import ALEXNET
 from fastvit.evaluation.robustness.suites import SUITES, find_suite
-from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined, spread
+from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.predictor import Predictor
@@ -146,12 +147,12 @@ def test_the_published_layout(tmp_path: Path) -> None:
 
 def test_views() -> None:
     images = open_images("sample", "test")
-    assert [spread(images, 4).labels[i] for i in range(4)] == [images.labels[i] for i in (0, 250, 500, 750)]
-    assert spread(images, 5000) is images
+    assert [limited(images, 4).labels[i] for i in range(4)] == [images.labels[i] for i in (0, 250, 500, 750)]
+    assert limited(images, 5000) is images
     cropped = Cropped(images, SMALL)
     assert cropped.image(0).size == (32, 32)
     noisy = Corrupted(cropped, CORRUPTIONS["gaussian_noise"], 3, seed=0)
-    chosen = spread(noisy, 2)
+    chosen = limited(noisy, 2)
     assert np.array_equal(np.asarray(chosen.image(1)), np.asarray(noisy.image(500))), "an image's chance is its own"
     joined = Joined([chosen, cropped])
     assert len(joined) == 1002
