@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fastvit.cli import main
+from fastvit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,10 +19,10 @@ import pytest
 import torch
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.commands import COMMANDS
+from fastvit.cli.main import main
 from fastvit.runs.settings import flatten
 from fastvit.training.options import Recipe
-from fastvit.verbs import VERBS
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -216,11 +216,11 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""
     monkeypatch.chdir(tmp_path)
-    parameters = inspect.signature(VERBS[verb], eval_str=True).parameters.values()
+    parameters = inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.annotation is not bool]
     if verb == "train":
         names = ["recipe", *flatten(asdict(Recipe())), "out", "resume", "workers"]

@@ -14,7 +14,7 @@ from fastvit.bench.gpu import ACCELERATED, COMPILED, UNFUSED, Exactness, GpuResu
 from fastvit.bench.gpu_kernels import KernelRow, floor
 from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, network_table, write_gpu_report
 from fastvit.bench.machine import Machine
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.kernels.inference.depthwise import Depthwise
 from fastvit.kernels.inference.feed_forward import FeedForward
 from fastvit.timing import Timing

@@ -12,7 +12,7 @@ from torch import nn
 
 import fastvit
 from fastvit.bench.train_steps import STEP_WAYS, _kept, bench_steps, find_step_ways, step_table, without_branches
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.model.layers import RepConv
 from tests.helpers import tiny
 

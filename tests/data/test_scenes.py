@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fastvit.cli.scenes import scenes
 from fastvit.data import scenes as module
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, ArrayImages
 from fastvit.data.opening import open_images
 from fastvit.data.scenes import make_scene
-from fastvit.data.verb import scenes
 from fastvit.errors import UserError
 from tests.test_cli import complaint, inside, process
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.data.imagenet import imagenet_classes
 from fastvit.data.opening import open_images
 from fastvit.data.transforms import eval_pixels

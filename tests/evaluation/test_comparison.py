@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.evaluation.comparison import collect, result_table, settings_table
 from fastvit.evaluation.robustness.measure import Robustness
 from fastvit.evaluation.robustness.robustness_report import write_robustness

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.data.datasets import LabelledImages
 from fastvit.data.opening import open_for_training, open_images
 from fastvit.data.splitting import Part, write_split

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.data.opening import open_images
 from fastvit.data.pixels import normalised
 from fastvit.export.export import export, export_all

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.create import create_detector, create_segmenter
 from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbone
 from fastvit.kernels.inference.support import unsupported

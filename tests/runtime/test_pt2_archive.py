@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -273,7 +273,7 @@ def test_commands_refuse_them(plain: Path, photo: Path, tmp_path: Path) -> None:
     files = [crafted(plain, tmp_path / f"{attack.__name__}.pt2", attack) for attack in ATTACKS if ATTACKS[attack]]
     marks = [path.with_suffix("") for path in files]
     code = f"""
-from fastvit.cli import main
+from fastvit.cli.main import main
 for path in {[str(path) for path in files]!r}:
     print(main(["predict", path, {str(photo)!r}]), main(["eval", path]), main(["robustness", path]))
 """

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.collapse import train_form
 from fastvit.errors import UserError
 from fastvit.runs.files import STATE

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.cli import main
+from fastvit.cli.main import main
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.opening import open_images

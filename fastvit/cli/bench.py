@@ -1,4 +1,4 @@
-"""The command of this room; see `fastvit.verbs`."""
+"""`fastvit bench`: time models."""
 
 from __future__ import annotations
 

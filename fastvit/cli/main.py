@@ -1,6 +1,6 @@
-"""The command line: finding the verb, its options, and a person's mistakes.
+"""The command line: finding the command, its options, and errors.
 
-A mistake is one line on stderr and exit code 2, never a traceback. The verbs are in `fastvit.verbs`.
+A mistake is one line on stderr and exit code 2, never a traceback. The commands are in `fastvit.cli.commands`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fastvit.arguments import refuse_empty, underscored
+from fastvit.cli.commands import COMMANDS
+from fastvit.cli.train import train
 from fastvit.errors import UserError
 from fastvit.terminal import print_line, printable
-from fastvit.verbs import VERBS, train
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one command; returns the exit code."""
     warnings.formatwarning = lambda message, *_, **__: printable(f"fastvit: warning: {message}\n")
     arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
@@ -49,31 +50,31 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print_line(_usage())
         return 0
-    verb, *rest = arguments
-    if verb in ("-V", "--version"):
+    command, *rest = arguments
+    if command in ("-V", "--version"):
         print_line(f"fastvit {__version__}")
         return 0
-    if verb not in VERBS:
-        raise UserError(f"there is no command {verb!r}; there are {', '.join(VERBS)} (see fastvit --help)")
-    if verb == "train":
+    if command not in COMMANDS:
+        raise UserError(f"there is no command {command!r}; there are {', '.join(COMMANDS)} (see fastvit --help)")
+    if command == "train":
         return train(rest)
-    parser = _parser(verb, VERBS[verb])
+    parser = _parser(command, COMMANDS[command])
     try:
         values = parser.instantiate(parser.parse_args(rest))
     except ArgumentError as error:
-        raise UserError(f"{' '.join(str(error).split())} (see fastvit {verb} --help)") from error
+        raise UserError(f"{' '.join(str(error).split())} (see fastvit {command} --help)") from error
     options = values.as_dict()
-    alone = [options.pop(name) for name in _alone(VERBS[verb])]
-    return VERBS[verb](*alone, **options) or 0
+    alone = [options.pop(name) for name in _alone(COMMANDS[command])]
+    return COMMANDS[command](*alone, **options) or 0
 
 
-def _parser(verb: str, function: Callable[..., object]) -> ArgumentParser:
+def _parser(command: str, function: Callable[..., object]) -> ArgumentParser:
     """Options of a function: a bool is a flag, a list takes what is left of the line."""
     import docstring_parser
     from jsonargparse import ArgumentParser
 
     docs = docstring_parser.parse(inspect.getdoc(function) or "")
-    parser = ArgumentParser(prog=f"fastvit {verb}", description=docs.short_description, exit_on_error=False)
+    parser = ArgumentParser(prog=f"fastvit {command}", description=docs.short_description, exit_on_error=False)
     helps = {param.arg_name: param.description for param in docs.params}
     parameters = inspect.signature(function, eval_str=True).parameters
     flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
@@ -97,9 +98,9 @@ def _alone(function: Callable[..., object]) -> list[str]:
 
 
 def _usage() -> str:
-    width = max(map(len, VERBS))
-    summaries = {verb: (inspect.getdoc(function) or "").splitlines()[0] for verb, function in VERBS.items()}
-    lines = [f"  {verb:{width}}  {summary}" for verb, summary in summaries.items()]
+    width = max(map(len, COMMANDS))
+    summaries = {command: (inspect.getdoc(function) or "").splitlines()[0] for command, function in COMMANDS.items()}
+    lines = [f"  {command:{width}}  {summary}" for command, summary in summaries.items()]
     return "\n".join(
         [
             "usage: fastvit COMMAND ...",

@@ -1,4 +1,4 @@
-"""The command of this room; see `fastvit.verbs`."""
+"""`fastvit hands`: make pictures of a hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command of this room; see `fastvit.verbs`."""
+"""`fastvit robustness`: measure a model on changed images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command of this room; see `fastvit.verbs`."""
+"""`fastvit export`: write artifacts for devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command of this room; see `fastvit.verbs`."""
+"""`fastvit predict`: predict on images."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+"""`fastvit convert`: write weights in another layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fastvit.errors import UserError
+from fastvit.terminal import print_line
+
+
+def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:
+    """Write weights under the names of another layout.
+
+    Args:
+        checkpoint: weights of any layout, directory, or Hub id.
+        out: file to write: .safetensors, or .pth.tar for the official repository (tensors under "state_dict").
+        to: whose parameter names.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    import fastvit
+    from fastvit.files import atomic
+
+    model = fastvit.load(checkpoint, fastvit.FastViT)
+    if to == "native":
+        fastvit.save(model, out)
+    else:
+        tensors = {k: v.contiguous() for k, v in fastvit.export_weights(model, to).items()}
+        if out.suffix == ".safetensors":
+            with atomic(out) as part:
+                save_file(tensors, part, metadata={"format": "pt"})
+        elif out.name.endswith((".pth.tar", ".pth", ".pt")):
+            with atomic(out) as part:
+                torch.save({"state_dict": tensors}, part)
+        else:
+            raise UserError(f"{out}: give a name that ends in .safetensors, .pth or .pth.tar")
+    print_line(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")

@@ -1,0 +1,68 @@
+"""`fastvit info`: describe a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from textwrap import shorten
+from typing import Any
+
+from fastvit.terminal import new_table, show
+
+
+def info(checkpoint: str) -> None:
+    """Say what a checkpoint is: variant, form, classes, preprocessing.
+
+    Args:
+        checkpoint: weights file of any layout, directory, or Hub id.
+    """
+    from fastvit.fusion import form
+    from fastvit.weights.layouts import recognise
+    from fastvit.weights.native import build, describe
+    from fastvit.weights.source import read
+
+    file = read(checkpoint)
+    description = describe(file)
+    metrics = description.metrics
+    # Other tasks have no layout but ours.
+    layout = recognise(file.tensors)[0] if description.task == "classification" else "native"
+    model = build(file)
+    table = new_table("field", "value", left=(0, 1))
+    preprocessing = model.preprocessing
+    rows = {
+        "task": model.task,
+        "variant": model.variant,
+        "layout": layout,
+        "form": form(model),
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "classes": f"{model.num_classes}: {_shortened(model.classes)}"
+        if model.classes
+        else f"{model.num_classes}, no names",
+        "input": f"{preprocessing}, {model.config.in_chans} channels",
+        "mean, std": f"{_rounded(preprocessing.mean)}, {_rounded(preprocessing.std)}",
+        "metrics": ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) or "none recorded",
+    }
+    if model.options is not None:
+        rows["network"] = _fields(asdict(model.options))
+    if file.info is None:
+        rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    show(table)
+
+
+def _shortened(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
+
+
+def _fields(values: Mapping[str, Any]) -> str:
+    """Names and values on a line, those of nested ones too; what is too long to read is left out."""
+    parts = [
+        _fields(value) if isinstance(value, Mapping) else f"{name} {shorten(str(value), 40, placeholder='...')}"
+        for name, value in values.items()
+    ]
+    return ", ".join(parts)
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return "/".join(f"{value:.3f}" for value in values)

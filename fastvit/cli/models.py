@@ -1,0 +1,31 @@
+"""`fastvit models`: list the family."""
+
+from __future__ import annotations
+
+from fastvit.errors import UserError
+from fastvit.terminal import new_table, show
+
+
+def models(pattern: str = "*", /) -> None:
+    """List the family: parameters, multiply-accumulates, published accuracy and latency.
+
+    Args:
+        pattern: shell-style, such as "sa*"; a bare word matches anywhere.
+    """
+    from fastvit.model.variants import VARIANTS, list_models
+    from fastvit.weights.zoo import tags
+
+    names = list_models(pattern)
+    if not names:
+        raise UserError(f"no variant matches {pattern!r}; there are {', '.join(VARIANTS)}")
+    table = new_table(
+        "name", "params, M", "fused, M", "GMACs at 256", "top-1", "distilled", "iPhone 12 Pro, ms", "released weights",
+        left=(0, 7),
+    )  # fmt: skip
+    for name in names:
+        row = VARIANTS[name]
+        published = [f"{value:.1f}" if value else "-" for value in (row.top1, row.top1_distilled, row.iphone_ms)]
+        sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
+        table.add_row(name, *sizes, *published, ", ".join(tags(name)) or "-")
+    show(table)
+    show("top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim")

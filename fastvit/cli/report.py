@@ -1,0 +1,37 @@
+"""`fastvit report`: put runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastvit.device import Device
+from fastvit.terminal import print_line, show_table
+
+
+def report(
+    runs: list[str],
+    out: Path = Path("report.html"),
+    no_latency: bool = False,
+    rounds: int = 30,
+    device: Device = "auto",
+) -> None:
+    """Put runs side by side: settings, accuracy, robustness, size, latency, as one HTML file with plots.
+
+    Args:
+        runs: folders of runs, or checkpoints.
+        out: HTML file to write.
+        no_latency: do not time the models.
+        rounds: timed calls of each model.
+        device: where the models are timed.
+    """
+    from fastvit.device import pick_device
+    from fastvit.evaluation.comparison import collect, measure_latency, result_table, settings_table
+    from fastvit.evaluation.comparison_report import write_comparison
+
+    entries = collect(runs)
+    where = pick_device(device)
+    timings = {} if no_latency else measure_latency(entries, where, rounds)
+    for rows in (result_table(entries, timings), settings_table(entries)):
+        if rows.rows:
+            show_table(rows.header, rows.rows)
+    print_line(write_comparison(out, entries, timings, where))
