@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.errors import UserError
-from fastvit.model.blocks import AttentionBlock, RepMixerBlock
+from fastvit.model.blocks import ResidualBlock, SkipBlock
 from fastvit.model.layers import ConvNorm, LayerNorm2d, LayerScale, RepConv
-from fastvit.model.mixers import RepCPE, RepMixer
+from fastvit.model.mixers import Pooling, RepCPE, RepMixer, SelfAttention
 from fastvit.numerics import Differences, compare
 
 Form = Literal["train", "merged", "fused"]
@@ -166,8 +166,14 @@ def _parameter(module: nn.Module) -> Tensor:
     return next(module.parameters())
 
 
+def _has_branches(module: nn.Module) -> bool:
+    """Whether `affine` has a rule for a module that is more than a convolution, with or without a norm."""
+    single = {affine.dispatch(kind) for kind in (nn.Module, nn.Conv2d, ConvNorm)}
+    return affine.dispatch(type(module)) not in single
+
+
 def _merge(module: nn.Module) -> nn.Module | None:
-    return affine(module).conv(_parameter(module)) if isinstance(module, (RepConv, RepMixer, RepCPE)) else None
+    return affine(module).conv(_parameter(module)) if _has_branches(module) else None
 
 
 def _fold_conv(module: nn.Module) -> nn.Module | None:
@@ -180,15 +186,40 @@ def _fold(module: nn.Module) -> None:
 
 
 @_fold.register
-def _(module: RepMixerBlock) -> None:
+def _(module: SkipBlock) -> None:
     module.layer_scale = _absorb_scale(module.layer_scale, module.ffn.fc2)
 
 
 @_fold.register
-def _(module: AttentionBlock) -> None:
-    module.layer_scale_1 = _absorb_scale(module.layer_scale_1, module.token_mixer.proj)
+def _(module: ResidualBlock) -> None:
     module.layer_scale_2 = _absorb_scale(module.layer_scale_2, module.ffn.fc2)
-    module.norm = _absorb_norm(module.norm, module.token_mixer.qkv)
+    module.norm, module.layer_scale_1 = fold_mixer(module.token_mixer, module.norm, module.layer_scale_1)
+
+
+@singledispatch
+def fold_mixer(mixer: nn.Module, norm: nn.Module, scale: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Fold into a token mixer, in place, what a residual block has around it: the norm before it and the layer scale.
+
+    Returns:
+        What is left of the two; nn.Identity where nothing is. A mixer without a rule keeps both.
+    """
+    return norm, scale
+
+
+@fold_mixer.register
+def _(mixer: SelfAttention, norm: nn.Module, scale: nn.Module) -> tuple[nn.Module, nn.Module]:
+    return _absorb_norm(norm, mixer.qkv), _absorb_scale(scale, mixer.proj)
+
+
+@fold_mixer.register
+def _(mixer: Pooling, norm: nn.Module, scale: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """A mean keeps constants, so the norm's shift cancels, and its slope comes out as a factor."""
+    if not isinstance(scale, LayerScale):
+        return norm, scale
+    slope, _, rest = _take_affine(norm) or (torch.ones_like(_exact(scale.gamma).flatten()), None, norm)
+    factor = (slope * _exact(scale.gamma).flatten()).view(-1, 1, 1)
+    mixer.factor = nn.Parameter(factor.to(scale.gamma.device, scale.gamma.dtype))
+    return rest.eval(), nn.Identity()
 
 
 def _assign(linear: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
@@ -207,16 +238,25 @@ def _absorb_scale(scale: nn.Module, linear: nn.Linear | nn.Conv2d) -> nn.Module:
     return nn.Identity()
 
 
-def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
-    """Move a norm into the linear map behind it; of a layer norm only its affine part, the rest is not linear."""
+def _take_affine(norm: nn.Module) -> tuple[Tensor, Tensor, nn.Module] | None:
+    """Split a norm into slope and shift, (C,), and what is left; None where there is nothing to take.
+
+    A layer norm keeps its normalisation, which is not linear.
+    """
     if isinstance(norm, _BatchNorm):
-        scale, shift = norm_coefficients(norm)
-        rest: nn.Module = nn.Identity()
-    elif isinstance(norm, LayerNorm2d) and norm.elementwise_affine:
-        scale, shift = _exact(norm.weight), _exact(norm.bias)
+        return *norm_coefficients(norm), nn.Identity()
+    if isinstance(norm, LayerNorm2d) and norm.elementwise_affine:
         rest = LayerNorm2d(norm.normalized_shape[0], elementwise_affine=False)
-    else:
+        return _exact(norm.weight), _exact(norm.bias), rest
+    return None
+
+
+def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
+    """Move a norm into the linear map behind it; of a layer norm only its affine part."""
+    taken = _take_affine(norm)
+    if taken is None:
         return norm
+    scale, shift, rest = taken
     weight = _exact(linear.weight)
     bias = weight @ shift
     _assign(linear, weight * scale, bias if linear.bias is None else bias + _exact(linear.bias))
@@ -245,7 +285,7 @@ def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -
 
 
 def merge_branches(model: Model) -> Model:
-    """Structural reparameterization: every RepConv, RepMixer and RepCPE becomes one nn.Conv2d (paper, section 3.2).
+    """Structural reparameterization: what `affine` has a rule for becomes one nn.Conv2d (paper, section 3.2).
 
     The result has the structure of the official fused checkpoints: batch norms of the ConvFFN and before attention and
     the layer scales are still there.
@@ -283,7 +323,7 @@ def fuse(model: Model) -> Model:
 def form(model: nn.Module) -> Form:
     """The form a model is in, read off its modules."""
     modules = list(model.modules())
-    if any(isinstance(m, (RepConv, RepMixer, RepCPE)) for m in modules):
+    if any(_has_branches(m) for m in modules):
         return "train"
     if any(isinstance(m, (ConvNorm, LayerScale)) for m in modules):
         return "merged"

@@ -21,7 +21,6 @@ from fastvit.collapse import TrainForm, set_train_form
 from fastvit.create import create_model
 from fastvit.errors import UserError, first_line
 from fastvit.files import write_text
-from fastvit.model.layers import RepConv
 from fastvit.model.variants import find_variant
 from fastvit.reports.page import Table
 from fastvit.terminal import new_progress
@@ -198,19 +197,9 @@ def _network(name: str, way: StepWay) -> nn.Module:
             # In channels last a CPU would corrupt memory: see `fastvit.model.layers.StridedPointwise`.
             theirs.stem[0].to(memory_format=torch.contiguous_format)
         return theirs
-    model = create_model(name)
-    if not way.branches:
-        without_branches(model)
+    model = create_model(name, overparameterized=way.branches)
     set_train_form(model, way.form)
     return model.to(memory_format=torch.channels_last) if way.last else model
-
-
-def without_branches(model: nn.Module) -> None:
-    """Leave one convolution with its norm of every RepConv, in place: the network that is not over-parameterized."""
-    for module in model.modules():
-        if isinstance(module, RepConv):
-            module.branches = module.branches[:1]
-            module.identity = None
 
 
 def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> float:

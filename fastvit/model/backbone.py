@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from fastvit.model.blocks import BLOCKS, PatchEmbedding, Stem
+from fastvit.model.blocks import PatchEmbedding, Stem, make_block
 from fastvit.model.config import FastViTConfig
+from fastvit.model.layers import leave_one_branch
 from fastvit.model.mixers import RepCPE
 
 
@@ -30,7 +31,7 @@ class FastViTStage(nn.Module):
             else nn.Identity()
         )
         self.cpe = RepCPE(stage.width, stage.cpe) if stage.cpe else nn.Identity()
-        self.blocks = nn.ModuleList(BLOCKS[stage.mixer](stage, config, rate) for rate in drop_paths)
+        self.blocks = nn.ModuleList(make_block(stage, config, rate) for rate in drop_paths)
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,6 +61,8 @@ class Backbone(nn.Module):
         # Rates are made on the CPU in float64, so that they are numbers also under torch.device("meta").
         rates = torch.linspace(0, config.drop_path, sum(depths), dtype=torch.float64, device="cpu").split(depths)
         self.stages = nn.ModuleList(FastViTStage(config, i, rate.tolist()) for i, rate in enumerate(rates))
+        if not config.overparameterized:
+            leave_one_branch(self)
 
     @property
     def channels(self) -> tuple[int, ...]:

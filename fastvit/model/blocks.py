@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import ConvNorm, DropPath, LayerNorm2d, LayerScale, RepConv, SqueezeExcite
-from fastvit.model.mixers import RepMixer, SelfAttention
+from fastvit.model.mixers import find_mixer
 
 
 class MobileOne(nn.Module):
@@ -62,12 +62,12 @@ class PatchEmbedding(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Depthwise 7x7 with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.2.3)."""
+    """Depthwise convolution with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.2.3)."""
 
-    def __init__(self, channels: int, ratio: float) -> None:
+    def __init__(self, channels: int, ratio: float, kernel: int = 7) -> None:
         super().__init__()
         hidden = int(channels * ratio)
-        spatial = ConvNorm(channels, channels, 7, groups=channels)
+        spatial = ConvNorm(channels, channels, kernel, groups=channels)
         self.conv: nn.Module = spatial
         self.fc1 = nn.Conv2d(channels, hidden, 1)
         self.act = nn.GELU()
@@ -81,13 +81,13 @@ class ConvFFN(nn.Module):
         return self.fc2(self.act(self.fc1(self.conv(x))))
 
 
-class RepMixerBlock(nn.Module):
-    """RepMixer, then the ConvFFN with a scaled skip connection."""
+class SkipBlock(nn.Module):
+    """A token mixer that contains its own skip connection, then the ConvFFN with a scaled one."""
 
     def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
         super().__init__()
-        self.token_mixer = RepMixer(stage.width, config.mixer_kernel, config.layer_scale_init)
-        self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
+        self.token_mixer = find_mixer(stage.mixer).make(stage, config)
+        self.ffn = ConvFFN(stage.width, stage.mlp_ratio, config.ffn_kernel)
         self.layer_scale: nn.Module = LayerScale(stage.width, config.layer_scale_init)
         self.drop_path = DropPath(drop_path)
 
@@ -99,27 +99,24 @@ class RepMixerBlock(nn.Module):
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}
 
 
-class AttentionBlock(nn.Module):
-    """Normalised self-attention and the ConvFFN, each with a scaled skip connection."""
+class ResidualBlock(nn.Module):
+    """A token mixer behind a norm and the ConvFFN, each with a scaled skip connection."""
 
     def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
         super().__init__()
         self.norm = NORMS[stage.norm](stage.width)
-        self.token_mixer = SelfAttention(stage.width, config.head_dim)
+        self.token_mixer = find_mixer(stage.mixer).make(stage, config)
         self.layer_scale_1: nn.Module = LayerScale(stage.width, config.layer_scale_init)
-        self.ffn = ConvFFN(stage.width, stage.mlp_ratio)
+        self.ffn = ConvFFN(stage.width, stage.mlp_ratio, config.ffn_kernel)
         self.layer_scale_2: nn.Module = LayerScale(stage.width, config.layer_scale_init)
         self.drop_path = DropPath(drop_path)
-        for linear in (self.token_mixer.qkv, self.token_mixer.proj):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-        nn.init.zeros_(self.token_mixer.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.layer_scale_1(self.token_mixer(self.norm(x))))
         return x + self.drop_path(self.layer_scale_2(self.ffn(x)))
 
 
-BLOCKS: dict[str, Callable[[Stage, FastViTConfig, float], nn.Module]] = {
-    "repmixer": RepMixerBlock,
-    "attention": AttentionBlock,
-}
+def make_block(stage: Stage, config: FastViTConfig, drop_path: float) -> nn.Module:
+    """Return a block of a stage, as its token mixer wants it."""
+    kind = ResidualBlock if find_mixer(stage.mixer).residual else SkipBlock
+    return kind(stage, config, drop_path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fastvit.model.backbone import Backbone
 from fastvit.model.blocks import MobileOne
 from fastvit.model.config import FastViTConfig
+from fastvit.model.layers import leave_one_branch
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel, class_names
 
@@ -43,6 +44,8 @@ class FastViT(TaskModel):
         width = config.stages[-1].width
         self.num_features = width * config.expansion
         self.expansion = MobileOne(width, self.num_features, (3, 1), groups=width, se_ratio=1 / 16)
+        if not config.overparameterized:
+            leave_one_branch(self.expansion)
         self.head: nn.Module = _head(self.num_features, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from fastvit.errors import UserError
 
-Mixer = Literal["repmixer", "attention"]
 Norm = Literal["batch", "layer"]
 
 
@@ -20,7 +19,7 @@ class Stage:
     Attributes:
         width: channels of the stage's output.
         depth: number of blocks.
-        mixer: token mixer of every block, a key of `fastvit.model.blocks.BLOCKS`.
+        mixer: token mixer of every block, a key of `fastvit.model.mixers.MIXERS`.
         mlp_ratio: hidden channels of the ConvFFN, as a multiple of `width`.
         cpe: kernel size of the conditional positional encoding before the blocks; 0 for none.
         embed_se: squeeze-and-excitation after the large kernel of the patch embedding (MobileCLIP's MCi0 to MCi2).
@@ -30,7 +29,7 @@ class Stage:
 
     width: int
     depth: int
-    mixer: Mixer = "repmixer"
+    mixer: str = "repmixer"
     mlp_ratio: float = 4.0
     cpe: int = 0
     embed_se: bool = False
@@ -48,11 +47,14 @@ class FastViTConfig:
         num_classes: rows of the classifier; 0 leaves it out.
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first one.
         layer_scale_init: initial value of every layer scale.
-        mixer_kernel: kernel size of RepMixer.
+        mixer_kernel: kernel size of RepMixer and of pooling.
+        ffn_kernel: kernel size of the depthwise convolution in the ConvFFN.
         embed_kernels: kernel sizes of the parallel branches of a patch embedding, the largest first.
         stem_scale: a 1x1 branch beside the 3x3 ones of the stem (MCi3 and MCi4 have none).
         head_dim: channels of an attention head.
         expansion: the classifier sees `expansion` times the width of the last stage.
+        overparameterized: train the parallel branches that fusion adds up (paper, section 3.2.2); without, every
+            RepConv is one convolution and its norm.
     """
 
     stages: tuple[Stage, ...]
@@ -61,10 +63,12 @@ class FastViTConfig:
     drop_path: float = 0.0
     layer_scale_init: float = 1e-5
     mixer_kernel: int = 3
+    ffn_kernel: int = 7
     embed_kernels: tuple[int, ...] = (7, 3)
     stem_scale: bool = True
     head_dim: int = 32
     expansion: int = 2
+    overparameterized: bool = True
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -86,6 +90,17 @@ class FastViTConfig:
         if unknown := sorted(set(overrides) - known):
             raise UserError(f"no such model option: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         return dataclasses.replace(self, **overrides)
+
+    def with_stages(self, **overrides: Any) -> FastViTConfig:
+        """Return a copy with some fields of every stage changed, such as mixer="pooling".
+
+        Raises:
+            UserError: a name is not a field of a stage.
+        """
+        known = {field.name for field in fields(Stage)}
+        if unknown := sorted(set(overrides) - known):
+            raise UserError(f"no such option of a stage: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        return self.replace(stages=tuple(dataclasses.replace(stage, **overrides) for stage in self.stages))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, for JSON."""

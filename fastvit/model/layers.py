@@ -68,6 +68,14 @@ class RepConv(nn.Module):
         return out if self.identity is None else out + self.identity(x)
 
 
+def leave_one_branch(module: nn.Module) -> None:
+    """Leave the largest convolution with its norm of every RepConv, in place: nothing is over-parameterized then."""
+    for part in module.modules():
+        if isinstance(part, RepConv):
+            part.branches = part.branches[:1]
+            part.identity = None
+
+
 class SqueezeExcite(nn.Module):
     """Channel attention from the spatial mean: (B, C, H, W) -> (B, C, H, W). A mean keeps dynamic shapes exportable."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit.errors import UserError
+from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import LayerScale, RepConv, conv2d
 
 
@@ -39,6 +43,9 @@ class SelfAttention(nn.Module):
         self.head_dim = head_dim
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
+        for linear in (self.qkv, self.proj):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -47,6 +54,26 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.proj(mixed).transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class Pooling(nn.Module):
+    """The mean of a pixel's neighborhood, without what lies outside of the map, minus the pixel (arXiv 2111.11418).
+
+    Args:
+        kernel: side of the neighborhood in pixels.
+
+    Attributes:
+        factor: (C, 1, 1), what the fused form multiplies the result with; None in the train form.
+    """
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.factor: nn.Parameter | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.avg_pool2d(x, self.kernel, 1, self.kernel // 2, count_include_pad=False)
+        return mean - x if self.factor is None else (mean - x) * self.factor
 
 
 class RepCPE(nn.Module):
@@ -58,3 +85,35 @@ class RepCPE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x)
+
+
+@dataclass(frozen=True)
+class TokenMixer:
+    """A row of the table of token mixers.
+
+    Attributes:
+        make: (stage, config) -> a module that maps (B, C, H, W) to the same shape.
+        residual: the block around it normalises the map before it, and scales and adds what comes out, as for
+            self-attention; otherwise the mixer contains its own skip connection, as RepMixer does.
+    """
+
+    make: Callable[[Stage, FastViTConfig], nn.Module]
+    residual: bool
+
+
+MIXERS: dict[str, TokenMixer] = {
+    "repmixer": TokenMixer(lambda s, c: RepMixer(s.width, c.mixer_kernel, c.layer_scale_init), residual=False),
+    "pooling": TokenMixer(lambda s, c: Pooling(c.mixer_kernel), residual=True),
+    "attention": TokenMixer(lambda s, c: SelfAttention(s.width, c.head_dim), residual=True),
+}
+
+
+def find_mixer(name: str) -> TokenMixer:
+    """Return the row of a token mixer.
+
+    Raises:
+        UserError: there is no such token mixer; the message lists what there is.
+    """
+    if name not in MIXERS:
+        raise UserError(f"there is no token mixer {name!r}; there are {', '.join(MIXERS)}")
+    return MIXERS[name]

@@ -11,10 +11,8 @@ import torch
 from torch import nn
 
 import fastvit
-from fastvit.bench.train_steps import STEP_WAYS, _kept, bench_steps, find_step_ways, step_table, without_branches
+from fastvit.bench.train_steps import STEP_WAYS, _kept, bench_steps, find_step_ways, step_table
 from fastvit.cli.main import main
-from fastvit.model.layers import RepConv
-from tests.helpers import tiny
 
 
 def test_ways_by_name() -> None:
@@ -59,15 +57,3 @@ def test_what_is_kept_by_hand() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
     images = torch.randn(2, 3, 4, 4)
     assert _kept(lambda: network(images).sum(), network, images) == pytest.approx(4 * 2 * 8 * 16 / 1e6)
-
-
-def test_without_branches_one_convolution_is_left() -> None:
-    model = tiny()
-    before = sum(p.numel() for p in model.parameters())
-    without_branches(model)
-    blocks = [module for module in model.modules() if isinstance(module, RepConv)]
-    assert all(len(block.branches) == 1 and block.identity is None for block in blocks)
-    assert sum(p.numel() for p in model.parameters()) < before
-    x = torch.randn(2, 3, 64, 64)
-    outs = [fastvit.set_train_form(model, form).train()(x) for form in ("plain", "collapsed")]
-    torch.testing.assert_close(*outs, rtol=1e-3, atol=1e-4)

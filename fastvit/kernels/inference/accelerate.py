@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastvit.errors import UserError
 from fastvit.fusion import fuse, replaced
 from fastvit.kernels.inference.network import Network
-from fastvit.kernels.inference.program import Node, backbone_nodes, classifier_nodes
+from fastvit.kernels.inference.program import Node, backbone_nodes, classifier_nodes, unknown_part
 from fastvit.kernels.inference.step import nchw
 from fastvit.kernels.inference.support import unsupported
 from fastvit.model.backbone import Backbone
@@ -78,12 +78,15 @@ class Accelerated(nn.Module):
 
     def _take(self, model: nn.Module, time: bool, graphs: bool) -> None:
         self.model = model
+        self._unknown = unknown_part(model)
         self._options = {"time": time, "graphs": graphs}
         self._network: Network | None = None
 
     @property
     def reason(self) -> str | None:
         """Why this runs in PyTorch wherever its parameters are now; None where it runs in kernels."""
+        if self._unknown:
+            return f"there are no kernels for {self._unknown}"
         like = next(self.model.parameters())
         return unsupported(like.device, like.dtype)
 

@@ -17,9 +17,10 @@ from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.stem import Stem
 from fastvit.kernels.inference.step import Choice, Step
 from fastvit.model.backbone import Backbone, FastViTStage
-from fastvit.model.blocks import AttentionBlock, ConvFFN, MobileOne, PatchEmbedding, RepMixerBlock
+from fastvit.model.blocks import ConvFFN, MobileOne, PatchEmbedding, ResidualBlock, SkipBlock
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import SqueezeExcite
+from fastvit.model.mixers import SelfAttention
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,17 @@ def make_plan(nodes: Sequence[Node], x: Tensor, choose: Chooser) -> Plan:
     return Plan(nodes, choices)
 
 
+def unknown_part(network: nn.Module) -> str | None:
+    """Return the name of a block or token mixer of a fused network for which there are no steps; None if all have."""
+    blocks = [block for stage in network.modules() if isinstance(stage, FastViTStage) for block in stage.blocks]
+    for block in blocks:
+        mixer = getattr(block, "token_mixer", block)
+        fused = isinstance(block, SkipBlock) and isinstance(mixer, nn.Conv2d)
+        if not fused and not (isinstance(block, ResidualBlock) and isinstance(mixer, SelfAttention)):
+            return type(mixer).__name__
+    return None
+
+
 def classifier_nodes(model: FastViT) -> list[Node]:
     """Of a fused classifier; its one answer is the logits."""
     nodes = [replace(node, emits=False) for node in backbone_nodes(model.backbone)]
@@ -105,7 +117,7 @@ def _stage(stage: FastViTStage) -> Iterable[Node]:
     if isinstance(stage.cpe, nn.Conv2d):
         yield Node(Depthwise(stage.cpe))
     for block in stage.blocks:
-        yield from _repmixer(block) if isinstance(block, RepMixerBlock) else _attention(cast(AttentionBlock, block))
+        yield from _skip_block(block) if isinstance(block, SkipBlock) else _attention(cast(ResidualBlock, block))
 
 
 def _patch_embedding(embed: PatchEmbedding) -> Iterable[Node]:
@@ -132,7 +144,7 @@ def _convolution(module: nn.Module, act: bool) -> Step:
     return Pointwise(conv, act) if conv.groups == 1 else Depthwise(conv, act)
 
 
-def _repmixer(block: RepMixerBlock) -> Iterable[Node]:
+def _skip_block(block: SkipBlock) -> Iterable[Node]:
     yield Node(Depthwise(cast(nn.Conv2d, block.token_mixer)))
     yield from _ffn(block.ffn)
 
@@ -142,8 +154,8 @@ def _ffn(ffn: ConvFFN) -> Iterable[Node]:
     yield Node(FeedForward(ffn.fc1, ffn.fc2), joins=True)
 
 
-def _attention(block: AttentionBlock) -> Iterable[Node]:
-    mixer = block.token_mixer
+def _attention(block: ResidualBlock) -> Iterable[Node]:
+    mixer = cast(SelfAttention, block.token_mixer)
     qkv = Pointwise(mixer.qkv)
     if isinstance(block.norm, nn.LayerNorm):
         yield Node(LayerNorm(block.norm), branches=True)

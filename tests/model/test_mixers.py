@@ -1,0 +1,138 @@
+"""Token mixers, each of the table, and the options of a network that the paper's ablations change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.models import metaformer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import fastvit
+from fastvit.cli.main import main
+from fastvit.model.classifier import FastViT
+from fastvit.model.config import FastViTConfig, Stage
+from fastvit.model.layers import LayerScale, RepConv
+from fastvit.model.mixers import MIXERS, Pooling, TokenMixer
+from tests.helpers import randomise
+
+
+class Shift(nn.Module):
+    """A mixer of a user's own, without a rule for fusion: each pixel sees the one to its left."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(1, 3) - x
+
+
+@pytest.fixture
+def shift(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(MIXERS, "shift", TokenMixer(lambda stage, config: Shift(), residual=True))
+    return "shift"
+
+
+def network(**options: object) -> FastViT:
+    """Two stages of 32 and 64 channels, with one option of every stage or of the network."""
+    config = FastViTConfig((Stage(32, 2, mlp_ratio=2.0), Stage(64, 1, mlp_ratio=2.0)), num_classes=7)
+    stages = {name: value for name, value in options.items() if hasattr(Stage(1, 1), name)}
+    rest = {name: value for name, value in options.items() if name not in stages}
+    return randomise(FastViT(config.replace(**rest).with_stages(**stages)).double().eval())
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def fused_exactly(model: FastViT) -> FastViT:
+    fused = fastvit.fuse(model)
+    images = noise(2, 3, 45, 64)
+    torch.testing.assert_close(fused(images), model(images), rtol=1e-10, atol=1e-12)
+    assert (fastvit.form(model), fastvit.form(fused)) == ("train", "fused")
+    assert not any(isinstance(module, (_BatchNorm, LayerScale)) for module in fused.modules())
+    return fused
+
+
+def same(one: FastViT, other: FastViT) -> None:
+    """Bit for bit in the parameters, and in what is computed but for the order of sums."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    torch.testing.assert_close(one(noise(1, 3, 64, 64)), other(noise(1, 3, 64, 64)), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_mixer_fuses_exactly_and_is_saved(mixer: str, tmp_path: Path) -> None:
+    model = network(mixer=mixer)
+    for kind in (model, fused_exactly(model)):
+        fastvit.save(kind, tmp_path / "model.safetensors")
+        same(fastvit.load(tmp_path / "model.safetensors"), kind)
+    same(fastvit.fuse(fastvit.fuse(model)), fastvit.fuse(model))
+
+
+@pytest.mark.parametrize("mixer", [name for name, row in MIXERS.items() if row.residual])
+def test_layer_norm_before_a_mixer_keeps_its_normalisation_alone(mixer: str) -> None:
+    model = network(mixer=mixer, norm="layer")
+    fused = fastvit.fuse(model)
+    torch.testing.assert_close(fused(noise(2, 3, 64, 48)), model(noise(2, 3, 64, 48)), rtol=1e-10, atol=1e-12)
+    norms = [module for module in fused.modules() if isinstance(module, nn.LayerNorm)]
+    assert norms
+    assert not any(norm.elementwise_affine for norm in norms)
+
+
+def test_every_mixer_trains() -> None:
+    for mixer in MIXERS:
+        model = network(mixer=mixer).train()
+        model(noise(2, 3, 64, 64)).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters()), mixer
+
+
+def test_pooling_is_poolformers() -> None:
+    x = noise(2, 5, 7, 9)
+    assert torch.equal(Pooling(3)(x), metaformer.Pooling(3)(x))
+
+
+def test_a_mixer_without_a_rule_keeps_its_norm_and_scale(shift: str) -> None:
+    model = network(mixer=shift)
+    fused = fastvit.fuse(model)
+    torch.testing.assert_close(fused(noise(1, 3, 64, 64)), model(noise(1, 3, 64, 64)), rtol=1e-10, atol=1e-12)
+    block = fused.backbone.stages[0].blocks[0]
+    assert isinstance(block.norm, nn.BatchNorm2d)
+    assert isinstance(block.layer_scale_1, LayerScale)
+    assert isinstance(block.layer_scale_2, nn.Identity)
+
+
+@pytest.mark.parametrize("mixer", ["pooling", "shift"])
+def test_kernels_say_which_mixer_they_do_not_know(mixer: str, shift: str) -> None:
+    fast = fastvit.accelerate(network(mixer=mixer).half())
+    assert fast.reason == f"there are no kernels for {mixer.capitalize()}"
+
+
+def test_a_mixer_that_is_not_there_is_a_line(
+    shift: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fastvit.save(network(mixer=shift), tmp_path / "model.safetensors")
+    monkeypatch.delitem(MIXERS, shift)
+    assert main(["info", str(tmp_path / "model.safetensors")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no token mixer 'shift'; there are repmixer, pooling, attention" in line
+
+
+@pytest.mark.parametrize(
+    "options", [{"overparameterized": False}, {"ffn_kernel": 3}, {"embed_kernels": (3,)}, {"mixer_kernel": 5}], ids=str
+)
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_options_of_the_ablations(mixer: str, options: dict[str, object]) -> None:
+    fused_exactly(network(mixer=mixer, **options))
+
+
+def test_without_overparameterization_one_convolution_is_left() -> None:
+    model = fastvit.create_model("fastvit_t8", overparameterized=False)
+    blocks = [module for module in model.modules() if isinstance(module, RepConv)]
+    assert len(blocks) > 10
+    assert all(len(block.branches) == 1 and block.identity is None for block in blocks)
+    fused = [sum(p.numel() for p in fastvit.fuse(one).parameters()) for one in (model, fastvit.create_model("t8"))]
+    assert fused[0] == fused[1]
+    images = torch.randn(2, 3, 64, 64)
+    outputs = [fastvit.set_train_form(model, form).train()(images) for form in ("plain", "collapsed")]
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
