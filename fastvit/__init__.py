@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from fastvit.model.backbone import Backbone
     from fastvit.model.classifier import FastViT
     from fastvit.model.config import FastViTConfig, Stage
+    from fastvit.model.mixers import register_mixer
     from fastvit.model.preprocessing import Preprocessing
-    from fastvit.model.variants import list_models
+    from fastvit.model.variants import Variant, list_models, register_variant
     from fastvit.runtime.predictor import Predictor
     from fastvit.weights.load import export_weights, load_weights
     from fastvit.weights.native import load, save
@@ -45,7 +46,10 @@ _HOMES = {
     "FastViTConfig": "fastvit.model.config",
     "Stage": "fastvit.model.config",
     "Preprocessing": "fastvit.model.preprocessing",
+    "register_mixer": "fastvit.model.mixers",
     "list_models": "fastvit.model.variants",
+    "Variant": "fastvit.model.variants",
+    "register_variant": "fastvit.model.variants",
     "Predictor": "fastvit.runtime.predictor",
     "export_weights": "fastvit.weights.load",
     "load_weights": "fastvit.weights.load",

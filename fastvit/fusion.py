@@ -325,7 +325,8 @@ def form(model: nn.Module) -> Form:
     modules = list(model.modules())
     if any(_has_branches(m) for m in modules):
         return "train"
-    if any(isinstance(m, (ConvNorm, LayerScale)) for m in modules):
+    # Not layer scales: a token mixer without a rule keeps its own.
+    if any(isinstance(m, ConvNorm) for m in modules):
         return "merged"
     return "fused"
 

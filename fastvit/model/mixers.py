@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import LayerScale, RepConv, conv2d
+from fastvit.plugins import find, register
 
 
 class RepMixer(nn.Module):
@@ -108,12 +109,27 @@ MIXERS: dict[str, TokenMixer] = {
 }
 
 
+def register_mixer(name: str, make: Callable[[Stage, FastViTConfig], nn.Module], residual: bool) -> None:
+    """Add a token mixer, for `Stage.mixer` to name.
+
+    For an exact fusion also register a rule: `fastvit.fusion.affine` for a mixer that is one convolution in eval mode,
+    else `fastvit.fusion.fold_mixer`. Without one its norm and layer scale stay.
+
+    Args:
+        name: in configurations and files.
+        make: as in `TokenMixer`.
+        residual: as in `TokenMixer`.
+
+    Raises:
+        UserError: there is a token mixer of that name.
+    """
+    register(MIXERS, "token mixer", name, TokenMixer(make, residual))
+
+
 def find_mixer(name: str) -> TokenMixer:
     """Return the row of a token mixer.
 
     Raises:
         UserError: there is no such token mixer; the message lists what there is.
     """
-    if name not in MIXERS:
-        raise UserError(f"there is no token mixer {name!r}; there are {', '.join(MIXERS)}")
-    return MIXERS[name]
+    return find(MIXERS, "token mixer", name)

@@ -16,6 +16,7 @@ from typing import Literal
 
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig, Stage
+from fastvit.plugins import load_plugins, register
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,26 @@ _ROWS = (
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
+def register_variant(row: Variant) -> None:
+    """Add a variant, for `fastvit.create_model`, recipes and commands.
+
+    Raises:
+        UserError: there is a variant of that name.
+    """
+    register(VARIANTS, "variant", row.name, row)
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the variants that match a shell-style pattern, with or without "fastvit_"; a bare word matches anywhere."""
+    load_plugins()
     if not set(pattern) & set("*?["):
         pattern = f"*{pattern}*"
     patterns = pattern, f"fastvit_{pattern}"
     return [name for name in VARIANTS if any(fnmatch.fnmatch(name, p) for p in patterns)]
+
+
+def _row(key: str) -> Variant | None:
+    return VARIANTS.get(key) or VARIANTS.get(f"fastvit_{key}")
 
 
 def find_variant(name: str) -> Variant:
@@ -127,7 +142,10 @@ def find_variant(name: str) -> Variant:
         UserError: there is no such variant; the message gives the nearest names.
     """
     key = name.lower().replace("-", "_")
-    row = VARIANTS.get(key) or VARIANTS.get(f"fastvit_{key}")
+    row = _row(key)
+    if row is None:
+        load_plugins()
+        row = _row(key)
     if row is None:
         near = difflib.get_close_matches(f"fastvit_{key.removeprefix('fastvit_')}", VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)}"

@@ -99,7 +99,7 @@ def recognise(keys: Iterable[str]) -> tuple[Layout, Form]:
     if any_starts("backbone.stem.0.conv.", "stem.0.conv."):
         if any_starts("backbone.stem.0.conv.branches.", "stem.0.conv.branches."):
             return "native", "train"
-        return "native", "merged" if any(name.endswith(("running_mean", "gamma")) for name in names) else "fused"
+        return "native", "merged" if any(".ffn.conv.norm." in name for name in names) else "fused"
     sample = ", ".join(sorted(names)[:3]) or "nothing"
     raise UserError(
         f"these are no FastViT weights in the native, official or timm layout (they hold {sample}, ...); "

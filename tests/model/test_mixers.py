@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import LayerScale, RepConv
 from fastvit.model.mixers import MIXERS, Pooling, TokenMixer
+from fastvit.model.variants import VARIANTS
 from tests.helpers import randomise
 
 
@@ -100,6 +104,7 @@ def test_a_mixer_without_a_rule_keeps_its_norm_and_scale(shift: str) -> None:
     assert isinstance(block.norm, nn.BatchNorm2d)
     assert isinstance(block.layer_scale_1, LayerScale)
     assert isinstance(block.layer_scale_2, nn.Identity)
+    assert fastvit.form(fused) == "fused"
 
 
 @pytest.mark.parametrize("mixer", ["pooling", "shift"])
@@ -136,3 +141,54 @@ def test_without_overparameterization_one_convolution_is_left() -> None:
     images = torch.randn(2, 3, 64, 64)
     outputs = [fastvit.set_train_form(model, form).train()(images) for form in ("plain", "collapsed")]
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
+
+
+PLUGIN = """
+import fastvit
+from torch import nn
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+fastvit.register_mixer("twice", lambda stage, config: Twice(), residual=True)
+config = fastvit.FastViTConfig((fastvit.Stage(16, 1, "twice"), fastvit.Stage(32, 1, "twice")), num_classes=3)
+fastvit.register_variant(fastvit.Variant("twice_t1", config, params=0, params_fused=0, gmacs=0.0))
+"""
+PROGRAM = """
+import sys, torch, fastvit
+model = fastvit.create_model("twice_t1", num_classes=3).eval()
+fastvit.save(fastvit.fuse(model), sys.argv[1])
+"""
+
+
+def test_a_plugin_is_found_by_other_processes(tmp_path: Path) -> None:
+    """A package that names itself in an entry point: its variant is made, its mixer read from a file."""
+    (tmp_path / "twice.py").write_text(PLUGIN)
+    info = tmp_path / "twice-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: twice\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fastvit.plugins]\ntwice = twice\n")
+    path = tmp_path / "model.safetensors"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])}
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, *map(str, command)]
+        return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+    made = run("-c", PROGRAM, path)
+    assert made.returncode == 0, made.stderr
+    assert "twice_t1" in run("-m", "fastvit", "info", path).stdout
+    assert "twice_t1" in run("-m", "fastvit", "models").stdout
+    (tmp_path / "twice.py").write_text("raise RuntimeError('old')")
+    broken = run("-m", "fastvit", "info", path)
+    assert broken.returncode == 2
+    assert broken.stderr.count("\n") == 1
+    assert "the plugin twice (twice) of twice cannot be loaded: RuntimeError: old" in broken.stderr
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(fastvit.UserError, match="there is a token mixer 'pooling' already"):
+        fastvit.register_mixer("pooling", lambda stage, config: Shift(), residual=True)
+    with pytest.raises(fastvit.UserError, match="there is a variant 'fastvit_t8' already"):
+        fastvit.register_variant(VARIANTS["fastvit_t8"])

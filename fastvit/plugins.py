@@ -1,0 +1,60 @@
+"""Tables that other packages can add to: a row is registered in Python, or by an installed package's entry point.
+
+An entry point in the group `fastvit.plugins` names a module, whose import registers what it has to add. They are
+imported when a name is looked up that is not there yet, so that they cost nothing before.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from fastvit.errors import UserError, first_line
+
+Row = TypeVar("Row")
+
+GROUP = "fastvit.plugins"
+
+
+@cache
+def load_plugins() -> None:
+    """Import what installed packages add, once.
+
+    Raises:
+        UserError: one of them cannot be imported; the message names its package.
+    """
+    for plugin in entry_points(group=GROUP):
+        try:
+            plugin.load()
+        except Exception as error:  # whatever a package raises when it is imported
+            package = plugin.dist.name if plugin.dist else "an installed package"
+            raise UserError(
+                f"the plugin {plugin.name} ({plugin.value}) of {package} cannot be loaded: "
+                f"{type(error).__name__}: {first_line(error)}; "
+                "update or uninstall it"
+            ) from error
+
+
+def register(table: dict[str, Row], kind: str, name: str, row: Row) -> None:
+    """Add a row to a table.
+
+    Raises:
+        UserError: there is a row of that name.
+    """
+    if name in table:
+        raise UserError(f"there is a {kind} {name!r} already: register yours under another name")
+    table[name] = row
+
+
+def find(table: dict[str, Row], kind: str, name: str) -> Row:
+    """Return the row of a name, of a plugin if need be.
+
+    Raises:
+        UserError: there is none; the message lists what there is.
+    """
+    if name not in table:
+        load_plugins()
+    if name not in table:
+        raise UserError(f"there is no {kind} {name!r}; there are {', '.join(table)}")
+    return table[name]
