@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
@@ -22,6 +21,7 @@ from fastvit.evaluation.run_folder import (
     read_settings,
     setting_text,
 )
+from fastvit.files import user_path
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.table import find_task
 from fastvit.weights.location import locate
@@ -83,7 +83,7 @@ def collect(sources: Sequence[str]) -> list[Entry]:
     Raises:
         UserError: there is no run and no weights file, one is damaged, or two of them are the same.
     """
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [user_path(source) for source in sources]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError(f"a run is named twice: {', '.join(sources)}")
     names = [path.stem if path.is_file() else path.name for path in paths]
@@ -98,7 +98,7 @@ def collect(sources: Sequence[str]) -> list[Entry]:
 
 def _read_entry(name: str, source: str) -> Entry:
     weights, file = locate(source), read(source)
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     settings = read_settings(folder / "recipe.yaml")
     model = build(file)
     return Entry(
