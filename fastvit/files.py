@@ -10,6 +10,9 @@ from pathlib import Path
 
 from fastvit.errors import UserError
 
+# How to encode text that names files: bytes that are not UTF-8, as old archives have them, come back as they were.
+ANY_NAME = "surrogateescape"
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -21,7 +24,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".part")
         os.close(handle)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}") from error
@@ -47,11 +50,27 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def user_path(source: str | Path) -> Path:
+    """Return a path as a person gives it: as it is where there is such a file, else with ~ as the home.
+
+    Raises:
+        UserError: it begins with ~NAME, and there is neither such a file nor such a user.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"there is no file {source}, and no user whose home it could mean") from error
+
+
 def cache_folder() -> Path:
     """Where what is made once and kept lies: what the environment variable FASTVIT_CACHE names, or ~/.cache/fastvit."""
     standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
     folder = Path(os.environ.get("FASTVIT_CACHE") or standard)
     try:
         return folder.expanduser()
-    except RuntimeError:  # a user of a container who is in no list of users: "/" is the home, as Docker has it
-        return Path("/") / folder.relative_to("~")
+    except RuntimeError:
+        # A user of a container who is in no list of users has the home "/", as Docker has it; another's is a name.
+        return Path("/") / folder.relative_to("~") if folder.parts[0] == "~" else folder

@@ -6,14 +6,27 @@ import io
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
+# What is silenced is the process's, and torch's exporter and loader keep state of the process: one thread at a time.
+_ALONE = threading.RLock()
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let nothing out, also of what their C++ parts write to the process's stderr; exceptions pass."""
+    """Let nothing out, also of what their C++ parts write to the process's stderr; exceptions pass.
+
+    Other threads wait: two that silenced the process together would leave it silent.
+    """
+    with _ALONE, _silenced():
+        yield
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

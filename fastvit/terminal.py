@@ -48,13 +48,13 @@ def print_line(content: object, file: TextIO | None = None) -> None:
 
 
 def new_console(stderr: bool = False, width: int | None = None) -> Console:
-    """Return a console of rich that shows strings as they are: no markup, no emoji, no highlighting."""
+    """Return a console of rich that shows each string as it is, on one line: no markup, no emoji, no highlighting."""
     from rich.console import Console
     from rich.text import Text
 
     class Plain(Console):
         def render_str(self, text: str, **options: Any) -> Text:
-            return super().render_str(printable(text), **options)
+            return super().render_str(one_line(text), **options)
 
     return Plain(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 

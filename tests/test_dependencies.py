@@ -30,6 +30,7 @@ VULNERABLE = [
     ("lightning", "2.6.2", "GHSA-w37p-236h-pfx3: steals credentials"),
     ("lightning", "2.6.3", "GHSA-w37p-236h-pfx3: steals credentials"),
     ("lightning", "2.6.5", "CVE-2026-58659"),
+    ("pytorch-lightning", "2.6.5", "CVE-2026-58659"),
     ("onnx", "1.20.1", "CVE-2026-27489, CVE-2026-34446, CVE-2026-34447: external data read any file"),
     ("onnxruntime", "1.26.0", "microsoft/onnxruntime#28408: external data of sparse initializers read any file"),
     ("onnxruntime", "1.27.0", "the memory safety fixes of 1.28's model loaders and kernels"),

@@ -141,6 +141,37 @@ def test_commands_show_names(checkpoint: Path, tmp_path: Path) -> None:
     assert ", ".join(SHOWN[:8]) in described.stdout
 
 
+def test_names_that_a_terminal_or_a_file_cannot_take(checkpoint: Path, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, as old archives have them; line feeds; a tilde; more letters than a name may have."""
+    names = [os.fsdecode(b"caf\xe9.png"), "~nouser.png", "x\nfastvit: error: forged.png", f"{'a' * 250}.png"]
+    for name in names:
+        noise_pictures(1)[0].save(tmp_path / name)
+    bad = "y\nfastvit: error: forged.png"
+    (tmp_path / bad).write_text("no image")
+    options = ["--runtime", "torch", "--out", "p.parquet", "--draw", "drawn"]
+    done = command("predict", checkpoint, *names, bad, *options, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert len(list((tmp_path / "drawn").iterdir())) == len(names)
+    shown = command("predict", checkpoint, *names, "--runtime", "torch", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert r"x\nfastvit:" in "".join(shown.stdout.split())
+    missing = command("predict", checkpoint, "~nobody.png", folder=tmp_path)
+    assert missing.returncode == 2
+    assert "there is no file ~nobody.png, and no user whose home it could mean" in missing.stderr
+
+
+def test_an_encoding_without_the_letters_of_a_name(tmp_path: Path) -> None:
+    model = tiny(2)
+    model.classes = ("猫", "b")
+    fastvit.save(model, tmp_path / "cat.safetensors")
+    line = [sys.executable, "-m", "fastvit", "info", str(tmp_path / "cat.safetensors")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert r"\u732b, b" in done.stdout
+
+
 def test_evaluation_shows_names(checkpoint: Path, tmp_path: Path) -> None:
     """Of classes that a folder can have: in the table, the figures and the page."""
     names = tuple(name for name in NAMES if "/" not in name)

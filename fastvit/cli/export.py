@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastvit.export.options import Output
 from fastvit.runtime.artifact import Input, Precision
-from fastvit.terminal import print_line
+from fastvit.terminal import one_line, print_line
 
 
 def export(
@@ -74,5 +74,5 @@ def export(
     done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
     print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():
-        print_line(f"fastvit: error: {name}: {reason}", file=sys.stderr)
+        print_line(f"fastvit: error: {name}: {one_line(reason)}", file=sys.stderr)
     return 2 if failed else 0

@@ -12,13 +12,14 @@ import sys
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from fastvit.arguments import refuse_empty, underscored
 from fastvit.cli.commands import COMMANDS
 from fastvit.cli.train import train
 from fastvit.errors import UserError
-from fastvit.terminal import print_line, printable
+from fastvit.terminal import one_line, print_line
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    warnings.formatwarning = lambda message, *_, **__: printable(f"fastvit: warning: {message}\n")
+    warnings.formatwarning = lambda message, *_, **__: f"fastvit: warning: {one_line(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding lacks is shown as escapes
+            stream.reconfigure(errors="backslashreplace")
     arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
         refuse_empty(arguments[1:])
@@ -35,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
         last = re.split(r"fastvit\.errors\.\w+: ", str(error).strip())[-1]
-        print_line(f"fastvit: error: {last}", file=sys.stderr)
+        print_line(f"fastvit: error: {one_line(last)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print_line("fastvit: interrupted", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
-from fastvit.terminal import new_table, print_line, show, track
+from fastvit.terminal import new_table, one_line, print_line, show, track
 
 # Images from which on an export, which takes seconds, pays.
 MANY = 100
@@ -103,7 +103,7 @@ def predict(
     if meshes:
         print_line(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
     for failure in failures:
-        print_line(f"fastvit: skipped: {failure.reason}", file=sys.stderr)
+        print_line(f"fastvit: skipped: {one_line(failure.reason)}", file=sys.stderr)
     return 2 if failures else 0
 
 

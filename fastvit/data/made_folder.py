@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.files import user_path
 
 README = "README.md"
 
@@ -41,7 +42,7 @@ def made_folder(folder: Path, overwrite: bool, what: str, title: str, left: Coll
     Raises:
         UserError: the folder holds other things, or such ones already, or cannot be written.
     """
-    target = folder.expanduser().resolve()
+    target = user_path(folder).resolve()
     if target == Path.cwd():
         raise UserError(f"cannot make {folder} anew, the folder that this runs in: give the name of one inside it")
     part: Path | None = None

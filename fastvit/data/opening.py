@@ -13,6 +13,7 @@ from fastvit.data.hfds import open_hfds
 from fastvit.data.shard_lists import open_shards
 from fastvit.data.splitting import split_off
 from fastvit.errors import UserError
+from fastvit.files import user_path
 
 
 def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
@@ -40,7 +41,7 @@ def open_images(source: str | Path, split: Split, classes: Sequence[str] | None 
 
 def is_image_folder(source: str | Path) -> bool:
     """Whether a source is a folder of images, not of idx files, nor a named set."""
-    root = Path(source).expanduser()
+    root = user_path(source)
     return root.is_dir() and not has_idx(root)
 
 
@@ -57,7 +58,7 @@ def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> 
     Raises:
         UserError: there is no such data, or its classes are others.
     """
-    root = Path(source).expanduser()
+    root = user_path(source)
     if is_image_folder(source):
         return FolderImages(split_folder(root, "train") or root, classes), root
     return open_images(source, "train", classes), None
@@ -81,7 +82,7 @@ def open_for_training(
     if val_fraction:
         if str(source).startswith("wds/"):
             raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
-        if is_image_folder(source) and (held_out := split_folder(Path(source).expanduser(), "test")):
+        if is_image_folder(source) and (held_out := split_folder(user_path(source), "test")):
             raise UserError(
                 f"{held_out} holds the validation images: leave val_fraction at 0, or move that folder away"
             )
@@ -101,7 +102,7 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledI
         return open_hfds(name, split, classes)
     if kind == "wds":
         return open_shards(name, split, classes)
-    root = Path(source).expanduser()
+    root = user_path(source)
     if not root.is_dir():
         raise UserError(
             f"there is no folder {root}; give a folder of images or of idx files, sample, torch/NAME, hfds/NAME "

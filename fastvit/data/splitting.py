@@ -14,7 +14,7 @@ from fastvit.data.datasets import LabelledImages
 from fastvit.data.sampling import seed_of
 from fastvit.data.subset import Subset
 from fastvit.errors import UserError
-from fastvit.files import atomic
+from fastvit.files import ANY_NAME, atomic
 
 _HEADER = ("image", "class", "split")
 # An image wherever its source lies: its name inside the source, and its class.
@@ -90,7 +90,7 @@ def write_split(file: Path, validation: Part) -> None:
     """
     held = set(validation.indices)
     rows = _rows(validation.pictures, validation.root)
-    with atomic(file) as part, part.open("w", newline="", encoding="utf-8") as opened:
+    with atomic(file) as part, part.open("w", newline="", encoding="utf-8", errors=ANY_NAME) as opened:
         writer = csv.writer(opened)
         writer.writerow(_HEADER)
         writer.writerows((*row, "val" if index in held else "train") for index, row in enumerate(rows))
@@ -102,7 +102,7 @@ def read_split(file: Path) -> dict[Key, str]:
     Raises:
         UserError: the file does not describe a split.
     """
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8", errors=ANY_NAME) as opened:
         header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
     if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
         raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
 from fastvit.bench.subjects import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
+from fastvit.files import user_path
 from fastvit.model.task_model import TaskModel
 from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Table
@@ -79,7 +79,7 @@ def collect(sources: Sequence[str]) -> list[Entry]:
     Raises:
         UserError: there is no run and no weights file, one is damaged, or two of them are the same.
     """
-    paths = [Path(source).expanduser() for source in sources]
+    paths = [user_path(source) for source in sources]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError(f"a run is named twice: {', '.join(sources)}")
     names = [path.stem if path.is_file() else path.name for path in paths]
@@ -94,7 +94,7 @@ def collect(sources: Sequence[str]) -> list[Entry]:
 
 def _read_entry(name: str, source: str) -> Entry:
     weights, file = locate(source), read(source)
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     settings = read_settings(folder / RECIPE)
     model = build(file)
     return Entry(

@@ -13,6 +13,7 @@ from fastvit.data.folders import is_named_for, split_folder
 from fastvit.data.opening import is_image_folder, open_images, open_undivided
 from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
+from fastvit.files import user_path
 from fastvit.runs.files import ENVIRONMENT, RECIPE, SPLIT
 from fastvit.runs.settings import read_settings
 
@@ -25,7 +26,7 @@ def run_of(checkpoint: str | Path) -> Path | None:
 
     A run's folder itself, a file in it, and a file in a folder of it, where `fastvit export` writes, are of the run.
     """
-    path = Path(checkpoint).expanduser()
+    path = user_path(checkpoint)
     if not path.exists():  # a repository on the Hub
         return None
     places = [folder for start in (path, path.resolve()) for folder in (start, start.parent, start.parent.parent)]
@@ -70,9 +71,9 @@ class EvaluationData:
         if own is None:
             raise UserError(f"{self.run} has no {RECIPE} that names its data: give them with --data")
         kind = own.partition("/")[0]
-        if own != "sample" and kind not in _NAMED and not Path(own).expanduser().exists():
+        if own != "sample" and kind not in _NAMED and not user_path(own).exists():
             raise UserError(
-                f"the data of {self.run} are not there: there is no {Path(own).expanduser().absolute()}; give their "
+                f"the data of {self.run} are not there: there is no {user_path(own).absolute()}; give their "
                 "new place, or other data, with --data"
             )
         return own
@@ -132,12 +133,12 @@ class EvaluationData:
         own = self._recorded("data")
         if self._given is None or own is None:
             return self._given is None
-        given, recorded = Path(self._given).expanduser(), Path(own).expanduser()
+        given, recorded = user_path(self._given), user_path(own)
         return self._given == own or (given.is_dir() and recorded.is_dir() and given.samefile(recorded))
 
     def _has_validation_images(self, source: str, own: bool, file: Path) -> bool:
         """Whether a folder has validation images of its own, which count instead of the run's."""
-        if not is_image_folder(source) or not (held_out := split_folder(Path(source).expanduser(), "test")):
+        if not is_image_folder(source) or not (held_out := split_folder(user_path(source), "test")):
             return False
         if own and self._given is not None:
             raise UserError(

@@ -13,6 +13,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS, Target
@@ -134,25 +136,36 @@ def _keep(source: str | Path, path: Path, target: Target, precision: Precision) 
     """
     entry = path.parent
     entry.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder:
-        made = Path(folder) / entry.name
-        made.mkdir()
-        deploy(source, made / path.name, target, precision)
-        digests = {file.name: _digest(file) for file in made.iterdir()}
-        (made / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
-        if _is_intact(path):  # another process was faster
+    with FileLock(entry.parent / f".{entry.name}.lock"):  # of threads and processes that want the same one makes it
+        if _is_intact(path):
             return
-        if entry.exists():
-            shutil.rmtree(entry)
-        made.replace(entry)
+        with (
+            # Not in the cache: where its disk is full, converters raise whatever they like, and copying an OSError.
+            tempfile.TemporaryDirectory(prefix="fastvit-") as elsewhere,
+            tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder,
+        ):
+            deploy(source, Path(elsewhere) / path.name, target, precision)
+            made = Path(folder) / entry.name
+            made.mkdir()
+            for file in Path(elsewhere).iterdir():
+                shutil.copyfile(file, made / file.name)
+            digests = {file.name: _digest(file) for file in made.iterdir()}
+            (made / _DIGESTS).write_text(json.dumps(digests), encoding="utf-8")
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+            made.replace(entry)
 
 
 def _is_intact(path: Path) -> bool:
     """Whether an artifact is in the cache, complete and as it was written."""
     try:
         digests = json.loads((path.parent / _DIGESTS).read_text(encoding="utf-8"))
+        if path.parent.is_symlink() or not isinstance(digests, dict):
+            return False
         return path.name in digests and all(_digest(path.parent / file) == digest for file, digest in digests.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

@@ -14,8 +14,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fastvit.errors import UserError
 from fastvit.weights.description import METADATA_KEY
 
@@ -42,11 +40,25 @@ _TEXT = re.compile(r"-?[\w.]*", re.ASCII)
 _TEXTS = {
     "as_string": re.compile(r"[\w ,.>-]*", re.ASCII),
     "torch_version": re.compile(r"[\w.+]*", re.ASCII),
-    "expr_str": re.compile(r"[\w ,=()'+*/-]*", re.ASCII),
+    # The symbol of an open batch, such as Symbol('s34', positive=True, integer=True).
+    "expr_str": re.compile(r"Symbol\('[su]\d{1,9}'(, (positive|integer)=True)*\)", re.ASCII),
 }
-_OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)", re.ASCII)
-# Words of symbolic sizes beside numbers and symbols such as s34.
-_SYMBOLIC = re.compile(r"\d+|[su]\d+|Symbol|Integer|Add|Mul|Pow|Max|Min|FloorDiv|Mod|True|False|positive|integer")
+# The operators of ATen that a program may call, by name and overload. Others of ATen read and write files or print, and
+# some trust indices that a file gives them.
+_NAMES = (
+    "_assert_tensor_metadata.default abs.default adaptive_avg_pool2d.default add.Tensor alias.default",
+    "arange.default avg_pool2d.default cat.default clamp.default clamp_min.default clone.default",
+    "contiguous.default conv2d.default detach.default div.Tensor exp.default expand.default expand_as.default",
+    "eye.default feature_dropout.default flatten.using_ints gelu.default index.Tensor layer_norm.default",
+    "lift_fresh_copy.default linalg_vector_norm.default linear.default matmul.default max_pool2d.default mean.dim",
+    "mul.Tensor numpy_T.default permute.default pow.Tensor_Scalar relu.default relu_.default reshape.default",
+    "rsub.Scalar scaled_dot_product_attention.default select.int sigmoid.default slice.Tensor softmax.int",
+    "split_with_sizes.default sqrt.default squeeze.dim stack.default sub.Tensor sum.dim_IntList sym_size.int",
+    "to.device to.dtype to.dtype_layout transpose.int unbind.int unflatten.int unsqueeze.default",
+    "upsample_bilinear2d.vec upsample_nearest2d.vec view.default",
+)
+OPERATORS = frozenset(name for line in _NAMES for name in line.split())
+_PREFIX = "torch.ops.aten."
 # Types of what goes in and comes out: tensors in tuples, lists and dictionaries.
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
@@ -59,17 +71,19 @@ def read_archive(path: Path) -> tuple[io.BytesIO, str | None]:
         Exception: the file is damaged, in ways of zipfile and json.
     """
     entries = _entries(path)
+    if missing := [name for name in (_PROGRAM, *_TENSORS) if name not in entries]:
+        raise UserError(f"{path} is damaged, or was not written by fastvit export: it has no {missing[0]}")
     metadata = entries.pop(_METADATA, None)
     entries[_SAMPLE] = b""
     for name, prefix in _TENSORS.items():
         config = json.loads(entries[name])
         for tensor, payload in config["config"].items():
             if payload["use_pickle"] is not False:
-                raise _refusal(path, f"the tensor {tensor!r} in {name} is a pickle")
+                raise _refusal(path, f"the tensor {tensor[:80]!r} in {name} is a pickle")
             if (data := name.rpartition("/")[0] + "/" + str(payload["path_name"])) not in entries:
-                raise _refusal(path, f"the bytes of the tensor {tensor!r} are in {data}")
+                raise _refusal(path, f"the bytes of the tensor {tensor[:80]!r} are in {data[:80]!r}")
             if not data.startswith(prefix):
-                raise _refusal(path, f"the tensor {tensor!r} in {name} is an object of another kind")
+                raise _refusal(path, f"the tensor {tensor[:80]!r} in {name} is an object of another kind")
         entries[name] = json.dumps(_checked(path, config)).encode()
     entries[_PROGRAM] = json.dumps(_checked(path, json.loads(entries[_PROGRAM]))).encode()
     archive = io.BytesIO()
@@ -84,16 +98,22 @@ def _entries(path: Path) -> dict[str, bytes]:
     """Contents by name, without the folder that all are in; the sample inputs are not read."""
     entries: dict[str, bytes] = {}
     with zipfile.ZipFile(path) as archive:
-        folder = archive.namelist()[0].partition("/")[0] + "/"
-        for info in archive.infolist():
-            name = info.filename.removeprefix(folder)
+        infos = archive.infolist()
+        folder = infos[0].filename.partition("/")[0] + "/"
+        for info in infos:
+            name, shown = info.filename.removeprefix(folder), f"it contains the entry {info.filename[:80]!r}"
             known = name in (_PROGRAM, _METADATA, _SAMPLE, *_TENSORS, *_PLAIN) or _BYTES.fullmatch(name)
             if not known or info.filename != folder + name:
-                raise _refusal(path, f"it contains the entry {info.filename}")
+                raise _refusal(path, shown)
             if name in entries:
-                raise _refusal(path, f"it contains the entry {info.filename}, which is there twice")
+                raise _refusal(path, f"{shown}, which is there twice")
             if info.compress_type != zipfile.ZIP_STORED:
-                raise _refusal(path, f"it contains the entry {info.filename}, which is compressed")
+                raise _refusal(path, f"{shown}, which is compressed")
+            entries[name] = b""
+        if sum(info.file_size for info in infos) > path.stat().st_size:
+            raise _refusal(path, "its entries claim more bytes than the file has")
+        for info in infos:
+            name = info.filename.removeprefix(folder)
             entries[name] = b"" if name == _SAMPLE else archive.read(info)
     return entries
 
@@ -102,7 +122,7 @@ def _checked(path: Path, value: Any, field: str = "") -> Any:
     """A value of the program or of a configuration, with what is emptied; `field` is its key."""
     if isinstance(value, dict):
         if foreign := [key for key in value if key in _FOREIGN or not _TEXT.fullmatch(key)]:
-            raise _refusal(path, f"it contains the field {foreign[0]!r}")
+            raise _refusal(path, f"it contains the field {foreign[0][:80]!r}")
         return {key: _EMPTIED[key] if key in _EMPTIED else _checked(path, inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [_checked(path, inner, field) for inner in value]
@@ -113,24 +133,13 @@ def _checked(path: Path, value: Any, field: str = "") -> Any:
 
 def _is_harmless(field: str, text: str) -> bool:
     if field == "target":
-        return _is_operator(text)
+        return text.startswith(_PREFIX) and text.removeprefix(_PREFIX) in OPERATORS
     if field in ("in_spec", "out_spec"):
         _, tree = json.loads(text)
         return _is_tree(tree)
     if field in _IDENTIFIERS:
         return text == "" or (text.isidentifier() and text.isascii())
-    if not _TEXTS.get(field, _TEXT).fullmatch(text):
-        return False
-    return field != "expr_str" or all(_SYMBOLIC.fullmatch(word) for word in re.findall(r"\w+", text))
-
-
-def _is_operator(name: str) -> bool:
-    """Whether it is one of ATen that reads and writes no files."""
-    match = _OPERATOR.fullmatch(name)
-    operator = getattr(getattr(torch.ops.aten, match[1], None), match[2], None) if match else None
-    if not isinstance(operator, torch._ops.OpOverload):
-        return False
-    return all(argument.name != "filename" for argument in operator._schema.arguments)
+    return _TEXTS.get(field, _TEXT).fullmatch(text) is not None
 
 
 def _is_tree(tree: Any) -> bool:

@@ -13,6 +13,7 @@ from fastvit.errors import UserError
 from fastvit.files import atomic
 from fastvit.runtime.predictor import Answer, Failure
 from fastvit.tasks.classification.prediction import Prediction
+from fastvit.terminal import printable
 
 Write = Callable[[Answer | Failure], None]
 # Rows that are held in memory before Parquet writes them.
@@ -83,8 +84,8 @@ def _parquet(path: Path) -> Iterator[Write]:
 
 def _columns(answer: Answer | Failure) -> dict[str, Any]:
     if isinstance(answer, Failure):
-        return {"image": answer.image, "error": answer.reason}
+        return {"image": printable(answer.image), "error": printable(answer.reason)}
     if not isinstance(answer, Prediction):
         raise UserError("boxes, masks and meshes do not fit into Parquet's columns: give a .jsonl file")
     lists = {name: [getattr(label, name) for label in answer.labels] for name in ("index", "name", "probability")}
-    return {"image": answer.image, **lists}
+    return {"image": printable(answer.image), **lists}

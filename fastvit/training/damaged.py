@@ -11,6 +11,7 @@ import torch.distributed
 
 from fastvit.errors import UserError
 from fastvit.files import write_text
+from fastvit.terminal import one_line
 
 
 class DamagedImages(L.Callback):
@@ -67,4 +68,6 @@ class DamagedImages(L.Callback):
         return ", ".join(list(self._found)[:5]) + (", ..." if len(self._found) > 5 else "")
 
     def _write(self) -> None:
-        write_text(self.file, "".join(f"{name}\t{reason}\n" for name, reason in self._found.items()))
+        write_text(
+            self.file, "".join(f"{one_line(name)}\t{one_line(reason)}\n" for name, reason in self._found.items())
+        )

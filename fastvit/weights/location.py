@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.files import user_path
 from fastvit.runs.files import BEST
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -14,7 +15,7 @@ SUFFIXES = (".safetensors", *PICKLES)
 
 def hub_id(source: str | Path) -> str | None:
     """owner/name if the source means a repository on the Hub, else None: files and directories come first."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     match = re.fullmatch(r"(hf[-_]hub:)?([\w.-]+/[\w.-]+)", str(source))
     if not match or path.exists() or path.suffix in SUFFIXES or (not match[1] and path.parent.is_dir()):
         return None
@@ -35,7 +36,7 @@ def locate(source: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return _in_directory(path)
     if path.exists():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from fastvit.data.arrays import ArrayImages
 from fastvit.data.datasets import LabelledImages
+from fastvit.data.folders import FolderImages
 from fastvit.data.opening import open_for_training
 from fastvit.data.splitting import Part, held_out, split_off, write_split
 from fastvit.errors import UserError
@@ -104,3 +107,13 @@ def test_a_split_holds_where_the_folder_is_moved(tmp_path: Path) -> None:
     assert [names(part) for part in again] == [
         [name.replace("/here/", "/there/") for name in names(part)] for part in parts
     ]
+
+
+def test_names_that_are_not_utf8_are_written_and_read(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", ("a", "b"), ("train",)) / "train"
+    for name in ("a", "b"):
+        shutil.copy(folder / name / "0.png", folder / name / os.fsdecode(b"caf\xe9.png"))
+    train, validation = split_off(FolderImages(folder), 0.5, 0, root=folder)
+    write_split(tmp_path / "split.csv", validation)
+    again = split_off(FolderImages(folder), 0.5, 1, tmp_path / "split.csv", folder)
+    assert [part.indices for part in again] == [train.indices, validation.indices]

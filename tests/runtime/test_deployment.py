@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 import fastvit
-from fastvit.runtime.deployment import cached_path, find_deployment, is_deployed
+from fastvit.runtime.deployment import _is_intact, cached_path, find_deployment, is_deployed
 from tests.helpers import randomise, tiny
 
 HERE = find_deployment("auto", "fp32")
@@ -148,7 +150,8 @@ def test_a_damaged_entry_is_made_anew(checkpoint: Path, photo: Path, damage: Cal
     damage(weights)
     assert fastvit.Predictor(checkpoint)(photo) == expected
     assert {file.name for file in entry.iterdir()} == names
-    assert [path.name for path in entry.parent.iterdir()] == [entry.name], "nothing is left over"
+    left = {path.name for path in entry.parent.iterdir()} - {f".{entry.name}.lock"}
+    assert left == {entry.name}, "nothing is left over"
 
 
 def test_a_half_written_entry_is_made_anew(checkpoint: Path, photo: Path) -> None:
@@ -157,6 +160,28 @@ def test_a_half_written_entry_is_made_anew(checkpoint: Path, photo: Path) -> Non
     path.touch()
     assert fastvit.Predictor(checkpoint)(photo)
     assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("digests", ["3", "null", "[" * 100_000], ids=["number", "null", "deep"])
+def test_digests_that_are_not_an_object_are_damage(checkpoint: Path, digests: str) -> None:
+    path = cached_path(checkpoint, HERE, "fp32")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (path.parent / "digests.json").write_text(digests)
+    assert not _is_intact(path)
+
+
+def test_threads_make_an_entry_once(checkpoint: Path, photo: Path) -> None:
+    """Also in the place of a file that is not an entry."""
+    entry = cached_path(checkpoint, HERE, "fp32").parent
+    entry.parent.mkdir(parents=True)
+    entry.write_text("not a folder")
+    with ThreadPoolExecutor(3) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        predictors = list(pool.map(fastvit.Predictor, [checkpoint] * 3))
+    assert len({str(predictor(photo)) for predictor in predictors}) == 1
+    assert {predictor.runtime for predictor in predictors} == {HERE.runtime}
+    assert entry.is_dir()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user")

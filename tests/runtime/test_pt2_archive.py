@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import open_artifact
+from fastvit.runtime.pt2_archive import OPERATORS
 from fastvit.tasks.classification.options import Distillation
 from fastvit.training.teacher import load_teacher
 from tests.helpers import randomise, tiny
@@ -135,6 +137,30 @@ def operator_of_files(entries: Entries, mark: Path) -> None:
     called("torch.ops.aten.from_file.default", {"as_string": mark.name}, entries)
 
 
+def unchecked_indices(entries: Entries, mark: Path) -> None:
+    """The file says where outside of its memory a tensor is written."""
+    called("torch.ops.aten._sparse_coo_tensor_unsafe.default", {"as_int": 1}, entries)
+
+
+def printing(entries: Entries, mark: Path) -> None:
+    called("torch.ops.aten._print.default", {"as_string": "cat"}, entries)
+
+
+def tower_of_powers(entries: Entries, mark: Path) -> None:
+    content = entries[PROGRAM].decode()
+    symbol = re.search(r'"expr_str": "([^"]*)"', content)
+    assert symbol
+    entries[PROGRAM] = content.replace(symbol[1], "Pow(9,Pow(9,Pow(9,9)))").encode()
+
+
+def forged_line(entries: Entries, mark: Path) -> None:
+    entries["evil\nfastvit: warning: all is well"] = b""
+
+
+def nothing_but_metadata(entries: Entries, mark: Path) -> None:
+    del entries["data/weights/model_weights_config.json"]
+
+
 def name(entries: Entries, mark: Path) -> None:
     old = "conv2d_1"
     new = f"conv2d_1 = 1; __import__('os').mkdir({str(mark)!r}); conv2d_1"
@@ -173,22 +199,27 @@ def foreign_folder(entries: Entries, mark: Path) -> None:
 
 # What a file contains, and the words by which it is refused; None where what would run is never read.
 ATTACKS: dict[Callable[[Entries, Path], None], str | None] = {
-    legacy_weights: "the entry model/data/weights/model.pt",
-    legacy_constants: "the entry model/data/constants/model.pt",
+    legacy_weights: "the entry 'model/data/weights/model.pt'",
+    legacy_constants: "the entry 'model/data/constants/model.pt'",
     pickled_weight: r"the tensor 'model\..*' in .*weights_config.json is a pickle",
     pickled_constant: "the tensor 'lifted' in .*constants_config.json is a pickle",
-    opaque_constant: "the entry model/data/constants/opaque_obj_0",
+    opaque_constant: "the entry 'model/data/constants/opaque_obj_0'",
     opaque_constant_among_the_weights: "the bytes of the tensor 'lifted' are in .*opaque_obj_0",
     sample_inputs: None,
     symbolic_size: "mkdir.* as expr_str",
     guard: None,
     function: "'torch.os.mkdir' as target",
     operator_of_files: "'torch.ops.aten.from_file.default' as target",
+    unchecked_indices: "_sparse_coo_tensor_unsafe.default' as target",
+    printing: "aten._print.default' as target",
+    tower_of_powers: "Pow.* as expr_str",
+    forged_line: r"the entry 'model/evil\\n",
+    nothing_but_metadata: "has no data/weights/model_weights_config.json",
     name: "conv2d_1 = 1.*",
     enumeration: "as in_spec",
     native_library: r"data/aotinductor/.*end in \.aoti\.pt2",
-    another_program: "the entry model/models/other.json",
-    foreign_folder: r"the entry model/\.\./other/data/weights/model.pt",
+    another_program: "the entry 'model/models/other.json'",
+    foreign_folder: r"the entry 'model/\.\./other/data/weights/model.pt'",
 }
 
 
@@ -259,11 +290,19 @@ def test_entries_that_readers_may_take_differently(plain: Path, tmp_path: Path) 
     shutil.copy(plain, twice)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(twice, "a") as archive:
         archive.writestr(f"model/{PROGRAM}", archive.read(f"model/{PROGRAM}"))
-    with pytest.raises(UserError, match=f"the entry model/{PROGRAM}, which is there twice"):
+    with pytest.raises(UserError, match=f"the entry 'model/{PROGRAM}', which is there twice"):
         open_artifact(twice)
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.namelist():
             new.writestr(entry, old.read(entry))
+    claiming = tmp_path / "claiming.pt2"
+    content = bytearray(plain.read_bytes())
+    with zipfile.ZipFile(plain) as archive:
+        sizes = archive.start_dir + 20  # of the first entry, as the directory at the end has them
+    content[sizes : sizes + 8] = (2**31).to_bytes(4, "little") * 2
+    claiming.write_bytes(content)
+    with pytest.raises(UserError, match="claim more bytes than the file has"):
+        fastvit.Predictor(claiming)
     with pytest.raises(UserError, match="which is compressed"):
         open_artifact(packed)
 
@@ -274,6 +313,7 @@ def test_commands_refuse_them(plain: Path, photo: Path, tmp_path: Path) -> None:
     marks = [path.with_suffix("") for path in files]
     code = f"""
 from fastvit.cli.main import main
+from fastvit.runtime.pt2_archive import OPERATORS
 for path in {[str(path) for path in files]!r}:
     print(main(["predict", path, {str(photo)!r}]), main(["eval", path]), main(["robustness", path]))
 """
@@ -319,3 +359,9 @@ def test_native_code_runs_only_where_it_is_allowed(
     assert mark.exists(), "the library is real"
     with pytest.raises(UserError, match="there is no file"):
         open_artifact(tmp_path / "none.aoti.pt2")
+
+
+def test_the_operators_are_torchs() -> None:
+    for operator in OPERATORS:
+        name, overload = operator.split(".")
+        assert isinstance(getattr(getattr(torch.ops.aten, name), overload), torch._ops.OpOverload), operator

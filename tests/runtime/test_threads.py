@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import fastvit
 from fastvit.errors import UserError
@@ -147,3 +151,17 @@ def test_threads_bring_new_shapes(tmp_path: Path) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(answered, images))
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("target", ["torch", "openvino"])
+def test_threads_open_the_same_file(target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Opening silences the process for a while: afterwards it has its streams and its log back."""
+    model = randomise(tiny(preprocessing=fastvit.Preprocessing((32, 32))))
+    path = tmp_path / f"model{TARGETS[target].suffix}"
+    TARGETS[target].write(build_program(model, ExportOptions()), path)
+    before = sys.stdout, sys.stderr, os.fstat(2), logging.root.manager.disable
+    with ThreadPoolExecutor(6) as pool:
+        predictors = list(pool.map(fastvit.Predictor, [path] * 6))
+    assert (sys.stdout, sys.stderr, os.fstat(2), logging.root.manager.disable) == before
+    image = Image.new("RGB", (32, 32), "red")
+    assert len({str(predictor(image)) for predictor in predictors}) == 1

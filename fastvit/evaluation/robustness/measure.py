@@ -19,6 +19,7 @@ from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
 from fastvit.evaluation.robustness.suites import Suite
 from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
+from fastvit.files import user_path
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
@@ -100,7 +101,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
 def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
         raise UserError(f"there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
-    root = Path(data.source).expanduser()
+    root = user_path(data.source)
     clean: LabelledImages | None
     damaged: list[LabelledImages]
     if published := any((root / name).is_dir() for name in CORRUPTIONS):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from types import MappingProxyType
 
 from fastvit.data.datasets import LabelledImages
@@ -13,6 +12,7 @@ from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.subset import Subset
 from fastvit.errors import UserError
+from fastvit.files import user_path
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Suite:
         Raises:
             UserError: there is no such folder, or it has other classes.
         """
-        root = Path(data).expanduser()
+        root = user_path(data)
         if not root.is_dir():
             raise UserError(f"there is no folder {root}; {self.title} is {self.layout}")
         # ImageNet-V2's folders are called by the index of their class.

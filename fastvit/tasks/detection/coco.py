@@ -21,6 +21,7 @@ from fastvit.data.classes import matched
 from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
 from fastvit.errors import UserError, first_line
+from fastvit.files import user_path
 
 _NAMES = {"train": ("train", "training"), "test": ("val", "valid", "validation", "test", "testing")}
 _BESIDE = "_annotations.coco.json"
@@ -148,7 +149,7 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     Raises:
         UserError: there is no such data, as `CocoImages` has it.
     """
-    root = Path(source).expanduser()
+    root = user_path(source)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give a folder with {_LAYOUTS}")
     file, folders = _located(root, split)

@@ -19,6 +19,7 @@ from PIL import Image
 from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
 from fastvit.errors import UserError
+from fastvit.files import user_path
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, Side, read_hand
 from fastvit.tasks.hand_mesh.json_rows import JsonRows
 from fastvit.tasks.hand_mesh.skeleton import CLASSES, JOINTS
@@ -127,7 +128,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
         UserError: the folder, some of its files, or the hand is missing (all that is missing is named), or the files
             do not belong together.
     """
-    root, part = Path(source).expanduser(), PARTS[split]
+    root, part = user_path(source), PARTS[split]
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; make one with: fastvit hands {root}")
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
@@ -157,7 +158,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
 
 def hand_of(source: str | Path, hand: str | None = None) -> HandArrays:
     """The hand model that a folder's annotations are of; arguments and errors as in `open_freihand`."""
-    own = Path(source).expanduser() / HAND
+    own = user_path(source) / HAND
     return read_hand(hand or (own if own.is_file() else "mano"))
 
 

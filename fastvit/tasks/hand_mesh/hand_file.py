@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from fastvit.errors import UserError
-from fastvit.files import atomic, cache_folder
+from fastvit.files import atomic, cache_folder, user_path
 from fastvit.tasks.hand_mesh.mano_pickle import read_pickle
 from fastvit.tasks.hand_mesh.skeleton import MANO_TIPS, PARENTS, TURNING
 
@@ -100,7 +100,7 @@ def read_hand(source: str | Path) -> HandArrays:
         places = [MANO_FOLDER / f"MANO_{side}{suffix}" for suffix in (".pkl", ".npz")]
         path = next((place for place in places if place.is_file()), places[0])
     else:
-        path = Path(source).expanduser()
+        path = user_path(source)
     if not path.is_file():
         raise UserError(f"there is no hand model {path}; {_WHERE}; --hand procedural takes the package's own hand")
     if path.suffix.lower() == ".pkl":

@@ -16,6 +16,7 @@ from fastvit.data.datasets import Split
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
 from fastvit.errors import DamagedImageError, UserError
+from fastvit.files import user_path
 from fastvit.tasks.colours import Colour, palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 
@@ -212,7 +213,7 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
     Raises:
         UserError: there are no such folders, masks or images are missing, or classes.txt is, or is not as it must be.
     """
-    root = Path(source).expanduser()
+    root = user_path(source)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give one with images/train, masks/train and classes.txt")
     image_folder, mask_folder = _split_folders(root, split)
