@@ -7,14 +7,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fastvit.errors import UserError
 from fastvit.export.program import Program
 from fastvit.runtime.artifact import to_metadata
+from fastvit.runtime.pt2_archive import OPERATORS
 from fastvit.weights.description import METADATA_KEY
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Write a program."""
+    """Write a program.
+
+    Raises:
+        UserError: it has an operator that `fastvit.runtime.pt2_archive` does not let a file call.
+    """
     exported = trace(program)
+    called = {str(node.target) for node in exported.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    if unknown := sorted(called - {f"aten.{operator}" for operator in OPERATORS}):
+        raise UserError(
+            f"this network has the operator {unknown[0]}, which no .pt2 file may call, since some operators corrupt "
+            "memory: export it to another target, such as onnx"
+        )
     torch.export.save(exported, path, extra_files={METADATA_KEY: to_metadata(program.description, program.signature)})
 
 
