@@ -86,9 +86,7 @@ class FastViTConfig:
         Raises:
             UserError: a name is not a field of the configuration.
         """
-        known = {field.name for field in fields(self)}
-        if unknown := sorted(set(overrides) - known):
-            raise UserError(f"no such model option: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        _refuse_unknown(FastViTConfig, "model option", overrides)
         return dataclasses.replace(self, **overrides)
 
     def with_stages(self, **overrides: Any) -> FastViTConfig:
@@ -97,9 +95,7 @@ class FastViTConfig:
         Raises:
             UserError: a name is not a field of a stage.
         """
-        known = {field.name for field in fields(Stage)}
-        if unknown := sorted(set(overrides) - known):
-            raise UserError(f"no such option of a stage: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        _refuse_unknown(Stage, "option of a stage", overrides)
         return self.replace(stages=tuple(dataclasses.replace(stage, **overrides) for stage in self.stages))
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,3 +116,9 @@ class FastViTConfig:
             return cls(stages=stages, **rest)
         except (KeyError, TypeError) as error:
             raise UserError(f"the model configuration does not fit this version of fastvit: {error}") from error
+
+
+def _refuse_unknown(kind: type[Stage] | type[FastViTConfig], what: str, overrides: Mapping[str, Any]) -> None:
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(overrides) - known):
+        raise UserError(f"no such {what}: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
