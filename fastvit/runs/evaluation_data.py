@@ -34,8 +34,10 @@ def run_of(checkpoint: str | Path) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    # A recipe alone may be anybody's file.
-    return (folder / SPLIT).is_file() or all((folder / name).is_file() for name in (RECIPE, ENVIRONMENT))
+    # A recipe alone, or a split.csv of another kind, may be anybody's file.
+    split = folder / SPLIT
+    ours = split.is_file() and split.read_bytes()[:17] == b"image,class,split"
+    return ours or all((folder / name).is_file() for name in (RECIPE, ENVIRONMENT))
 
 
 class EvaluationData:
