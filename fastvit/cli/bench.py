@@ -182,7 +182,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _sizes(text: str | None) -> list[tuple[int, int] | None]:
-    from fastvit.export.options import parse_size
+    from fastvit.arguments import parse_size
 
     if text is None:
         return [None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fastvit.export.options import Output
 from fastvit.runtime.artifact import Input, Precision
 from fastvit.terminal import one_line, print_line
 
@@ -17,7 +16,7 @@ def export(
     batch: str = "1",
     size: str | None = None,
     input: Input = "normalised",
-    output: Output | None = None,
+    output: str | None = None,
     out: Path | None = None,
     data: str | None = None,
     verify_with: str | None = None,
@@ -48,7 +47,8 @@ def export(
         calibrate: how many training images to calibrate int8 on.
         keep_float: layers that int8 leaves in float, joined by commas, such as backbone.stem.*.
     """
-    from fastvit.export.options import ExportOptions, parse_batches, parse_size
+    from fastvit.arguments import parse_batches, parse_size
+    from fastvit.export.options import ExportOptions
     from fastvit.export.target import find_target
 
     targets = [find_target(name.strip()) for name in to.split(",")]
@@ -62,15 +62,17 @@ def export(
     import fastvit
     from fastvit.export.export import export_all
     from fastvit.export.export_report import write_export_report
-    from fastvit.export.pictures import to_calibrate_on, to_compare_on
+    from fastvit.export.pictures import to_compare_on
     from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.tasks.table import find_task
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
     source = EvaluationData(checkpoint, data)
     pictures = to_compare_on(model, source, verify_with, images)
     folder = out or beside(checkpoint, "-export")
-    calibration = to_calibrate_on(model, source, calibrate) if precision == "int8" else None
+    spec = find_task(model.task)
+    calibration = spec.calibration_images(model, source, calibrate) if precision == "int8" else None
     done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
     print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastvit.errors import UserError
 from fastvit.terminal import print_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def fuse(
@@ -26,12 +31,10 @@ def fuse(
             the embedded sample.
         verify_with: other pictures for a detector: a file, folder or glob pattern.
     """
-    import torch
-
     import fastvit
-    from fastvit.export.pictures import to_compare_on
-    from fastvit.export.proof import Proof, prove_objects
+    from fastvit.export.pictures import FEW, to_compare_on
     from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.tasks.table import find_task
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
@@ -39,15 +42,12 @@ def fuse(
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
-    if model.task == "detection":
-        proof = prove_objects(
-            model, fused, to_compare_on(model, EvaluationData(checkpoint, data), verify_with, 8).images
-        )
-    else:
-        shape = (4, model.config.in_chans, *model.preprocessing.canvas)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        proof = Proof(len(images), fastvit.verify(model, fused, images), None)
-    if not proof.differences.relative <= tolerance or (proof.objects and proof.objects.unpaired):
+
+    def pictures() -> Sequence[Image.Image]:
+        return to_compare_on(model, EvaluationData(checkpoint, data), verify_with, FEW).images
+
+    proof = find_task(model.task).prove_fusion(model, fused, pictures)
+    if not proof.differences.relative <= tolerance or proof.faults:
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]

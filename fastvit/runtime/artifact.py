@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastvit.errors import UserError
+from fastvit.plugins import load_plugins, register
 from fastvit.quiet import quiet
 from fastvit.weights.description import Description
 
@@ -260,8 +261,27 @@ RUNTIMES = {
 }
 
 
+def register_runtime(runtime: Runtime) -> None:
+    """Add a runtime.
+
+    Args:
+        runtime: its module has `read(path, threads) -> (metadata, run)`; see `docs/architecture.md` for an example.
+
+    Raises:
+        UserError: there is a runtime of that name.
+    """
+    register(RUNTIMES, "runtime", runtime.name, runtime)
+
+
 def runtimes_for(path: str | Path) -> list[Runtime]:
     """Those that read such a file, by its name; the longest suffix counts (.aoti.pt2 before .pt2)."""
+    found = _matching(path)
+    if not found:
+        load_plugins()
+    return found or _matching(path)
+
+
+def _matching(path: str | Path) -> list[Runtime]:
     matches = [
         (suffix, runtime)
         for runtime in RUNTIMES.values()
