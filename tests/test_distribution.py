@@ -1,4 +1,4 @@
-"""What is passed on: the sdist and the wheel."""
+"""What is passed on: the sdist, the wheel, and the files beside the package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
@@ -117,3 +118,22 @@ def test_the_wheel_says_where_the_project_is(wheel: Path) -> None:
     assert urls == PROJECT["urls"]
     assert urls.keys() >= {"Source", "Documentation", "Changelog", "Issues"}
     assert all(url.startswith(urls["Source"]) for url in urls.values())
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff"])
+def test_pages_name_one_address_of_the_project(page: str) -> None:
+    named = set(re.findall(r"https://github\.com/[\w.-]+/fastvit\b", (ROOT / page).read_text()))
+    assert named <= {PROJECT["urls"]["Source"]}
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == fastvit.__version__
+    assert (citation["title"], citation["license"]) == (PROJECT["name"], PROJECT["license"])
+    assert citation["repository-code"] == PROJECT["urls"]["Source"]
+    assert citation["message"]
+    assert citation["authors"]
+    (paper,) = citation["references"]
+    assert paper["url"] in (ROOT / "README.md").read_text()
+    assert [author["family-names"] for author in paper["authors"]] == ["Vasu", "Gabriel", "Zhu", "Tuzel", "Ranjan"]
