@@ -137,3 +137,24 @@ def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
     (paper,) = citation["references"]
     assert paper["url"] in (ROOT / "README.md").read_text()
     assert [author["family-names"] for author in paper["authors"]] == ["Vasu", "Gabriel", "Zhu", "Tuzel", "Ranjan"]
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert job["timeout-minutes"] <= 60
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+    versions = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert job["strategy"]["matrix"]["python-version"] == versions
+
+
+def test_the_hooks_are_of_make_lint() -> None:
+    """They run the same ruff in the same environment: what one lets through the other does not refuse."""
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0].replace("$(BIN)", ".venv/bin")
+    hooks = {" ".join(hook["entry"].split()[:2]) for hook in local["hooks"]}
+    assert hooks == set(re.findall(r"\.venv/bin/ruff \w+", lint)) == {".venv/bin/ruff format", ".venv/bin/ruff check"}
