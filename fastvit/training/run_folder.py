@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from collections.abc import Iterator
@@ -42,7 +43,9 @@ from fastvit.training.recipe import dump_recipe
 
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
 _LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, DAMAGED, SPLIT, ENVIRONMENT, CURVES, REPORT)
-_MEASURED = (EVALUATION, EVALUATION_PAGE, f"best-*/{ROBUSTNESS}", f"best-*/{ROBUSTNESS_PAGE}")
+_MEASURED = (EVALUATION, EVALUATION_PAGE)
+# What `fastvit fuse`, `export` and `robustness` write beside a checkpoint, after its name without its suffix.
+_DERIVED = ("-fused.safetensors", "-export", f"-*/{ROBUSTNESS}", f"-*/{ROBUSTNESS_PAGE}")
 _LOCK = ".lock"
 
 
@@ -60,9 +63,12 @@ def claim(recipe: Recipe) -> None:
                 f"{out} holds a run already: --resume {out} goes on with it, --overwrite true replaces it, or give "
                 "another --out"
             )
-        foreign = [path.name for path in _old(out) if path.name != SPLIT]
-        if foreign and not (out / RECIPE).exists():
-            raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite true")
+        # A run that was ended before its first checkpoint leaves a recipe, and nothing is made from its weights.
+        begun = (out / RECIPE).exists()
+        foreign = _derived(out) if begun else [path for path in _old(out) if path.name != SPLIT]
+        if foreign:
+            name = foreign[0].relative_to(out)
+            raise UserError(f"{out} holds a {name} that is of no run: give another --out, or --overwrite true")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,7 +108,7 @@ def begin(recipe: Recipe, data: RunData) -> None:
     # First, so that a kill before the end leaves no recipe to go on with by mistake.
     (recipe.out / RECIPE).unlink(missing_ok=True)
     for path in _old(recipe.out):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     data.write_split(recipe.out / SPLIT)
     write_down(recipe)
 
@@ -125,8 +131,15 @@ class WriteDown(L.Callback):
 
 
 def _old(out: Path) -> list[Path]:
-    """What is there of a run, but for its recipe."""
-    return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)]
+    """Return what is there of a run, but for its recipe."""
+    return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)] + _derived(out)
+
+
+def _derived(out: Path) -> list[Path]:
+    """Return what commands made from the checkpoints of a run and wrote beside them."""
+    weights = {BEST, LAST, TRAINED, RECALIBRATED, *(path.name for path in out.glob("*.safetensors"))}
+    names = sorted(Path(name).stem for name in weights)
+    return [path for name in names for ending in _DERIVED for path in out.glob(glob.escape(name) + ending)]
 
 
 def state_to_resume(recipe: Recipe) -> Path | None:
