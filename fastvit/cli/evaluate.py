@@ -160,7 +160,7 @@ def _show_numbers(measured: Measured) -> None:
     table.add_row(str(result.images), *values, measured.form, measured.runtime, f"{height}x{width}", crop, *speed)
     show(table)
     held_out = ", which the run held out" if measured.divided else ""
-    show(f"{result.images} validation images of {measured.data}{held_out}")
+    show(f"{measured.counted} of {measured.data}{held_out}")
     if result.skipped:
         show(f"{result.skipped} images could not be read and are in none of these numbers")
 

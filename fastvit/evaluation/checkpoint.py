@@ -27,6 +27,7 @@ class Measured:
     Attributes:
         checkpoint: as it was asked for.
         data: name or path.
+        split: as `EvaluationData.split` has it.
         form: of the network that ran.
         runtime: that it ran in.
         device: that it ran on.
@@ -37,6 +38,7 @@ class Measured:
 
     checkpoint: str
     data: str
+    split: str | None
     form: str
     runtime: str
     device: str
@@ -49,6 +51,11 @@ class Measured:
         """Whether the images are those that the checkpoint's run held out of its data."""
         return isinstance(self.pictures, Part)
 
+    @property
+    def counted(self) -> str:
+        """How many images were counted, and of which split, in words."""
+        return f"{self.result.images} {self.split + ' ' if self.split else ''}images"
+
     def summary(self) -> dict[str, Any]:
         """What fits on a line, for JSON."""
         result = self.result
@@ -56,6 +63,7 @@ class Measured:
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,
+            "split": self.split,
             "held_out_by_run": self.divided,
             "form": self.form,
             "runtime": self.runtime,
@@ -143,7 +151,15 @@ def evaluate_checkpoint(
     if real:
         result = _with_real_metrics(result, real)
     return Measured(
-        checkpoint, source.source, predictor.form, predictor.runtime, predictor.device, preprocessing, pictures, result
+        checkpoint=checkpoint,
+        data=source.source,
+        split=source.split,
+        form=predictor.form,
+        runtime=predictor.runtime,
+        device=predictor.device,
+        preprocessing=preprocessing,
+        pictures=pictures,
+        result=result,
     )
 
 

@@ -40,7 +40,7 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{result.metrics['top1']:.2%} of {result.images} held-out images named right.{skipped}",
+        summary=f"{result.metrics['top1']:.2%} of {measured.counted} named right.{skipped}",
         sections=[
             _summary_section(measured),
             _calibration_section(measured),

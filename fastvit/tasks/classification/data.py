@@ -33,7 +33,7 @@ class ClassificationData(RunData):
         preprocessing: what the model expects; may be set until batches are asked for.
         seed: of order, augmentation and split.
         val_fraction: of the training images to validate on, as in `fastvit.data.opening.open_for_training`.
-        split_file: where that split was written down.
+        split_file: where that split was written down, of a run that goes on.
         allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
     """
 
