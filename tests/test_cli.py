@@ -216,6 +216,13 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An abbreviation would mean something else when another option is added."""
+    assert main([command, "--hel"]) == 2
+    assert capsys.readouterr().err.startswith("fastvit: error: ")
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from filelock import FileLock, Timeout
@@ -37,7 +38,8 @@ from fastvit.runs.files import (
     TENSORBOARD,
     TRAINED,
 )
-from fastvit.training.checkpoint import rewind_metrics
+from fastvit.training.checkpoint import check_state, rewind_metrics
+from fastvit.training.loggers import MetricsFile
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe
 
@@ -99,11 +101,11 @@ def locked(out: Path) -> Iterator[None]:
 
 @rank_zero_only
 def begin(recipe: Recipe, data: RunData) -> None:
-    """Take away what an earlier run left and write down the new one; wind back the metrics of one that is resumed."""
+    """Take away what an earlier run left and write down the new one; of one that is resumed, check the state."""
     for part in recipe.out.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     if recipe.resume:
-        rewind_metrics(recipe.out)
+        check_state(recipe.out)
         return
     # First, so that a kill before the end leaves no recipe to go on with by mistake.
     (recipe.out / RECIPE).unlink(missing_ok=True)
@@ -120,14 +122,34 @@ def write_down(recipe: Recipe) -> None:
 
 
 class WriteDown(L.Callback):
-    """Writes down a resumed run when its state has been found to fit: until then it keeps its own recipe."""
+    """Writes down a resumed run and winds back its metrics when its state has been found to fit.
+
+    Until then the folder is as it was.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._rows = 0
+        self._pending = recipe.resume is not None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._rows = checkpoint["metrics_rows"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.recipe.resume and trainer.is_global_zero:
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Training does not start where all epochs have been made.
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._pending and trainer.is_global_zero:
+            rewind_metrics(self.recipe.out, self._rows)
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.reopen()
             write_down(self.recipe)
+        self._pending = False
 
 
 def _old(out: Path) -> list[Path]:
