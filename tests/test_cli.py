@@ -184,7 +184,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["predict", "CHECKPOINT"], "required: images"),
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "Expected a <class 'int'>"),
-        (["eval", "CHECKPOINT", "--data", "nowhere"], "no folder nowhere"),
+        (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
@@ -204,7 +204,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["bench", "fastvit_x"], "no FastViT variant is called 'fastvit_x'"),
         (["train", "--recipe", "nonsense"], "no recipe nonsense"),
         (["train", "--optim.speed", "9"], "--optim.speed"),
-        (["train", "--data", "nowhere"], "no folder nowhere"),
+        (["train", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -214,6 +214,13 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
         pytest.skip("this machine has the device")
     files = {"CHECKPOINT": checkpoint, "PHOTO": photo}
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An abbreviation would mean something else when another option is added."""
+    assert main([command, "--hel"]) == 2
+    assert capsys.readouterr().err.startswith("fastvit: error: ")
 
 
 @pytest.mark.parametrize("verb", COMMANDS)

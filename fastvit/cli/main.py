@@ -78,7 +78,9 @@ def _parser(command: str, function: Callable[..., object]) -> ArgumentParser:
     from jsonargparse import ArgumentParser
 
     docs = docstring_parser.parse(inspect.getdoc(function) or "")
-    parser = ArgumentParser(prog=f"fastvit {command}", description=docs.short_description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"fastvit {command}", description=docs.short_description, exit_on_error=False, allow_abbrev=False
+    )
     helps = {param.arg_name: param.description for param in docs.params}
     parameters = inspect.signature(function, eval_str=True).parameters
     flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}

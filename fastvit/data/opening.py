@@ -74,7 +74,7 @@ def open_for_training(
         val_fraction: of the training images of each class to validate on, for a folder without validation images; of
             a source with test images (a named set, idx files), these are then left alone. 0 takes the source's own.
         seed: of what is held out.
-        split_file: CSV that the split is taken from, if it is there (`fastvit.data.splitting.write_split`).
+        split_file: CSV that the split is taken from (`fastvit.data.splitting.write_split`); None to make one.
 
     Raises:
         UserError: there is no such data, its splits do not fit each other or val_fraction, or shards are to be split.
@@ -105,7 +105,7 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledI
     root = user_path(source)
     if not root.is_dir():
         raise UserError(
-            f"there is no folder {root}; give a folder of images or of idx files, sample, torch/NAME, hfds/NAME "
-            "or wds/NAME"
+            f"there is no folder {root.absolute()}; give a folder of images or of idx files, sample, torch/NAME, "
+            "hfds/NAME or wds/NAME"
         )
     return open_idx(root, split) if has_idx(root) else open_folder(root, split, classes)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastvit.data.pixels import denormalised, normalised
 from fastvit.errors import UserError
+from fastvit.files import TemporaryFolder
 from fastvit.runtime.artifact import Artifact, Precision, open_artifact
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
@@ -68,7 +68,7 @@ class ArtifactEngine:
         path: Path,
         runtime: str = "auto",
         threads: int | None = None,
-        folder: TemporaryDirectory[str] | None = None,
+        folder: TemporaryFolder | None = None,
         allow_native_code: bool = False,
     ) -> None:
         self._folder = folder

@@ -63,7 +63,7 @@ def recipe_parser(task: TaskSpec, prog: str = "fastvit train", description: str 
             except Exception as error:  # jsonargparse and YAML have no common base but this
                 raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "--recipe", action=RecipeFile, metavar="NAME|FILE", help=f"start from a recipe: {', '.join(recipe_names())}"
     )

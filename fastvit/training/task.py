@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -120,8 +120,8 @@ class Task(L.LightningModule):
         own = self.model.classes or ()
         if (classes := tuple(checkpoint.get("classes", own))) != own:
             raise UserError(
-                f"the data have other classes than those that the run began with: {shortened(own)} against "
-                f"{shortened(classes)}; give the run's own data, or begin a new run"
+                f"the data have other classes than those that the run began with: {_difference(own, classes)}; give "
+                "the run's own data, or begin a new run"
             )
         tensors, saved = self.state_dict(), checkpoint["state_dict"]
         differing = [name for name in tensors if name in saved and tensors[name].shape != saved[name].shape]
@@ -136,3 +136,12 @@ class Task(L.LightningModule):
         if self._configure is None:
             raise RuntimeError("this task was made for evaluation: give it `configure` to train")
         return self._configure(self.model, int(self.trainer.estimated_stepping_batches))
+
+
+def _difference(now: Sequence[str], before: Sequence[str]) -> str:
+    added, removed = ([name for name in one if name not in other] for one, other in ((now, before), (before, now)))
+    if not added and not removed:
+        place = next(place for place, pair in enumerate(zip(now, before, strict=False)) if pair[0] != pair[1])
+        return f"they are in another order, from class {place} on: {now[place]}, where {before[place]} was"
+    parts = [f"{verb} {shortened(names)}" for verb, names in (("added", added), ("removed", removed)) if names]
+    return " and ".join(parts)

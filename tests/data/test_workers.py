@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fastvit.data.workers import loader_settings
 
 HOST = """
 import multiprocessing, os, signal, sys
@@ -51,6 +56,41 @@ def test_exit_ends_our_workers_and_leaves_the_hosts_daemons_to_python(tmp_path: 
         for worker in (tmp_path / "workers").read_text().split():
             with pytest.raises(ProcessLookupError):
                 os.kill(int(worker), 0)
+
+
+FORKED = """
+import os, sys, torch
+from torch.utils.data import DataLoader
+from fastvit.data.workers import loader_settings
+
+kept = iter(DataLoader(torch.arange(8), batch_size=2, **loader_settings(2)))
+next(kept)
+if os.fork() == 0:
+    own = iter(DataLoader(torch.arange(8), batch_size=2, **loader_settings(1))) if sys.argv[1] == "with" else None
+    os.write(1, f"{own._workers[0].pid}\\n".encode()) if own else None
+    sys.modules["own"] = own
+    sys.exit()
+os.wait()
+print(len(list(kept)), all(worker.is_alive() for worker in kept._workers))
+"""
+
+
+@pytest.mark.parametrize("loader", ["with", "without"])
+def test_a_forked_process_ends_its_own_workers_alone(loader: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, loader], capture_output=True, text=True, timeout=120)
+    *own, last = done.stdout.splitlines()
+    assert last == "3 True", done.stderr
+    assert len(own) == (loader == "with")
+    for worker in own:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(worker), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_is_pickled_with_its_settings(workers: int) -> None:
+    loader = DataLoader(torch.arange(4), batch_size=2, **loader_settings(workers))
+    again = pickle.loads(pickle.dumps(loader))
+    assert [batch.tolist() for batch in again] == [[0, 1], [2, 3]]
 
 
 def test_importing_registers_nothing_for_the_exit() -> None:

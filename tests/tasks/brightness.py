@@ -131,8 +131,8 @@ class BrightnessPrediction(Prediction):
 class BrightnessSpec(fastvit.TaskSpec):
     name = "brightness"
     headline = "mae"
-    metrics = {"mae": ERROR}  # noqa: RUF012
-    sections = {"brightness": BrightnessOptions}  # noqa: RUF012
+    metrics = {"mae": ERROR}
+    sections = {"brightness": BrightnessOptions}
     batched = True
     heads = ("dimmer",)
     default_output = "brightness"

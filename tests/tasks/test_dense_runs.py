@@ -675,7 +675,7 @@ DETECT = ("train", "--task=detection", *SHARED, *OPTIONS["detection"], "--out=OU
 SEGMENT = ("train", "--task=segmentation", *SHARED, *OPTIONS["segmentation"], "--out=OUT")
 MISTAKES = [
     ((*DETECT, "--data=EMPTY"), ("empty", "COCO")),
-    ((*DETECT, "--data=nowhere"), ("no folder nowhere",)),
+    ((*DETECT, "--data=nowhere"), (f"no folder {Path.cwd()}/nowhere",)),
     ((*DETECT, "--data=sample"), ("sample",)),
     ((*DETECT, "--data=MISSING"), ("instances_train.json", "1 of the 6 images", "000002.png")),
     ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),

@@ -194,14 +194,17 @@ def test_a_run_goes_on_where_it_was_ended(trained: Path, data: Path, tmp_path: P
 
 
 MISTAKES = [
-    (("train", "--task=hand_mesh", "--data=nowhere"), "there is no folder nowhere; make one with: fastvit hands"),
+    (
+        ("train", "--task=hand_mesh", "--data=nowhere"),
+        f"there is no folder {Path.cwd()}/nowhere; make one with: fastvit hands",
+    ),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.size=8"), "hand_mesh.size must be at least 32"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hflip=0.5"), "set hand_mesh.network.sides to both"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.network.head=cnn"), "hand_mesh.network.head"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "there is no hand model no.pkl"),
     (("train", "--task=hand_mesh", "--data={data}", "--val_fraction=0.1"), "val_fraction is for classification"),
     (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),
-    (("eval", "{run}", "--data", "sample"), "there is no folder sample; make one with: fastvit hands"),
+    (("eval", "{run}", "--data", "sample"), f"there is no folder {Path.cwd()}/sample; make one with: fastvit hands"),
     (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels and no other size"),
     (("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"), "crop_pct and real_labels are for classifiers"),
     (("robustness", "{run}", "--data", "{data}"), "classif"),

@@ -151,7 +151,7 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; give a folder with {_LAYOUTS}")
+        raise UserError(f"there is no folder {root.absolute()}; give a folder with {_LAYOUTS}")
     file, folders = _located(root, split)
     return CocoImages(file, folders, classes, masks)
 

@@ -215,7 +215,9 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; give one with images/train, masks/train and classes.txt")
+        raise UserError(
+            f"there is no folder {root.absolute()}; give one with images/train, masks/train and classes.txt"
+        )
     image_folder, mask_folder = _split_folders(root, split)
     file = root / "classes.txt"
     if file.exists():

@@ -196,7 +196,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
     [
         (["--suite", "imagenet-x"], "no suite is called 'imagenet-x'; there are imagenet-c, imagenet-a"),
         (["--suite", "imagenet-a", "--data", "nowhere"], "needs a model with ImageNet's 1000 classes"),
-        (["--data", "nowhere"], "no folder nowhere"),
+        (["--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["--corruptions", "rain"], "no corruption 'rain'"),
         (["--limit", "0"], "limit must be at least 1"),
     ],
