@@ -25,7 +25,7 @@ from fastvit.runtime.artifact import Precision, is_artifact, open_artifact
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.segmentation import prediction as segmentation
-from fastvit.tasks.segmentation.folders import IGNORED, open_masks
+from fastvit.tasks.segmentation.folders import VOID, open_masks
 from fastvit.tasks.table import find_task
 from fastvit.terminal import track
 from fastvit.weights.description import read_task
@@ -215,7 +215,7 @@ def _measure_segmenter(predictor: Predictor, data: str, allow_damaged: bool, wor
     names = predictor.classes or tuple(str(label) for label in range(predictor.num_classes))
     clock = _Clock()
     for index, (pixels, mask) in enumerate(_batches(loader, len(images))):
-        if not (mask != IGNORED).any():
+        if not (mask != VOID).any():
             continue
         size = (mask.shape[0], mask.shape[1])
         with clock:

@@ -22,7 +22,7 @@ from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HandImages
 from fastvit.tasks.hand_mesh.prediction import HandPrediction
 from fastvit.tasks.hand_mesh.skeleton import ROOT
-from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages
+from fastvit.tasks.segmentation.folders import VOID, MaskedImages
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
 Annotated = CocoImages | MaskedImages | HandImages
@@ -67,7 +67,7 @@ def _truth(images: Annotated, place: int, predictor: Predictor) -> Answer:
         return _true_hand(images, place, predictor)
     known = classes or tuple(str(label) for label in range(predictor.num_classes))
     mask = images.mask(place)
-    shown = np.where(mask == IGNORED, len(known), mask).astype(np.uint8)
+    shown = np.where(mask == VOID, len(known), mask).astype(np.uint8)
     return SegmentationPrediction(name, shown, (*known, "ignored"))
 
 

@@ -18,7 +18,7 @@ from fastvit.data.sampling import EvaluationShare
 from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages, open_masks
+from fastvit.tasks.segmentation.folders import VOID, MaskedImages, open_masks
 from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.segmentation.transforms import TrainTransform
 
@@ -73,7 +73,7 @@ class SegmentationSamples(Samples[Pair]):
     def uncounted(self) -> Pair:
         side = (_UNCOUNTED, _UNCOUNTED)
         image = torch.zeros(len(self.preprocessing.mean), *side, dtype=torch.uint8)
-        return image, torch.full(side, IGNORED, dtype=torch.uint8)
+        return image, torch.full(side, VOID, dtype=torch.uint8)
 
     def _in_channels(self, image: Image.Image) -> Image.Image:
         mode = _MODES[len(self.preprocessing.mean)]
