@@ -20,7 +20,7 @@ from fastvit.model.preprocessing import Preprocessing
 
 Item = TypeVar("Item")
 Split = Literal["train", "test"]
-# The class of what is not to be counted, as torch's cross entropy has it.
+# The label of an image that no metric counts, as torch's cross entropy has it: no number of classes reaches it.
 IGNORED = -100
 # Damaged images in a row after which no other one is looked for.
 _PATIENCE = 100

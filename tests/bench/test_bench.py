@@ -9,28 +9,55 @@ import numpy as np
 import pytest
 import timm
 import torch
+from rich.progress import Progress
 from torch import nn
 
 import fastvit
 from fastvit.bench.bench_report import result_table, write_bench_report
 from fastvit.bench.complexity import work
+from fastvit.bench.harness import side_by_side
 from fastvit.bench.machine import Machine, measure_machine, torch_threads
 from fastvit.bench.peers import PEERS, Peer
 from fastvit.bench.subjects import Subject, fastvit_subject, find_subject
 from fastvit.bench.suite import bench, bench_model, bench_models
 from fastvit.bench.ways import WAYS, Way, call_of, find_ways
-from fastvit.timing import measure, summary
+from fastvit.timing import Timing, measure, summary
 from tests.helpers import randomise, tiny
 
 
 def test_calls_take_turns_after_a_warmup() -> None:
     order: list[str] = []
     ticks: list[int] = []
-    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    timings = measure(calls, rounds=3, warmup=2, tick=lambda: ticks.append(len(order)))
-    assert "".join(order) == "aabb" + "ab" * 3
-    assert ticks == [6, 8, 10]
-    assert all(t.low <= t.median <= t.high and t.rounds == 3 for t in timings.values())
+    calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    timings = measure(calls, rounds=20, warmup=2, tick=lambda: ticks.append(len(order)))
+    assert "".join(order[:6]) == "aabbcc"
+    rounds = ["".join(order[start : start + 3]) for start in range(6, len(order), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) > 3, "no call always comes after the same other one"
+    assert ticks == list(range(9, 9 + 3 * 20, 3))
+    assert all(t.low <= t.median <= t.high and t.rounds == 20 for t in timings.values())
+
+
+def test_rounds_are_added_while_what_the_clock_tells_still_moves() -> None:
+    told = iter([1.0, 2.0, *[9.0] * 10])
+    timing = measure({"a": lambda: None}, rounds=4, warmup=0, patience=4, clock=lambda call: next(told))["a"]
+    assert timing == Timing(9, 9, 9, 12, True)
+    told = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    timing = measure({"a": lambda: None}, rounds=5, warmup=0, clock=lambda call: next(told))["a"]
+    assert timing == Timing(3, 2, 4, 5, False)
+
+
+def test_what_cannot_be_made_or_does_not_run_is_told_and_the_others_are_timed() -> None:
+    def make() -> None:
+        try:
+            raise OSError("no compiler\nat all")
+        except OSError as error:
+            raise RuntimeError("the exporter failed") from error
+
+    makers = {"exporter": make, "nothing": lambda: None, "call": lambda: lambda: 1 / 0, "well": lambda: lambda: None}
+    timings, failures = side_by_side(makers, rounds=2, progress=Progress(disable=True))
+    assert list(timings) == ["well"]
+    assert failures == {"exporter": "no compiler", "call": "division by zero"}
 
 
 def test_medians_settle_or_say_that_they_did_not() -> None:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import poolers
 
 import fastvit
 from fastvit.data.opening import open_images
@@ -579,13 +584,32 @@ def test_a_segmenter_of_pixels_of_any_size(head: str, tmp_path: Path) -> None:
 
 def test_tracing_leaves_torchvision_as_it_was() -> None:
     """What is replaced to be traced is back afterwards, also when tracing fails."""
-    from torchvision.models.detection._utils import BoxCoder
-    from torchvision.ops import boxes, poolers
-
-    before = boxes.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
+    before = box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
     with pytest.raises(RuntimeError), traceable():
-        raise RuntimeError(boxes.batched_nms)
-    assert (boxes.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
+        raise RuntimeError(box_ops.batched_nms)
+    assert (box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
+
+
+def test_threads_that_trace_together_leave_torchvision_as_it_was() -> None:
+    before = box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
+    model = detector("retinanet")
+    images = torch.zeros(1, 3, 64, 96)
+    together = threading.Barrier(3)
+
+    @torch.no_grad()
+    def trace() -> bool:
+        together.wait()
+        found = []
+        for _ in range(5):
+            with traceable():
+                model.answers(images)
+                found.append(box_ops.batched_nms is not before[0] and hasattr(poolers, "len"))
+        return all(found)
+
+    with ThreadPoolExecutor(3) as threads:
+        done = [threads.submit(trace) for _ in range(3)]
+    assert all(one.result() for one in done)
+    assert (box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
 
 
 def test_tracing_changes_no_answer() -> None:
