@@ -20,6 +20,8 @@ if not torch.cuda.is_available():
     # Kernels run in Triton's interpreter; Triton asks for this once, when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
 
+from tests.helpers import Clock
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +47,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photo") / "boot.png"
     open_images("sample", "test").image(0).save(path)
     return path
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time stands still but for what a test lets take some."""
+    return Clock(monkeypatch)
