@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.helpers import Clock
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -19,8 +23,6 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():
     # Kernels run in Triton's interpreter; Triton asks for this once, when it is first imported.
     os.environ["TRITON_INTERPRET"] = "1"
-
-from tests.helpers import Clock
 
 
 @pytest.fixture(autouse=True)
@@ -52,4 +54,6 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time stands still but for what a test lets take some."""
+    from tests.helpers import Clock
+
     return Clock(monkeypatch)
