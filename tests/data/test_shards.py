@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import multiprocessing
 import tarfile
 from multiprocessing.queues import SimpleQueue
@@ -105,11 +106,21 @@ def test_a_worker_reads_few_shards_and_mixes_what_it_reads() -> None:
         assert np.abs(np.diff(images)).mean() > 10, "not in the order of the shards"
 
 
-@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 2), (3, 2), (4, 1)])
-def test_shares_of_an_evaluation(processes: int, workers: int) -> None:
-    shares = [list(ShardShare(10, 4, workers, rank, processes)) for rank in range(processes)]
-    assert len({len(share) for share in shares}) == 1
-    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(10))
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 3), (2, 2), (3, 2), (4, 1)])
+@pytest.mark.parametrize("length", [1, 10, 24, 57])
+def test_shares_of_an_evaluation(length: int, processes: int, workers: int) -> None:
+    """Even, complete, without a sample twice; a process and a worker read samples that follow each other."""
+    batch = 4
+    shares = [list(ShardShare(length, batch, workers, rank, processes)) for rank in range(processes)]
+    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(length))
+    steps = math.ceil(math.ceil(length / processes) / batch)
+    assert {len(share) for share in shares} == {steps * batch}, "whole batches, and no more than it takes"
+    for share in shares:
+        batches = [share[start : start + batch] for start in range(0, len(share), batch)]
+        count = max(workers, 1)
+        lanes = [[i for part in batches[worker::count] for i in part if i != PADDING] for worker in range(count)]
+        for samples in ([i for i in share if i != PADDING], *lanes):
+            assert sorted(samples) == list(range(min(samples, default=0), min(samples, default=0) + len(samples)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.tasks.classification.class_tables import classes_by_accuracy, confused_pairs
 from fastvit.timing import Timing
+from tests.helpers import Clock
 
 
 def test_evaluate_by_hand() -> None:
@@ -69,11 +71,19 @@ def test_classes_by_hand() -> None:
     assert result.speed is None, "one batch warms up and leaves nothing to time"
 
 
-def test_throughput_leaves_the_first_batch_out() -> None:
-    labels = torch.zeros(4, dtype=torch.long)
-    result = evaluate(lambda x: x, [(torch.zeros(4, 3), labels)] * 3, 3)
+def test_throughput_leaves_the_first_batch_out(clock: Clock) -> None:
+    """Batches of 4, 4 and 2 images that take 0.5 s to read and 10, 0.25 and 0.75 s to classify."""
+    read, classify = clock.takes(0.5), clock.takes(10, 0.25, 0.75)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for count in (4, 4, 2):
+            read()
+            yield torch.zeros(count, 3), torch.zeros(count, dtype=torch.long)
+
+    result = evaluate(lambda images: (classify(), images)[1], batches(), 3)
     assert result.speed is not None
-    assert result.speed.model > result.speed.overall > 0
+    assert result.speed.model == pytest.approx((4 + 2) / (0.25 + 0.75))
+    assert result.speed.overall == pytest.approx((4 + 2) / (0.5 + 0.25 + 0.5 + 0.75))
 
 
 def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:

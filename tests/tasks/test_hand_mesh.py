@@ -210,6 +210,8 @@ def test_predictions_are_in_the_images_own_pixels() -> None:
     (hand,) = record["predictions"]
     assert list(hand["joints"]) == list(JOINTS)
     assert hand["joints"]["thumb tip"] == [0.05, -0.1, 0.02]
+    undecided = predict({**answers, "side": np.array([[0.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
+    assert undecided.side == "right", "as the network, which mirrors left hands alone"
     left = predict({**answers, "side": np.array([[3.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
     assert left.side == "left"
     np.testing.assert_array_equal(left.faces, faces[:, ::-1])
