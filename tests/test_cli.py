@@ -200,7 +200,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
-        (["export", "CHECKPOINT", "--to", "toaster"], "no export target is called 'toaster'"),
+        (["export", "CHECKPOINT", "--to", "toaster"], "there is no export target 'toaster'"),
         (["bench", "fastvit_x"], "no FastViT variant is called 'fastvit_x'"),
         (["train", "--recipe", "nonsense"], "no recipe nonsense"),
         (["train", "--optim.speed", "9"], "--optim.speed"),

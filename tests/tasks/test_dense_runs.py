@@ -27,7 +27,6 @@ from torchvision.ops import poolers
 
 import fastvit
 from fastvit.data.opening import open_images
-from fastvit.export.detection import traceable
 from fastvit.export.export import Exported, export
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -40,6 +39,7 @@ from fastvit.runtime.artifact import RUNTIMES, Signature, open_artifact, to_meta
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.detection.model import Detector
 from fastvit.tasks.detection.proof import prove_artifact, prove_forms
+from fastvit.tasks.detection.tracing import traceable
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
@@ -704,9 +704,9 @@ MISTAKES = [
     ((*DETECT, "--data=MISSING"), ("instances_train.json", "1 of the 6 images", "000002.png")),
     ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),
     ((*DETECT, "--data=MASKS"), ("only_masks", "no COCO annotations")),
-    ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction is for classification, not for detection",)),
-    ((*DETECT, "--data=DATA", "--distillation.teacher=x"), ("distillation.teacher is for classification",)),
-    ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate is for classification",)),
+    ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to detection",)),
+    ((*DETECT, "--data=DATA", "--distillation.teacher=x"), ("unrecognized arguments: --distillation.teacher",)),
+    ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate does not apply to detection",)),
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
     ((*DETECT, "--data=DATA", "--detection.network.width=0"), ("width of a detector must be at least 1",)),
     ((*DETECT, "--data=DATA", "--detection.network.score=2"), ("score of a detector must be in 0 to 1",)),
@@ -718,7 +718,7 @@ MISTAKES = [
     ((*DETECT, "--data=DATA", "--model.weights=SEGMENTER"), ("segmenter.safetensors", "segmentation")),
     ((*SEGMENT, "--data=EMPTY"), ("empty", "images/train")),
     ((*SEGMENT, "--data=BOXES"), ("only_boxes", "images without masks")),
-    ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction is for classification, not for segmentation",)),
+    ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to segmentation",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.window=8"), ("window of a segmenter must be at least 32",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("dropout of a segmenter",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[1,2]"), ("class_weights has 2 values for 11 classes",)),
@@ -727,14 +727,14 @@ MISTAKES = [
     ((*SEGMENT, "--data=BADMASKS"), ("000000.png", "77")),
     (("eval", "DETECTOR", "--data=MASKS"), ("only_masks", "no COCO annotations")),
     (("eval", "DETECTOR", "--data=OTHER"), ("Trainer",)),
-    (("eval", "DETECTOR", "--data=DATA", "--crop_pct=0.9"), ("crop_pct and real_labels are for classifiers",)),
-    (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("crop_pct and real_labels are for classifiers",)),
+    (("eval", "DETECTOR", "--data=DATA", "--crop_pct=0.9"), ("crop_pct and real_labels do not apply to",)),
+    (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("crop_pct and real_labels do not apply to",)),
     (("eval", "DETECTOR", "--data=DATA", "--size=8"), ("size",)),
     (("eval", "DETECTOR"), ("sample",)),
     (("eval", "SEGMENTER", "--data=BADMASKS", "--workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
     (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
-    (("predict", "DETECTOR", "PICTURE", "--k=0"), ("k and batch_size must be at least 1",)),
+    (("predict", "DETECTOR", "PICTURE", "--k=0"), ("k must be at least 1",)),
     (("predict", "DETECTOR", "PICTURE", "--score=much"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--score=1.5"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--out=OUT.parquet"), ("do not fit into Parquet",)),
@@ -743,12 +743,15 @@ MISTAKES = [
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
     (("fuse", "FOUR"), ("images of 4 channels, pictures 1 or 3",)),
     (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("there is no image nothing",)),
-    (("export", "SEGMENTER", "--precision=int8"), ("int8 is for classifiers",)),
-    (("export", "DETECTOR", "--to=torch", "--images=1"), ("torch does not take a detector whole",)),
-    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection gives no logits",)),
+    (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
+    (
+        ("export", "DETECTOR", "--to=torch", "--images=1"),
+        ("torch cannot compute outputs whose number depends on the image",),
+    ),
+    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection has no output 'logits'",)),
     (("export", "DETECTOR", "--batch=4", "--images=1"), ("for one image of a fixed size",)),
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
-    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation gives no objects",)),
+    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation has no output 'objects'",)),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
     (("report", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),
