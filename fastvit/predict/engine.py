@@ -90,8 +90,10 @@ class ArtifactEngine:
 
     def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         taken = self._taken(images)
-        if "image_size" not in self.artifact.signature.inputs:
+        if find_task(self.description.task).batched:
             return dict(zip(self.artifact.signature.outputs, self.artifact.in_batches(taken), strict=True))
+        if "image_size" not in self.artifact.signature.inputs:
+            return self.artifact(taken)
         return self.artifact(self._on_canvas(taken), np.array([image_size or images.shape[2:]]))
 
     def _on_canvas(self, images: np.ndarray) -> np.ndarray:
