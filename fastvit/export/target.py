@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvit.errors import UserError, first_line
+from fastvit.errors import UserError, first_line, unknown_name
 from fastvit.export.options import ExportOptions
 from fastvit.quiet import quiet
 from fastvit.runtime.artifact import RUNTIMES, Precision, Runtime
@@ -211,5 +211,5 @@ def find_target(name: str) -> Target:
         UserError: there is no such target.
     """
     if name not in TARGETS:
-        raise UserError(f"no export target is called {name!r}; there are {', '.join(TARGETS)}")
+        raise unknown_name("export target", name, TARGETS)
     return TARGETS[name]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from fastvit.model.task_model import TaskModel
@@ -91,7 +91,7 @@ def find_task(name: str) -> TaskKind:
         UserError: there is no such task; a newer version may have it.
     """
     if name not in TASKS:
-        raise UserError(f"no task is called {name!r} here; there are {', '.join(get_args(TaskName))}")
+        raise unknown_name("task", name, TASKS)
     return TASKS[name]
 
 

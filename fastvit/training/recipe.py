@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvit.arguments import refuse_empty, underscored
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
 from fastvit.training.options import Recipe
@@ -31,7 +31,7 @@ def recipe_path(name: str) -> Path:
     shipped = RECIPES / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    raise UserError(f"there is no recipe {name}; there are {', '.join(recipe_names())}, or give a .yaml file")
+    raise unknown_name("recipe", name, recipe_names(), otherwise="; or give a .yaml file")
 
 
 def recipe_names() -> list[str]:

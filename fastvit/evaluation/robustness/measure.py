@@ -13,7 +13,7 @@ from fastvit.data.datasets import IGNORED, LabelledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
 from fastvit.data.subset import limited
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
@@ -100,7 +100,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
 
 def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
-        raise UserError(f"there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
+        raise unknown_name("corruption", unknown[0], CORRUPTIONS)
     root = user_path(data.source)
     clean: LabelledImages | None
     damaged: list[LabelledImages]
