@@ -8,6 +8,7 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import torch
 import fastvit
 from fastvit.cli.commands import COMMANDS
 from fastvit.cli.main import main
+from fastvit.cli.parser import command_parser
 from fastvit.runs.settings import flatten
 from fastvit.training.options import Recipe
 from tests.helpers import randomise, tiny
@@ -70,25 +72,52 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version() -> None:
     text = succeeded("--help")
-    for verb in (
-        "models",
-        "info",
-        "train",
-        "eval",
-        "report",
-        "robustness",
-        "predict",
-        "fuse",
-        "convert",
-        "export",
-        "bench",
-        "quickstart",
-    ):
+    for verb in COMMANDS:
         assert f"\n  {verb} " in text
-    assert succeeded() == text
-    assert succeeded("--version").strip() == f"fastvit {fastvit.__version__}"
-    assert "--batch_size" in succeeded("predict", "--help")
-    assert "--optim.weight_decay" in succeeded("train", "--help")
+    assert succeeded(run=inside) == succeeded("help", run=inside) == text
+    assert succeeded("--version", run=inside).strip() == f"fastvit {fastvit.__version__}"
+
+
+def test_help_imports_no_torch() -> None:
+    script = "import sys, fastvit.cli.main as cli; cli.main(['--help']); cli.main(['bench', '--help']); "
+    script += "sys.exit('torch' in sys.modules or 'jsonargparse' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+OPTIONS = [
+    (verb, parameter)
+    for verb, function in COMMANDS.items()
+    for parameter in inspect.signature(function, eval_str=True).parameters.values()
+    if verb != "train" and parameter.kind is not parameter.POSITIONAL_ONLY
+    if parameter.default is not parameter.empty and parameter.annotation != list[str]
+]
+
+
+@pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "train"])
+def test_each_option_has_help_and_hyphens(verb: str) -> None:
+    parser = command_parser(verb, COMMANDS[verb])
+    text = succeeded(*verb.split(), "--help", run=inside)
+    assert text == succeeded("help", *verb.split(), run=inside) == parser.format_help()
+    assert all(action.help for action in parser._actions)
+    assert not re.search(r"-[\w-]*_", text)
+    for name in (parameter.name for owner, parameter in OPTIONS if owner == verb):
+        assert f"--{name.replace('_', '-')} " in text.replace("]", " ").replace("\n", " ")
+
+
+@pytest.mark.parametrize(("verb", "parameter"), OPTIONS, ids=str)
+def test_options_are_alike_in_all_commands(verb: str, parameter: inspect.Parameter) -> None:
+    """Both spellings, flags without a value, and a suggestion for what is mistyped."""
+    parser, option = command_parser(verb, COMMANDS[verb]), f"--{parameter.name}"
+    (action,) = (action for action in parser._actions if action.dest == parameter.name)
+    assert (action.nargs == 0) is (parameter.annotation is bool)
+    shown = option.replace("_", "-")
+    assert shown in action.option_strings
+    assert (option[1:] in action.option_strings) is (len(parameter.name) == 1)
+    line = complaint(*verb.split(), "a", "b", f"{option}x=", run=inside)
+    assert f"{shown}x is empty" in line
+    line = complaint(*verb.split(), "a", "b", f"{option}x", run=inside)
+    assert f"fastvit {verb} has no option {shown}x" in line
+    assert len(shown) < 4 or shown in line.partition("did you mean ")[2]
 
 
 def test_models() -> None:
@@ -177,13 +206,26 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "no command 'fly'"),
+        (["fly"], "no command 'fly'; there are quickstart, models"),
+        (["evl"], "no command 'evl': did you mean eval?"),
+        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
+        (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
+        (["bench", "train", "t8", "--minutes", "1"], "fastvit bench train has no option --minutes"),
+        (["bench", "gpu", "t8", "--preset", "gpu"], "fastvit bench gpu has no option --preset"),
+        (["bench", "gpu", "t8", "--runtime", "timm"], "fastvit bench gpu has no option --runtime"),
+        (["bench", "t8", "--minutes", "1"], "fastvit bench models has no option --minutes"),
+        (
+            ["bench", "t8", "--preset", "gpux"],
+            "--preset: there is no choice 'gpux': did you mean gpu? There are mobile, gpu",
+        ),
+        (["models", "t8", "s12"], "fastvit models takes no further argument 's12'"),
         (["models", "resnet*"], "no variant matches"),
-        (["info"], "checkpoint"),
+        (["info"], "the following arguments are required: CHECKPOINT"),
         (["info", "none.safetensors"], "there is no file none.safetensors"),
-        (["predict", "CHECKPOINT"], "required: images"),
+        (["predict", "CHECKPOINT"], "required: IMAGE"),
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
-        (["predict", "CHECKPOINT", "x.png", "--k", "many"], "Expected a <class 'int'>"),
+        (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
         (["eval", "CHECKPOINT", "--data", "nowhere"], "no folder nowhere"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
@@ -199,7 +241,10 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         ),
         (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
-        (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
+        (
+            ["convert", "CHECKPOINT", "out.pth", "--to", "keras"],
+            "--to: there is no choice 'keras'; there are native, official, timm",
+        ),
         (["export", "CHECKPOINT", "--to", "toaster"], "no export target 'toaster'; there are onnx"),
         (["bench", "fastvit_x"], "no FastViT variant 'fastvit_x'"),
         (["train", "--recipe", "nonsense"], "no recipe 'nonsense'"),
@@ -226,8 +271,10 @@ def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pyte
         names = ["recipe", *flatten(asdict(Recipe())), "out", "resume", "workers"]
     for name in names:
         for empty in ((f"--{name}=",), (f"--{name}", ""), (f"--{name}", " ")):
-            assert f"--{name} is empty: give a value, or leave it out" in complaint(verb, *empty, run=inside)
-    assert "argument 1 is empty" in complaint(verb, "", run=inside)
+            assert f"--{name.replace('_', '-')} is empty: give a value, or leave it out" in complaint(
+                *verb.split(), *empty, run=inside
+            )
+    assert "argument 1 is empty" in complaint(*verb.split(), "", run=inside)
     assert not list(tmp_path.iterdir())
 
 

@@ -123,7 +123,7 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
     fastvit.set_train_form(model, "plain")
     assert type(model.backbone.stem[0].conv) is RepConv
     assert isinstance(fastvit.set_train_form(model, "auto").backbone.stages[0].blocks[0].token_mixer, AutoRepMixer)
-    with pytest.raises(fastvit.UserError, match="plain, collapsed, auto, got 'fast'"):
+    with pytest.raises(fastvit.UserError, match="no train form 'fast'; there are plain, collapsed, auto"):
         fastvit.set_train_form(model, "fast")
 
 
