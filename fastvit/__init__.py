@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastvit.model.mixers import register_mixer
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.variants import Variant, list_models, register_variant
-    from fastvit.runtime.predictor import Predictor
+    from fastvit.predict.predictor import Predictor
     from fastvit.weights.load import export_weights, load_weights
     from fastvit.weights.native import load, save
 
@@ -50,7 +50,7 @@ _HOMES = {
     "list_models": "fastvit.model.variants",
     "Variant": "fastvit.model.variants",
     "register_variant": "fastvit.model.variants",
-    "Predictor": "fastvit.runtime.predictor",
+    "Predictor": "fastvit.predict.predictor",
     "export_weights": "fastvit.weights.load",
     "load_weights": "fastvit.weights.load",
     "load": "fastvit.weights.native",

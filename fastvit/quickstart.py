@@ -24,11 +24,11 @@ from fastvit.export.target import TARGETS
 from fastvit.fusion import fuse, verify
 from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences
+from fastvit.predict.predictor import Predictor
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.runs.files import HISTORY, REPORT
 from fastvit.runs.history import read_history
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label

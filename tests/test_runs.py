@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import fastvit
-from fastvit.evaluation.run_report import write_run_report
 from fastvit.runs.history import History, read_history
 from fastvit.runs.settings import read_json, read_settings
+from fastvit.training.run_report import write_run_report
 from tests.evaluation.runs import make_run
 from tests.helpers import tiny
 

@@ -18,9 +18,9 @@ from fastvit.export.onnx import save_plain
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
+from fastvit.predict.deployment import find_deployment
+from fastvit.predict.predictor import Predictor
 from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
-from fastvit.runtime.deployment import find_deployment
-from fastvit.runtime.predictor import Predictor
 from fastvit.timing import Timing
 
 Call = Callable[[], object]

@@ -56,9 +56,9 @@ def predict(
 
     paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
 
-    from fastvit.runtime.pictures import Canvas, Meshes
-    from fastvit.runtime.predictor import Answer, Failure, Predictor
-    from fastvit.runtime.records import record, recording
+    from fastvit.predict.pictures import Canvas, Meshes
+    from fastvit.predict.predictor import Answer, Failure, Predictor
+    from fastvit.predict.records import record, recording
     from fastvit.tasks.classification.prediction import Prediction
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
@@ -109,8 +109,8 @@ def predict(
 
 def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, images: int) -> tuple[str, str]:
     """Device and runtime for so many images; torch is not loaded for what does not need it."""
+    from fastvit.predict.deployment import is_deployed
     from fastvit.runtime.artifact import is_artifact
-    from fastvit.runtime.deployment import is_deployed
     from fastvit.weights.description import read_task
 
     if is_artifact(checkpoint):

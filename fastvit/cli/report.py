@@ -24,9 +24,9 @@ def report(
         rounds: timed calls of each model.
         device: where the models are timed.
     """
+    from fastvit.compare.comparison import collect, measure_latency, result_table, settings_table
+    from fastvit.compare.comparison_report import write_comparison
     from fastvit.device import pick_device
-    from fastvit.evaluation.comparison import collect, measure_latency, result_table, settings_table
-    from fastvit.evaluation.comparison_report import write_comparison
 
     entries = collect(runs)
     where = pick_device(device)

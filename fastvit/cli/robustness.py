@@ -55,9 +55,9 @@ def robustness(
     from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
     from fastvit.evaluation.robustness.measure import Settings, measure
     from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
+    from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.runtime.artifact import is_artifact
-    from fastvit.runtime.predictor import Predictor
     from fastvit.weights.location import beside
 
     names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))

@@ -17,7 +17,7 @@ def scenes(folder: Path, images: int = 500, size: int = 128, seed: int = 0, over
         seed: of everything random; the same one gives the same files.
         overwrite: replace scenes that the folder holds.
     """
-    from fastvit.data.scenes import write_scenes
+    from fastvit.synthetic.scenes import write_scenes
 
     written = write_scenes(folder, images, size, seed, overwrite)
     counts = (f"{count:,} {split} scenes with {instances:,} items" for split, (count, instances) in written.items())

@@ -14,9 +14,9 @@ from fastvit.evaluation.evaluate import Evaluation, evaluate
 from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 
 

@@ -16,12 +16,12 @@ from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import open_in_form
 from fastvit.evaluation.examples import Example, examples
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.predict.predictor import Predictor
 from fastvit.reports.metric_format import as_text, unit
 from fastvit.reports.page import Section
 from fastvit.reports.plots import share_within
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision, is_artifact, open_artifact
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.segmentation import prediction as segmentation

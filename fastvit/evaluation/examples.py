@@ -12,9 +12,9 @@ from PIL import Image
 
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import DamagedImageError
+from fastvit.predict.predictor import Answer, Predictor
 from fastvit.reports.figures import new_figure
 from fastvit.reports.page import Section
-from fastvit.runtime.predictor import Answer, Predictor
 from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.prediction import DetectionPrediction

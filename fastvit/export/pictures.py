@@ -11,12 +11,12 @@ from PIL import Image
 from fastvit.data.datasets import Named, Split
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
-from fastvit.data.scenes import make_scene
 from fastvit.data.subset import evenly_spaced, limited
 from fastvit.errors import UserError
 from fastvit.export.quantize.calibration import chosen
 from fastvit.model.task_model import TaskModel
 from fastvit.runs.evaluation_data import EvaluationData
+from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.hand_mesh.freihand import open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand

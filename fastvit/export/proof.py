@@ -23,8 +23,8 @@ from fastvit.export.program import as_maps
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
 from fastvit.numerics import Differences, compare
+from fastvit.predict.predictor import Predictor
 from fastvit.runtime.artifact import Artifact, Input, Precision
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection.agreement import Agreement, InUse, agreement, in_use
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.prediction import DetectionPrediction

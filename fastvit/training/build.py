@@ -17,11 +17,11 @@ from fastvit.model.task_model import TaskModel
 from fastvit.runs.files import SPLIT
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.tasks.task import Configure, Task
+from fastvit.tasks.classification.teacher import load_teacher
 from fastvit.training.norms import freeze_norms
 from fastvit.training.optim import configure
 from fastvit.training.options import Recipe
-from fastvit.training.teacher import load_teacher
+from fastvit.training.task import Configure, Task
 from fastvit.weights.load import load_weights
 
 if TYPE_CHECKING:

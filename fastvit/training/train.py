@@ -20,14 +20,12 @@ from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples
-from fastvit.evaluation.run_report import write_run_report
+from fastvit.predict.predictor import Predictor
 from fastvit.runs.files import BEST, DAMAGED, STATE, TRAINED
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.hand_mesh.freihand import HandImages
 from fastvit.tasks.segmentation.folders import MaskedImages
 from fastvit.tasks.table import find_task
-from fastvit.tasks.task import Task
 from fastvit.terminal import print_line
 from fastvit.training.build import build
 from fastvit.training.callbacks import (
@@ -48,6 +46,8 @@ from fastvit.training.processes import ended_together, with_processes
 from fastvit.training.recalibrate import recalibrate
 from fastvit.training.resume import Resumed, refuse_changes
 from fastvit.training.run_folder import WriteDown, begin, claim, locked, state_to_resume
+from fastvit.training.run_report import write_run_report
+from fastvit.training.task import Task
 
 LOG_EVERY = 10
 

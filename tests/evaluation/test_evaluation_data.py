@@ -23,8 +23,8 @@ from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.suites import SUITES
 from fastvit.export.pictures import to_calibrate_on, to_compare_on
 from fastvit.export.quantize.calibration import calibration_pictures
+from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData, run_of
-from fastvit.runtime.predictor import Predictor
 from fastvit.training.recipe import dump_recipe
 from fastvit.training.train import Run, train
 from tests.helpers import make_folder

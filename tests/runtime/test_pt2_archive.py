@@ -30,7 +30,7 @@ from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import open_artifact
 from fastvit.runtime.pt2_archive import OPERATORS
 from fastvit.tasks.classification.options import Distillation
-from fastvit.training.teacher import load_teacher
+from fastvit.tasks.classification.teacher import load_teacher
 from tests.helpers import randomise, tiny
 
 Entries = dict[str, bytes]

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import fastvit
-from fastvit.data.scenes import write_scenes
 from fastvit.errors import UserError
 from fastvit.model.layers import LayerScale
 from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
+from fastvit.synthetic.scenes import write_scenes
 from fastvit.tasks.detection.model import Detector
 from fastvit.tasks.detection.options import DetectorConfig
 from fastvit.tasks.segmentation.model import Segmenter

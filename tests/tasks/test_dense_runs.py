@@ -22,7 +22,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import fastvit
 from fastvit.data.opening import open_images
-from fastvit.data.scenes import make_scene
 from fastvit.export.detection import traceable
 from fastvit.export.export import Exported, export
 from fastvit.export.options import ExportOptions
@@ -33,6 +32,7 @@ from fastvit.fusion import fuse
 from fastvit.numerics import compare
 from fastvit.runs.files import STATE
 from fastvit.runtime.artifact import RUNTIMES, Signature, open_artifact, to_metadata
+from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.detection.model import Detector
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe, recipe_parser

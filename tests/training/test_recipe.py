@@ -12,9 +12,9 @@ import yaml
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.sampling import Draw
-from fastvit.data.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
+from fastvit.synthetic.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.tasks.classification.data import ClassificationData
 from fastvit.tasks.hand_mesh.skeleton import CLASSES
 from fastvit.training.build import build_model, open_data

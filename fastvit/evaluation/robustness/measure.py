@@ -20,8 +20,8 @@ from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
 from fastvit.evaluation.robustness.suites import Suite
 from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.files import user_path
+from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.data import evaluation_loader
 
 

@@ -15,7 +15,7 @@ from fastvit.data.datasets import IGNORED
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.distillation import Taught, Teacher, distillation_loss
 from fastvit.tasks.classification.options import Distillation, Mixing
-from fastvit.tasks.task import Configure, Task
+from fastvit.training.task import Configure, Task
 
 
 class ClassificationTask(Task):

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvit.tasks.detection.decoding import to_objects
 from fastvit.tasks.detection.metrics import CocoMetrics
 from fastvit.tasks.detection.model import Detections, Detector
-from fastvit.tasks.task import Configure, Task
+from fastvit.training.task import Configure, Task
 
 
 class DetectionTask(Task):

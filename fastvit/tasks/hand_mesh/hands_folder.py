@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data.arrays import SAMPLE
 from fastvit.data.datasets import Split
-from fastvit.data.made_folder import README, check_wanted, made_folder
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.data.workers import loader_settings
+from fastvit.synthetic.made_folder import README, check_wanted, made_folder
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand

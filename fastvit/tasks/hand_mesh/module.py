@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvit.tasks.hand_mesh.metrics import HandMetrics
 from fastvit.tasks.hand_mesh.model import HandRegressor
 from fastvit.tasks.hand_mesh.options import LossWeights
-from fastvit.tasks.task import Configure, Task
+from fastvit.training.task import Configure, Task
 
 Tensors = dict[str, Tensor]
 

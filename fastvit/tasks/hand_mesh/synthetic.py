@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 
 from fastvit.data.datasets import LabelledImages
-from fastvit.data.scenes import make_scene
+from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.hand_file import HandArrays
 from fastvit.tasks.hand_mesh.hand_model import HandModel

@@ -14,7 +14,7 @@ from fastvit.tasks.segmentation.inference import resized
 from fastvit.tasks.segmentation.metrics import segmentation_metrics
 from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.options import SegmentationOptions
-from fastvit.tasks.task import Configure, Task
+from fastvit.training.task import Configure, Task
 
 
 class SegmentationTask(Task):

@@ -27,8 +27,8 @@ from fastvit.evaluation.robustness.scores import ALEXNET
 from fastvit.evaluation.robustness.suites import SUITES, find_suite
 from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
-from fastvit.runtime.predictor import Predictor
 from tests.helpers import randomise, tiny
 
 SMALL = Preprocessing((32, 32))

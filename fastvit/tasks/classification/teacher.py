@@ -15,8 +15,8 @@ from fastvit.errors import UserError, first_line
 from fastvit.fusion import fuse
 from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.predict.predictor import Predictor
 from fastvit.runtime.artifact import is_artifact, runtimes_for
-from fastvit.runtime.predictor import Predictor
 from fastvit.tasks.classification.distillation import Teacher
 from fastvit.tasks.classification.options import Distillation
 from fastvit.weights.location import hub_id

@@ -19,9 +19,9 @@ from PIL import Image
 from fastvit.data.images import find_images, read_image, to_rgb
 from fastvit.data.pixels import eval_array, fitted_size
 from fastvit.errors import UserError
+from fastvit.predict.deployment import deployed
+from fastvit.predict.engine import ArtifactEngine, Engine, TorchEngine
 from fastvit.runtime.artifact import Precision, is_artifact
-from fastvit.runtime.deployment import deployed
-from fastvit.runtime.engine import ArtifactEngine, Engine, TorchEngine
 from fastvit.tasks.classification.prediction import Prediction, decode, softmax
 from fastvit.tasks.detection import prediction as detection
 from fastvit.tasks.detection.prediction import DetectionPrediction
@@ -71,12 +71,12 @@ class Predictor:
         runtime: what runs it. "auto" takes for an artifact the first that is installed of those that read it; for a
             classifier's checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then
             exported when it is first used, which takes seconds, and kept in a cache (see
-            `fastvit.runtime.deployment`); for a model in memory, for other devices and tasks PyTorch.
+            `fastvit.predict.deployment`); for a model in memory, for other devices and tasks PyTorch.
         precision: "fp32"; in OpenVINO also "bf16", in PyTorch on a GPU "fp16" and "bf16", but for detectors; of an
             artifact its own. None for float32, or the artifact's own.
         threads: of a runtime that lets one choose; None for its own choice.
         prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
-        kernels: as in `fastvit.runtime.engine.TorchEngine`.
+        kernels: as in `fastvit.predict.engine.TorchEngine`.
         allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code that could do anything.
 
     Attributes:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import fastvit
-from fastvit.runtime.deployment import _is_intact, cached_path, find_deployment, is_deployed
+from fastvit.predict.deployment import _is_intact, cached_path, find_deployment, is_deployed
 from tests.helpers import randomise, tiny
 
 HERE = find_deployment("auto", "fp32")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from fastvit.cli.scenes import scenes
-from fastvit.data import scenes as module
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, ArrayImages
 from fastvit.data.opening import open_images
-from fastvit.data.scenes import make_scene
 from fastvit.errors import UserError
+from fastvit.synthetic import scenes as module
+from fastvit.synthetic.scenes import make_scene
 from tests.test_cli import complaint, inside, process
 
 COCO = pytest.importorskip("pycocotools.coco").COCO

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.datasets import LabelledImages, Split
-from fastvit.data.made_folder import README, check_wanted, made_folder
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
+from fastvit.synthetic.made_folder import README, check_wanted, made_folder
 
 SEMANTIC_CLASSES = ("background", *FASHION_MNIST_CLASSES)
 # RGB of each semantic class, as different from each other as can be told apart in a small picture.

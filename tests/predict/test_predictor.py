@@ -18,8 +18,8 @@ import fastvit
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
-from fastvit.runtime.predictor import Failure
-from fastvit.runtime.records import record, recording
+from fastvit.predict.predictor import Failure
+from fastvit.predict.records import record, recording
 from fastvit.tasks.classification.prediction import Prediction
 from tests.helpers import randomise, tiny
 

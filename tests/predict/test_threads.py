@@ -21,8 +21,8 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.model.task_model import TaskModel
+from fastvit.predict.predictor import Answer
 from fastvit.runtime.artifact import RUNTIMES
-from fastvit.runtime.predictor import Answer
 from fastvit.tasks.classification.prediction import Prediction
 from fastvit.tasks.detection.prediction import DetectionPrediction
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.runtime.predictor import Answer, Failure
+from fastvit.predict.predictor import Answer, Failure
 from fastvit.tasks.classification.prediction import Prediction
 from fastvit.terminal import printable
 

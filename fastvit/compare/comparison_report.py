@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fastvit.evaluation.comparison import Entry, Timings, result_table, settings_table
+from fastvit.compare.comparison import Entry, Timings, result_table, settings_table
 from fastvit.reports.metric_format import as_text
 from fastvit.reports.page import Section, write_report
 from fastvit.reports.plots import overlaid_curves, tradeoff

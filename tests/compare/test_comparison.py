@@ -10,7 +10,7 @@ import pytest
 
 import fastvit
 from fastvit.cli.main import main
-from fastvit.evaluation.comparison import collect, result_table, settings_table
+from fastvit.compare.comparison import collect, result_table, settings_table
 from fastvit.evaluation.robustness.measure import Robustness
 from fastvit.evaluation.robustness.robustness_report import write_robustness
 from fastvit.reports.plots import pareto_front

@@ -10,7 +10,7 @@ from PIL import Image
 from fastvit.data.images import read_image
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.runtime.predictor import Answer
+from fastvit.predict.predictor import Answer
 from fastvit.tasks.hand_mesh.mesh_file import SUFFIXES, write_mesh
 from fastvit.tasks.hand_mesh.prediction import HandPrediction
 

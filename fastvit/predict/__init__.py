@@ -1,0 +1,1 @@
+"""From images to predictions: `Predictor`, what runs it, records and pictures of predictions."""
