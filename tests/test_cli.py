@@ -261,6 +261,51 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "CHECKPOINT", "PHOTO", "--out", "x.jsonl", "--json"], "--json prints what --out writes to a file"),
+        (["predict", "x.onnx", "PHOTO", "--device", "cuda"], "--device is for checkpoints, which PyTorch runs; x.onnx"),
+        (["eval", "x.onnx", "--device", "mps"], "--device is for checkpoints"),
+        (["eval", "CHECKPOINT", "--json", "--per-class"], "--per-class prints a table, and --json"),
+        (["export", "CHECKPOINT", "--calibrate", "8"], "--calibrate is for int8, not for fp32"),
+        (["export", "CHECKPOINT", "--keep-float", "x"], "--keep-float is for int8, not for fp32"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--images", "8"], "--images is about --data"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "sample"], "--data names images to compare on"),
+        (["fuse", "CHECKPOINT", "--data", "sample"], "--data is for detectors"),
+        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO"], "--verify-with is for detectors"),
+        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "x"], "--data names images to compare on"),
+        (["report", "CHECKPOINT", "--no-latency", "--rounds", "3"], "--rounds is for timing"),
+        (["report", "CHECKPOINT", "--no-latency", "--device", "cpu"], "--device is for timing"),
+        (
+            ["robustness", "CHECKPOINT", "--suite", "imagenet-a", "--data", "x", "--seed", "0"],
+            "--seed is for",
+        ),
+        (["robustness", "CHECKPOINT", "--suite", "imagenet-r", "--data", "x", "--clean", "y"], "--clean is for"),
+        (
+            ["robustness", "CHECKPOINT", "--suite", "imagenet-r", "--data", "x", "--corruptions", "fog"],
+            "--corruptions",
+        ),
+        (["robustness", "CHECKPOINT", "--clean", "sample"], "--clean is for the published ImageNet-C"),
+        (["robustness", "CHECKPOINT", "--data", "PUBLISHED", "--seed", "0"], "--seed is for corruptions that are made"),
+        (["robustness", "x.onnx", "--device", "cuda"], "--device is for checkpoints"),
+        (
+            ["bench", "CHECKPOINT", "--runtime", "fused", "--device", "cpu", "--memory"],
+            "--memory is measured",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_that_does_not_apply_is_an_error(
+    checkpoint: Path, photo: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "fog").mkdir()
+    files = {"CHECKPOINT": checkpoint, "PHOTO": photo, "PUBLISHED": tmp_path}
+    line = complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
+    assert message in line
+    assert line.endswith(": leave it out")
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""

@@ -6,6 +6,8 @@ import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fastvit.arguments import refuse_given
+from fastvit.cli.applicable import refuse_device, refuse_of_other_tasks
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
@@ -27,7 +29,7 @@ def evaluate(
     allow_damaged: bool = False,
     per_class: bool = False,
     out: Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: Device = "auto",
     precision: Precision | None = None,
@@ -53,7 +55,7 @@ def evaluate(
         allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
         per_class: print a table of the classes, or of the joints.
         out: folder for evaluation.json and evaluation.html.
-        batch_size: images a step, of a classifier.
+        batch_size: images a step, of a classifier; by default 64.
         workers: processes that decode images; by default one a core but one.
         device: where PyTorch runs.
         precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 but for detectors; of an artifact its own.
@@ -62,6 +64,10 @@ def evaluate(
             where it comes from.
         json: print one JSON object instead of tables.
     """
+    if json:
+        refuse_given("prints a table, and --json one object instead of tables", per_class=per_class)
+    refuse_device(checkpoint, device)
+
     from fastvit.export.options import parse_size
 
     sides = parse_size(size)
@@ -70,9 +76,9 @@ def evaluate(
 
     from fastvit.evaluation.dense import evaluate_dense, task_of
 
-    if task_of(checkpoint, allow_native_code) != "classification":
-        if crop_pct or real_labels:
-            raise UserError("crop_pct and real_labels are for classifiers: leave them out")
+    task = task_of(checkpoint, allow_native_code)
+    refuse_of_other_tasks(task, batch_size=batch_size, crop_pct=crop_pct, real_labels=real_labels)
+    if task != "classification":
         measured_dense = evaluate_dense(
             checkpoint,
             data,
@@ -100,7 +106,7 @@ def evaluate(
         crop_pct,
         real_labels,
         allow_damaged,
-        batch_size=batch_size,
+        batch_size=64 if batch_size is None else batch_size,
         workers=workers,
         device=device,
         precision=precision,

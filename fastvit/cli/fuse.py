@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastvit.arguments import refuse_given
 from fastvit.errors import UserError
 from fastvit.terminal import print_line
 
@@ -26,6 +27,9 @@ def fuse(
             the embedded sample.
         verify_with: other pictures for a detector: a file, folder or glob pattern.
     """
+    if verify_with:
+        refuse_given("names images to compare on, and so does --verify-with", data=data)
+
     import torch
 
     import fastvit
@@ -39,6 +43,8 @@ def fuse(
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
+    if model.task != "detection":
+        refuse_given("is for detectors; others are compared on random images", data=data, verify_with=verify_with)
     if model.task == "detection":
         proof = prove_objects(
             model, fused, to_compare_on(model, EvaluationData(checkpoint, data), verify_with, 8).images

@@ -26,6 +26,7 @@ class TaskKind:
         headline: the metric by which the best weights of a run are chosen.
         label: what it is called.
         lower_is_better: whether it is an error.
+        own_options: options of `fastvit predict` and `fastvit eval` that apply to it, but not to every task.
     """
 
     name: TaskName
@@ -34,6 +35,7 @@ class TaskKind:
     headline: str
     label: str
     lower_is_better: bool = False
+    own_options: tuple[str, ...] = ()
 
     def model_class(self) -> type[TaskModel]:
         """The class of its models."""
@@ -57,13 +59,21 @@ class TaskKind:
 TASKS: dict[str, TaskKind] = {
     kind.name: kind
     for kind in (
-        TaskKind("classification", "fastvit.model.classifier:FastViT", None, "top1", "top-1"),
+        TaskKind(
+            "classification",
+            "fastvit.model.classifier:FastViT",
+            None,
+            "top1",
+            "top-1",
+            own_options=("k", "batch_size", "crop_pct", "real_labels"),
+        ),
         TaskKind(
             "detection",
             "fastvit.tasks.detection.model:Detector",
             "fastvit.tasks.detection.options:DetectorConfig",
             "box_ap",
             "box AP",
+            own_options=("score",),
         ),
         TaskKind(
             "segmentation",
@@ -79,6 +89,7 @@ TASKS: dict[str, TaskKind] = {
             "pa_mpjpe",
             "PA-MPJPE",
             lower_is_better=True,
+            own_options=("mesh",),
         ),
     )
 }

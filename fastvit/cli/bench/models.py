@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fastvit.arguments import refuse_given
 from fastvit.cli.bench.lists import parse_numbers, parse_sizes
 from fastvit.device import Device
 from fastvit.terminal import print_line, show, show_table
@@ -75,6 +76,8 @@ def bench_models(
 
     where = pick_device(device or chosen.device)
     ways, missing = find_ways(runtime or chosen.runtime, where)
+    if not any(way.target for way in ways):
+        refuse_given(f"is measured of artifacts, and {', '.join(way.name for way in ways)} runs none", memory=memory)
     names = dict.fromkeys([*(models or ["t8", "sa12", "ma36"]), *(PEERS if peers else [])])
     subjects = [find_subject(name) for name in names]
     with torch_threads(threads):
