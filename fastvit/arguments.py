@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile, zip_longest
 
 from fastvit.errors import UserError, near_names
 
@@ -17,6 +17,25 @@ def underscored(argument: str) -> str:
 def hyphenated(argument: str) -> str:
     """Return an option, or the name of one, as it is shown: batch-size; what follows it stays as it is."""
     return re.sub(r"^-{0,2}[\w.-]+", lambda name: name[0].replace("_", "-"), argument)
+
+
+def with_flag_values(arguments: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Return arguments in which each flag has a value: --compile becomes --compile=true, --no_compile --compile=false.
+
+    Args:
+        arguments: options with underscores. A flag with a value keeps it: --compile=false, --compile false.
+        flags: names of the options that are true or false.
+    """
+    spelled = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
+        name = argument.removeprefix("--")
+        if argument.startswith("--no_") and name.removeprefix("no_") in flags:
+            spelled.append(f"--{name.removeprefix('no_')}=false")
+        elif argument.startswith("--") and name in flags and following.startswith("-"):
+            spelled.append(f"{argument}=true")
+        else:
+            spelled.append(argument)
+    return spelled
 
 
 def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str]) -> None:

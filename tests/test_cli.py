@@ -23,8 +23,11 @@ import fastvit
 from fastvit.cli.commands import COMMANDS
 from fastvit.cli.main import main
 from fastvit.cli.parser import command_parser
+from fastvit.errors import UserError
 from fastvit.runs.settings import flatten
+from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
+from fastvit.training.recipe import parse_recipe, recipe_parser
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,6 +121,30 @@ def test_options_are_alike_in_all_commands(verb: str, parameter: inspect.Paramet
     line = complaint(*verb.split(), "a", "b", f"{option}x", run=inside)
     assert f"fastvit {verb} has no option {shown}x" in line
     assert len(shown) < 4 or shown in line.partition("did you mean ")[2]
+
+
+@pytest.mark.parametrize("name", [field.name for field in recipe_fields(Recipe()) if field.kind is bool])
+def test_flags_of_train_are_bare(name: str) -> None:
+    """As those of the other commands; a recipe's true is switched off by --no-NAME, and values may be written out."""
+
+    def flag(*arguments: str) -> object:
+        recipe = parse_recipe(recipe_parser(), list(arguments))
+        return next(field.value for field in recipe_fields(recipe) if field.name == name)
+
+    hyphens = name.replace("_", "-")
+    assert flag(f"--{hyphens}") is flag(f"--{name}", "--epochs=50") is flag(f"--{hyphens}=true") is True
+    assert (
+        flag(f"--{hyphens}", "true", "--epochs=50") is flag("--epochs", "50", f"--no-{hyphens}", f"--{hyphens}") is True
+    )
+    assert flag(f"--{hyphens}", f"--no-{hyphens}") is flag(f"--{name}=false") is flag(f"--{hyphens}", "false") is False
+
+
+@pytest.mark.parametrize("field", list(recipe_fields(Recipe())), ids=lambda field: field.name)
+def test_options_of_train_take_hyphens_and_are_suggested(field: Field) -> None:
+    option = f"--{field.name.replace('_', '-')}"
+    with pytest.raises(UserError, match=re.escape(f"fastvit train has no option {option}x: did you mean ")) as caught:
+        parse_recipe(recipe_parser(), [f"--{field.name}x=1"])
+    assert option in re.split(r" or |\?", str(caught.value).partition("did you mean ")[2])
 
 
 def test_models() -> None:
@@ -248,7 +275,9 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["export", "CHECKPOINT", "--to", "toaster"], "no export target 'toaster'; there are onnx"),
         (["bench", "fastvit_x"], "no FastViT variant 'fastvit_x'"),
         (["train", "--recipe", "nonsense"], "no recipe 'nonsense'"),
-        (["train", "--optim.speed", "9"], "--optim.speed"),
+        (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
+        (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
+        (["train", "--overwrite=perhaps"], "overwrite"),
         (["train", "--data", "nowhere"], "no folder nowhere"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
@@ -384,7 +413,7 @@ def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path)
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
     assert fastvit.load(out / "last.safetensors").num_classes == 2
-    succeeded(*command, "--epochs", "1", "--overwrite", "true", run=inside)
+    succeeded(*command, "--epochs", "1", "--overwrite", run=inside)
 
 
 def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvit.arguments import refuse_empty, underscored
+from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
 from fastvit.errors import UserError, unknown_name
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
+from fastvit.training.fields import recipe_fields
 from fastvit.training.options import Recipe
 
 if TYPE_CHECKING:
@@ -97,7 +99,10 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
 
     refuse_empty(arguments)
 
-    arguments = [underscored(argument) for argument in arguments]
+    known = list(recipe_fields(Recipe()))
+    flags = [field.name for field in known if field.kind is bool]
+    arguments = with_flag_values([underscored(argument) for argument in arguments], flags)
+    _refuse_unknown(arguments, [field.name for field in known])
 
     # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -121,6 +126,13 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
     except argparse.ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
     return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
+
+
+def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
+    """See that options are fields of the recipe, or sections of it, for which jsonargparse takes files."""
+    sections = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
+    known = [f"--{hyphenated(name)}" for name in (*names, *sections, "recipe", "help", "print_config")]
+    refuse_unknown("train", [hyphenated(argument) for argument in arguments], known)
 
 
 def dump_recipe(recipe: Recipe) -> str:

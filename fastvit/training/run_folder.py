@@ -57,12 +57,12 @@ def claim(recipe: Recipe) -> None:
     if not recipe.resume and not recipe.overwrite:
         if any((out / name).exists() for name in (STATE, BEST)):
             raise UserError(
-                f"{out} holds a run already: --resume {out} goes on with it, --overwrite true replaces it, or give "
+                f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it, or give "
                 "another --out"
             )
         foreign = [path.name for path in _old(out) if path.name != SPLIT]
         if foreign and not (out / RECIPE).exists():
-            raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite true")
+            raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
