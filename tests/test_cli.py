@@ -6,6 +6,7 @@ import contextlib
 import csv
 import inspect
 import io
+import itertools
 import json
 import os
 import re
@@ -23,11 +24,12 @@ import fastvit
 from fastvit.cli.commands import COMMANDS
 from fastvit.cli.main import main
 from fastvit.cli.parser import command_parser
+from fastvit.cli.train_help import USUAL
 from fastvit.errors import UserError
 from fastvit.runs.settings import flatten
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
-from fastvit.training.recipe import parse_recipe, recipe_parser
+from fastvit.training.recipe import parse_recipe, recipe_names, recipe_parser
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -145,6 +147,59 @@ def test_options_of_train_take_hyphens_and_are_suggested(field: Field) -> None:
     with pytest.raises(UserError, match=re.escape(f"fastvit train has no option {option}x: did you mean ")) as caught:
         parse_recipe(recipe_parser(), [f"--{field.name}x=1"])
     assert option in re.split(r" or |\?", str(caught.value).partition("did you mean ")[2])
+
+
+def test_help_of_train_is_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usual fields in groups, less than two screens, and how to see the others."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = succeeded("train", "--help")
+    assert text == succeeded("help", "train", run=inside) == succeeded("train", "-h", run=inside)
+    assert len(text.splitlines()) <= 80
+    assert max(map(len, text.splitlines())) <= 80
+    names = {field.name for field in recipe_fields(Recipe())}
+    for name in itertools.chain(*USUAL.values()):
+        assert name in names
+        assert re.search(rf"{name.replace('_', '-')}\s", text)
+    for part in (
+        "--help SECTION",
+        "--help-all",
+        "--print-config",
+        "--recipe NAME|FILE",
+        "--epochs N ",
+        "--[no-]compile",
+    ):
+        assert part in text
+    assert "(default: 300)" in text
+
+
+def test_help_of_train_by_sections() -> None:
+    everything = " ".join(succeeded("train", "--help-all", run=inside).split())
+    by_section: dict[str, list[Field]] = {}
+    for field in recipe_fields(Recipe()):
+        by_section.setdefault(field.section or "run", []).append(field)
+    for section, fields in by_section.items():
+        text = succeeded("train", "--help", section, run=inside)
+        assert text == succeeded("train", f"--help={section}", run=inside)
+        assert text == succeeded("help", "train", section, run=inside)
+        shown = re.findall(r"^  --(?:\[no-\])?(\S+)", text, re.MULTILINE)
+        assert shown == [field.name.replace("_", "-") for field in fields]
+        for name in shown:
+            assert re.search(rf"^  --(\[no-\])?{re.escape(name)}\b.*?(  |\n {{20}} +)\S", text, re.MULTILINE), name
+        body = text[text.index(f"\n{section}: ") : text.index("\nA flag alone")]
+        assert " ".join(body.split()) in everything
+    recipes = succeeded("train", "--help", "recipes", run=inside)
+    assert all(f"\n  {name} " in recipes for name in recipe_names())
+    line = complaint("train", "--help", "optm", run=inside)
+    assert "there is no page of help 'optm': did you mean optim?" in line
+
+
+def test_help_of_train_shows_the_values_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: quickstart\nepochs: 7\ncompile: true\n")
+    text = succeeded("train", "--recipe", tmp_path / "mine.yaml", "--optim.lr", "0.5", "--help", "all", run=inside)
+    text = " ".join(text.split())
+    for name, value in (("epochs", "7"), ("[no-]compile", "true"), ("optim.lr", "0.5"), ("data", "sample")):
+        assert re.search(rf"--{re.escape(name)}[^(]*\(default: {re.escape(value)}\)", text), name
+    assert "no recipe 'mein'" in complaint("train", "--recipe", "mein", "--help", run=inside)
 
 
 def test_models() -> None:

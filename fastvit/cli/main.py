@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if arguments[:1] == ["help"]:  # fastvit help train
-        arguments = [*arguments[1:], "--help"]
+    if arguments[:1] == ["help"]:
+        arguments = _asking_for_help(arguments[1:])
     if not arguments or arguments[0] in _HELP:
         print_line(_usage())
         return 0
@@ -68,6 +68,12 @@ def _run(arguments: list[str]) -> int:
         return 0
     positional, options = parse(command, function, rest)
     return function(*positional, **options) or 0
+
+
+def _asking_for_help(words: list[str]) -> list[str]:
+    """`fastvit help COMMAND ...` as `fastvit COMMAND --help ...`."""
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    return [*words[:length], "--help", *words[length:]]
 
 
 def _usage() -> str:

@@ -13,7 +13,7 @@ from fastvit.arguments import hyphenated, refuse_unknown
 from fastvit.errors import UserError, unknown_name
 
 # What stands for a value in the help; other values are called as their option.
-_METAVARS = {int: "N", float: "X", Path: "PATH"}
+_VALUE_NAMES = {int: "N", float: "X", Path: "PATH"}
 
 
 def parse(command: str, function: Callable[..., object], arguments: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
@@ -44,6 +44,15 @@ def parse(command: str, function: Callable[..., object], arguments: Sequence[str
 class CommandParser(ArgumentParser):
     """A parser whose mistakes are errors, which name the command."""
 
+    def __init__(self, command: str, description: str | None = None, **options: Any) -> None:
+        super().__init__(
+            prog=f"fastvit {command}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_Formatter,
+            **options,
+        )
+
     @property
     def option_names(self) -> list[str]:
         """All options, with their hyphens."""
@@ -53,20 +62,25 @@ class CommandParser(ArgumentParser):
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
 
+class _Formatter(HelpFormatter):
+    """Help whose texts start farther left than the longest option would have them."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+
 def command_parser(command: str, function: Callable[..., object]) -> CommandParser:
     """Return the parser of a command; see `parse`."""
     import docstring_parser
 
     docs = docstring_parser.parse(inspect.getdoc(function) or "")
     helps = {param.arg_name: param.description or "" for param in docs.params}
-    parser = CommandParser(
-        prog=f"fastvit {command}", description=docs.short_description, allow_abbrev=False, formatter_class=_Formatter
-    )
+    parser = CommandParser(command, docs.short_description)
     alone = _alone(function)
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind, default = _value_type(parameter.annotation), parameter.default
         required = default is inspect.Parameter.empty
-        told = _help(helps.get(name, ""), default)
+        told = help_text(helps.get(name, ""), default)
         if kind is bool:
             parser.add_argument(f"--{hyphenated(name)}", action="store_true", help=told)
         elif get_origin(kind) is list:
@@ -81,17 +95,10 @@ def command_parser(command: str, function: Callable[..., object]) -> CommandPars
                 f"--{hyphenated(name)}",
                 default=default,
                 type=_choice(get_args(kind)) if get_origin(kind) is Literal else kind,
-                metavar=_metavar(name, kind),
+                metavar=value_name(name, kind),
                 help=told,
             )
     return parser
-
-
-class _Formatter(HelpFormatter):
-    """Help whose texts start farther left than the longest option would have them."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26)
 
 
 def _alone(function: Callable[..., object]) -> list[str]:
@@ -119,13 +126,15 @@ def _choice(choices: Sequence[str]) -> Callable[[str], str]:
     return choice
 
 
-def _metavar(name: str, kind: Any) -> str:
+def value_name(name: str, kind: Any) -> str:
+    """Return what stands for the value of an option in the help: its choices, a letter for a number, or a name."""
     if get_origin(kind) is Literal:
-        return "{" + ",".join(get_args(kind)) + "}"
-    return _METAVARS.get(kind, hyphenated(name).upper())
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    return _VALUE_NAMES.get(kind, hyphenated(name).upper())
 
 
-def _help(text: str, default: Any) -> str:
-    """An option's text with its default, where that is something to see."""
-    shown = "" if default is inspect.Parameter.empty or default in (None, False, "", []) else f" (default: {default})"
-    return f"{' '.join(text.split())}{shown}".replace("%", "%%")
+def help_text(text: str, default: Any) -> str:
+    """Return the text of an option with its default, where that is something to see."""
+    nothing = any(default is each for each in (None, False, inspect.Parameter.empty)) or default in ("", [])
+    value = "true" if default is True else str(list(default)) if isinstance(default, tuple) else str(default)
+    return f"{' '.join(text.split())}{'' if nothing else f' (default: {value})'}".replace("%", "%%")
