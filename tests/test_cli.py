@@ -305,6 +305,8 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["models", "resnet*"], "no variant matches"),
         (["info"], "the following arguments are required: CHECKPOINT"),
         (["info", "none.safetensors"], "there is no file none.safetensors"),
+        (["info", "--", "--no_file"], "there is no file --no_file"),
+        (["predict", "CHECKPOINT", "-k", "2", "none.png", "--json", "other.png"], "no image none.png"),
         (["predict", "CHECKPOINT"], "required: IMAGE"),
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
+from itertools import takewhile
 
 from fastvit.arguments import hyphenated, refuse_empty
 from fastvit.cli.commands import COMMANDS, DEFAULTS, commands_of, find_command
@@ -59,15 +60,16 @@ def _run(arguments: list[str]) -> int:
         return 0
     command, rest = find_command(arguments)
     refuse_empty(rest)
-    rest = [hyphenated(argument) if argument.startswith("--") else argument for argument in rest]
+    options = list(takewhile(lambda argument: argument != "--", rest))
+    rest[: len(options)] = [hyphenated(text) if text.startswith("--") else text for text in options]
     function = COMMANDS[command]
     if list(inspect.signature(function).parameters) == ["arguments"]:
         return function(rest) or 0
-    if any(option in rest for option in _HELP):
+    if any(option in options for option in _HELP):
         print_line(command_parser(command, function).format_help().rstrip())
         return 0
-    positional, options = parse(command, function, rest)
-    return function(*positional, **options) or 0
+    positional, named = parse(command, function, rest)
+    return function(*positional, **named) or 0
 
 
 def _asking_for_help(words: list[str]) -> list[str]:

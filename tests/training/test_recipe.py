@@ -213,7 +213,7 @@ def test_an_empty_option_is_an_error() -> None:
         ("--optim.lr=0", r"optim\.lr must be above 0"),
         ("--model.crop_pct=2", r"model\.crop_pct"),
         ("--optim.warmup_epochs=6", "must be less than epochs"),
-        ("--optim.leraning_rate=1", r"optim\.leraning_rate"),
+        ("--optim.leraning_rate=1", r"no option --optim\.leraning-rate: did you mean"),
         ("--precision=fp7", "precision.*bf16-mixed"),
     ],
 )
