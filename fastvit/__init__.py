@@ -12,8 +12,9 @@ from fastvit.version import __version__
 
 if TYPE_CHECKING:
     from fastvit.collapse import set_train_form, train_form
-    from fastvit.create import create_backbone, create_detector, create_hand_regressor, create_model, create_segmenter
+    from fastvit.create import create_backbone, create_model
     from fastvit.errors import UserError
+    from fastvit.export.target import Target, register_target
     from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
     from fastvit.kernels.inference.accelerate import accelerate
     from fastvit.model.backbone import Backbone
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.variants import Variant, list_models, register_variant
     from fastvit.predict.predictor import Predictor
+    from fastvit.runtime.artifact import Runtime, register_runtime
+    from fastvit.tasks.create import create_detector, create_hand_regressor, create_segmenter
+    from fastvit.tasks.spec import TaskSpec
+    from fastvit.tasks.table import register_task
     from fastvit.weights.load import export_weights, load_weights
     from fastvit.weights.native import load, save
 
@@ -31,10 +36,10 @@ _HOMES = {
     "set_train_form": "fastvit.collapse",
     "train_form": "fastvit.collapse",
     "create_backbone": "fastvit.create",
-    "create_detector": "fastvit.create",
-    "create_hand_regressor": "fastvit.create",
+    "create_detector": "fastvit.tasks.create",
+    "create_hand_regressor": "fastvit.tasks.create",
     "create_model": "fastvit.create",
-    "create_segmenter": "fastvit.create",
+    "create_segmenter": "fastvit.tasks.create",
     "UserError": "fastvit.errors",
     "fold_norms": "fastvit.fusion",
     "form": "fastvit.fusion",
@@ -51,6 +56,12 @@ _HOMES = {
     "Variant": "fastvit.model.variants",
     "register_variant": "fastvit.model.variants",
     "Predictor": "fastvit.predict.predictor",
+    "TaskSpec": "fastvit.tasks.spec",
+    "register_task": "fastvit.tasks.table",
+    "Runtime": "fastvit.runtime.artifact",
+    "register_runtime": "fastvit.runtime.artifact",
+    "Target": "fastvit.export.target",
+    "register_target": "fastvit.export.target",
     "export_weights": "fastvit.weights.load",
     "load_weights": "fastvit.weights.load",
     "load": "fastvit.weights.native",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile, zip_longest
+from typing import Literal
 
 from fastvit.errors import UserError, near_names
 
@@ -89,3 +90,29 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         name = option if named else before if before.startswith("--") and "=" not in before else f"argument {index + 1}"
         name = hyphenated(name) if name.startswith("-") else name
         raise UserError(f"{name} is empty: give a value, or leave it out; is it a shell variable that is not set?")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
+    """ "256", "192x256" (height x width), "dynamic" or None.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if text is None or text == "dynamic":
+        return text  # type: ignore[return-value]
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH or dynamic, got {text!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_batches(text: str) -> list[int | Literal["dynamic"]]:
+    """ "1", "1,8" or "dynamic".
+
+    Raises:
+        UserError: it is none of these.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part == "dynamic" or part.isdigit() for part in parts):
+        raise UserError(f"batch must be numbers of images, joined by commas, or dynamic, got {text!r}")
+    return ["dynamic" if part == "dynamic" else int(part) for part in parts]

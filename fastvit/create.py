@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from fastvit.data.imagenet import imagenet_classes
 from fastvit.errors import UserError
@@ -17,13 +17,7 @@ from fastvit.weights.load import copy_into
 from fastvit.weights.source import StateFile, read
 from fastvit.weights.zoo import find_weights
 
-if TYPE_CHECKING:
-    from fastvit.tasks.detection.model import Detector
-    from fastvit.tasks.hand_mesh.hand_file import HandArrays
-    from fastvit.tasks.hand_mesh.model import HandRegressor
-    from fastvit.tasks.segmentation.model import Segmenter
-
-Dense = TypeVar("Dense", bound=TaskModel)
+Model = TypeVar("Model", bound=TaskModel)
 
 
 def create_model(
@@ -32,6 +26,9 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int = 3,
     drop_path: float = 0.0,
+    *,
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> FastViT:
     """A FastViT classifier in train form.
@@ -40,10 +37,13 @@ def create_model(
         name: a variant ("fastvit_sa12", or "sa12" for short), or a variant with the tag of released weights
             ("fastvit_sa12.apple_dist_in1k"), which are then loaded.
         pretrained: True for the default weights of the variant, or a tag.
-        num_classes: of the head, 0 for none; by default 1000, or what the weights have. Another count than theirs
-            keeps a new head.
+        num_classes: of the head, 0 for none; by default as many as there are names, or 1000, or what the weights have.
+            Another count than theirs keeps a new head.
         in_chans: channels of the images; pretrained stems are adapted to other counts than 3.
         drop_path: stochastic depth of the last block.
+        classes: names of the classes; by default ImageNet's with released weights for 1000 classes.
+        preprocessing: fields of `Preprocessing` that differ from those of the weights or the variant, such as
+            {"size": (192, 192)}.
         overrides: other fields of `fastvit.model.config.FastViTConfig`.
 
     Raises:
@@ -52,14 +52,15 @@ def create_model(
     variant = find_variant(name.partition(".")[0])
     tag = pretrained if isinstance(pretrained, str) else name.partition(".")[2]
     weights = find_weights(f"{variant.name}.{tag}") if pretrained or tag else None
-    classes = num_classes if num_classes is not None else weights.num_classes if weights else 1000
-    config = variant.config.replace(num_classes=classes, in_chans=in_chans, drop_path=drop_path, **overrides)
-    preprocessing = weights.preprocessing if weights else Preprocessing(crop_pct=variant.crop_pct)
-    model = FastViT(config, variant.name, preprocessing=preprocessing.for_channels(in_chans))
+    count = class_count(num_classes, classes, weights.num_classes if weights else 1000)
+    if classes is None and weights and weights.num_classes == 1000 == count:
+        classes = imagenet_classes()
+    config = variant.config.replace(num_classes=count, in_chans=in_chans, drop_path=drop_path, **overrides)
+    known = weights.preprocessing if weights else Preprocessing(crop_pct=variant.crop_pct)
+    own = replace(known.for_channels(in_chans), **(preprocessing or {}))
+    model = FastViT(config, variant.name, classes=classes, preprocessing=own)
     if weights:
         copy_into(model, _with_channels(read(weights.repo), in_chans))
-        if weights.num_classes == 1000 == classes:
-            model.classes = imagenet_classes()
     return model
 
 
@@ -88,135 +89,54 @@ def _with_channels(file: StateFile, in_chans: int) -> StateFile:
     return StateFile(file.tensors | first, file.info, file.name)
 
 
-def create_detector(
-    name: str,
-    pretrained: bool | str = False,
-    num_classes: int | None = None,
-    in_chans: int = 3,
-    drop_path: float = 0.0,
-    *,
-    classes: Sequence[str] | None = None,
-    kind: Literal["mask_rcnn", "faster_rcnn", "retinanet"] = "mask_rcnn",
-    **options: Any,
-) -> Detector:
-    """Mask R-CNN, Faster R-CNN or RetinaNet on a variant, in train form.
-
-    Args:
-        name: as in `create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `create_model`.
-        num_classes: of objects, without a background; by default as many as there are names, or COCO's 80.
-        in_chans: channels of the images.
-        drop_path: stochastic depth of the last block.
-        classes: their names.
-        kind: of detector.
-        options: other fields of `fastvit.tasks.detection.options.DetectorConfig`, and of the backbone's configuration.
-
-    Raises:
-        UserError: no such variant, tag or option; or the weights cannot be had.
-    """
-    from fastvit.tasks.detection.model import Detector
-    from fastvit.tasks.detection.options import DetectorConfig
-
-    own, rest = _split(options, DetectorConfig)
-    count = _count(num_classes, classes, 80)
-    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
-    return _on_backbone(Detector, DetectorConfig(kind=kind, **own), name, pretrained, count, classes, backbone)
-
-
-def create_segmenter(
-    name: str,
-    pretrained: bool | str = False,
-    num_classes: int | None = None,
-    in_chans: int = 3,
-    drop_path: float = 0.0,
-    *,
-    classes: Sequence[str] | None = None,
-    head: Literal["fpn", "upernet"] = "fpn",
-    **options: Any,
-) -> Segmenter:
-    """Semantic FPN or UPerNet on a variant, in train form; see `create_detector`. By default ADE20K's 150 classes."""
-    from fastvit.tasks.segmentation.model import Segmenter
-    from fastvit.tasks.segmentation.options import SegmenterConfig
-
-    own, rest = _split(options, SegmenterConfig)
-    count = _count(num_classes, classes, 150)
-    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
-    return _on_backbone(Segmenter, SegmenterConfig(head=head, **own), name, pretrained, count, classes, backbone)
-
-
-def create_hand_regressor(
-    name: str,
-    pretrained: bool | str = False,
-    in_chans: int = 3,
-    drop_path: float = 0.0,
-    *,
-    hand: str | HandArrays = "procedural",
-    head: Literal["mlp", "tokens"] = "mlp",
-    **options: Any,
-) -> HandRegressor:
-    """A hand mesh regressor on a variant, in train form; see `create_detector`.
-
-    Args:
-        name: as in `create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `create_model`.
-        in_chans: channels of the images.
-        drop_path: stochastic depth of the last block.
-        hand: what it moves: "procedural" (the package's own), "mano", a file (see
-            `fastvit.tasks.hand_mesh.hand_file.read_hand`), or one that was read.
-        head: "mlp", the paper's, or "tokens".
-        options: other fields of `fastvit.tasks.hand_mesh.options.RegressorConfig`, and of the backbone's configuration.
-
-    Raises:
-        UserError: no such variant, tag, option or hand; or the weights cannot be had.
-    """
-    from fastvit.tasks.hand_mesh.hand_file import read_hand
-    from fastvit.tasks.hand_mesh.model import HandRegressor, regressor_config
-    from fastvit.tasks.hand_mesh.options import RegressorConfig
-    from fastvit.tasks.hand_mesh.skeleton import CLASSES
-
-    own, rest = _split(options, RegressorConfig)
-    arrays = read_hand(hand) if isinstance(hand, str) else hand
-    if arrays.side != "right":
-        raise UserError(f"regressors are built on right hands, {arrays.name} is a left one; sides='both' covers both")
-    config = regressor_config(arrays, RegressorConfig(head=head, **own))
-    backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
-    model = _on_backbone(HandRegressor, config, name, pretrained, len(CLASSES), CLASSES, backbone)
-    if not model.hand.template.is_meta:
-        model.take_hand(arrays)
-    return model
-
-
-def _count(num_classes: int | None, classes: Sequence[str] | None, default: int) -> int:
-    """How many classes a dense task has.
-
-    Raises:
-        UserError: less than one.
-    """
-    count = num_classes if num_classes is not None else len(classes) if classes else default
-    if count < 1:
-        raise UserError(f"num_classes must be at least 1, got {count}")
-    return count
-
-
-def _split(options: dict[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options that are fields of a dataclass, and the others."""
-    names = {field.name for field in fields(kind)}
-    return {k: v for k, v in options.items() if k in names}, {k: v for k, v in options.items() if k not in names}
-
-
-def _on_backbone(
-    kind: Callable[..., Dense],
+def create_on_backbone(
+    kind: type[Model],
     options: Any,
     name: str,
     pretrained: bool | str,
     num_classes: int,
-    classes: Sequence[str] | None,
-    backbone: dict[str, Any],
-) -> Dense:
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    **backbone: Any,
+) -> Model:
+    """Return a task's network in train form, with the backbone of a classifier.
+
+    Args:
+        kind: the network's class.
+        options: what it is built from beside the backbone.
+        name: as in `create_model`; weights of a classifier fill the backbone.
+        pretrained: as in `create_model`.
+        num_classes: how many classes there are.
+        classes: their names.
+        preprocessing: fields of `Preprocessing` that differ from the class's, and from mean and std of the weights.
+        backbone: other arguments of `create_model`.
+
+    Raises:
+        UserError: no such variant, tag or option; less than one class; or the weights cannot be had.
+    """
+    if num_classes < 1:
+        raise UserError(f"num_classes must be at least 1, got {num_classes}")
     classifier = create_model(name, pretrained, **backbone)
-    config = classifier.config.replace(num_classes=num_classes)
-    model = kind(config, classifier.variant, classes=classes, options=options)
-    model.trunk.load_state_dict(classifier.backbone.state_dict())
     known = classifier.preprocessing
-    model.preprocessing = replace(model.preprocessing, mean=known.mean, std=known.std, interpolation="bilinear")
+    own = replace(kind.default_preprocessing, mean=known.mean, std=known.std, interpolation="bilinear")
+    model = kind(
+        classifier.config.replace(num_classes=num_classes),
+        classifier.variant,
+        classes=classes,
+        preprocessing=replace(own, **(preprocessing or {})),
+        options=options,
+    )
+    model.trunk.load_state_dict(classifier.backbone.state_dict())
     return model
+
+
+def class_count(num_classes: int | None, classes: Sequence[str] | None, default: int) -> int:
+    """Return how many classes a network has: as asked for, as many as there are names, or by default."""
+    return num_classes if num_classes is not None else len(classes) if classes else default
+
+
+def split_options(options: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keyword arguments that are fields of a dataclass, and the others."""
+    names = {field.name for field in fields(kind)}
+    own = {name: value for name, value in options.items() if name in names}
+    return own, {name: value for name, value in options.items() if name not in names}

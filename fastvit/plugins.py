@@ -43,7 +43,7 @@ def register(table: dict[str, Row], kind: str, name: str, row: Row) -> None:
         UserError: there is a row of that name.
     """
     if name in table:
-        raise UserError(f"there is a {kind} {name!r} already: register yours under another name")
+        raise UserError(f"the {kind} {name!r} exists already: register yours under another name")
     table[name] = row
 
 

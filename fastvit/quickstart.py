@@ -11,7 +11,8 @@ import torch
 from matplotlib.figure import Figure
 
 from fastvit.bench.suite import bench_model
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabelledImages, samples_for_evaluation
+from fastvit.data.module import evaluation_loader
 from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalise
 from fastvit.device import pick_device
@@ -29,9 +30,9 @@ from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
 from fastvit.runs.files import HISTORY, REPORT
 from fastvit.runs.history import read_history
-from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
+from fastvit.tasks.table import find_task
 from fastvit.terminal import new_console
 from fastvit.timing import Timing
 from fastvit.training.recipe import load_recipe
@@ -67,7 +68,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     console.rule("evaluate, fuse and prove")
     pictures = open_images(data, "test", model.classes)
     fused = fuse(model)
-    batches = evaluation_loader(pictures, model.preprocessing)
+    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), 64)
     # TF32, which convolutions use by default on a GPU, would differ between the two forms.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         train_form = _evaluate(model, batches, device, "train form")
@@ -143,7 +144,7 @@ def _can_compile() -> bool:
 
 
 def _first_images(pictures: LabelledImages, model: FastViT, count: int) -> torch.Tensor:
-    batches = evaluation_loader(pictures, model.preprocessing, count, workers=0)
+    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, workers=0)
     return normalise(next(iter(batches))[0], model.preprocessing)
 
 
@@ -158,7 +159,7 @@ def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Fig
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
-    curves = training_curves(read_history(out / HISTORY).series)
+    curves = training_curves(read_history(out / HISTORY).series, find_task(FastViT.task).curve_metrics)
     text = (
         f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
         "without, and of the moving average of the weights."

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from fastvit.runs.files import RECIPE
-from fastvit.training.recipe import load_recipe, parse_recipe, recipe_parser
+from fastvit.training.recipe import load_recipe, parse_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import describe
 from fastvit.weights.source import read
@@ -29,9 +29,7 @@ def run(out: Path, options: list[str]) -> float:
     if not (out / DONE).exists():
         resumed = (out / RECIPE).exists()
         recipe = (
-            parse_recipe(recipe_parser(), ["--resume", str(out)])
-            if resumed
-            else load_recipe("quickstart", f"--out={out}", *options)
+            parse_recipe(["--resume", str(out)]) if resumed else load_recipe("quickstart", f"--out={out}", *options)
         )
         start = time.perf_counter()
         train(recipe)

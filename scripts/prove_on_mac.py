@@ -17,8 +17,9 @@ import fastvit
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.errors import UserError
-from fastvit.export.proof import TOLERANCES, prove
+from fastvit.export.proof import TOLERANCES
 from fastvit.runtime.artifact import open_artifact
+from fastvit.tasks.table import find_task
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def run(checkpoint: str, path: Path, images: Path | None, count: int) -> list[st
     else:
         sample = open_images("sample", "test")
         pictures = [sample.image(i) for i in range(count)]
-    proof = prove(model, artifact, pictures, labels=None)
+    proof = find_task(model.task).prove(model, artifact, pictures, None)
     print(f"{path}: {artifact.signature.precision}, {artifact.runtime}: {proof}")
     return TOLERANCES[artifact.signature.precision].missed(proof)
 

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ from fastvit.cli.main import main
 from fastvit.cli.parser import command_parser
 from fastvit.cli.train_help import USUAL
 from fastvit.errors import UserError
-from fastvit.runs.settings import flatten
+from fastvit.tasks.table import TASKS
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
-from fastvit.training.recipe import parse_recipe, recipe_names, recipe_parser
+from fastvit.training.recipe import parse_recipe, recipe_names
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -125,12 +124,21 @@ def test_options_are_alike_in_all_commands(verb: str, parameter: inspect.Paramet
     assert len(shown) < 4 or shown in line.partition("did you mean ")[2]
 
 
-@pytest.mark.parametrize("name", [field.name for field in recipe_fields(Recipe()) if field.kind is bool])
+# All fields of recipes, by name, of all tasks.
+FIELDS = {field.name: field for task in TASKS for field in recipe_fields(Recipe(task=task))}
+
+
+def task_of(field: str) -> str:
+    """The first task whose recipes have a field."""
+    return next(task for task in TASKS if any(known.name == field for known in recipe_fields(Recipe(task=task))))
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind is bool])
 def test_flags_of_train_are_bare(name: str) -> None:
     """As those of the other commands; a recipe's true is switched off by --no-NAME, and values may be written out."""
 
     def flag(*arguments: str) -> object:
-        recipe = parse_recipe(recipe_parser(), list(arguments))
+        recipe = parse_recipe([f"--task={task_of(name)}", *arguments])
         return next(field.value for field in recipe_fields(recipe) if field.name == name)
 
     hyphens = name.replace("_", "-")
@@ -141,11 +149,11 @@ def test_flags_of_train_are_bare(name: str) -> None:
     assert flag(f"--{hyphens}", f"--no-{hyphens}") is flag(f"--{name}=false") is flag(f"--{hyphens}", "false") is False
 
 
-@pytest.mark.parametrize("field", list(recipe_fields(Recipe())), ids=lambda field: field.name)
-def test_options_of_train_take_hyphens_and_are_suggested(field: Field) -> None:
-    option = f"--{field.name.replace('_', '-')}"
+@pytest.mark.parametrize("name", FIELDS)
+def test_options_of_train_take_hyphens_and_are_suggested(name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
     with pytest.raises(UserError, match=re.escape(f"fastvit train has no option {option}x: did you mean ")) as caught:
-        parse_recipe(recipe_parser(), [f"--{field.name}x=1"])
+        parse_recipe([f"--task={task_of(name)}", f"--{name}x=1"])
     assert option in re.split(r" or |\?", str(caught.value).partition("did you mean ")[2])
 
 
@@ -172,15 +180,16 @@ def test_help_of_train_is_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "(default: 300)" in text
 
 
-def test_help_of_train_by_sections() -> None:
-    everything = " ".join(succeeded("train", "--help-all", run=inside).split())
+@pytest.mark.parametrize("task", TASKS)
+def test_help_of_train_by_sections(task: str) -> None:
+    everything = " ".join(succeeded("train", "--task", task, "--help-all", run=inside).split())
     by_section: dict[str, list[Field]] = {}
-    for field in recipe_fields(Recipe()):
+    for field in recipe_fields(Recipe(task=task)):
         by_section.setdefault(field.section or "run", []).append(field)
     for section, fields in by_section.items():
-        text = succeeded("train", "--help", section, run=inside)
-        assert text == succeeded("train", f"--help={section}", run=inside)
-        assert text == succeeded("help", "train", section, run=inside)
+        text = succeeded("train", "--help", section, "--task", task, run=inside)
+        assert text == succeeded("train", f"--help={section}", "--task", task, run=inside)
+        assert text == succeeded("help", "train", section, f"--task={task}", run=inside)
         shown = re.findall(r"^  --(?:\[no-\])?(\S+)", text, re.MULTILINE)
         assert shown == [field.name.replace("_", "-") for field in fields]
         for name in shown:
@@ -399,7 +408,7 @@ def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pyte
     parameters = inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.annotation is not bool]
     if verb == "train":
-        names = ["recipe", *flatten(asdict(Recipe())), "out", "resume", "workers"]
+        names = ["recipe", *FIELDS]
     for name in names:
         for empty in ((f"--{name}=",), (f"--{name}", ""), (f"--{name}", " ")):
             assert f"--{name.replace('_', '-')} is empty: give a value, or leave it out" in complaint(

@@ -11,7 +11,7 @@ import pytest
 from fastvit.cli.commands import COMMANDS, find_command
 from fastvit.cli.parser import parse
 from fastvit.model.variants import VARIANTS
-from fastvit.training.recipe import load_recipe, parse_recipe, recipe_parser
+from fastvit.training.recipe import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +54,7 @@ def test_commands_are_spelled_right(page: str, line: str) -> None:
     command, arguments = find_command(words)
     assert not any("_" in word.partition("=")[0] for word in words if word.startswith("--"))
     if command == "train":  # a run to resume is not there
-        parse_recipe(recipe_parser(), ["--out" if word == "--resume" else word for word in arguments])
+        parse_recipe(["--out" if word == "--resume" else word for word in arguments])
         assert not {"true", "false"} & set(words)
     else:
         parse(command, COMMANDS[command], arguments)

@@ -19,10 +19,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
+from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, overlaid_curves, tradeoff
 from fastvit.tasks.classification.drawing import draw, prediction_sheet
-from fastvit.tasks.classification.prediction import Label, Prediction
+from fastvit.tasks.classification.prediction import ClassPrediction, Label
 from fastvit.terminal import new_table, print_line, printable, show, track
 from tests.helpers import noise_pictures, tiny
 
@@ -81,8 +82,8 @@ def test_figures_show_names() -> None:
     images = [Image.new("RGB", (8, 8))] * len(NAMES)
     for figure in (
         confusion_matrix(np.eye(len(NAMES), dtype=int), NAMES),
-        overlaid_curves(curves),
-        tradeoff({name: (index, index) for index, name in enumerate(NAMES)}, "ms"),
+        overlaid_curves(curves, "top1", TOP1),
+        tradeoff({name: (index, index) for index, name in enumerate(NAMES)}, "ms", TOP1),
         prediction_sheet(images, labels, NAMES[::-1]),
     ):
         svg = io.StringIO()
@@ -102,7 +103,7 @@ def test_pages_show_names(tmp_path: Path) -> None:
 
 
 def test_pictures_take_names_of_several_lines() -> None:
-    draw(noise_pictures(1)[0], Prediction("a.png", tuple(Label(0, name, 0.5) for name in (*NAMES, "a\nb"))))
+    draw(noise_pictures(1)[0], ClassPrediction("a.png", tuple(Label(0, name, 0.5) for name in (*NAMES, "a\nb"))))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from fastvit.bench.machine import Machine
 from fastvit.bench.suite import Result
 from fastvit.environment import environment
 from fastvit.files import write_text
+from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import latency_bars, tradeoff
 
@@ -101,7 +102,7 @@ def _tradeoffs(results: Sequence[Result]) -> list[Section]:
             cost = f"milliseconds a call of {batch}, {way}"
             sources = ", ".join(sorted({(r.case.subject.published or (0, 0, ""))[2] for r in of_this}))
             text = f"Published ImageNet-1k top-1 ({sources}) at the size that was timed, which differs by network."
-            sections.append(Section(f"Accuracy and latency: {way}, batch {batch}", text, tradeoff(points, cost)))
+            sections.append(Section(f"Accuracy and latency: {way}, batch {batch}", text, tradeoff(points, cost, TOP1)))
     return sections
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastvit.bench.gpu import ACCELERATED, UNFUSED, GpuResult, GpuRun
 from fastvit.bench.gpu_kernels import KernelRow
 from fastvit.files import write_text
+from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import tradeoff
 
@@ -139,7 +140,7 @@ def _plots(run: GpuRun) -> list[Section]:
             points[result.network] = ms, result.top1 / 100
         if len(points) > 1:
             text = "Published ImageNet-1k top-1 at the size that was timed, which differs by network."
-            figure = tradeoff(points, f"milliseconds a call of {batch}, float16")
+            figure = tradeoff(points, f"milliseconds a call of {batch}, float16", TOP1)
             sections.append(Section(f"Accuracy and latency, batch {batch}", text, figure))
     return sections
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from fastvit.bench.complexity import Complexity, Work, complexity, work
 from fastvit.bench.peers import PEERS
-from fastvit.create import create_detector, create_hand_regressor, create_model, create_segmenter
+from fastvit.create import create_model
 from fastvit.errors import UserError
 from fastvit.fusion import form, fuse
+from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS, find_variant
+from fastvit.tasks.table import all_tasks
 from fastvit.weights.native import load
 
 
@@ -49,8 +50,7 @@ class Subject:
         row = VARIANTS.get(self.model.variant) if self.model is not None else None
         free = {"num_classes": 0, "drop_path": 0.0}
         if (
-            self.model is None
-            or self.model.task != "classification"
+            not isinstance(self.model, FastViT)
             or row is None
             or row.config.replace(**free) != self.model.config.replace(**free)
         ):
@@ -59,8 +59,8 @@ class Subject:
 
     def work(self, size: tuple[int, int]) -> Work:
         """What it computes for one image of a size."""
-        # A detector goes different ways for different values, so it needs some.
-        device = "cpu" if self.model is not None and self.model.task == "detection" else "meta"
+        # A network that goes different ways for different values needs some.
+        device = "cpu" if self.model is not None and self.model.data_dependent else "meta"
         network = copy.deepcopy(self.deployed).to(device)
         return work(network, torch.zeros(1, self.channels, *size, device=device))
 
@@ -73,9 +73,8 @@ class Subject:
 def find_subject(name: str) -> Subject:
     """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
 
-    A head in front of a variant makes what stands on it, such as "mask_rcnn-sa12" or "fpn-sa12": mask_rcnn,
-    faster_rcnn, retinanet, of 80 classes, fpn, upernet, of 150, hand, hand_tokens, of our own hand. How long a detector
-    takes depends on how much it finds: without trained weights always the most that it may give, 100 objects.
+    A head in front of a variant makes a task's network on it, such as "mask_rcnn-sa12" or "fpn-sa12"; each task has
+    names of its own (`TaskSpec.heads`).
 
     Raises:
         UserError: it is none of these.
@@ -85,17 +84,10 @@ def find_subject(name: str) -> Subject:
     if Path(name).exists() or "/" in name:
         return fastvit_subject(load(name), name)
     head, _, variant = name.rpartition("-")
-    if head in ("mask_rcnn", "faster_rcnn", "retinanet"):
-        kind = cast(Literal["mask_rcnn", "faster_rcnn", "retinanet"], head)
-        return fastvit_subject(create_detector(variant, kind=kind, score=0.0).eval(), name)
-    if head in ("fpn", "upernet"):
-        return fastvit_subject(create_segmenter(variant, head=cast(Literal["fpn", "upernet"], head)).eval(), name)
-    if head in _HAND_HEADS:
-        return fastvit_subject(create_hand_regressor(variant, head=_HAND_HEADS[head]).eval(), name)
+    for task in all_tasks():
+        if head in task.heads:
+            return fastvit_subject(task.create_untrained(head, variant).eval(), name)
     return fastvit_subject(create_model(find_variant(name).name).eval())
-
-
-_HAND_HEADS: dict[str, Literal["mlp", "tokens"]] = {"hand": "mlp", "hand_tokens": "tokens"}
 
 
 def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:
@@ -120,7 +112,7 @@ def peer_subject(name: str) -> Subject:
 
 def complexity_of(model: TaskModel) -> Complexity:
     """Count a model in any form, at the size that it is made for."""
-    if model.task == "classification":
+    if isinstance(model, FastViT):
         return complexity(model.config, model.preprocessing.size)
     with torch.device("meta"):
         train_form = type(model)(model.config, model.variant, options=model.options)

@@ -21,6 +21,7 @@ from fastvit.export.target import TARGETS
 from fastvit.predict.deployment import find_deployment
 from fastvit.predict.predictor import Predictor
 from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
+from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
 
 Call = Callable[[], object]
@@ -142,8 +143,8 @@ def call_of(subject: Subject, way: Way, batch: int, size: tuple[int, int], folde
     if way.network is not None:
         return _torch_call(subject, way, images, device)
     if way.target is None:
-        classifies = subject.model is not None and subject.model.task == "classification"
-        return _predictor_call(subject, images, threads) if classifies else None
+        batched = subject.model is not None and find_task(subject.model.task).batched
+        return _predictor_call(subject, images, threads) if batched else None
     path = artifact_path(folder, subject, way, batch, size)
     if not path.exists():
         _write(subject, way, images, path)

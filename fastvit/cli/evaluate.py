@@ -6,8 +6,8 @@ import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fastvit.arguments import refuse_given
-from fastvit.cli.applicable import refuse_device, refuse_of_other_tasks
+from fastvit.arguments import parse_size, refuse_given
+from fastvit.cli.applicable import refuse_device
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
@@ -16,7 +16,6 @@ from fastvit.terminal import new_table, print_line, show, show_table
 
 if TYPE_CHECKING:
     from fastvit.evaluation.checkpoint import Measured
-    from fastvit.evaluation.dense import DenseMeasured
 
 
 def evaluate(
@@ -68,48 +67,20 @@ def evaluate(
         refuse_given("prints a table, and --json one object instead of tables", per_class=per_class)
     refuse_device(checkpoint, device)
 
-    from fastvit.export.options import parse_size
-
     sides = parse_size(size)
     if sides == "dynamic":
         raise UserError("size must be a number of pixels or SHORTxLONG, got 'dynamic'")
 
-    from fastvit.evaluation.dense import evaluate_dense, task_of
-
-    task = task_of(checkpoint, allow_native_code)
-    refuse_of_other_tasks(task, batch_size=batch_size, crop_pct=crop_pct, real_labels=real_labels)
-    if task != "classification":
-        measured_dense = evaluate_dense(
-            checkpoint,
-            data,
-            form,
-            sides,
-            allow_damaged,
-            workers,
-            device,
-            precision,
-            kernels=not no_kernels,
-            allow_native_code=allow_native_code,
-        )
-        _show_dense(measured_dense, per_class, out, json)
-        return
-    if sides and sides[0] != sides[1]:
-        raise UserError(f"a classifier is shown square images: give --size a number, not {size}")
-
     from fastvit.evaluation.checkpoint import evaluate_checkpoint
+    from fastvit.evaluation.measurement import EvaluationRequest
 
     measured = evaluate_checkpoint(
         checkpoint,
         data,
         form,
-        sides[0] if sides else None,
-        crop_pct,
-        real_labels,
-        allow_damaged,
-        batch_size=64 if batch_size is None else batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
+        EvaluationRequest(sides, crop_pct, real_labels, allow_damaged, batch_size, workers),
+        device,
+        precision,
         kernels=not no_kernels,
         allow_native_code=allow_native_code,
     )
@@ -120,58 +91,33 @@ def evaluate(
     if json:
         print_line(jsonlib.dumps(measured.summary()))
         return
-    _show_numbers(measured)
+    _show(measured)
+    parts = measured.found.parts
     if per_class:
-        _show_classes(measured)
+        show_table(parts.header, parts.rows)
     if out:
-        print_line(f"{out / EVALUATION_PAGE}: calibration, confusions and the most confident mistakes")
-
-
-def _show_dense(measured: DenseMeasured, per_class: bool, out: Path | None, json: bool) -> None:
-    from fastvit.reports.metric_format import METRICS, as_text
-
-    if out:
-        from fastvit.evaluation.dense_report import write_dense_evaluation
-
-        write_dense_evaluation(measured, out)
-    if json:
-        print_line(jsonlib.dumps(measured.summary()))
-        return
-    labels = [METRICS[name] for name in measured.metrics]
-    values = [as_text(name, value) for name, value in measured.metrics.items()]
-    short, long = measured.preprocessing.size
-    speed = "-" if measured.images_per_second is None else f"{measured.images_per_second:.1f}"
-    table = new_table("images", *labels, "form", "runtime", "size", "images/s")
-    table.add_row(str(measured.images), *values, measured.form, measured.runtime, f"{short}x{long}", speed)
-    show(table)
-    show(f"{measured.images} validation images of {measured.data}")
-    if per_class:
-        show_table((measured.part, measured.per_part_label), measured.part_rows())
-    if out:
-        print_line(f"{out / EVALUATION_PAGE}: each {measured.part}, and pictures of truth and answers")
-        for name in measured.results:
+        print_line(f"{out / EVALUATION_PAGE}: metrics, each {parts.name}, and pictures")
+        for name in measured.found.results:
             print_line(f"{out / name}: as the benchmark's server takes it")
 
 
-def _show_numbers(measured: Measured) -> None:
-    from fastvit.reports.metric_format import METRICS, as_text
-
-    result = measured.result
-    labels = [METRICS[name] for name in result.metrics]
-    table = new_table("images", *labels, "form", "runtime", "size", "crop", "images/s", "model alone, images/s")
-    values = [as_text(name, value) for name, value in result.metrics.items()]
-    speed = [f"{result.speed.overall:.0f}", f"{result.speed.model:.0f}"] if result.speed else ["-", "-"]
-    height, width = measured.preprocessing.size
-    crop = f"{measured.preprocessing.crop_pct:g}"
-    table.add_row(str(result.images), *values, measured.form, measured.runtime, f"{height}x{width}", crop, *speed)
+def _show(measured: Measured) -> None:
+    found, preprocessing, texts = measured.found, measured.preprocessing, measured.metric_texts()
+    cropped = preprocessing.resize == "crop"
+    rates = [rate.label for rate in found.rates]
+    table = new_table("images", *texts, "form", "runtime", "size", *(["crop"] if cropped else []), *rates)
+    height, width = preprocessing.size
+    table.add_row(
+        str(found.images),
+        *texts.values(),
+        measured.form,
+        measured.runtime,
+        f"{height}x{width}",
+        *([f"{preprocessing.crop_pct:g}"] if cropped else []),
+        *("-" if rate.value is None else f"{rate.value:.1f}" for rate in found.rates),
+    )
     show(table)
     held_out = ", which the run held out" if measured.divided else ""
-    show(f"{result.images} validation images of {measured.data}{held_out}")
-    if result.skipped:
-        show(f"{result.skipped} images could not be read and are in none of these numbers")
-
-
-def _show_classes(measured: Measured) -> None:
-    from fastvit.evaluation.class_tables import classes_by_accuracy
-
-    show_table(("class", "images", "top-1"), classes_by_accuracy(measured.result, measured.pictures.classes))
+    show(f"{found.images} validation images of {measured.data}{held_out}")
+    if found.skipped:
+        show(f"{found.skipped} images could not be read and are in none of these numbers")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fastvit.arguments import refuse_given
-from fastvit.export.options import Output
+from fastvit.arguments import parse_batches, parse_size, refuse_given
 from fastvit.runtime.artifact import Input, Precision
 from fastvit.terminal import one_line, print_line
 
@@ -18,7 +17,7 @@ def export(
     batch: str = "1",
     size: str | None = None,
     input: Input = "normalised",
-    output: Output | None = None,
+    output: str | None = None,
     out: Path | None = None,
     data: str | None = None,
     verify_with: str | None = None,
@@ -56,7 +55,7 @@ def export(
         if precision != "int8":
             refuse_given("names images to compare on, and so does --verify-with", data=data)
 
-    from fastvit.export.options import ExportOptions, parse_batches, parse_size
+    from fastvit.export.options import ExportOptions
     from fastvit.export.target import find_target
 
     targets = [find_target(name.strip()) for name in to.split(",")]
@@ -70,17 +69,18 @@ def export(
     import fastvit
     from fastvit.export.export import export_all
     from fastvit.export.export_report import write_export_report
-    from fastvit.export.pictures import to_calibrate_on, to_compare_on
+    from fastvit.export.pictures import to_compare_on
     from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.tasks.table import find_task
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
     source = EvaluationData(checkpoint, data)
     pictures = to_compare_on(model, source, verify_with, 64 if images is None else images)
     folder = out or beside(checkpoint, "-export")
-    calibration = (
-        to_calibrate_on(model, source, 256 if calibrate is None else calibrate) if precision == "int8" else None
-    )
+    spec = find_task(model.task)
+    to_measure = 256 if calibrate is None else calibrate
+    calibration = spec.calibration_images(model, source, to_measure) if precision == "int8" else None
     done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
     print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastvit.arguments import refuse_given
 from fastvit.errors import UserError
 from fastvit.terminal import print_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def fuse(
@@ -30,12 +35,10 @@ def fuse(
     if verify_with:
         refuse_given("names images to compare on, and so does --verify-with", data=data)
 
-    import torch
-
     import fastvit
-    from fastvit.export.pictures import to_compare_on
-    from fastvit.export.proof import Proof, prove_objects
+    from fastvit.export.pictures import FEW, to_compare_on
     from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.tasks.table import find_task
     from fastvit.weights.location import beside
 
     model = fastvit.load(checkpoint)
@@ -43,17 +46,18 @@ def fuse(
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
-    if model.task != "detection":
-        refuse_given("is for detectors; others are compared on random images", data=data, verify_with=verify_with)
-    if model.task == "detection":
-        proof = prove_objects(
-            model, fused, to_compare_on(model, EvaluationData(checkpoint, data), verify_with, 8).images
-        )
-    else:
-        shape = (4, model.config.in_chans, *model.preprocessing.canvas)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        proof = Proof(len(images), fastvit.verify(model, fused, images), None)
-    if not proof.differences.relative <= tolerance or (proof.objects and proof.objects.unpaired):
+
+    asked = False
+
+    def pictures() -> Sequence[Image.Image]:
+        nonlocal asked
+        asked = True
+        return to_compare_on(model, EvaluationData(checkpoint, data), verify_with, FEW).images
+
+    proof = find_task(model.task).prove_fusion(model, fused, pictures)
+    if not asked:
+        refuse_given("is for detectors; others are compared on noise", data=data, verify_with=verify_with)
+    if not proof.differences.relative <= tolerance or proof.faults:
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)
     counts = [sum(p.numel() for p in m.parameters()) for m in (model, fused)]

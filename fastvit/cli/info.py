@@ -17,6 +17,7 @@ def info(checkpoint: str) -> None:
         checkpoint: weights file of any layout, directory, or Hub id.
     """
     from fastvit.fusion import form
+    from fastvit.model.classifier import FastViT
     from fastvit.weights.layouts import recognise
     from fastvit.weights.native import build, describe
     from fastvit.weights.source import read
@@ -25,8 +26,8 @@ def info(checkpoint: str) -> None:
     description = describe(file)
     metrics = description.metrics
     # Other tasks have no layout but ours.
-    layout = recognise(file.tensors)[0] if description.task == "classification" else "native"
     model = build(file)
+    layout = recognise(file.tensors)[0] if isinstance(model, FastViT) else "native"
     table = new_table("field", "value", left=(0, 1))
     preprocessing = model.preprocessing
     rows = {

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fastvit.arguments import refuse_given
-from fastvit.cli.applicable import refuse_device, refuse_of_other_tasks
+from fastvit.cli.applicable import refuse_device
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 from fastvit.terminal import new_table, one_line, print_line, show, track
@@ -63,34 +63,33 @@ def predict(
     paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
 
     from fastvit.predict.pictures import Canvas, Meshes
-    from fastvit.predict.predictor import Answer, Failure, Predictor
+    from fastvit.predict.prediction import Failure, Limits, Prediction
+    from fastvit.predict.predictor import Predictor
     from fastvit.predict.records import record, recording
-    from fastvit.tasks.classification.prediction import Prediction
+    from fastvit.tasks.table import refuse_of_other_tasks
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
     predictor = Predictor(
         checkpoint, where, runtime, precision, kernels=not no_kernels, allow_native_code=allow_native_code
     )
-    refuse_of_other_tasks(predictor.task, k=k, batch_size=batch_size, score=score, mesh=mesh)
-    k = 5 if k is None else k
+    refuse_of_other_tasks(predictor.spec, k=k, batch_size=batch_size, score=score, mesh=mesh)
+    limits = Limits(5 if k is None else k, 0.3 if score is None else score)
     failures = []
-    columns = [f"top {i + 1}" for i in range(k)] if predictor.task == "classification" else ["found"]
-    table = new_table("image", *columns, left=range(k + 1))
-    canvas = Canvas(draw, predictor.task) if draw else None
-    meshes = Meshes(mesh, predictor.task, len(paths)) if mesh else None
+    columns = predictor.spec.columns(limits)
+    table = new_table("image", *columns, left=range(len(columns) + 1))
+    canvas = Canvas(draw, predictor.spec) if draw else None
+    meshes = Meshes(mesh, predictor.spec, len(paths)) if mesh else None
 
-    def tabulate(answer: Answer | Failure) -> None:
-        if isinstance(answer, Prediction):
-            table.add_row(answer.image, *(f"{label.name} {label.probability:.1%}" for label in answer.labels))
-        elif not isinstance(answer, Failure):
-            table.add_row(answer.image, answer.summary())
+    def tabulate(answer: Prediction | Failure) -> None:
+        if not isinstance(answer, Failure):
+            table.add_row(answer.image, *answer.cells())
 
-    def print_record(answer: Answer | Failure) -> None:
+    def print_record(answer: Prediction | Failure) -> None:
         if not isinstance(answer, Failure):
             print_line(jsonlib.dumps(record(answer)))
 
     with recording(out) if out else nullcontext(print_record if json else tabulate) as write:
-        stream = predictor.stream(paths, k, 16 if batch_size is None else batch_size, 0.3 if score is None else score)
+        stream = predictor.stream(paths, limits.k, 16 if batch_size is None else batch_size, limits.score)
         for answer in track(stream, predictor.runtime, len(paths)):
             write(answer)
             if isinstance(answer, Failure):
@@ -119,11 +118,12 @@ def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, 
     """Device and runtime for so many images; torch is not loaded for what does not need it."""
     from fastvit.predict.deployment import is_deployed
     from fastvit.runtime.artifact import is_artifact
+    from fastvit.tasks.table import find_task
     from fastvit.weights.description import read_task
 
     if is_artifact(checkpoint):
         return "cpu", runtime
-    if runtime == "auto" and read_task(checkpoint) != "classification":
+    if runtime == "auto" and not find_task(read_task(checkpoint)).batched:
         runtime = "torch"  # their images have no fixed size, the fastest runtimes' artifacts do
     if runtime != "torch" and device in ("auto", "cpu"):
         if is_deployed(checkpoint, runtime, precision):

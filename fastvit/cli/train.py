@@ -14,17 +14,16 @@ def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
     from fastvit.cli.train_help import help_page, split_help
     from fastvit.runs.files import RECIPE
-    from fastvit.training.recipe import parse_recipe, recipe_parser
+    from fastvit.training.recipe import parse_recipe
 
     page, rest = split_help(arguments)
-    recipe = parse_recipe(recipe_parser(), rest)
+    recipe = parse_recipe(rest)
     if page is not None:
         print_line(help_page(recipe, page, inspect.getdoc(train) or ""))
         return 0
 
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    from fastvit.reports.metric_format import as_text
     from fastvit.tasks.table import find_task
     from fastvit.training.checkpoint import Terminated
     from fastvit.training.train import train as run
@@ -41,7 +40,7 @@ def train(arguments: list[str]) -> int:
         say(f"fastvit: ended {end}".rstrip() + further)
         # Lightning takes another process's exit code for a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
-    kind = find_task(recipe.task)
-    say(f"{done.best}: {kind.label} {as_text(kind.headline, done.score)} on the held-out images", sys.stdout)
+    metric = find_task(recipe.task).headline_metric
+    say(f"{done.best}: {metric.label} {metric.text(done.score)} on the held-out images", sys.stdout)
     say(f"next: fastvit eval {shlex.quote(str(recipe.out))}; then fastvit predict, fuse or export", sys.stdout)
     return 0

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from textwrap import shorten
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from fastvit.arguments import hyphenated
 from fastvit.cli.parser import CommandParser, help_text, value_name
 from fastvit.errors import unknown_name
+from fastvit.tasks.table import TASKS, find_task
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import recipe_names, recipe_path
@@ -64,7 +65,7 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
     if page == RECIPES:
         return _recipe_list()
     if page == "":
-        return _first_page(sections, description)
+        return _first_page(sections, find_task(recipe.task).unused_fields, description)
     shown = sections if page == ALL else {page: sections[page]} if page in sections else None
     if shown is None:
         raise unknown_name("page of help", page, [*sections, RECIPES, ALL])
@@ -74,9 +75,9 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
     return parser.format_help().rstrip()
 
 
-def _first_page(sections: dict[str, list[Field]], description: str) -> str:
+def _first_page(sections: dict[str, list[Field]], unused: Collection[str], description: str) -> str:
     parser = _parser(description, None)
-    by_name = {field.name: field for fields in sections.values() for field in fields}
+    by_name = {field.name: field for fields in sections.values() for field in fields if field.name not in unused}
     group = parser.add_argument_group("recipe")
     group.add_argument("--recipe", metavar="NAME|FILE", help="start from a recipe: a shipped one, or a .yaml file")
     for title, names in USUAL.items():
@@ -118,7 +119,8 @@ def _add_fields(parser: CommandParser, title: str, fields: Iterable[Field]) -> N
         if field.kind is bool:
             group.add_argument(f"--[no-]{name}", action="store_true", help=text)
         else:
-            group.add_argument(f"--{name}", metavar=_value(name.rpartition(".")[2], field.kind), help=text)
+            kind = Literal[*TASKS] if name == "task" else field.kind
+            group.add_argument(f"--{name}", metavar=_value(name.rpartition(".")[2], kind), help=text)
 
 
 def _value(name: str, kind: Any) -> str:

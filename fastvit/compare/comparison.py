@@ -12,11 +12,11 @@ from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
 from fastvit.files import user_path
 from fastvit.model.task_model import TaskModel
-from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Table
 from fastvit.runs.files import EVALUATION, HISTORY, RECIPE, ROBUSTNESS
 from fastvit.runs.history import History, read_history
 from fastvit.runs.settings import read_json, read_settings, setting_text
+from fastvit.tasks.spec import TaskSpec
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
 from fastvit.training.recipe import default_settings
@@ -56,7 +56,12 @@ class Entry:
     @property
     def score(self) -> float | None:
         """What its task is judged by, in its own unit."""
-        return self.metrics.get(find_task(self.model.task).headline)
+        return self.metrics.get(self.spec.headline)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Its task."""
+        return find_task(self.model.task)
 
     @property
     def images_seen(self) -> int | None:
@@ -103,7 +108,7 @@ def _read_entry(name: str, source: str) -> Entry:
         metrics=describe(file).metrics,
         complexity=complexity_of(model),
         megabytes=weights.stat().st_size / 1e6,
-        settings=default_settings() | settings if settings else {},
+        settings=default_settings(model.task) | settings if settings else {},
         history=read_history(folder / HISTORY),
         evaluation=read_json(folder / EVALUATION),
         robustness=[read_json(path) for path in sorted(folder.glob(f"best-*/{ROBUSTNESS}"))],
@@ -138,7 +143,11 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "network": _head(entry.model.options),
         "epochs": str(entry.history.epochs or ""),
         "images seen": f"{seen:,}" if seen else "",
-        **{label: _shown(name, entry.metrics.get(name)) for name, label in METRICS.items() if name not in _OTHERS},
+        **{
+            metric.label: "" if name not in entry.metrics else metric.text(entry.metrics[name])
+            for name, metric in entry.spec.metrics.items()
+            if name not in _OTHERS
+        },
         "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
         "ECE": _percent(entry.evaluation.get("ece")),
         "parameters, M": f"{cost.params / 1e6:.2f}",
@@ -172,10 +181,6 @@ def _head(options: Any) -> str:
     """What stands on the backbone, by the task's own word for it."""
     network = getattr(options, "network", options)
     return getattr(network, "kind", getattr(network, "head", ""))
-
-
-def _shown(metric: str, value: float | None) -> str:
-    return "" if value is None else as_text(metric, value)
 
 
 def _percent(value: float | None) -> str:

@@ -8,10 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from fastvit.compare.comparison import Entry, Timings, result_table, settings_table
-from fastvit.reports.metric_format import as_text
 from fastvit.reports.page import Section, write_report
 from fastvit.reports.plots import overlaid_curves, tradeoff
-from fastvit.tasks.table import find_task
 
 FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."
 
@@ -48,9 +46,9 @@ _RESULTS_TEXT = (
 def _summary(entries: Sequence[Entry], timings: Timings) -> str:
     parts = []
     if scored := [(entry.score, entry.name) for entry in entries if entry.score is not None]:
-        task = find_task(entries[0].model.task)
-        score, name = min(scored) if task.lower_is_better else max(scored)
-        parts.append(f"{name} is the most accurate, with {as_text(task.headline, score)} {task.label}")
+        metric = entries[0].spec.headline_metric
+        score, name = min(scored) if metric.lower_is_better else max(scored)
+        parts.append(f"{name} is the most accurate, with {metric.text(score)} {metric.label}")
     if timings:
         fastest = min(timings, key=lambda name: timings[name].median)
         parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
@@ -79,10 +77,11 @@ def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:
 
 
 def _tradeoff(entries: Sequence[Entry], points: dict[str, tuple[float, float]], cost: str) -> Figure:
-    task = find_task(entries[0].model.task)
-    return tradeoff(points, cost, task.headline, task.lower_is_better)
+    return tradeoff(points, cost, entries[0].spec.headline_metric)
 
 
 def _curve_sections(entries: Sequence[Entry]) -> list[Section]:
     histories = {e.name: e.history.series for e in entries if e.history.series}
-    return [Section("Training", figure=overlaid_curves(histories))] if histories else []
+    spec = entries[0].spec
+    figure = overlaid_curves(histories, spec.headline, spec.headline_metric) if histories else None
+    return [Section("Training", figure=figure)] if figure else []

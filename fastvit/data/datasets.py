@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from fastvit.data.damaged import note
 from fastvit.data.sampling import PADDING, Draw, seeded
-from fastvit.data.transforms import Transform
+from fastvit.data.transforms import Transform, eval_pixels
 from fastvit.errors import DamagedImageError, UserError
+from fastvit.model.preprocessing import Preprocessing
 
 Item = TypeVar("Item")
 Split = Literal["train", "test"]
@@ -129,3 +130,16 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
 
     def uncounted(self) -> tuple[Tensor, int]:
         return torch.zeros_like(self.pixels(Image.new("RGB", (1, 1)))), IGNORED
+
+
+def samples_for_evaluation(
+    pictures: LabelledImages, preprocessing: Preprocessing, allow_damaged: bool = False
+) -> ImageDataset:
+    """Return labelled images as samples of uint8 pixels, resized as a model's evaluation does it.
+
+    Args:
+        pictures: where images and labels come from.
+        preprocessing: what the model expects.
+        allow_damaged: as `Samples` has it.
+    """
+    return ImageDataset(pictures, eval_pixels(preprocessing), allow_damaged=allow_damaged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,29 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data.damaged import DamageLog
 from fastvit.data.datasets import Named
-from fastvit.data.sampling import TrainBatches
+from fastvit.data.sampling import EvaluationShare, TrainBatches
 from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The images of a run, opened.
+
+    Attributes:
+        train: to train on; their classes are the run's.
+        val: to validate on.
+    """
+
+    train: Any
+    val: Any
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        names: tuple[str, ...] = self.train.classes
+        return names
 
 
 class RunData(L.LightningDataModule):
@@ -24,11 +44,10 @@ class RunData(L.LightningDataModule):
     an epoch the place is a number of batches, which must then be made as they were.
 
     Args:
-        train_images: to train on.
-        test_images: to validate on.
+        images: to train and to validate on.
+        preprocessing: what the model expects.
         batch_size: images a step.
         workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
-        preprocessing: what the model expects; may be set until batches are asked for.
         seed: of order and augmentation.
         allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
 
@@ -39,18 +58,18 @@ class RunData(L.LightningDataModule):
 
     def __init__(
         self,
-        train_images: Named,
-        test_images: Named,
+        images: RunImages,
+        preprocessing: Preprocessing,
         batch_size: int,
+        *,
         workers: int | None = None,
-        preprocessing: Preprocessing | None = None,
         seed: int = 0,
         allow_damaged: bool = False,
     ) -> None:
         super().__init__()
-        self.train_images: Named = train_images
-        self.test_images: Named = test_images
-        self.preprocessing = preprocessing or Preprocessing()
+        self.train_images: Named = images.train
+        self.test_images: Named = images.val
+        self.preprocessing = preprocessing
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.allow_damaged = allow_damaged
         self.damage_log = (log := DamageLog()).path
@@ -86,6 +105,16 @@ class RunData(L.LightningDataModule):
         settings = loader_settings(self.workers)
         return DataLoader(dataset, batch_sampler=self.train_batches(), collate_fn=collate, **settings)
 
+    def val_loader(
+        self, dataset: Dataset[Any], batch_size: int, collate: Callable[[list[Any]], Any] | None = None
+    ) -> DataLoader[Any]:
+        """Batches of this process's share of the validation images."""
+        return evaluation_loader(dataset, batch_size, self.workers, self.val_share(), collate)
+
+    def val_share(self) -> EvaluationShare:
+        """Which validation images this process measures on."""
+        return EvaluationShare(len(self.test_images), *self.process)
+
     def train_batches(self) -> TrainBatches:
         """Which images make each batch."""
         return TrainBatches(len(self.train_images), self.batch_size, self.seed, *self.process, **self.place)
@@ -115,6 +144,30 @@ class RunData(L.LightningDataModule):
         """What it depends on which images are in a batch."""
         making = {"batch_size": self.batch_size, "processes": self.process[1], "images": len(self.train_images)}
         return {**making, "seed": self.seed}
+
+
+def evaluation_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int | None = None,
+    share: EvaluationShare | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """Return batches of all samples in order, or of a process's share of them.
+
+    Args:
+        dataset: samples made for evaluation; see `fastvit.data.datasets.Samples` for images that cannot be decoded.
+        batch_size: samples a batch, 1 or more.
+        workers: processes that decode images; 0 decodes in this process, None takes one a core but one.
+        share: of a process; None for all samples.
+        collate: a list of samples -> a batch; None stacks them.
+
+    Raises:
+        UserError: batch_size or workers make no sense.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
+    return DataLoader(dataset, batch_size, sampler=share, collate_fn=collate, **loader_settings(workers))
 
 
 def _listed(making: dict[str, int]) -> str:

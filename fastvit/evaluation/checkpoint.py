@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.datasets import Named
 from fastvit.data.splitting import Part
 from fastvit.device import pick_device
 from fastvit.errors import UserError
-from fastvit.evaluation.evaluate import Evaluation, evaluate
-from fastvit.evaluation.real_labels import RealLabels, real_accuracy, real_labels
+from fastvit.evaluation.examples import Example, examples
+from fastvit.evaluation.measurement import EvaluationRequest, Measurement, known
 from fastvit.fusion import fuse
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision
-from fastvit.tasks.classification.data import evaluation_loader
+from fastvit.tasks.spec import TaskSpec
+from fastvit.tasks.table import find_task, refuse_of_other_tasks
 
 
 @dataclass(frozen=True)
@@ -27,45 +28,63 @@ class Measured:
     Attributes:
         checkpoint: as it was asked for.
         data: name or path.
+        divided: whether the images are those that the checkpoint's run held out of its data.
+        task: name of the task.
         form: of the network that ran.
         runtime: that it ran in.
         device: that it ran on.
         preprocessing: of the images.
-        pictures: the data.
-        result: the numbers.
+        images: that were measured on.
+        found: the numbers.
+        examples: some images, evenly spread, of a task whose predictions are drawn.
     """
 
     checkpoint: str
     data: str
+    divided: bool
+    task: str
     form: str
     runtime: str
     device: str
     preprocessing: Preprocessing
-    pictures: LabelledImages
-    result: Evaluation
+    images: Named = field(repr=False)
+    found: Measurement
+    examples: list[Example] = field(default_factory=list, repr=False)
 
     @property
-    def divided(self) -> bool:
-        """Whether the images are those that the checkpoint's run held out of its data."""
-        return isinstance(self.pictures, Part)
+    def spec(self) -> TaskSpec:
+        """The task."""
+        return find_task(self.task)
+
+    @property
+    def headline(self) -> str:
+        """Label and value of the task's headline metric."""
+        metric = self.spec.headline_metric
+        return f"{metric.label} {metric.text(self.found.metrics[self.spec.headline])}"
+
+    def metric_texts(self) -> dict[str, str]:
+        """Values of all metrics by their labels."""
+        shown = self.spec.metrics
+        return {shown[name].label: shown[name].text(value) for name, value in self.found.metrics.items()}
 
     def summary(self) -> dict[str, Any]:
-        """What fits on a line, for JSON."""
-        result = self.result
-        speed = asdict(result.speed) if result.speed else {}
+        """What fits on a line, for JSON; null where there is nothing to measure."""
+        rates = {rate.key: rate.value and round(rate.value, 2) for rate in self.found.rates}
+        crop = {"crop_pct": self.preprocessing.crop_pct} if self.preprocessing.resize == "crop" else {}
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,
             "held_out_by_run": self.divided,
+            "task": self.task,
             "form": self.form,
             "runtime": self.runtime,
             "device": self.device,
             "size": list(self.preprocessing.size),
-            "crop_pct": self.preprocessing.crop_pct,
-            "images": result.images,
-            "skipped": result.skipped,
-            **result.metrics,
-            **{f"images_per_second_{name}": round(value, 1) for name, value in speed.items()},
+            **crop,
+            "images": self.found.images,
+            "skipped": self.found.skipped,
+            **{name: known(value) for name, value in self.found.metrics.items()},
+            **rates,
         }
 
 
@@ -100,29 +119,19 @@ def evaluate_checkpoint(
     checkpoint: str,
     data: str | None = None,
     form: Literal["fused", "train"] = "fused",
-    size: int | None = None,
-    crop_pct: float | None = None,
-    with_real_labels: bool = False,
-    allow_damaged: bool = False,
-    batch_size: int = 64,
-    workers: int | None = None,
+    request: EvaluationRequest | None = None,
     device: str = "auto",
     precision: Precision | None = None,
     kernels: bool = True,
     allow_native_code: bool = False,
 ) -> Measured:
-    """Measure a checkpoint or an artifact on validation images.
+    """Measure a checkpoint or an artifact of any task on validation images.
 
     Args:
         checkpoint: anything that Predictor takes.
         data: as `fastvit.runs.evaluation_data.EvaluationData` has it.
         form: what of a checkpoint in train form runs.
-        size: side of the images in pixels; by default the checkpoint's own.
-        crop_pct: as `Preprocessing.at` has it.
-        with_real_labels: also measure against ImageNet's ReaL labels.
-        allow_damaged: leave images out that cannot be decoded.
-        batch_size: images a step.
-        workers: processes that decode images; None takes one a core but one.
+        request: how to measure.
         device: where PyTorch runs.
         precision: as Predictor has it.
         kernels: as Predictor has it.
@@ -131,23 +140,25 @@ def evaluate_checkpoint(
     Raises:
         UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
     """
+    request = request or EvaluationRequest()
     predictor = open_in_form(checkpoint, form, device, precision, kernels, allow_native_code)
-    preprocessing = predictor.preprocessing.at(size, crop_pct)
-    source = EvaluationData(checkpoint, data)
-    pictures = source.images("test", predictor.classes)
-    if len(pictures.classes) != predictor.num_classes:
-        raise UserError(f"{source.source} has {len(pictures.classes)} classes, {checkpoint} {predictor.num_classes}")
-    real = real_labels(pictures) if with_real_labels else None
-    batches = evaluation_loader(pictures, preprocessing, batch_size, workers, allow_damaged=allow_damaged)
-    result = evaluate(predictor.logits, batches, predictor.num_classes)
-    if real:
-        result = _with_real_metrics(result, real)
-    return Measured(
-        checkpoint, source.source, predictor.form, predictor.runtime, predictor.device, preprocessing, pictures, result
+    spec = predictor.spec
+    refuse_of_other_tasks(
+        spec, batch_size=request.batch_size, crop_pct=request.crop_pct, real_labels=request.real_labels
     )
-
-
-def _with_real_metrics(result: Evaluation, labels: RealLabels) -> Evaluation:
-    counted = result.targets != IGNORED
-    kept = [right for right, counts in zip(labels, counted, strict=True) if counts]
-    return replace(result, metrics=result.metrics | real_accuracy(result.guesses[counted], kept))
+    predictor = predictor.with_preprocessing(spec.resized(predictor.preprocessing, request))
+    source = EvaluationData(checkpoint, data)
+    images = spec.validation_images(source, predictor.network)
+    return Measured(
+        checkpoint=checkpoint,
+        data=source.source,
+        divided=isinstance(images, Part),
+        task=spec.name,
+        form=predictor.form,
+        runtime=predictor.runtime,
+        device=predictor.device,
+        preprocessing=predictor.preprocessing,
+        images=images,
+        found=spec.evaluate(predictor, images, request),
+        examples=examples(predictor, images),
+    )

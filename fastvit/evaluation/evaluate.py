@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
 from fastvit.evaluation.calibration import Bin, expected_calibration_error, reliability
-from fastvit.tasks.classification.module import accuracy
 from fastvit.terminal import track
 
 
@@ -133,6 +134,22 @@ def evaluate(
         guesses=ranked,
         probability=probability,
         speed=_speed([len(labels) for labels in targets], times),
+    )
+
+
+def accuracy(num_classes: int, **options: Any) -> torchmetrics.MetricCollection:
+    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count.
+
+    Args:
+        num_classes: how many classes there are.
+        options: of torchmetrics' Metric.
+    """
+    ranks = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
+    return torchmetrics.MetricCollection(
+        {
+            name: MulticlassAccuracy(num_classes, top_k=k, average="micro", ignore_index=IGNORED, **options)
+            for name, k in ranks.items()
+        }
     )
 
 

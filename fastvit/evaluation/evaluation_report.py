@@ -3,121 +3,66 @@
 from __future__ import annotations
 
 import json
-import textwrap
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from fastvit.data.datasets import IGNORED
 from fastvit.environment import environment
-from fastvit.evaluation.calibration import BINS
 from fastvit.evaluation.checkpoint import Measured
-from fastvit.evaluation.class_tables import classes_by_accuracy, confused_pairs
-from fastvit.evaluation.plots import reliability_diagram
+from fastvit.evaluation.examples import examples_section
 from fastvit.files import write_text
-from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Section, Table, write_report
-from fastvit.reports.plots import confusion_matrix
 from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
-from fastvit.tasks.classification.drawing import prediction_sheet
-from fastvit.tasks.classification.prediction import Label
 
-# More classes than this cannot be told apart in a picture of the confusion matrix.
-MATRIX_CLASSES = 50
+_PLURALS = {"class": "Classes"}
 
 
 def write_evaluation(measured: Measured, out: Path) -> Path:
-    """Write evaluation.json and evaluation.html into a folder; returns the path of the page.
+    """Write evaluation.json, evaluation.html and the files of `Measurement.results` into a folder.
+
+    Returns:
+        The path of the page.
 
     Raises:
         UserError: they cannot be written.
     """
-    write_text(out / EVALUATION, json.dumps(_numbers(measured), indent=1))
-    result = measured.result
-    skipped = f" {result.skipped} could not be read and are in none of the numbers." if result.skipped else ""
+    found = measured.found
+    content = {
+        **measured.summary(),
+        f"per_{found.parts.name}": found.parts.values,
+        **found.details,
+        "environment": environment(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_text(out / EVALUATION, json.dumps(content, indent=1))
+    for name, results in found.results.items():
+        write_text(out / name, json.dumps(results))
+    skipped = f" {found.skipped} could not be read and are in none of the numbers." if found.skipped else ""
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{result.metrics['top1']:.2%} of {result.images} held-out images named right.{skipped}",
+        summary=f"{measured.headline} on {found.images} validation images.{skipped}",
         sections=[
-            _summary_section(measured),
-            _calibration_section(measured),
-            _confusion_section(measured),
-            *_mistakes_sections(measured),
-            _classes_section(measured),
+            _numbers_section(measured),
+            *([examples_section(measured.examples)] if measured.examples else []),
+            *found.sections(),
+            _parts_section(measured),
         ],
     )
 
 
-def _numbers(measured: Measured) -> dict[str, object]:
-    result = measured.result
-    names = measured.pictures.classes
-    return {
-        **measured.summary(),
-        "per_class": {
-            names[c]: {"images": int(result.class_images[c]), "top1": float(result.class_accuracy[c])}
-            for c in np.flatnonzero(result.class_images)
-        },
-        # (true class, predicted class, images) of all that is not 0
-        "confusion": [[int(t), int(p), int(result.confusion[t, p])] for t, p in np.argwhere(result.confusion)],
-        "reliability": [asdict(b) for b in result.reliability],
-        "environment": environment(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _summary_section(measured: Measured) -> Section:
-    result, (height, width) = measured.result, measured.preprocessing.size
-    rows = [(METRICS[name], as_text(name, value)) for name, value in result.metrics.items()]
-    if result.speed:
-        rows += [
-            ("images a second, all in all", f"{result.speed.overall:.0f}"),
-            ("images a second, the network alone", f"{result.speed.model:.0f}"),
-        ]
+def _numbers_section(measured: Measured) -> Section:
+    rows = list(measured.metric_texts().items())
+    rows += [(rate.label, f"{rate.value:.1f}") for rate in measured.found.rates if rate.value]
     rows += [
         ("checkpoint", measured.checkpoint),
         ("data", measured.data + (", the images that the run held out" if measured.divided else "")),
         ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
-        ("images", f"{height}x{width} pixels, crop {measured.preprocessing.crop_pct:g}"),
+        ("images", str(measured.preprocessing)),
     ]
     return Section("Numbers", table=Table(("what", "value"), rows))
 
 
-def _calibration_section(measured: Measured) -> Section:
-    error = as_text("ece", measured.result.metrics["ece"])
-    text = (
-        f"Images by the probability of their predicted class, in {BINS} bins: a calibrated classifier is on the "
-        f"diagonal. The expected calibration error, {error}, is the mean distance from it, weighted by the images of "
-        "each bin."
-    )
-    return Section("Calibration", text, reliability_diagram(measured.result.reliability))
-
-
-def _confusion_section(measured: Measured) -> Section:
-    result, names = measured.result, measured.pictures.classes
-    if len(names) <= MATRIX_CLASSES:
-        return Section("Confusion", figure=confusion_matrix(result.confusion, names))
-    header = ("true class", "named", "times", "share of the true class")
-    return Section("Confusion", "The most frequent mistakes.", table=Table(header, confused_pairs(result, names)))
-
-
-def _mistakes_sections(measured: Measured, count: int = 24) -> list[Section]:
-    """One, or none where there is no mistake."""
-    result = measured.result
-    wrong = np.flatnonzero((result.predicted != result.targets) & (result.targets != IGNORED))
-    worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]
-    if not len(worst):
-        return []
-    names = [textwrap.shorten(name, 20, placeholder="…") for name in measured.pictures.classes]
-    guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
-    truths = [names[result.targets[i]] for i in worst]
-    sheet = prediction_sheet([measured.pictures.image(i) for i in worst], guesses, truths)
-    text = "The wrong answers with the highest probability: where labels are wrong, they are found here."
-    return [Section("Most confident mistakes", text, sheet, pixels=True)]
-
-
-def _classes_section(measured: Measured) -> Section:
-    rows = classes_by_accuracy(measured.result, measured.pictures.classes)
-    return Section("Classes", "The worst first.", table=Table(("class", "images", "top-1"), rows))
+def _parts_section(measured: Measured) -> Section:
+    parts = measured.found.parts
+    title = _PLURALS.get(parts.name, f"{parts.name.capitalize()}s")
+    return Section(title, "The worst first.", table=Table(parts.header, parts.rows))

@@ -12,13 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from fastvit.errors import UserError
-from fastvit.export.options import ExportOptions
+from fastvit.export.options import FEATURES, ExportOptions
 from fastvit.export.pictures import Pictures
 from fastvit.export.program import build_program
-from fastvit.export.proof import TOLERANCES, Proof, prepared, prove
+from fastvit.export.proof import TOLERANCES, Proof, prepared
 from fastvit.export.target import Target
 from fastvit.model.task_model import TaskModel
 from fastvit.runtime.artifact import Signature
+from fastvit.tasks.table import find_task
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def export(
         raise UserError(f"{path}: files of the {target.name} target end in {target.suffix}")
     target.check(options)
     program = build_program(model, options, target.cast)
-    if "boxes" in program.signature.outputs and not target.objects:
+    if model.data_dependent and program.module.output != FEATURES and not target.data_dependent:
         raise UserError(
-            f"{target.name} does not take a detector whole: give --output features for its pyramid, or --to onnx"
+            f"{target.name} cannot compute outputs whose number depends on the image: give --output features, or "
+            "--to onnx"
         )
     examples = prepared(calibration, program.description.preprocessing, options.input) if calibration else None
     try:
@@ -93,7 +95,7 @@ def export(
         seconds = time.perf_counter() - start
         proof, not_run = None, f"nothing here runs {target.suffix} files"
         if target.runner and (not_run := target.runner.available() or "") == "":
-            proof = prove(model, target.runner.open(written), pictures, labels)
+            proof = find_task(model.task).prove(model, target.runner.open(written), pictures, labels)
             if missed := TOLERANCES[options.precision].missed(proof):
                 raise UserError(
                     f"{path} was not written: it would not compute what the model does in {target.runtime}: "

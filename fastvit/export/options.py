@@ -8,7 +8,8 @@ from typing import Literal
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Input, Precision
 
-Output = Literal["logits", "probabilities", "objects", "mesh", "features"]
+# The maps of the backbone's stages, or of what stands between it and the head: an output of every network.
+FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,8 @@ class ExportOptions:
         size: height and width in pixels; None for the model's own, "dynamic" for any from 32 on.
         input: what goes in: "normalised" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
             normalisation is inside.
-        output: "logits", "probabilities" (of classifiers and segmenters), "objects" (of detectors), "mesh" (of hand
-            mesh regressors: vertices, joints and camera), or "features", the maps of the backbone's stages, of a
-            detector those of its feature pyramid; None for what the task is about.
+        output: one of `TaskSpec.outputs`, or "features", the maps of the backbone's stages, of a detector those of its
+            feature pyramid; None for the task's own.
         keep_float: names of layers, or patterns as "backbone.stem.*", that int8 leaves in float beside those that the
             target leaves so anyway.
     """
@@ -32,7 +32,7 @@ class ExportOptions:
     batch: int | Literal["dynamic"] = 1
     size: tuple[int, int] | Literal["dynamic"] | None = None
     input: Input = "normalised"
-    output: Output | None = None
+    output: str | None = None
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -42,29 +42,3 @@ class ExportOptions:
             raise UserError(f"batch must be at least 1 or dynamic, got {self.batch}")
         if isinstance(self.size, tuple) and min(self.size) < 32:
             raise UserError(f"size must be at least 32 pixels a side, got {self.size[0]}x{self.size[1]}")
-
-
-def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
-    """ "256", "192x256" (height x width), "dynamic" or None.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    if text is None or text == "dynamic":
-        return text  # type: ignore[return-value]
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
-        raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH or dynamic, got {text!r}")
-    return int(parts[0]), int(parts[-1])
-
-
-def parse_batches(text: str) -> list[int | Literal["dynamic"]]:
-    """ "1", "1,8" or "dynamic".
-
-    Raises:
-        UserError: it is none of these.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part == "dynamic" or part.isdigit() for part in parts):
-        raise UserError(f"batch must be numbers of images, joined by commas, or dynamic, got {text!r}")
-    return ["dynamic" if part == "dynamic" else int(part) for part in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fastvit.errors import UserError
-from fastvit.export.options import ExportOptions, Output
+from fastvit.export.options import FEATURES, ExportOptions
 from fastvit.fusion import fuse
 from fastvit.model.task_model import TaskModel
 from fastvit.runtime.artifact import Input, Precision, Signature, whole_images
+from fastvit.tasks.spec import TaskSpec
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,7 +40,7 @@ class Exportable(nn.Module):
 
     shift: Tensor | None
 
-    def __init__(self, model: TaskModel, kind: Input, output: Output, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: TaskModel, kind: Input, output: str, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.output, self.dtype = output, dtype
         mean, std = (
@@ -53,12 +55,12 @@ class Exportable(nn.Module):
                 first.weight.copy_((first.weight.double() / (std * scale)).to(first.weight.dtype))
             shift = (mean * scale).float()
         self.register_buffer("shift", shift)
-        self.model = (model.pyramid if output == "features" else model).to(dtype)
+        self.model = (model.pyramid if output == FEATURES else model).to(dtype)
 
     def forward(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
         x = images.float() if images.dtype == torch.uint8 else images
         x = (x if self.shift is None else x - self.shift).to(self.dtype)
-        if self.output == "features":
+        if self.output == FEATURES:
             return as_maps(self.model(x))
         others = () if image_size is None else (image_size,)
         answers = tuple(answer.float() for answer in cast(Any, self.model).answers(x, *others))
@@ -113,24 +115,20 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     Raises:
         UserError: the model does not do what is asked.
     """
-    output = _output(model, options)
+    spec = find_task(model.task)
+    output = _output(model, options, spec)
     fused = fuse(model).cpu().float()
-    size: tuple[int, int] | None
-    if output == "objects" and options.size is None and fused.preprocessing.resize == "fit":
-        # Room for an image of any shape: what is around it costs nothing.
-        size = (-(-max(fused.preprocessing.size) // 32) * 32,) * 2
-    else:
-        size = None if options.size == "dynamic" else options.size or fused.preprocessing.canvas
-        if size is not None:
-            fused.preprocessing = fused.preprocessing.at_size(size)
-    if fused.task == "segmentation":  # an artifact is shown all of an image
-        fused.options = replace(fused.options, window=None)
+    size: tuple[int, int] | None = None
+    if options.size != "dynamic":
+        size = options.size or spec.export_size(fused.preprocessing, output)
+        fused.preprocessing = fused.preprocessing.at_size(size)
+    spec.prepare_export(fused)
     outputs = {
-        "features": tuple(f"stride{stride}" for stride in fused.pyramid_strides),
+        FEATURES: tuple(f"stride{stride}" for stride in fused.pyramid_strides),
         "probabilities": ("probabilities",),
     }.get(output, fused.outputs)
     batch = None if options.batch == "dynamic" else options.batch
-    inputs = ("images",) if output == "features" else fused.inputs
+    inputs = ("images",) if output == FEATURES else fused.inputs
     signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused), inputs)
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
     module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()
@@ -141,26 +139,19 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     return Program(module, example, Description.of(fused), signature, others, options.keep_float)
 
 
-# What a task is about, where it is not classes.
-_OWN: dict[str, Output] = {"detection": "objects", "hand_mesh": "mesh"}
-
-
-def _output(model: TaskModel, options: ExportOptions) -> Output:
-    own = _OWN.get(model.task, "logits")
-    output = options.output or own
-    if output not in (own, "features") and (own, output) != ("logits", "probabilities"):
-        raise UserError(f"a model for {model.task} gives no {output}: give --output {own} or features")
-    if output != "features" and model.num_classes == 0:
-        raise UserError("the model has no head: export its feature maps with --output features")
-    if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):
+def _output(model: TaskModel, options: ExportOptions, spec: TaskSpec) -> str:
+    output = options.output or spec.default_output
+    if output not in (*spec.outputs, FEATURES):
         raise UserError(
-            "a detector is exported whole in fp32, for one image of a fixed size; --output features leaves batch, size "
-            "and precision free"
+            f"a model for {spec.name} has no output {output!r}; it has {', '.join((*spec.outputs, FEATURES))}"
         )
-    if output == "mesh" and options.size == "dynamic":
-        raise UserError("a hand mesh regressor is exported for one size of images: give --size a number")
-    if model.task != "classification" and options.precision in ("int8", "palettized"):
-        raise UserError(f"{options.precision} is for classifiers; a model for {model.task} is exported in fp32 or fp16")
+    if output != FEATURES and model.num_classes == 0:
+        raise UserError("the model has no head: export its feature maps with --output features")
+    spec.check_export(options, output)
+    if options.precision in ("int8", "palettized") and not spec.int8:
+        raise UserError(
+            f"{options.precision} is not available for {spec.name}: export it in fp32 or, where that is offered, fp16"
+        )
     return output
 
 

@@ -1,35 +1,24 @@
-"""Whether an artifact computes what the model does: both on the same real images, the artifact in its own runtime.
-
-A detector is compared as it is used, an image file in and objects out: the model in PyTorch at the image's own size,
-the artifact on its canvas.
-"""
+"""Whether an artifact computes what the model does: both on the same real images, the artifact in its own runtime."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 
-from fastvit.data.pixels import eval_array, fitted_size, normalised
+from fastvit.data.pixels import eval_array, normalised
 from fastvit.errors import UserError
-from fastvit.export.options import Output
-from fastvit.export.pictures import in_shapes
+from fastvit.export.options import FEATURES
 from fastvit.export.program import as_maps
+from fastvit.fusion import verify
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
 from fastvit.numerics import Differences, compare
-from fastvit.predict.predictor import Predictor
 from fastvit.runtime.artifact import Artifact, Input, Precision
-from fastvit.tasks.detection.agreement import Agreement, InUse, agreement, in_use
-from fastvit.tasks.detection.decoding import Objects
-from fastvit.tasks.detection.prediction import DetectionPrediction
-
-Outputs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -55,8 +44,7 @@ class Tolerance:
             missed.append(f"relative difference {found.relative:.1e}, tolerated {self.relative:.0e}")
         if not found.cosine >= self.cosine:
             missed.append(f"cosine {found.cosine:.6f}, at least {self.cosine}")
-        if proof.objects and proof.objects.unpaired:
-            missed.append(f"{proof.objects.unpaired} objects are found by one of the two alone")
+        missed += proof.faults
         if proof.accuracy:
             lost, chance = 100 * (proof.accuracy[0] - proof.accuracy[1]), proof.chance
             if not lost <= self.accuracy + chance:
@@ -83,16 +71,16 @@ class Proof:
         images: how many were compared.
         differences: of all outputs together.
         accuracy: top-1 of the model and of the artifact, as fractions; None without labels or logits.
-        objects: of a detector, what the differences are of.
-        resized: of a detector that was exported for another size of images, what that changes: what it finds and what
-            the model finds with the size of its own. Whoever chose the size chose that.
     """
 
     images: int
     differences: Differences
     accuracy: tuple[float, float] | None
-    objects: Agreement | None = None
-    resized: InUse | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What no tolerance allows, in words."""
+        return []
 
     @property
     def chance(self) -> float:
@@ -102,112 +90,46 @@ class Proof:
         return 100 * disagreeing**0.5 / self.images
 
     def __str__(self) -> str:
-        lines = f"{self.objects or self.differences}, on {self.images} images"
-        lines += f"; at the checkpoint's own size of images: {self.resized}" if self.resized else ""
+        lines = f"{self.differences}, on {self.images} images"
         return lines + (f"; top-1 {self.accuracy[0]:.2%} and {self.accuracy[1]:.2%}" if self.accuracy else "")
 
 
-# What is asked for, by the name of the first output, where it is not maps.
-_OUTPUTS: dict[str, Output] = {"logits": "logits", "probabilities": "probabilities", "vertices": "mesh"}
-
-
-def prove(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None) -> Proof:
-    """Run both.
+def prove_outputs(
+    model: TaskModel,
+    artifact: Artifact,
+    pictures: Sequence[Image.Image],
+    labels: Sequence[int] | None = None,
+    step: int = 1,
+) -> Proof:
+    """Run both, and compare all outputs.
 
     Args:
         model: in any form, as it was before it was fused; the reference, in float32.
         artifact: in its own runtime; images go through the preprocessing that it says.
         pictures: RGB or L.
-        labels: true classes, for the accuracy of both.
-
-    Raises:
-        UserError: a detector finds nothing in the pictures, so that there is nothing to compare.
+        labels: true classes, for the accuracy of both; of a classifier.
+        step: images a call.
     """
-    if "boxes" in artifact.signature.outputs:
-        return _prove_detector(model, artifact, in_shapes(pictures))
     size = artifact.description.preprocessing.canvas
     ours = prepared(pictures, model.preprocessing.at_size(size), "normalised")
     theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
-    names = artifact.signature.outputs
-    output: Output = _OUTPUTS.get(names[0], "features")
-    # Maps of dense tasks are large.
-    step = 16 if model.task == "classification" else 1
-    expected = reference(model, ours, output, step)
+    output = artifact.signature.outputs[0]
+    features = output.startswith("stride")
+    expected = reference(model, ours, FEATURES if features else output, step)
     answers = artifact.in_batches(theirs, step)
     accuracy = None
-    if labels is not None and model.task == "classification" and output != "features":
+    if labels is not None and not features:
         true = np.asarray(labels)
         expected_top1, top1 = (float(np.mean(o.argmax(1) == true)) for o in (expected[0], answers[0]))
         accuracy = expected_top1, top1
     return Proof(len(pictures), compare(expected, answers), accuracy)
 
 
-def prove_objects(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
-    """Run two forms of a detector in PyTorch, in float32.
-
-    Args:
-        model: the reference.
-        fused: the same in a later form.
-        pictures: RGB or L; noise has no objects.
-
-    Raises:
-        UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
-    """
-    shown = in_shapes(pictures)
-    return _proof_of_objects(model, *(_answers(_unchanged(form), shown) for form in (model, fused)))
-
-
-def _prove_detector(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image]) -> Proof:
-    theirs = Predictor(artifact.path, runtime=artifact.runtime)
-    same_size = copy.copy(model)
-    same_size.preprocessing = theirs.preprocessing
-    proof = _proof_of_objects(model, _answers(_unchanged(same_size), pictures), _answers(theirs, pictures))
-    if theirs.preprocessing == model.preprocessing:
-        return proof
-    return replace(proof, resized=in_use(*(_objects(side, pictures) for side in (_unchanged(model), theirs))))
-
-
-def _unchanged(model: TaskModel) -> Predictor:
-    """A model in PyTorch, in float32 on the CPU, in the form that it has.
-
-    Raises:
-        UserError: as in `prepared`.
-    """
-    _channels(model.preprocessing)
-    return Predictor(model, prepare=lambda given: copy.deepcopy(given).float())
-
-
-def _answers(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
-    """All that a detector gives for each picture, by name, before it is laid into the picture."""
-    answers = []
-    for picture in pictures:
-        (pixels,) = prepared([picture], predictor.preprocessing, "pixels")
-        fitted = fitted_size((picture.height, picture.width), predictor.preprocessing)
-        answers.append(predictor.answers(pixels[None], fitted))
-    return answers
-
-
-def _objects(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[Objects]:
-    return [cast(DetectionPrediction, answer).objects for answer in predictor(pictures)]
-
-
-def _proof_of_objects(
-    model: TaskModel, expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]
-) -> Proof:
-    agreed = agreement(expected, found, model.options)
-    if agreed is None:
-        raise UserError(
-            "the detector finds nothing in the pictures, so that nothing would be proved: train it, or give others "
-            "with --data or --verify-with"
-        )
-    parts = [part for part in (agreed.boxes, agreed.scores, agreed.masks) if part]
-    worst = Differences(
-        max_abs=max(part.max_abs for part in parts),
-        relative=max(part.relative for part in parts),
-        cosine=min(part.cosine for part in parts),
-        top1=None,
-    )
-    return Proof(len(expected), worst, None, agreed)
+def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
+    """Compare two forms of a network in PyTorch on random images of its own size, with a fixed seed."""
+    shape = (count, model.config.in_chans, *model.preprocessing.canvas)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return Proof(count, verify(model, fused, images), None)
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
@@ -216,14 +138,19 @@ def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind
     Raises:
         UserError: the model takes neither one nor three channels, and pictures have no others.
     """
-    grey = _channels(preprocessing) == 1
+    grey = image_channels(preprocessing) == 1
     pixels = np.stack([eval_array(one.convert("L") if grey else one, preprocessing) for one in pictures])
     if kind == "pixels":
         return pixels
     return normalised(pixels, preprocessing) if kind == "normalised" else pixels.astype(np.float32) / np.float32(255)
 
 
-def _channels(preprocessing: Preprocessing) -> int:
+def image_channels(preprocessing: Preprocessing) -> int:
+    """Return the channels of a network's images.
+
+    Raises:
+        UserError: pictures have no such number of channels.
+    """
     channels = len(preprocessing.mean)
     if channels not in (1, 3):
         raise UserError(
@@ -233,14 +160,14 @@ def _channels(preprocessing: Preprocessing) -> int:
     return channels
 
 
-def reference(model: TaskModel, images: np.ndarray, output: Output, step: int = 16) -> list[np.ndarray]:
+def reference(model: TaskModel, images: np.ndarray, output: str, step: int = 16) -> list[np.ndarray]:
     """The outputs of a model for normalised images, in float32 on the CPU."""
     network = copy.deepcopy(model).cpu().float().eval()
     parts = []
     with torch.inference_mode():
         for start in range(0, len(images), step):
             batch = torch.from_numpy(images[start : start + step])
-            if output == "features":
+            if output == FEATURES:
                 parts.append([stage.numpy() for stage in as_maps(network.pyramid(batch))])
             else:
                 answers = network.answers(batch)

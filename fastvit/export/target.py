@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvit.errors import UserError, first_line, unknown_name
+from fastvit.errors import UserError, first_line
 from fastvit.export.options import ExportOptions
+from fastvit.plugins import find, register
 from fastvit.quiet import quiet
 from fastvit.runtime.artifact import RUNTIMES, Precision, Runtime
 
@@ -34,7 +35,7 @@ class Target:
         cast: those of them for which the network itself is cast before it is written.
         dynamic: what may be left open, of "batch" and "size".
         keeps_float: whether its int8 leaves layers in float that one names.
-        objects: whether it takes a detector whole, with its non-maximum suppression.
+        data_dependent: whether it takes a network whose number of outputs depends on the image, such as a detector.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Target:
     cast: tuple[Precision, ...] = ()
     dynamic: tuple[str, ...] = ()
     keeps_float: bool = False
-    objects: bool = False
+    data_dependent: bool = False
 
     def check(self, options: ExportOptions) -> None:
         """See that the target can do what is asked.
@@ -108,7 +109,7 @@ TARGETS = {
             cast=("fp16",),
             dynamic=("batch", "size"),
             keeps_float=True,
-            objects=True,
+            data_dependent=True,
         ),
         Target(
             name="openvino",
@@ -205,11 +206,21 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """A row of the table.
+    """Return a row of the table, of a plugin if need be.
 
     Raises:
         UserError: there is no such target.
     """
-    if name not in TARGETS:
-        raise unknown_name("export target", name, TARGETS)
-    return TARGETS[name]
+    return find(TARGETS, "export target", name)
+
+
+def register_target(target: Target) -> None:
+    """Add an export target.
+
+    Args:
+        target: its module has `write(program, path, calibration)`; see `docs/architecture.md` for an example.
+
+    Raises:
+        UserError: there is a target of that name.
+    """
+    register(TARGETS, "export target", target.name, target)

@@ -25,12 +25,16 @@ class TaskModel(nn.Module):
         options: what else it is built from, a frozen dataclass; None where the configuration says all.
         inputs: names of what `answers` takes: images, and what else there is to know of them.
         outputs: names of what `answers` gives.
+        data_dependent: whether the number of outputs depends on the values of the image, as of a detector.
+        default_preprocessing: what images need where a network is made without being told.
 
     Raises:
         UserError: there are not as many class names as classes.
     """
 
     task: ClassVar[str]
+    default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
+    data_dependent: ClassVar[bool] = False
     inputs: tuple[str, ...] = ("images",)
     outputs: tuple[str, ...]
 
@@ -46,7 +50,7 @@ class TaskModel(nn.Module):
         super().__init__()
         self.variant, self.config, self.options = variant, config, options
         self.classes = class_names(classes, config.num_classes)
-        self.preprocessing = preprocessing or Preprocessing()
+        self.preprocessing = preprocessing or self.default_preprocessing
 
     @property
     def num_classes(self) -> int:
@@ -61,6 +65,11 @@ class TaskModel(nn.Module):
     def answers(self, images: Tensor) -> tuple[Tensor, ...]:
         """What an exported model gives for (B, C, H, W) images, in the order of `outputs`; eval mode."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it gives")
+
+    @property
+    def compiled_part(self) -> nn.Module:
+        """What torch.compile compiles in training: all of the network, if its way does not depend on values."""
+        return self
 
     @property
     def pyramid(self) -> nn.Module:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
@@ -20,6 +20,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS, Target
 from fastvit.files import cache_folder
 from fastvit.runtime.artifact import RUNTIMES, Precision, find_runtime
+from fastvit.tasks.table import find_task
 from fastvit.version import __version__
 from fastvit.weights.location import locate
 
@@ -93,7 +94,8 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
 
     model = load(source) if isinstance(source, (str, Path)) else source
     pictures = to_compare_on(model, EvaluationData(None, "sample"), None, PROVED_ON).images
-    export(model, target, path, pictures, ExportOptions(precision, "dynamic" if model.task == "classification" else 1))
+    batch: Literal["dynamic", 1] = "dynamic" if find_task(model.task).batched else 1
+    export(model, target, path, pictures, ExportOptions(precision, batch))
 
 
 def deployed(

@@ -11,6 +11,7 @@ import numpy as np
 from fastvit.data.pixels import denormalised, normalised
 from fastvit.errors import UserError
 from fastvit.runtime.artifact import Artifact, Precision, open_artifact
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Resized uint8 pixels, or normalised float32 images, (B, C, H, W) -> answers in float32.
 
-    Called, it gives a classifier's logits, (B, classes).
-
     Attributes:
         description: of the model.
         runtime: that it runs in.
@@ -34,17 +33,15 @@ class Engine(Protocol):
     runtime: str
     device: str
 
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
-
-    def tensor(self, images: Tensor) -> Tensor:
-        """The same for tensors; the answer is on the CPU."""
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, classes) logits of a classifier, on the CPU."""
         ...
 
     def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """All that a model of any task gives for one image, (1, C, H, W), by name.
+        """All outputs by name.
 
         Args:
-            images: the image, perhaps filled up at the bottom and on the right.
+            images: of a task that is not batched one image, perhaps filled up at the bottom and on the right.
             image_size: its height and width without what is filled up; None where it is all of it.
         """
         ...
@@ -83,22 +80,19 @@ class ArtifactEngine:
                 "fastvit.runtime.artifact.open_artifact"
             )
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        (answer,) = self.artifact.in_batches(self._taken(images))
-        if self.artifact.signature.outputs == ("logits",):
-            return answer
-        return np.asarray(np.log(np.maximum(answer, np.finfo(np.float32).tiny)))
+    def logits(self, images: Tensor) -> Tensor:
+        import torch
+
+        (answer,) = self.artifact.in_batches(self._taken(images.cpu().numpy()))
+        if self.artifact.signature.outputs != ("logits",):
+            answer = np.log(np.maximum(answer, np.finfo(np.float32).tiny))
+        return torch.from_numpy(answer)
 
     def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         taken = self._taken(images)
         if "image_size" not in self.artifact.signature.inputs:
-            return self.artifact(taken)
+            return dict(zip(self.artifact.signature.outputs, self.artifact.in_batches(taken), strict=True))
         return self.artifact(self._on_canvas(taken), np.array([image_size or images.shape[2:]]))
-
-    def tensor(self, images: Tensor) -> Tensor:
-        import torch
-
-        return torch.from_numpy(self(images.cpu().numpy()))
 
     def _on_canvas(self, images: np.ndarray) -> np.ndarray:
         """The images in the upper left corners of canvases of the size that the artifact takes."""
@@ -155,16 +149,11 @@ class TorchEngine:
 
         like = next(self._model.parameters())
         if unsupported(like.device, like.dtype) is None:
-            # Dense tasks' images have all kinds of sizes: finding the fastest kernels for each would take longer.
-            self._model = accelerate(self._model, time=self.description.task == "classification")
+            # Where images have all kinds of sizes, finding the fastest kernels for each would take longer.
+            self._model = accelerate(self._model, time=find_task(self.description.task).batched)
             self.runtime = self.runtime.replace("torch", "kernels")
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        import torch
-
-        return np.asarray(self.tensor(torch.from_numpy(images)).numpy())
-
-    def tensor(self, images: Tensor) -> Tensor:
+    def logits(self, images: Tensor) -> Tensor:
         return self._answers(images)[0]
 
     def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:

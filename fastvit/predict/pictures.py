@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-
-from PIL import Image
 
 from fastvit.data.images import read_image
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.predict.predictor import Answer
-from fastvit.tasks.hand_mesh.mesh_file import SUFFIXES, write_mesh
-from fastvit.tasks.hand_mesh.prediction import HandPrediction
+from fastvit.predict.prediction import Prediction
+from fastvit.tasks.spec import TaskSpec
 
 
 class Canvas:
@@ -20,7 +16,7 @@ class Canvas:
 
     Args:
         folder: made if it is not there.
-        task: whose drawing room is used.
+        task: of the predictions.
 
     Attributes:
         drawn: how many pictures there are.
@@ -29,13 +25,13 @@ class Canvas:
         UserError: the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, task: str) -> None:
+    def __init__(self, folder: Path, task: TaskSpec) -> None:
         self._paths, self.drawn = _Paths(folder, "--draw"), 0
-        self._draw = importlib.import_module(f"fastvit.tasks.{task}.drawing").draw
+        self._task = task
 
-    def draw(self, answer: Answer) -> Path:
+    def draw(self, answer: Prediction) -> Path:
         """Draw an answer for an image file; images of the same name from different folders get a number."""
-        picture: Image.Image = self._draw(read_image(answer.image), answer)
+        picture = self._task.draw(read_image(answer.image), answer)
         path = self._paths.of(answer.image, ".png")
         with atomic(path) as part:
             picture.save(part, format="PNG")
@@ -44,7 +40,7 @@ class Canvas:
 
 
 class Meshes:
-    """The meshes of hands as files.
+    """The meshes of predictions as files.
 
     Args:
         path: .obj or .ply file for the one image, or a folder, made if it is not there, for .obj files.
@@ -58,20 +54,20 @@ class Meshes:
         UserError: the model gives no meshes, one file is given for several images, or the folder cannot be made.
     """
 
-    def __init__(self, path: Path, task: str, images: int) -> None:
-        if task != "hand_mesh":
-            raise UserError(f"a model for {task} gives no meshes: leave --mesh out")
-        self._file = path if path.suffix in SUFFIXES else None
+    def __init__(self, path: Path, task: TaskSpec, images: int) -> None:
+        if not task.mesh_suffixes:
+            raise UserError(f"a model for {task.name} predicts no meshes: leave --mesh out")
+        self._file = path if path.suffix in task.mesh_suffixes else None
+        self._suffix = task.mesh_suffixes[0]
         if self._file and images > 1:
             raise UserError(f"{path} is one file for {images} images: give a folder to --mesh")
         self._paths = _Paths(path.parent if self._file else path, "--mesh")
         self.written = 0
 
-    def write(self, answer: Answer) -> Path:
-        """Write the mesh of an answer for an image file."""
-        assert isinstance(answer, HandPrediction)
-        path = self._file or self._paths.of(answer.image, ".obj")
-        write_mesh(path, answer.vertices, answer.faces)
+    def write(self, answer: Prediction) -> Path:
+        """Write the mesh of a prediction for an image file."""
+        path = self._file or self._paths.of(answer.image, self._suffix)
+        answer.write_mesh(path)
         self.written += 1
         return path
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,42 +22,22 @@ from fastvit.data.pixels import eval_array, fitted_size
 from fastvit.errors import UserError
 from fastvit.predict.deployment import deployed
 from fastvit.predict.engine import ArtifactEngine, Engine, TorchEngine
+from fastvit.predict.prediction import Failure, Limits, Prediction, Shown
 from fastvit.runtime.artifact import Precision, is_artifact
-from fastvit.tasks.classification.prediction import Prediction, decode, softmax
-from fastvit.tasks.detection import prediction as detection
-from fastvit.tasks.detection.prediction import DetectionPrediction
-from fastvit.tasks.hand_mesh import prediction as hand_mesh
-from fastvit.tasks.hand_mesh.prediction import HandPrediction
-from fastvit.tasks.segmentation import prediction as segmentation
-from fastvit.tasks.segmentation.prediction import SegmentationPrediction
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import read_task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fastvit.fusion import Form
+    from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
 
-# What a Predictor says of an image; which of them, its task tells.
-Answer = Prediction | DetectionPrediction | SegmentationPrediction | HandPrediction
+Outputs = dict[str, np.ndarray]
 ImageLike = str | Path | Image.Image | np.ndarray
 # Decoding releases the GIL for most of its time; more threads than this only wait for the model.
 DECODERS = 4
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be read, and why."""
-
-    image: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An image as the model sees it: (C, H, W) uint8, and the height and width that it has itself."""
-
-    pixels: np.ndarray
-    size: tuple[int, int]
 
 
 class Predictor:
@@ -80,12 +61,8 @@ class Predictor:
         allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code that could do anything.
 
     Attributes:
-        task: "classification", "detection", "segmentation" or "hand_mesh".
-        form: "train", "merged" or "fused", of what runs.
-        classes: names, or None where the source has none.
-        num_classes: how many.
-        options: what else the network is built from, of a task that has such options; else None.
-        preprocessing: what is done to every image.
+        network: what the source says of it.
+        spec: its task.
         runtime: "torch", "onnxruntime", ...; on a GPU also "torch fp16", or "kernels fp16" for ours.
         device: where it runs.
 
@@ -106,15 +83,51 @@ class Predictor:
         allow_native_code: bool = False,
     ) -> None:
         self._engine = _engine(source, device, runtime, precision, threads, prepare, kernels, allow_native_code)
-        description = self._engine.description
-        self.task = description.task
-        self.form, self.classes, self.preprocessing = description.form, description.classes, description.preprocessing
-        self.num_classes, self.options = description.config.num_classes, description.options
+        self.network = self._engine.description
+        self.spec = find_task(self.network.task)
         self.runtime, self.device = self._engine.runtime, self._engine.device
-        self._channels = description.config.in_chans
-        self._faces = self.options.hand.faces if self.task == "hand_mesh" else np.empty((0, 3), np.int64)
         if self._channels not in (1, 3):
             raise UserError(f"images have 1 or 3 channels, this model takes {self._channels}")
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.network.task
+
+    @property
+    def form(self) -> Form:
+        """Form of the network that runs: "train", "merged" or "fused"."""
+        return self.network.form
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes; None where the source has none."""
+        return self.network.classes
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return self.network.config.num_classes
+
+    @property
+    def options(self) -> Any:
+        """What else the network is built from, of a task that has such options; else None."""
+        return self.network.options
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to every image."""
+        return self.network.preprocessing
+
+    @property
+    def _channels(self) -> int:
+        return self.network.config.in_chans
+
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Predictor:
+        """Return a Predictor of the same network that treats images differently."""
+        other = copy(self)
+        other.network = replace(self.network, preprocessing=preprocessing)
+        return other
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels.
@@ -122,9 +135,9 @@ class Predictor:
         Raises:
             UserError: it is no classifier.
         """
-        if self.task != "classification":
+        if not self.spec.labels_images:
             raise UserError(f"a model for {self.task} gives no classes of images: call the Predictor with images")
-        return self._engine.tensor(images)
+        return self._engine.logits(images)
 
     def answers(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels.
@@ -137,7 +150,7 @@ class Predictor:
 
     def __call__(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
-    ) -> list[Answer]:
+    ) -> list[Prediction]:
         """Answers for paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
 
         Raises:
@@ -152,7 +165,7 @@ class Predictor:
 
     def stream(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
-    ) -> Iterator[Answer | Failure]:
+    ) -> Iterator[Prediction | Failure]:
         """Answers for any number of images, in order; what cannot be read is yielded as a Failure.
 
         Threads decode the next batch while the model computes one; no more than two batches are in memory.
@@ -164,54 +177,47 @@ class Predictor:
                 time.
             score: of a detector's objects, the least.
         """
-        if k < 1 or batch_size < 1:
-            raise UserError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
-        if not 0 <= score <= 1:
-            raise UserError(f"score must be in 0 to 1, got {score}")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
+        limits = Limits(k, score)
         with ThreadPoolExecutor(DECODERS) as pool:
             named = _named(images)
-            waiting, names = self._submit(pool, named, batch_size)
+            waiting = self._submit(pool, named, batch_size)
             while waiting:
-                coming, coming_names = self._submit(pool, named, batch_size)
-                yield from self._answers(names, [future.result() for future in waiting], k, score)
-                waiting, names = coming, coming_names
+                coming = self._submit(pool, named, batch_size)
+                yield from self._predictions([future.result() for future in waiting], limits)
+                waiting = coming
 
     def _submit(
         self, pool: ThreadPoolExecutor, named: Iterator[tuple[str, ImageLike]], count: int
-    ) -> tuple[list[Future[Shown | Failure]], list[str]]:
-        chunk = list(islice(named, count))
-        return [pool.submit(self._decoded, *item) for item in chunk], [name for name, _ in chunk]
+    ) -> list[Future[Shown | Failure]]:
+        return [pool.submit(self._decoded, *item) for item in islice(named, count)]
 
     def _decoded(self, name: str, image: ImageLike) -> Shown | Failure:
         try:
             rgb = _rgb(image)
             pixels = eval_array(rgb.convert("L") if self._channels == 1 else rgb, self.preprocessing)
-            return Shown(pixels, (rgb.height, rgb.width))
+            size = rgb.height, rgb.width
+            return Shown(name, pixels, size, fitted_size(size, self.preprocessing))
         except UserError as error:
             return Failure(name, str(error))
 
-    def _answers(
-        self, names: list[str], decoded: list[Shown | Failure], k: int, score: float
-    ) -> Iterator[Answer | Failure]:
-        if self.task == "classification":
-            readable = [shown.pixels for shown in decoded if isinstance(shown, Shown)]
-            labels = iter(decode(softmax(self._engine(np.stack(readable))), self.classes, k) if readable else [])
-        for name, shown in zip(names, decoded, strict=True):
-            if isinstance(shown, Failure):
-                yield shown
-            elif self.task == "classification":
-                yield Prediction(name, next(labels))
-            else:
-                yield self._dense(name, shown, score)
+    def _predictions(self, decoded: list[Shown | Failure], limits: Limits) -> Iterator[Prediction | Failure]:
+        readable = [shown for shown in decoded if isinstance(shown, Shown)]
+        outputs = self._in_batch(readable) if self.spec.batched else map(self._alone, readable)
+        predictions = (
+            self.spec.decode(found, shown, self.network, limits) for found, shown in zip(outputs, readable, strict=True)
+        )
+        for shown in decoded:
+            yield shown if isinstance(shown, Failure) else next(predictions)
 
-    def _dense(self, name: str, shown: Shown, score: float) -> Answer:
-        fitted = fitted_size(shown.size, self.preprocessing)
-        answers = self._engine.answers(shown.pixels[None], fitted)
-        if self.task == "detection":
-            return detection.predict(answers, name, fitted, shown.size, self.classes, score)
-        if self.task == "hand_mesh":
-            return hand_mesh.predict(answers, name, self.preprocessing.size, fitted, shown.size, self._faces)
-        return segmentation.predict(answers, name, fitted, shown.size, self.classes)
+    def _alone(self, shown: Shown) -> Outputs:
+        return self._engine.answers(shown.pixels[None], shown.fitted)
+
+    def _in_batch(self, images: list[Shown]) -> Iterator[Outputs]:
+        if images:
+            found = self._engine.answers(np.stack([shown.pixels for shown in images]))
+            yield from ({name: rows[i : i + 1] for name, rows in found.items()} for i in range(len(images)))
 
 
 def _engine(
@@ -230,8 +236,8 @@ def _engine(
             raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
         return engine
     in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
-    dense = isinstance(source, (str, Path)) and read_task(source) != "classification"
-    if device == "cpu" and prepare is None and runtime not in in_torch and not (dense and runtime == "auto"):
+    single = isinstance(source, (str, Path)) and not find_task(read_task(source)).batched
+    if device == "cpu" and prepare is None and runtime not in in_torch and not (single and runtime == "auto"):
         try:
             path, name, folder = deployed(source, runtime, precision or "fp32")
         except OSError as error:
@@ -252,8 +258,8 @@ def _engine(
     from fastvit.weights.native import load
 
     model = load(source) if isinstance(source, (str, Path)) else source
-    if half and model.task == "detection":
-        raise UserError(f"a detector runs in fp32, not in {precision}")
+    if half and not find_task(model.task).half_precision:
+        raise UserError(f"a model for {model.task} runs in fp32, not in {precision}")
     return TorchEngine((prepare or fuse)(model), device, precision or "fp32", kernels)
 
 

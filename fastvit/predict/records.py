@@ -11,16 +11,15 @@ from typing import Any
 
 from fastvit.errors import UserError
 from fastvit.files import atomic
-from fastvit.predict.predictor import Answer, Failure
-from fastvit.tasks.classification.prediction import Prediction
+from fastvit.predict.prediction import Failure, Prediction
 from fastvit.terminal import printable
 
-Write = Callable[[Answer | Failure], None]
+Write = Callable[[Prediction | Failure], None]
 # Rows that are held in memory before Parquet writes them.
 GROUP = 4096
 
 
-def record(answer: Answer | Failure) -> dict[str, Any]:
+def record(answer: Prediction | Failure) -> dict[str, Any]:
     """One image: "image", and "predictions", which the task says, the likeliest first, or "error"."""
     return {"image": answer.image, "error": answer.reason} if isinstance(answer, Failure) else answer.record()
 
@@ -73,7 +72,7 @@ def _parquet(path: Path) -> Iterator[Write]:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             rows.clear()
 
-        def write(answer: Answer | Failure) -> None:
+        def write(answer: Prediction | Failure) -> None:
             rows.append(_columns(answer))
             if len(rows) >= GROUP:
                 flush()
@@ -82,10 +81,7 @@ def _parquet(path: Path) -> Iterator[Write]:
         flush()
 
 
-def _columns(answer: Answer | Failure) -> dict[str, Any]:
+def _columns(answer: Prediction | Failure) -> dict[str, Any]:
     if isinstance(answer, Failure):
         return {"image": printable(answer.image), "error": printable(answer.reason)}
-    if not isinstance(answer, Prediction):
-        raise UserError("boxes, masks and meshes do not fit into Parquet's columns: give a .jsonl file")
-    lists = {name: [getattr(label, name) for label in answer.labels] for name in ("index", "name", "probability")}
-    return {"image": printable(answer.image), **lists}
+    return {"image": printable(answer.image), **answer.columns()}

@@ -1,47 +1,36 @@
-"""Labels and units of metrics, on the terminal and in reports."""
+"""Labels, units and texts of metrics, on the terminal and in reports."""
 
 from __future__ import annotations
 
-_AP = {
-    "ap": "AP",
-    "ap50": "AP50",
-    "ap75": "AP75",
-    "ap_small": "AP small",
-    "ap_medium": "AP medium",
-    "ap_large": "AP large",
-}
-METRICS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "loss": "loss",
-    "ece": "ECE",
-    "real_top1": "ReaL top-1",
-    "real_top5": "ReaL top-5",
-    **{f"{kind}_{metric}": f"{kind} {label}" for kind in ("box", "mask") for metric, label in _AP.items()},
-    "miou": "mIoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "pa_mpjpe": "PA-MPJPE",
-    "pa_mpvpe": "PA-MPVPE",
-    "mpjpe": "MPJPE",
-    "mpvpe": "MPVPE",
-    "f5": "F@5 mm",
-    "f15": "F@15 mm",
-    "auc": "AUC",
-}
-# Errors in millimetres; other metrics but the loss are fractions.
-_LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe", "joint error")
+from dataclasses import dataclass
+from typing import Literal
 
 
-def unit(metric: str) -> tuple[float, str]:
-    """What to multiply a metric with to show it, and its unit then."""
-    return (1.0, "mm") if metric in _LENGTHS else (100.0, "percent")
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        label: its name in tables and plots.
+        unit: "percent" for a fraction, "mm" for a length in millimeters, "" for a plain number.
+        lower_is_better: whether it is an error.
+    """
+
+    label: str
+    unit: Literal["percent", "mm", ""] = "percent"
+    lower_is_better: bool = False
+
+    @property
+    def factor(self) -> float:
+        """What to multiply a value with to show it in `unit`."""
+        return 100.0 if self.unit == "percent" else 1.0
+
+    def text(self, value: float) -> str:
+        """Return a value with its unit; a dash for NaN, where nothing was measured."""
+        if value != value:
+            return "-"
+        return {"percent": f"{value:.2%}", "mm": f"{value:.2f} mm", "": f"{value:.4f}"}[self.unit]
 
 
-def as_text(metric: str, value: float) -> str:
-    """A metric's value: shares in percent, lengths in mm, the loss as it is, a dash where nothing was measured."""
-    if value != value:
-        return "-"
-    if metric in _LENGTHS:
-        return f"{value:.2f} mm"
-    return f"{value:.4f}" if metric == "loss" else f"{value:.2%}"
+TOP1 = Metric("top-1")
+LOSS = Metric("loss", "", lower_is_better=True)

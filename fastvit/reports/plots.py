@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from fastvit.reports.figures import new_figure
-from fastvit.reports.metric_format import METRICS, unit
+from fastvit.reports.metric_format import Metric
 from fastvit.terminal import printable
 from fastvit.timing import Timing
 
@@ -21,16 +21,24 @@ BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 History = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def training_curves(history: History) -> Figure:
+def training_curves(history: History, metrics: Mapping[str, Metric]) -> Figure:
     """Loss, validation metrics and learning rate over epochs, each where it was recorded.
 
     Args:
-        history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" or another metric (a fraction), and "lr".
+        history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" or another metric, and "lr".
+        metrics: those to draw, by name, all of one unit.
     """
-    panels = [draw for names, draw in _PANELS.items() if any(history.get(name) for name in names)]
+    shown = {f"val/{name}": metric for name, metric in metrics.items() if history.get(f"val/{name}")}
+    panels: list[Callable[[Axes], None]] = []
+    if history.get("train/loss") or history.get("val/loss"):
+        panels.append(lambda axes: _draw_loss(axes, history))
+    if shown:
+        panels.append(lambda axes: _draw_metrics(axes, history, shown))
+    if history.get("lr"):
+        panels.append(lambda axes: _draw_lr(axes, history))
     figure = new_figure(4.5 * max(len(panels), 2), 3.2)
     for axes, draw in zip(figure.subplots(1, max(len(panels), 1), squeeze=False).flat, panels, strict=False):
-        draw(axes, history)
+        draw(axes)
         _over_epochs(axes)
     return figure
 
@@ -43,50 +51,29 @@ def _draw_loss(axes: Axes, history: History) -> None:
     axes.legend()
 
 
-# What a task is judged by and what else is shown with it, by its name in a history.
-_METRICS = {
-    "val/top1": "top-1",
-    "val/box_ap": "box AP",
-    "val/box_ap50": "box AP50",
-    "val/mask_ap": "mask AP",
-    "val/miou": "mIoU",
-    "val/pixel_accuracy": "pixel accuracy",
-    "val/pa_mpjpe": "PA-MPJPE",
-    "val/mpjpe": "MPJPE",
-}
-
-
-def _draw_metrics(axes: Axes, history: History) -> None:
-    shown = [name for name in _METRICS if history.get(name)]
-    factor, measure = _unit(shown[0])
-    for name, color in zip(shown, (GREEN, BLUE, RED), strict=False):
+def _draw_metrics(axes: Axes, history: History, metrics: Mapping[str, Metric]) -> None:
+    for (name, metric), color in zip(metrics.items(), (GREEN, BLUE, RED), strict=False):
         epochs, values = zip(*history[name], strict=True)
-        axes.plot(epochs, [factor * v for v in values], color=color, marker=".", label=_METRICS[name])
-        last = epochs[-1], factor * values[-1]
+        axes.plot(epochs, [metric.factor * v for v in values], color=color, marker=".", label=metric.label)
+        last = epochs[-1], metric.factor * values[-1]
         axes.annotate(
-            f"{last[1]:.1f}{'%' if measure == 'percent' else ' ' + measure}",
+            f"{last[1]:.1f}{'%' if metric.unit == 'percent' else ' ' + metric.unit}",
             last,
             (-4, -14),
             textcoords="offset points",
             ha="right",
         )
-    if len(shown) > 1:
+    first = next(iter(metrics.values()))
+    if len(metrics) > 1:
         axes.legend()
-        axes.set(ylabel=measure, title="On the held-out images")
+        axes.set(ylabel=first.unit, title="On the held-out images")
         return
-    axes.set(ylabel=measure, title=f"{_title(_METRICS[shown[0]])} on the held-out images")
-
-
-def _unit(series: str) -> tuple[float, str]:
-    return unit(series.removeprefix("val/"))
+    axes.set(ylabel=first.unit, title=f"{_title(first.label)} on the held-out images")
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
     axes.plot(*zip(*history["lr"], strict=True), color=GREY)
     axes.set(title="Learning rate", ylim=(0, None))
-
-
-_PANELS = {("train/loss", "val/loss"): _draw_loss, tuple(_METRICS): _draw_metrics, ("lr",): _draw_lr}
 
 
 def _over_epochs(axes: Axes) -> None:
@@ -95,13 +82,18 @@ def _over_epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def overlaid_curves(histories: Mapping[str, History]) -> Figure:
-    """Validation loss and metric of several runs over epochs; `histories` as `training_curves` takes them, by run."""
-    recorded = [name for name in _METRICS if any(history.get(name) for history in histories.values())]
+def overlaid_curves(histories: Mapping[str, History], name: str, metric: Metric) -> Figure:
+    """Validation loss and one metric of several runs over epochs.
+
+    Args:
+        histories: as `training_curves` takes them, by run.
+        name: of the metric.
+        metric: how it is shown.
+    """
     panels = [("val/loss", "loss", "Loss on the held-out images", 1.0)]
-    for name in recorded[:1]:
-        factor, measure = _unit(name)
-        panels.append((name, measure, f"{_title(_METRICS[name])} on the held-out images", factor))
+    if any(history.get(f"val/{name}") for history in histories.values()):
+        title = f"{_title(metric.label)} on the held-out images"
+        panels.append((f"val/{name}", metric.unit, title, metric.factor))
     figure = new_figure(10, 3.6)
     for axes, (name, ylabel, title, factor) in zip(figure.subplots(1, 2), panels, strict=False):
         recorded_by = {run: history[name] for run, history in histories.items() if history.get(name)}
@@ -118,25 +110,22 @@ def _title(label: str) -> str:
     return label[0].upper() + label[1:]
 
 
-def tradeoff(
-    points: Mapping[str, tuple[float, float]], cost: str, metric: str = "top1", lower_is_better: bool = False
-) -> Figure:
+def tradeoff(points: Mapping[str, tuple[float, float]], cost: str, metric: Metric) -> Figure:
     """Accuracy or error against a cost, with the Pareto front: what no other run beats in both.
 
     Args:
         points: name -> cost and metric.
         cost: label of the axis.
-        metric: a key of `fastvit.reports.metric_format.METRICS`.
-        lower_is_better: whether it is an error.
+        metric: how the metric is shown.
     """
-    factor, measure = unit(metric)
+    factor = metric.factor
     figure = new_figure(6.4, 4.2) if len(points) < 9 else new_figure(8.8, 5.4)
     axes = figure.subplots()
-    front = sorted(points[name] for name in pareto_front(points, lower_is_better))
+    front = sorted(points[name] for name in pareto_front(points, metric.lower_is_better))
     axes.plot([c for c, _ in front], [factor * a for _, a in front], color=GREY, linestyle="--", zorder=0)
     for point in points.values():
         axes.plot(point[0], factor * point[1], "o", color=BLUE if point in front else RED)
-    axes.set(xlabel=cost, ylabel=f"{METRICS[metric]}, {measure}")
+    axes.set(xlabel=cost, ylabel=f"{metric.label}, {metric.unit}")
     axes.margins(0.18)
     axes.grid(alpha=0.3)
     _name({name: (value, factor * accuracy) for name, (value, accuracy) in points.items()}, axes)

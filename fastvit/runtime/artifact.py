@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastvit.errors import UserError, unknown_name
+from fastvit.errors import UserError
+from fastvit.plugins import find, load_plugins, register
 from fastvit.quiet import quiet
 from fastvit.weights.description import Description
 
@@ -260,8 +261,27 @@ RUNTIMES = {
 }
 
 
+def register_runtime(runtime: Runtime) -> None:
+    """Add a runtime.
+
+    Args:
+        runtime: its module has `read(path, threads) -> (metadata, run)`; see `docs/architecture.md` for an example.
+
+    Raises:
+        UserError: there is a runtime of that name.
+    """
+    register(RUNTIMES, "runtime", runtime.name, runtime)
+
+
 def runtimes_for(path: str | Path) -> list[Runtime]:
     """Those that read such a file, by its name; the longest suffix counts (.aoti.pt2 before .pt2)."""
+    found = _matching(path)
+    if not found:
+        load_plugins()
+    return found or _matching(path)
+
+
+def _matching(path: str | Path) -> list[Runtime]:
     matches = [
         (suffix, runtime)
         for runtime in RUNTIMES.values()
@@ -273,14 +293,12 @@ def runtimes_for(path: str | Path) -> list[Runtime]:
 
 
 def find_runtime(name: str) -> Runtime:
-    """Return a row of the table.
+    """Return a row of the table, of a plugin if need be.
 
     Raises:
         UserError: there is no such runtime.
     """
-    if name not in RUNTIMES:
-        raise unknown_name("runtime", name, ["auto", *RUNTIMES])
-    return RUNTIMES[name]
+    return find(RUNTIMES, "runtime", name)
 
 
 def open_artifact(

@@ -3,109 +3,62 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
 
-from fastvit.errors import UserError, unknown_name
+from fastvit.arguments import refuse_given
+from fastvit.plugins import find, register
+from fastvit.tasks.spec import TaskSpec
 
-if TYPE_CHECKING:
-    from fastvit.model.task_model import TaskModel
+# What weights that do not name their task are for.
+DEFAULT_TASK = "classification"
 
-TaskName = Literal["classification", "detection", "segmentation", "hand_mesh"]
-
-
-@dataclass(frozen=True)
-class TaskKind:
-    """A task.
-
-    Attributes:
-        name: in files, recipes and on the command line.
-        model: its TaskModel, as module:class; imported when it is used.
-        options: the frozen dataclass of what its network is built from, as module:class; None where there is none.
-        headline: the metric by which the best weights of a run are chosen.
-        label: what it is called.
-        lower_is_better: whether it is an error.
-        own_options: options of `fastvit predict` and `fastvit eval` that apply to it, but not to every task.
-    """
-
-    name: TaskName
-    model: str
-    options: str | None
-    headline: str
-    label: str
-    lower_is_better: bool = False
-    own_options: tuple[str, ...] = ()
-
-    def model_class(self) -> type[TaskModel]:
-        """The class of its models."""
-        found: type[TaskModel] = _imported(self.model)
-        return found
-
-    def make_options(self, values: Mapping[str, Any] | None) -> Any:
-        """Its options from plain values; what is not there gets its default.
-
-        Raises:
-            UserError: a name is unknown, or a value makes no sense.
-        """
-        if self.options is None:
-            return None
-        try:
-            return _imported(self.options)(**(values or {}))
-        except TypeError as error:
-            raise UserError(f"the description of the {self.name} network does not fit: {error}") from error
-
-
-TASKS: dict[str, TaskKind] = {
-    kind.name: kind
-    for kind in (
-        TaskKind(
-            "classification",
-            "fastvit.model.classifier:FastViT",
-            None,
-            "top1",
-            "top-1",
-            own_options=("k", "batch_size", "crop_pct", "real_labels"),
-        ),
-        TaskKind(
-            "detection",
-            "fastvit.tasks.detection.model:Detector",
-            "fastvit.tasks.detection.options:DetectorConfig",
-            "box_ap",
-            "box AP",
-            own_options=("score",),
-        ),
-        TaskKind(
-            "segmentation",
-            "fastvit.tasks.segmentation.model:Segmenter",
-            "fastvit.tasks.segmentation.options:SegmenterConfig",
-            "miou",
-            "mIoU",
-        ),
-        TaskKind(
-            "hand_mesh",
-            "fastvit.tasks.hand_mesh.model:HandRegressor",
-            "fastvit.tasks.hand_mesh.options:HandRegressorConfig",
-            "pa_mpjpe",
-            "PA-MPJPE",
-            lower_is_better=True,
-            own_options=("mesh",),
-        ),
-    )
+# A spec, or where it is: module:name, imported when it is used.
+TASKS: dict[str, TaskSpec | str] = {
+    name: f"fastvit.tasks.{name}.spec:SPEC" for name in (DEFAULT_TASK, "detection", "segmentation", "hand_mesh")
 }
 
 
-def find_task(name: str) -> TaskKind:
-    """A row of the table.
+def find_task(name: str) -> TaskSpec:
+    """Return the task of a name.
 
     Raises:
-        UserError: there is no such task; a newer version may have it.
+        UserError: there is no such task; a newer version or a plugin may have it.
     """
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
-    return TASKS[name]
+    row = find(TASKS, "task", name)
+    if isinstance(row, TaskSpec):
+        return row
+    module, _, attribute = row.partition(":")
+    spec: TaskSpec = getattr(importlib.import_module(module), attribute)
+    return spec
 
 
-def _imported(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def all_tasks() -> list[TaskSpec]:
+    """Return all tasks, those of plugins that were looked up included."""
+    return [find_task(name) for name in TASKS]
+
+
+def refuse_of_other_tasks(task: TaskSpec, **options: object) -> None:
+    """Check that no option is given that only other tasks have.
+
+    Args:
+        task: of the model.
+        options: the options that not all tasks have, by their names; None and False are left out.
+
+    Raises:
+        UserError: one is given; the message names the tasks that have it.
+    """
+    for name, value in options.items():
+        if name not in task.own_options:
+            owners = " and ".join(spec.name for spec in all_tasks() if name in spec.own_options)
+            refuse_given(f"is for {owners}, this model is for {task.name}", **{name: value})
+
+
+def register_task(spec: TaskSpec) -> None:
+    """Add a task: it can be trained, evaluated, used and exported as those of the package.
+
+    Args:
+        spec: the task; see `docs/architecture.md` for an example.
+
+    Raises:
+        UserError: there is a task of that name.
+    """
+    register(TASKS, "task", spec.name, spec)

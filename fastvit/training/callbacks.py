@@ -16,7 +16,7 @@ from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
 from fastvit.runs.files import BEST, LAST
-from fastvit.tasks.table import TaskKind
+from fastvit.tasks.spec import TaskSpec
 from fastvit.training.optim import weight_decay
 from fastvit.training.options import EmaOptions, OptimOptions
 from fastvit.weights.native import save
@@ -179,7 +179,7 @@ class SaveBest(L.Callback):
         score: that metric of the best weights, NaN where it could not be measured; None before the first validation.
     """
 
-    def __init__(self, out: Path, task: TaskKind) -> None:
+    def __init__(self, out: Path, task: TaskSpec) -> None:
         self.out, self._task = out, task
         self.score: float | None = None
 
@@ -201,7 +201,7 @@ class SaveBest(L.Callback):
     def _better(self, value: float, than: float) -> bool:
         if math.isnan(value) or math.isnan(than):
             return not math.isnan(value)
-        return value < than if self._task.lower_is_better else value > than
+        return value < than if self._task.headline_metric.lower_is_better else value > than
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score}

@@ -36,5 +36,8 @@ def recipe_fields(options: Any, prefix: str = "") -> Iterator[Field]:
         name, value = f"{prefix}{field.name}", getattr(options, field.name)
         if is_dataclass(value):
             yield from recipe_fields(value, f"{name}.")
+        elif field.name == "sections" and not prefix:  # they stand beside the other fields
+            for section, own in value.items():
+                yield from recipe_fields(own, f"{section}.")
         else:
             yield Field(name, type(options), kinds[field.name], value)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from fastvit.data.augmentation import Augmentation
 from fastvit.errors import UserError
-from fastvit.tasks.classification.options import Distillation, Mixing
-from fastvit.tasks.detection.options import DetectionOptions
-from fastvit.tasks.hand_mesh.options import HandMeshOptions
-from fastvit.tasks.segmentation.options import SegmentationOptions
-from fastvit.tasks.table import TaskName
+from fastvit.tasks.table import DEFAULT_TASK, find_task
 
 
 @dataclass
@@ -108,9 +103,8 @@ class Recipe:
     """A whole run.
 
     Attributes:
-        task: what is learnt.
-        data: for classification the embedded "sample", a folder of images or idx files, or torch/NAME; for detection a
-            folder with COCO json; for segmentation one of images and masks; for hand_mesh one in FreiHAND's layout.
+        task: what is learnt: a name in the table of tasks.
+        data: a folder in the task's layout, or a named source: docs/data.md lists them; "sample" is embedded.
         val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
         damaged_limit: training images that may be unreadable before the run ends.
         allow_damaged: leave unreadable validation images out, with a warning, instead of ending the run.
@@ -122,12 +116,6 @@ class Recipe:
         batch_size: images a step and device.
         accumulate: steps whose gradients are added up before the optimizer's.
         workers: processes that decode images; None takes one a core but one.
-        augmentation: of single images, for classification.
-        mixing: of batches, for classification.
-        distillation: learning from a teacher, for classification.
-        detection: network and images of detection.
-        segmentation: network and images of segmentation.
-        hand_mesh: network, hand model and images of hand mesh regression.
         optim: optimizer and schedule.
         ema: moving average.
         precision: of the arithmetic, in Lightning's words; 16-mixed scales the loss.
@@ -142,9 +130,11 @@ class Recipe:
         checkpoint_every: optimizer steps after which last.ckpt is written inside an epoch too; 0 for epochs only.
         wandb: project at Weights & Biases to log to as well, if wandb is installed.
         seed: of everything random.
+        sections: the sections of the task, `TaskSpec.sections`, by name; those that are missing get their defaults. In
+            files and on the command line they stand beside the other fields.
     """
 
-    task: TaskName = "classification"
+    task: str = DEFAULT_TASK
     data: str = "sample"
     val_fraction: float = 0.0
     damaged_limit: int = 100
@@ -157,12 +147,6 @@ class Recipe:
     batch_size: int = 128
     accumulate: int = 1
     workers: int | None = None
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    mixing: Mixing = field(default_factory=Mixing)
-    distillation: Distillation = field(default_factory=Distillation)
-    detection: DetectionOptions = field(default_factory=DetectionOptions)
-    segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
-    hand_mesh: HandMeshOptions = field(default_factory=HandMeshOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -175,8 +159,15 @@ class Recipe:
     checkpoint_every: int = 1000
     wandb: str | None = None
     seed: int = 0
+    sections: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        kinds = find_task(self.task).sections
+        if unknown := [name for name in self.sections if name not in kinds]:
+            raise UserError(
+                f"a recipe for {self.task} has no section {unknown[0]}; it has {', '.join(kinds) or 'none'}"
+            )
+        self.sections = {name: kind() for name, kind in kinds.items()} | self.sections
         _at_least(
             1,
             {
@@ -201,11 +192,6 @@ class Recipe:
         )
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: batch norm needs more than one image")
-        classifies = self.task == "classification"
-        if classifies and self.batch_size % 2 and (self.mixing.mixup or self.mixing.cutmix):
-            raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {self.batch_size}")
-        if not classifies:
-            self._check_not_classification()
         if self.optim.lr <= 0:
             raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
         if not 0 < self.optim.layer_decay <= 1:
@@ -221,18 +207,34 @@ class Recipe:
                 f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
                 "or the learning rate never comes down"
             )
+        self._check_task()
 
-    def _check_not_classification(self) -> None:
-        """See that nothing is asked for that only classification has."""
-        for name, asked in {
-            "val_fraction": self.val_fraction,
-            "distillation.teacher": self.distillation.teacher,
-            "ema.recalibrate": self.ema.recalibrate,
-        }.items():
-            if asked:
-                raise UserError(f"{name} is for classification, not for {self.task}: leave it out")
-        if self.model.size != ModelOptions().size:
-            raise UserError(f"model.size is for classification: give {self.task}.size")
+    def _check_task(self) -> None:
+        """Check what the task says of the fields."""
+        spec = find_task(self.task)
+        for name, advice in spec.unused_fields.items():
+            section, _, own = name.rpartition(".")
+            holder: Any = getattr(self, section) if section else self
+            if getattr(holder, own) != type(holder).__dataclass_fields__[own].default:
+                raise UserError(f"{name} does not apply to {self.task}: {advice}")
+        spec.check(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """A section by its name, such as recipe.mixing."""
+        if name in (sections := self.__dict__.get("sections", {})):
+            return sections[name]
+        raise AttributeError(f"a recipe for {self.__dict__.get('task')} has no field {name}")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """Keyword arguments of `fastvit.data.module.RunData`."""
+        return {"workers": self.workers, "seed": self.seed, "allow_damaged": self.allow_damaged}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as plain values, the sections beside the others, as a recipe file has them."""
+        plain = asdict(self)
+        sections = plain.pop("sections")
+        return {**plain, **sections}
 
 
 def _at_least(least: int, values: dict[str, float]) -> None:

@@ -13,7 +13,7 @@ from fastvit.evaluation.evaluate import evaluate
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import DropPath
 from fastvit.runs.files import LAST, RECALIBRATED
-from fastvit.training.build import open_data
+from fastvit.tasks.table import find_task
 from fastvit.training.options import Recipe
 from fastvit.weights.native import load, save
 
@@ -31,8 +31,9 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
             module.rate = 0.0
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    data = open_data(replace(recipe, resume=recipe.out))  # with the split that is written down
-    data.preprocessing = preprocessing = model.preprocessing
+    spec, preprocessing = find_task(recipe.task), model.preprocessing
+    recipe = replace(recipe, resume=recipe.out)  # with the split that is written down
+    data = spec.create_data(recipe, spec.open_images(recipe), preprocessing)
     data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
     batches = islice(data.train_dataloader(), recipe.ema.recalibrate)
     update_bn((normalise(images.to(device), preprocessing) for images, _ in batches), model)

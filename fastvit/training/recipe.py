@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
-from fastvit.errors import UserError, unknown_name
+from fastvit.errors import UserError, first_line, unknown_name
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
+from fastvit.tasks.spec import TaskSpec
+from fastvit.tasks.table import DEFAULT_TASK, all_tasks, find_task
 from fastvit.training.fields import recipe_fields
 from fastvit.training.options import Recipe
 
@@ -41,8 +44,9 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def recipe_parser(prog: str = "fastvit train", description: str | None = None) -> ArgumentParser:
-    """A parser whose options are the fields of Recipe, with --recipe for a shipped recipe or a file."""
+def recipe_parser(task: TaskSpec) -> ArgumentParser:
+    """Return a parser whose options are the fields of a task's recipes, with --recipe for a shipped one or a file."""
+    import yaml
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     class RecipeFile(ActionConfigFile):
@@ -51,32 +55,55 @@ def recipe_parser(prog: str = "fastvit train", description: str | None = None) -
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
             path = recipe_path(values)
             try:
-                base, content = _split_base(path)
+                base, content = _read(path)
                 if base:
                     self(parser, cfg, base, option_string)
-                super().__call__(parser, cfg, content, option_string)
+                own = yaml.safe_dump(_without_other_sections(content, task, path))
+                super().__call__(parser, cfg, own, option_string)
             except UserError:
                 raise
             except Exception as error:  # jsonargparse and YAML have no common base but this
                 raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
-    parser.add_argument(
-        "--recipe", action=RecipeFile, metavar="NAME|FILE", help=f"start from a recipe: {', '.join(recipe_names())}"
-    )
-    parser.add_class_arguments(Recipe)
+    parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False)
+    parser.add_argument("--recipe", action=RecipeFile)
+    parser.add_class_arguments(Recipe, skip={"sections"})
+    for name, section in task.sections.items():
+        parser.add_class_arguments(section, name)
     return parser
 
 
-def _split_base(path: Path) -> tuple[str | None, str]:
-    """The recipe that a file is based on, and the rest of the file as YAML."""
+def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
+    """Return the recipe that a file is based on, and the file's own fields."""
     import yaml
 
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must hold fields, such as epochs: 30")
-    base = content.pop("base", None)
-    return base, yaml.safe_dump(content)
+    return content.pop("base", None), content
+
+
+def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path) -> dict[str, Any]:
+    """Return the fields of a file without sections of other tasks, with a warning where they say something.
+
+    Recipes that were written down before version 0.2 have the sections of all tasks.
+    """
+    others = {name: kind for spec in all_tasks() for name, kind in spec.sections.items() if name not in task.sections}
+    for name in content.keys() & others.keys():
+        defaults = _plain(asdict(others[name]()))
+        if any(defaults.get(field) != value for field, value in flatten(content[name]).items()):
+            warnings.warn(f"{path}: the section {name} does not apply to {task.name} and is left out", stacklevel=2)
+    return {name: value for name, value in content.items() if name not in others}
+
+
+def _task_of(name: str) -> str | None:
+    """Return the task that a recipe names, or the one that it is based on."""
+    path = recipe_path(name)
+    try:
+        base, content = _read(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: {first_line(error)}") from error
+    return content["task"] if "task" in content else _task_of(base) if base else None
 
 
 def load_recipe(name: str, *options: str) -> Recipe:
@@ -85,30 +112,31 @@ def load_recipe(name: str, *options: str) -> Recipe:
     Raises:
         UserError: no such recipe, or a field is unknown or ill-typed; the message names it.
     """
-    return parse_recipe(recipe_parser(), ["--recipe", name, *options])
+    return parse_recipe(["--recipe", name, *options])
 
 
-def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
+def parse_recipe(arguments: list[str]) -> Recipe:
     """The recipe that command-line arguments describe; with --resume, that of the run, with other options on top.
 
+    Args:
+        arguments: options. A flag needs no value, and --no-NAME switches one off.
+
     Raises:
-        UserError: a field is unknown, ill-typed or empty, which the message names; or --resume and --recipe are both
-            there.
+        UserError: a field is unknown, of another task, ill-typed or empty, which the message names; or --resume and
+            --recipe are both there.
     """
     import argparse
 
     refuse_empty(arguments)
 
-    known = list(recipe_fields(Recipe()))
-    flags = [field.name for field in known if field.kind is bool]
-    arguments = with_flag_values([underscored(argument) for argument in arguments], flags)
-    _refuse_unknown(arguments, [field.name for field in known])
+    arguments = [underscored(argument) for argument in arguments]
 
     # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--recipe", action="append", default=[])
     finder.add_argument("--resume")
     finder.add_argument("--out")
+    finder.add_argument("--task")
     try:
         found, rest = finder.parse_known_args(arguments)
         if found.resume is not None:
@@ -122,28 +150,54 @@ def parse_recipe(parser: ArgumentParser, arguments: list[str]) -> Recipe:
             rest.append(f"--resume={found.resume}")
         rest += [f"--out={found.out}"] if found.out else []
         first = [f"--recipe={name}" for name in found.recipe]
-        values = parser.instantiate(parser.parse_args(first + rest)).as_dict()
+        named = [found.task, *(_task_of(name) for name in reversed(found.recipe))]
+        task = find_task(next((name for name in named if name), DEFAULT_TASK))
+        rest = _checked_options(rest, task)
+        parser = recipe_parser(task)
+        values = parser.instantiate(parser.parse_args([*first, *rest, f"--task={task.name}"])).as_dict()
     except argparse.ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
-    return Recipe(**{field.name: values[field.name] for field in fields(Recipe)})
+    common = {field.name: values[field.name] for field in fields(Recipe) if field.name != "sections"}
+    return Recipe(**common, sections={name: values[name] for name in task.sections})
 
 
-def _refuse_unknown(arguments: list[str], names: list[str]) -> None:
-    """See that options are fields of the recipe, or sections of it, for which jsonargparse takes files."""
-    sections = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
-    known = [f"--{hyphenated(name)}" for name in (*names, *sections, "recipe", "help", "print_config")]
-    refuse_unknown("train", [hyphenated(argument) for argument in arguments], known)
+def _checked_options(arguments: list[str], task: TaskSpec) -> list[str]:
+    """Return options in which flags have values; each is a field of the task's recipes, or a section of them.
+
+    Raises:
+        UserError: one is not.
+    """
+    known = list(recipe_fields(Recipe(task=task.name)))
+    arguments = with_flag_values(arguments, [field.name for field in known if field.kind is bool])
+    names = [field.name for field in known]
+    sections = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}  # jsonargparse reads files
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--")
+        owners = [spec.name for spec in all_tasks() if name.partition(".")[0] in spec.sections]
+        if argument.startswith("--") and owners and task.name not in owners:
+            raise UserError(
+                f"--{hyphenated(name)} is for {' and '.join(owners)}, this recipe is for {task.name}: leave it out, or "
+                f"give --task {owners[0]} or a recipe of that task"
+            )
+    options = [f"--{hyphenated(name)}" for name in (*names, *sections, "recipe", "help", "print_config")]
+    refuse_unknown("train", [hyphenated(argument) for argument in arguments], options)
+    return arguments
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """A recipe as YAML that --recipe reads again, with every field."""
-    parser = recipe_parser()
-    return str(parser.dump(parser.parse_object(asdict(recipe)), skip_unset=False))
+    parser = recipe_parser(find_task(recipe.task))
+    return str(parser.dump(parser.parse_object(recipe.to_dict()), skip_unset=False))
 
 
-def default_settings() -> dict[str, Any]:
-    """Every field of a recipe with its default, by its dotted name."""
-    return flatten(json.loads(json.dumps(asdict(Recipe()), default=str)))
+def default_settings(task: str) -> dict[str, Any]:
+    """Return every field of a task's recipes with its default, by its dotted name."""
+    return _plain(Recipe(task=task).to_dict())
+
+
+def _plain(content: dict[str, Any]) -> dict[str, Any]:
+    """Return fields by their dotted names, with values as YAML has them."""
+    return flatten(json.loads(json.dumps(content, default=str)))
 
 
 def resolved_recipe(run: Path) -> Recipe:

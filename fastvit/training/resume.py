@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -36,7 +35,7 @@ def refuse_changes(recipe: Recipe) -> None:
     """
     if not recipe.resume:
         return
-    before, now = (flatten(asdict(each)) for each in (resolved_recipe(recipe.out), recipe))
+    before, now = (flatten(each.to_dict()) for each in (resolved_recipe(recipe.out), recipe))
     changed = [name for name in now if now[name] != before[name] and name not in CHANGEABLE]
     if changed:
         changes = ", ".join(

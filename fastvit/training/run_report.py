@@ -9,7 +9,6 @@ from typing import Any
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples_section
 from fastvit.files import atomic
-from fastvit.reports.metric_format import METRICS, as_text
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import training_curves
 from fastvit.runs.files import BEST, CURVES, ENVIRONMENT, HISTORY, RECIPE, REPORT
@@ -40,16 +39,16 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
         raise UserError(f"{out} holds no run: it has no {best.name}")
     description, history = describe(read(best)), read_history(out / HISTORY)
     settings = read_settings(out / RECIPE)
-    curves = training_curves(history.series)
+    curves = training_curves(history.series, find_task(description.task).curve_metrics)
     with atomic(out / CURVES) as part:
         curves.savefig(part, format="png", dpi=110)
     sections = [_summary_section(description, history)]
     if history.series:
         sections.append(Section("Training", _CURVES_TEXT, curves))
     if examples:
-        sections.append(examples_section(examples, description.task))
+        sections.append(examples_section(examples))
     if settings:
-        sections.append(_settings_section(settings))
+        sections.append(_settings_section(settings, description.task))
     return write_report(
         out / REPORT,
         title=f"{description.variant} on {settings.get('data', 'its data')}",
@@ -67,17 +66,17 @@ _CURVES_TEXT = (
 
 def _summary(description: Description, history: History) -> str:
     epochs = f" in {history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
-    kind = find_task(description.task)
-    if (value := description.metrics.get(kind.headline)) is None:
+    spec = find_task(description.task)
+    if (value := description.metrics.get(spec.headline)) is None:
         return f"Trained{epochs}."
-    if kind.name == "classification":
-        return f"{value:.2%} of the held-out images named right{epochs}."
-    return f"{kind.label} {as_text(kind.headline, value)} on the held-out images{epochs}."
+    metric = spec.headline_metric
+    return f"{metric.label} {metric.text(value)} on the held-out images{epochs}."
 
 
 def _summary_section(description: Description, history: History) -> Section:
     preprocessing, metrics = description.preprocessing, description.metrics
-    rows = [(label, as_text(name, metrics[name])) for name, label in METRICS.items() if name in metrics]
+    shown = find_task(description.task).metrics
+    rows = [(metric.label, metric.text(metrics[name])) for name, metric in shown.items() if name in metrics]
     rows += [("epochs", str(history.epochs)), ("steps", f"{history.steps:,}")] if history.epochs else []
     rows += [
         ("classes", str(description.config.num_classes)),
@@ -86,8 +85,8 @@ def _summary_section(description: Description, history: History) -> Section:
     return Section("Best weights", table=Table(("what", "value"), rows))
 
 
-def _settings_section(settings: Mapping[str, Any]) -> Section:
-    defaults = default_settings()
+def _settings_section(settings: Mapping[str, Any], task: str) -> Section:
+    defaults = default_settings(task)
     changed = [
         (name, setting_text(value), setting_text(defaults.get(name)))
         for name, value in settings.items()

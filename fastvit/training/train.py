@@ -22,9 +22,6 @@ from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.files import BEST, DAMAGED, STATE, TRAINED
-from fastvit.tasks.detection.coco import CocoImages
-from fastvit.tasks.hand_mesh.freihand import HandImages
-from fastvit.tasks.segmentation.folders import MaskedImages
 from fastvit.tasks.table import find_task
 from fastvit.terminal import print_line
 from fastvit.training.build import build
@@ -103,9 +100,6 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
 
 def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
     """Held-out images with what the best weights say of them, of a task whose answers are drawn into them."""
-    if recipe.task == "classification":
-        return []
-    assert isinstance(data.test_images, (CocoImages, MaskedImages, HandImages))
     return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.table import TaskName, find_task
+from fastvit.tasks.table import DEFAULT_TASK, find_task
 from fastvit.version import __version__
 from fastvit.weights.location import locate
 
@@ -47,7 +47,7 @@ class Description:
     classes: tuple[str, ...] | None
     preprocessing: Preprocessing
     metrics: dict[str, float] = field(default_factory=dict)
-    task: TaskName = "classification"
+    task: str = DEFAULT_TASK
     options: Any = None
 
     @classmethod
@@ -98,7 +98,7 @@ class Description:
         if missing := [key for key in ("variant", "form", "config", "preprocessing") if key not in data]:
             raise UserError(f"{name}: the description in its metadata has no {', '.join(missing)}")
         try:
-            task = find_task(str(data.get("task", "classification")))
+            task = find_task(str(data.get("task", DEFAULT_TASK)))
             config = FastViTConfig.from_dict(data["config"])
             classes = tuple(map(str, data["classes"])) if data.get("classes") else None
             if classes and len(classes) != config.num_classes:
@@ -125,10 +125,10 @@ def read_task(source: str | Path) -> str:
     """
     path = locate(source)
     if path.suffix != ".safetensors":
-        return "classification"
+        return DEFAULT_TASK
     with path.open("rb") as file:
         try:
             header = json.loads(file.read(int.from_bytes(file.read(_LENGTH), "little")))
             return str(json.loads(header["__metadata__"][METADATA_KEY])["task"])
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError):  # reading it will say what is wrong
-            return "classification"
+            return DEFAULT_TASK

@@ -17,6 +17,7 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
 from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
+from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
 from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognise, skeleton
 from fastvit.weights.source import Source, StateFile, read
@@ -65,7 +66,7 @@ def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     description = None if file.info is None else Description.from_dict(file.info, file.name)
     if not isinstance(model, (FastViT, Backbone)):
         return _copy_into_dense(model, file, description)
-    if description and description.task != "classification":
+    if description and not issubclass(find_task(description.task).model_class(), FastViT):
         raise UserError(f"{file.name} holds a model for {description.task}, of which nothing fits a classifier")
     layout, source_form = recognise(file.tensors)
     target_form = form(model)

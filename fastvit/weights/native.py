@@ -91,7 +91,7 @@ def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
     row = find_task(description.task)
     if not issubclass(row.model_class(), kind):
         raise UserError(f"{file.name} is a model for {row.name}; this is for {getattr(kind, 'task', 'another task')}")
-    model = _classifier(file, description) if row.name == "classification" else _whole(file, description)
+    model = _classifier(file, description) if row.model_class() is FastViT else _whole(file, description)
     return model.eval()
 
 

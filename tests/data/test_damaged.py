@@ -10,13 +10,14 @@ import torch
 
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.damaged import DamageLog, note
-from fastvit.data.datasets import IGNORED, ImageDataset
+from fastvit.data.datasets import IGNORED, ImageDataset, samples_for_evaluation
 from fastvit.data.folders import FolderImages
+from fastvit.data.module import evaluation_loader
 from fastvit.data.sampling import Draw
 from fastvit.data.transforms import eval_pixels
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import ClassificationData, evaluation_loader
+from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from tests.helpers import make_folder
 
 SMALL = Preprocessing((8, 8))
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_next_image_stands_in(folder: Path, workers: int) -> None:
     plain = Augmentation((1, 1), (1, 1), 0.0, 0.0, "", 0.0)
-    data = ClassificationData(str(folder), 4, plain, workers, SMALL)
+    data = ClassificationData(open_for_run(str(folder)), SMALL, 4, plain, workers=workers)
     assert data.damaged == {}
     for _ in range(2):
         ((images, labels),) = data.train_dataloader()
@@ -72,9 +73,9 @@ def test_nothing_but_damaged_images(folder: Path) -> None:
 def test_evaluation_wants_every_image_unless_told(folder: Path) -> None:
     pictures = FolderImages(folder / "train")
     with pytest.raises(UserError, match=r"1.png is no image"):
-        list(evaluation_loader(pictures, SMALL, workers=0))
+        list(evaluation_loader(samples_for_evaluation(pictures, SMALL), 64, 0))
     with pytest.warns(UserWarning, match=r".png .*; it does not count") as seen:
-        ((images, labels),) = evaluation_loader(pictures, SMALL, workers=0, allow_damaged=True)
+        ((images, labels),) = evaluation_loader(samples_for_evaluation(pictures, SMALL, True), 64, 0)
     assert sum(warning.category is UserWarning for warning in seen) == 2
     assert labels.tolist() == [0, IGNORED, IGNORED, 1]
     assert torch.equal(images[1], torch.zeros(3, 8, 8, dtype=torch.uint8))

@@ -23,7 +23,7 @@ from fastvit.data.shards import WINDOW, Shard, ShardImages
 from fastvit.data.transforms import eval_pixels
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import ClassificationData
+from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from tests.data.shard_server import make_shards, serve
 
 SMALL = Preprocessing((8, 8))
@@ -114,7 +114,8 @@ def test_shares_of_an_evaluation(processes: int, workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_data_module_reads_shards(uneven: Path, workers: int) -> None:
-    data = ClassificationData(f"wds/{uneven}", 4, PLAIN, workers, SMALL)
+    images = open_for_run(f"wds/{uneven}")
+    data = ClassificationData(images, SMALL, 4, PLAIN, workers=workers)
     assert data.classes == ("ape", "bee", "cat")
     batches = list(data.train_dataloader())
     assert len(batches) == len(data.train_dataloader()) == 16
@@ -124,7 +125,7 @@ def test_the_data_module_reads_shards(uneven: Path, workers: int) -> None:
     rest = list(data.train_dataloader())
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(rest, batches[5:], strict=True))
     with pytest.raises(UserError, match=f"workers {max(workers, 1)}; now .* workers 3: go on as it began"):
-        ClassificationData(f"wds/{uneven}", 4, PLAIN, 3, SMALL).load_state_dict(state)
+        ClassificationData(images, SMALL, 4, PLAIN, workers=3).load_state_dict(state)
     labels = torch.cat([labels for _, labels in data.val_dataloader()])
     assert sorted(labels[labels != IGNORED].tolist()) == sorted(i % 3 for i in range(100, 107))
 

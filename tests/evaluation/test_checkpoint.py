@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,14 @@ from fastvit.data.imagenet import imagenet_classes
 from fastvit.data.opening import open_images
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
+from fastvit.evaluation.measurement import EvaluationRequest
 from fastvit.runtime.artifact import Signature, to_metadata
 from fastvit.weights.description import METADATA_KEY, Description
 from tests.helpers import randomise, tiny
 
 CLASSES = ("Ankle_boot", "Trouser")
+
+ALONE = EvaluationRequest(workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +77,14 @@ def test_size_and_crop() -> None:
 
 def test_forms_agree_and_a_folder_means_its_best_weights(run: Path, folder: Path) -> None:
     fused, train = (
-        evaluate_checkpoint(str(run), str(folder), form, workers=0, device="cpu") for form in ("fused", "train")
+        evaluate_checkpoint(str(run), str(folder), form, ALONE, device="cpu") for form in ("fused", "train")
     )
     assert (fused.form, train.form) == ("fused", "train")
-    assert np.array_equal(fused.result.predicted, train.result.predicted)
-    assert fused.result.metrics == pytest.approx(train.result.metrics, rel=1e-4)
+    assert fused.found.details["confusion"] == train.found.details["confusion"]
+    assert fused.found.metrics == pytest.approx(train.found.metrics, rel=1e-4)
     path = fastvit.save(fastvit.fuse(fastvit.load(run)), run / "fused" / "model.safetensors")
     with pytest.raises(fastvit.UserError, match="is in fused form"):
-        evaluate_checkpoint(str(path), str(folder), "train", workers=0, device="cpu")
+        evaluate_checkpoint(str(path), str(folder), "train", ALONE, device="cpu")
 
 
 def write_artifact(path: Path, model: fastvit.FastViT, size: tuple[int | str, int | str]) -> Path:
@@ -109,13 +113,14 @@ def write_artifact(path: Path, model: fastvit.FastViT, size: tuple[int | str, in
 
 def test_an_artifact_of_one_size_says_so(run: Path, folder: Path, tmp_path: Path) -> None:
     path = write_artifact(tmp_path / "any.onnx", fastvit.load(run), ("height", "width"))
-    assert evaluate_checkpoint(str(path), str(folder), size=48, workers=0).preprocessing.size == (48, 48)
+    larger = replace(ALONE, size=(48, 48))
+    assert evaluate_checkpoint(str(path), str(folder), request=larger).preprocessing.size == (48, 48)
     path = write_artifact(tmp_path / "fixed.onnx", fastvit.load(run), (32, 32))
-    assert evaluate_checkpoint(str(path), str(folder), workers=0).result.images == 20
+    assert evaluate_checkpoint(str(path), str(folder), request=ALONE).found.images == 20
     with pytest.raises(fastvit.UserError, match="takes images of 32x32 pixels.* 48x48"):
-        evaluate_checkpoint(str(path), str(folder), size=48, workers=0)
+        evaluate_checkpoint(str(path), str(folder), request=larger)
     with pytest.raises(fastvit.UserError, match="is in fused form"):
-        evaluate_checkpoint(str(path), str(folder), "train", workers=0)
+        evaluate_checkpoint(str(path), str(folder), "train", ALONE)
 
 
 def test_files_and_terminal(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +177,6 @@ def test_real_labels_of_a_part_of_imagenet(tmp_path: Path) -> None:
         # ReaL has no label for the first image, 970 and 795 for the second, 230 and 231 for the third.
         model.head.bias[970] = 1e3
     path = fastvit.save(model, tmp_path / "model.safetensors")
-    measured = evaluate_checkpoint(str(path), str(tmp_path), with_real_labels=True, workers=0, device="cpu")
-    assert measured.result.metrics["top1"] == 0
-    assert measured.result.metrics["real_top1"] == 0.5
+    measured = evaluate_checkpoint(str(path), str(tmp_path), request=replace(ALONE, real_labels=True), device="cpu")
+    assert measured.found.metrics["top1"] == 0
+    assert measured.found.metrics["real_top1"] == 0.5

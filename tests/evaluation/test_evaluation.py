@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
-from fastvit.evaluation.class_tables import classes_by_accuracy, confused_pairs
 from fastvit.evaluation.evaluate import evaluate
+from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
+from fastvit.tasks.classification.class_tables import classes_by_accuracy, confused_pairs
 from fastvit.timing import Timing
 
 
@@ -83,7 +84,7 @@ def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
         "cats & <dogs>",
         "summary",
         [
-            Section("Curves", "text", training_curves(history)),
+            Section("Curves", "text", training_curves(history, {"top1": TOP1})),
             Section("Bars", figure=latency_bars(timings, "train form"), pixels=True),
             Section("Matrix", figure=confusion_matrix(np.eye(3, dtype=int), "abc"), table=Table(("a",), [("<1>",)])),
         ],

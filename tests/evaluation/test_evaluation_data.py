@@ -19,12 +19,14 @@ from fastvit.data.splitting import Part, write_split
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
+from fastvit.evaluation.measurement import EvaluationRequest
 from fastvit.evaluation.robustness.measure import Settings, measure
 from fastvit.evaluation.robustness.suites import SUITES
-from fastvit.export.pictures import to_calibrate_on, to_compare_on
+from fastvit.export.pictures import to_compare_on
 from fastvit.export.quantize.calibration import calibration_pictures
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData, run_of
+from fastvit.tasks.table import find_task
 from fastvit.training.recipe import dump_recipe
 from fastvit.training.train import Run, train
 from tests.helpers import make_folder
@@ -87,14 +89,14 @@ def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
     )
     assert (len(training), len(validation)) == (36, 12)
     model, predictor = fastvit.load(run.best), Predictor(run.best, pick_device("cpu"), "torch")
-    measured = evaluate_checkpoint(str(run.best), None, workers=0, device="cpu")
-    assert contents(measured.pictures) == validation
+    measured = evaluate_checkpoint(str(run.best), request=EvaluationRequest(workers=0), device="cpu")
+    assert contents(measured.images) == validation
     for given in (None, str(photos)):
         data = EvaluationData(run.best, given)
         proved = to_compare_on(model, data, None, 64)
         assert {picture.tobytes() for picture in proved.images} == validation
         assert proved.labels is not None
-        for calibrated in (to_calibrate_on(model, data, 64), calibration_pictures(data, 64)):
+        for calibrated in (find_task(model.task).calibration_images(model, data, 64), calibration_pictures(data, 64)):
             assert {picture.tobytes() for picture in calibrated} == training
         result = measure(predictor, SUITES["imagenet-c"], data, Settings(("brightness",), workers=0))
         assert (result.images, result.complete) == (12, True)

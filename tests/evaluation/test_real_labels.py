@@ -12,7 +12,7 @@ from timm.data import RealLabelsImagenet
 
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.errors import UserError
-from fastvit.evaluation.real_labels import real_accuracy, real_labels
+from fastvit.tasks.classification.real_labels import real_accuracy, real_labels
 
 
 @dataclass

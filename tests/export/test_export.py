@@ -12,11 +12,12 @@ from PIL import Image
 from torch import nn
 
 import fastvit
+from fastvit.arguments import parse_batches, parse_size
 from fastvit.cli.main import main
 from fastvit.data.opening import open_images
 from fastvit.data.pixels import normalised
 from fastvit.export.export import export, export_all
-from fastvit.export.options import ExportOptions, parse_batches, parse_size
+from fastvit.export.options import ExportOptions
 from fastvit.export.pictures import Pictures
 from fastvit.export.program import DTYPES, build_program
 from fastvit.export.proof import TOLERANCES, Proof

@@ -12,7 +12,7 @@ import torch
 import fastvit
 from fastvit.export.export import export
 from fastvit.export.options import ExportOptions
-from fastvit.export.proof import TOLERANCES, prove
+from fastvit.export.proof import TOLERANCES, prove_outputs
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import Precision, open_artifact
 from tests.helpers import noise_pictures, randomise, tiny
@@ -43,7 +43,7 @@ def test_a_file_of_its_types_and_a_line(
     graph = onnx.load(path).graph
     weights = {one.data_type for one in graph.initializer if len(one.dims) == 4}
     assert weights == {element}, "a strongly typed network computes in the types of its file"
-    proof = prove(model, open_artifact(path), noise_pictures(2), None)
+    proof = prove_outputs(model, open_artifact(path), noise_pictures(2))
     assert not TOLERANCES[precision].missed(proof)
 
 

@@ -188,7 +188,7 @@ def test_a_plugin_is_found_by_other_processes(tmp_path: Path) -> None:
 
 
 def test_a_name_is_registered_once() -> None:
-    with pytest.raises(fastvit.UserError, match="there is a token mixer 'pooling' already"):
+    with pytest.raises(fastvit.UserError, match="the token mixer 'pooling' exists already"):
         fastvit.register_mixer("pooling", lambda stage, config: Shift(), residual=True)
-    with pytest.raises(fastvit.UserError, match="there is a variant 'fastvit_t8' already"):
+    with pytest.raises(fastvit.UserError, match="the variant 'fastvit_t8' exists already"):
         fastvit.register_variant(VARIANTS["fastvit_t8"])

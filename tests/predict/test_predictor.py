@@ -20,7 +20,7 @@ from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.predict.predictor import Failure
 from fastvit.predict.records import record, recording
-from fastvit.tasks.classification.prediction import Prediction
+from fastvit.tasks.classification.prediction import ClassPrediction
 from tests.helpers import randomise, tiny
 
 
@@ -133,7 +133,7 @@ def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT,
     broken.write_bytes(photo.read_bytes()[:50])
     images = [photo, broken, photo, tmp_path / "none.png", photo]
     answers = list(fastvit.Predictor(model).stream(images, batch_size=2))
-    assert [type(answer) for answer in answers] == [Prediction, Failure, Prediction, Failure, Prediction]
+    assert [type(answer) for answer in answers] == [ClassPrediction, Failure, ClassPrediction, Failure, ClassPrediction]
     assert [answer.image for answer in answers] == [str(image) for image in images]
     assert "broken.png" in answers[1].reason
     with pytest.raises(fastvit.UserError, match=r"broken\.png"):

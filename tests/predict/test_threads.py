@@ -21,9 +21,9 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.model.task_model import TaskModel
-from fastvit.predict.predictor import Answer
+from fastvit.predict.prediction import Prediction
 from fastvit.runtime.artifact import RUNTIMES
-from fastvit.tasks.classification.prediction import Prediction
+from fastvit.tasks.classification.prediction import ClassPrediction
 from fastvit.tasks.detection.prediction import DetectionPrediction
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 from fastvit.tasks.table import TASKS
@@ -93,9 +93,9 @@ def blocks(generator: np.random.Generator, height: int, width: int) -> np.ndarra
     return coarse.repeat(16, 0).repeat(16, 1)
 
 
-def numbers(answer: Answer) -> list[np.ndarray]:
+def numbers(answer: Prediction) -> list[np.ndarray]:
     """What an answer consists of."""
-    if isinstance(answer, Prediction):
+    if isinstance(answer, ClassPrediction):
         return [np.array([label.probability for label in sorted(answer.labels, key=lambda label: label.index)])]
     if isinstance(answer, DetectionPrediction):
         return [answer.objects.boxes, answer.objects.labels, answer.objects.scores]
@@ -104,7 +104,7 @@ def numbers(answer: Answer) -> list[np.ndarray]:
     return [answer.vertices, answer.joints, answer.joint_places]
 
 
-def same(left: list[Answer], right: list[Answer]) -> bool:
+def same(left: list[Prediction], right: list[Prediction]) -> bool:
     pairs = zip(map(numbers, left), map(numbers, right), strict=True)
     return all(
         a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -124,7 +124,7 @@ def test_threads_share_a_predictor(runtime: str, task: str, tmp_path: Path) -> N
     assert not any(same(expected[0][:1], other[:1]) for other in expected[1:]), "answers that are told apart"
     begin = threading.Barrier(THREADS)
 
-    def answered(batch: list[np.ndarray]) -> list[list[Answer]]:
+    def answered(batch: list[np.ndarray]) -> list[list[Prediction]]:
         begin.wait()
         return [predictor(batch) for _ in range(ROUNDS)]
 
@@ -144,7 +144,7 @@ def test_threads_bring_new_shapes(tmp_path: Path) -> None:
     predictor = open_in("openvino", model, tmp_path)
     begin = threading.Barrier(THREADS)
 
-    def answered(batch: np.ndarray) -> list[Answer]:
+    def answered(batch: np.ndarray) -> list[Prediction]:
         begin.wait()
         return predictor(batch)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import ClassificationData
+from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.module import ClassificationTask, accuracy
 from fastvit.tasks.classification.options import Mixing
@@ -53,7 +53,7 @@ def test_mixing_makes_soft_labels_that_sum_to_one() -> None:
 
 
 def test_data_module() -> None:
-    data = ClassificationData("sample", batch_size=500, workers=0, preprocessing=Preprocessing((32, 32)))
+    data = ClassificationData(open_for_run("sample"), Preprocessing((32, 32)), 500, workers=0)
     images, labels = next(iter(data.val_dataloader()))
     assert images.shape == (500, 3, 32, 32)
     assert labels.dtype == torch.int64

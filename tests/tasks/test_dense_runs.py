@@ -34,8 +34,9 @@ from fastvit.runs.files import STATE
 from fastvit.runtime.artifact import RUNTIMES, Signature, open_artifact, to_metadata
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.detection.model import Detector
+from fastvit.tasks.detection.proof import prove_artifact, prove_forms
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
-from fastvit.training.recipe import parse_recipe, recipe_parser
+from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
 from fastvit.weights.description import METADATA_KEY, Description
 from tests.helpers import randomise, tiny
@@ -74,7 +75,7 @@ def arguments(task: str, data: Path, out: Path, *more: str) -> list[str]:
 
 def run(task: str, data: Path, out: Path, *more: str, callbacks: tuple[SignalAt, ...] = ()) -> Path:
     """The same in this process."""
-    train(parse_recipe(recipe_parser(), arguments(task, data, out, *more)[1:]), list(callbacks))
+    train(parse_recipe(arguments(task, data, out, *more)[1:]), list(callbacks))
     return out
 
 
@@ -291,7 +292,7 @@ def test_a_run_that_was_ended_goes_on(task: str, trained: Path, data: Path, tmp_
     """SIGTERM inside the second epoch, after the checkpoint of which it goes on; bit for bit as if nothing had been."""
     with pytest.raises(Terminated, match="after step 5"):
         run(task, data, tmp_path / "run", callbacks=(SignalAt(4, signal.SIGTERM),))
-    train(parse_recipe(recipe_parser(), ["--resume", str(tmp_path / "run")]))
+    train(parse_recipe(["--resume", str(tmp_path / "run")]))
     assert_same(tmp_path / "run", trained)
 
 
@@ -445,7 +446,7 @@ def test_what_is_around_an_image_does_not_matter(exported: tuple[Detector, Expor
 
 def test_the_proof_refuses_what_takes_the_canvas_for_image(exported: tuple[Detector, Exported], tmp_path: Path) -> None:
     """As artifacts without the size of the image do: what they find in what is filled up, the checkpoint does not."""
-    from fastvit.export.proof import TOLERANCES, prove
+    from fastvit.export.proof import TOLERANCES
 
     model, done = exported
     graph = onnx.load(done.path)
@@ -456,7 +457,7 @@ def test_the_proof_refuses_what_takes_the_canvas_for_image(exported: tuple[Detec
     deaf = open_artifact(tmp_path / "deaf.onnx", "onnxruntime")
     assert done.proof is not None
     assert not TOLERANCES["fp32"].missed(done.proof)
-    proof = prove(model, deaf, scenes(2, (96, 96)), None)
+    proof = prove_artifact(model, deaf, scenes(2, (96, 96)))
     assert any("found by one of the two alone" in reason for reason in TOLERANCES["fp32"].missed(proof))
 
 
@@ -514,23 +515,21 @@ def _type(array: np.ndarray) -> tuple[int, tuple[int, ...]]:
 
 
 def test_where_nothing_is_found_nothing_is_proved(tmp_path: Path) -> None:
-    from fastvit.export.proof import prove_objects
-
     silent = detector("faster_rcnn", score=1.0)
     with pytest.raises(fastvit.UserError, match="finds nothing in the pictures"):
-        prove_objects(silent, fastvit.fuse(silent), scenes(2))
+        prove_forms(silent, fastvit.fuse(silent), scenes(2))
 
 
 def test_a_wrong_fusion_of_a_detector_is_refused() -> None:
     """The proof sees an error of the backbone."""
-    from fastvit.export.proof import TOLERANCES, prove_objects
+    from fastvit.export.proof import TOLERANCES
 
     model = detector("faster_rcnn")
     fused = fastvit.fuse(model)
-    assert not TOLERANCES["fp32"].missed(prove_objects(model, fused, scenes(2)))
+    assert not TOLERANCES["fp32"].missed(prove_forms(model, fused, scenes(2)))
     with torch.no_grad():
         fused.trunk.stages[1].embed.large.bias.add_(0.05)
-    assert TOLERANCES["fp32"].missed(prove_objects(model, fused, scenes(2)))
+    assert TOLERANCES["fp32"].missed(prove_forms(model, fused, scenes(2)))
 
 
 @pytest.mark.slow

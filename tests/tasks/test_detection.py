@@ -16,13 +16,13 @@ import fastvit
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
 from fastvit.tasks.detection.agreement import agreement, in_use
-from fastvit.tasks.detection.data import DetectionData
+from fastvit.tasks.detection.data import DetectionData, open_for_run
 from fastvit.tasks.detection.decoding import Objects, paste_masks, to_objects
 from fastvit.tasks.detection.drawing import draw
 from fastvit.tasks.detection.model import Detections, Detector
 from fastvit.tasks.detection.module import DetectionTask, in_image
 from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
-from fastvit.tasks.detection.prediction import DetectionPrediction, predict
+from fastvit.tasks.detection.prediction import DetectionPrediction
 from tests.helpers import tiny
 from tests.tasks.contracts import (
     CLASSES,
@@ -215,7 +215,7 @@ def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], Detect
     network = DetectorConfig(kind, width=48, anchor=12, samples=64, proposals=100)
     preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
     options = DetectionOptions(network, size=(96, 96), hflip=0.0)
-    data = DetectionData(scenes, 8, options, workers=0, preprocessing=preprocessing)
+    data = DetectionData(open_for_run(scenes, network.masks), preprocessing, 8, options, workers=0)
     torch.manual_seed(0)
     config = tiny(num_classes=len(data.classes)).config.replace(layer_scale_init=0.1)
     detector = Detector(config, classes=data.classes, preprocessing=preprocessing, options=network)
@@ -440,7 +440,7 @@ def test_a_record_is_cocos(model: Detector) -> None:
     assert [set(one) for one in without.record()["predictions"]] == [{"category_id", "category", "bbox", "score"}] * 2
     assert without.summary() == "1 1, 1 0"
     answers = {"boxes": boxes, "labels": objects.labels, "scores": objects.scores}
-    assert predict(answers, "a.png", (10, 12), (10, 12), None, 0.6).summary() == "1 1"
+    assert DetectionPrediction("a.png", to_objects(answers, (10, 12), (10, 12), 0.6), None).summary() == "1 1"
 
 
 # Agreement.

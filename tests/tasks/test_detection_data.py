@@ -15,12 +15,13 @@ from PIL import Image
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 
+from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import eval_array, fitted_size
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.detection.coco import CocoImages, open_coco
-from fastvit.tasks.detection.data import DetectionData, DetectionSamples, collate, evaluation_loader
+from fastvit.tasks.detection.data import DetectionData, DetectionSamples, collate, open_for_run
 from fastvit.tasks.detection.metrics import UNCOUNTED
 from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
 from fastvit.tasks.detection.sampling import GroupedBatches
@@ -435,14 +436,14 @@ def test_boxes_stay_tight_around_masks(crop: int | None, photometric: float) -> 
 def test_evaluation_in_order_for_each_process(tmp_path: Path) -> None:
     images = open_coco(make(tmp_path), "test")
     shares = [EvaluationShare(len(images), rank, 2) for rank in range(2)]
-    loaders = [evaluation_loader(images, FIT, False, 2, workers=0, share=share) for share in shares]
+    loaders = [evaluation_loader(DetectionSamples(images, FIT, False), 2, 0, share, collate) for share in shares]
     found = [[int(t["image_id"]) for _, targets in loader for t in targets] for loader in loaders]
     assert found == [[7, 9], [3, UNCOUNTED]]
     pixels, targets = next(iter(loaders[0]))
     assert type(pixels) is type(targets) is list
     assert "masks" not in targets[0]
     with pytest.raises(UserError, match="batch_size must be at least 1"):
-        evaluation_loader(images, FIT, False, 0)
+        evaluation_loader(DetectionSamples(images, FIT, False), 0)
 
 
 def test_a_damaged_image_counts_only_if_it_must(tmp_path: Path) -> None:
@@ -450,9 +451,11 @@ def test_a_damaged_image_counts_only_if_it_must(tmp_path: Path) -> None:
     (root / "images" / "val" / "a.png").write_bytes(b"no image")
     images = open_coco(root, "test")
     with pytest.raises(UserError, match="a.png is no image"):
-        list(evaluation_loader(images, FIT, True, workers=0))
+        list(evaluation_loader(DetectionSamples(images, FIT, True), 1, 0, collate=collate))
     with pytest.warns(UserWarning, match="a.png is no image"):
-        batches = list(evaluation_loader(images, FIT, True, workers=0, allow_damaged=True))
+        batches = list(
+            evaluation_loader(DetectionSamples(images, FIT, True, allow_damaged=True), 1, 0, collate=collate)
+        )
     assert [int(targets[0]["image_id"]) for _, targets in batches] == [7, UNCOUNTED, 9]
 
 
@@ -500,14 +503,13 @@ def test_one_shape_is_one_group() -> None:
 def test_the_data_of_a_run(tmp_path: Path) -> None:
     root = make(tmp_path)
     boxes = DetectionOptions(DetectorConfig("retinanet"), FIT.size)
-    data = DetectionData(root, 2, boxes, workers=0)
+    data = DetectionData(open_for_run(root, masks=False), FIT, 2, boxes, workers=0)
     assert data.classes == data.test_images.classes == ("cat", "dog")
-    assert data.preprocessing == Preprocessing(size=FIT.size, resize="fit")
     ((pixels, targets),) = data.train_dataloader()
     assert [image.dtype for image in pixels] == [torch.uint8] * 2
     assert set(targets[0]) == {"boxes", "labels"}
     assert [len(images) for images, _ in data.val_dataloader()] == [2, 1]
-    masks = DetectionData(root, 2, DetectionOptions(size=FIT.size, group=False), workers=0)
+    masks = DetectionData(open_for_run(root), FIT, 2, DetectionOptions(size=FIT.size, group=False), workers=0)
     assert "masks" in next(iter(masks.train_dataloader()))[1][0]
     assert type(data.train_batches()) is GroupedBatches
     assert type(masks.train_batches()) is TrainBatches
@@ -523,11 +525,11 @@ def test_a_held_out_part_may_lack_classes_but_have_no_others(tmp_path: Path) -> 
     data["annotations"] = data["annotations"][:1]
     file = root / "annotations" / "instances_val.json"
     file.write_text(json.dumps(data))
-    assert DetectionData(root, 2, workers=0).test_images.targets(0).labels.tolist() == [1]
+    assert open_for_run(root).val.targets(0).labels.tolist() == [1]
     data["categories"][0]["name"] = "ape"
     file.write_text(json.dumps(data))
     with pytest.raises(UserError, match=r"instances_val.json has classes that the model does not know \(1: ape\)"):
-        DetectionData(root, 2, workers=0)
+        open_for_run(root)
 
 
 def test_opening_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
+from fastvit.data.datasets import samples_for_evaluation
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.module import evaluation_loader
 from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalise
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import evaluation_loader
 from fastvit.tasks.classification.distillation import Taught, Teacher, convert, distillation_loss
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.classification.options import Distillation, Mixing
@@ -128,9 +129,11 @@ def ridge(images: Tensor, labels: Tensor) -> nn.Module:
 def test_a_student_learns_more_with_a_teacher() -> None:
     """Where 70 of 100 training labels are random, the teacher's answers bring the student more than 5 points."""
     pictures = open_images("sample", "train")
-    images, labels = next(iter(evaluation_loader(pictures, SMALL, 3000, workers=0)))
+    images, labels = next(iter(evaluation_loader(samples_for_evaluation(pictures, SMALL), 3000, 0)))
     images = normalise(images, SMALL)
-    held_out, truth = next(iter(evaluation_loader(open_images("sample", "test"), SMALL, 1000, workers=0)))
+    held_out, truth = next(
+        iter(evaluation_loader(samples_for_evaluation(open_images("sample", "test"), SMALL), 1000, 0))
+    )
     held_out = normalise(held_out, SMALL)
     teacher = Teacher(ridge(F.avg_pool2d(images, 2), labels), SMALL, FASHION_MNIST_CLASSES, 10)
     generator = torch.Generator().manual_seed(0)

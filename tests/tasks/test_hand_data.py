@@ -17,7 +17,7 @@ from fastvit.data.sampling import PADDING, Draw
 from fastvit.errors import DamagedImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, root_in_space, to_pixels, to_places, weak_projection
-from fastvit.tasks.hand_mesh.data import HandMeshData, HandSamples
+from fastvit.tasks.hand_mesh.data import HandSamples, open_for_run
 from fastvit.tasks.hand_mesh.freihand import HandImages, HandTruth, open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand
 from fastvit.tasks.hand_mesh.hand_model import HandModel
@@ -234,7 +234,7 @@ def test_evaluation_without_truth(copied: Path) -> None:
     sample = HandSamples(images, Preprocessing((SIDE, SIDE), resize="letterbox"))[0]
     assert sample[1]["index"] == 0
     with pytest.raises(UserError, match=r"evaluation_xyz\.json, on which training is validated"):
-        HandMeshData(str(copied), 2)
+        open_for_run(str(copied))
 
 
 # Cameras and changes.

@@ -22,7 +22,7 @@ from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.metrics import aligned
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
 from fastvit.training.checkpoint import Terminated
-from fastvit.training.recipe import parse_recipe, recipe_parser
+from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
 from tests.test_cli import complaint, inside, succeeded
 from tests.training.runs import SignalAt
@@ -183,10 +183,10 @@ def test_an_export_scores_as_its_checkpoint(trained: Path, data: Path, tmp_path:
 def test_a_run_goes_on_where_it_was_ended(trained: Path, data: Path, tmp_path: Path) -> None:
     """SIGTERM inside the second epoch; bit for bit as if nothing had been."""
     out = tmp_path / "run"
-    recipe = parse_recipe(recipe_parser(), [f"--data={data}", f"--out={out}", *SHARED])
+    recipe = parse_recipe([f"--data={data}", f"--out={out}", *SHARED])
     with pytest.raises(Terminated):
         train(recipe, [SignalAt(4, signal.SIGTERM)])
-    train(parse_recipe(recipe_parser(), [f"--resume={out}"]))
+    train(parse_recipe([f"--resume={out}"]))
     for name in ("best", "last"):
         ours, theirs = (fastvit.load(folder / f"{name}.safetensors").state_dict() for folder in (trained, out))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
@@ -241,7 +241,7 @@ def test_sixteen_pictures_are_learnt_by_heart(head: str, tmp_path: Path) -> None
         *("--optim.min_lr=1e-6", "--optim.weight_decay=0", "--ema.decay=0.9", "--checkpoint_every=0"),
         *("--model.layer_scale_init=0.1", f"--out={tmp_path / 'run'}", "--optim.warmup_epochs=5"),
     )
-    done = train(parse_recipe(recipe_parser(), list(options)))
+    done = train(parse_recipe(list(options)))
     assert done.score < 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import fastvit
 from fastvit.cli.commands import COMMANDS
-from fastvit.tasks.table import TASKS
+from fastvit.tasks.table import TASKS, all_tasks, find_task
 from tests.helpers import tiny
 from tests.tasks.contracts import make_detector, make_segmenter
 from tests.tasks.test_hand_mesh import make_regressor
@@ -25,7 +25,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 }
 VALUES = {"k": 2, "batch_size": 2, "score": 0.5, "mesh": "meshes", "crop_pct": 0.9, "real_labels": None}
 PARAMETERS = {verb: inspect.signature(COMMANDS[verb]).parameters for verb in ("predict", "eval")}
-OWN = sorted({name for kind in TASKS.values() for name in kind.own_options})
+OWN = sorted({name for spec in all_tasks() for name in spec.own_options})
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_an_option_of_other_tasks_is_an_error(
     option = f"--{name.replace('_', '-')}"
     value = [] if VALUES[name] is None else [VALUES[name]]
     rest = [photo, "--runtime", "torch", "--device", "cpu"] if verb == "predict" else ["--data", tmp_path / "none"]
-    if name in TASKS[task].own_options:
+    if name in find_task(task).own_options:
         done = inside(verb, models[task], *rest, option, *value)
         assert f"{option} is for" not in done.stderr
     else:

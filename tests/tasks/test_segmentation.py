@@ -21,14 +21,14 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
-from fastvit.tasks.segmentation.data import SegmentationData
+from fastvit.tasks.segmentation.data import SegmentationData, open_for_run
 from fastvit.tasks.segmentation.drawing import draw
 from fastvit.tasks.segmentation.folders import IGNORED
 from fastvit.tasks.segmentation.heads import SemanticFPN, UPerNet
 from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.module import SegmentationTask
 from fastvit.tasks.segmentation.options import SegmentationOptions, SegmenterConfig
-from fastvit.tasks.segmentation.prediction import SegmentationPrediction, bilinear, predict
+from fastvit.tasks.segmentation.prediction import SegmentationPrediction, bilinear, decoded
 from tests.helpers import randomise, tiny
 from tests.tasks.contracts import (
     CLASSES,
@@ -298,7 +298,7 @@ def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, 
     network = SegmenterConfig(head, width=32, head_width=32, dropout=0.0)
     changes = {"ratio": (1.0, 1.0), "crop": 96, "largest_share": 1.0, "hflip": 0.0, "photometric": 0.0}
     options = SegmentationOptions(network, size=(96, 96), **changes)
-    data = SegmentationData(str(scenes), 8, options, workers=0, preprocessing=preprocessing)
+    data = SegmentationData(open_for_run(str(scenes)), preprocessing, 8, options, workers=0)
     torch.manual_seed(0)
     config = tiny(num_classes=len(data.classes)).config.replace(layer_scale_init=0.1)
     segmenter = Segmenter(config, classes=data.classes, preprocessing=preprocessing, options=network)
@@ -360,10 +360,10 @@ def test_bilinear_is_torchs(size: tuple[int, int], target: tuple[int, int]) -> N
 def test_what_is_filled_up_does_not_count() -> None:
     logits = np.random.default_rng(0).standard_normal((1, 5, 64, 96))
     logits[:, 4, 40:] = logits[:, 4, :, 60:] = 1000
-    answer = predict({"logits": logits}, "a.png", (40, 60), (100, 150), CLASSES)
+    mask = decoded({"logits": logits}, (40, 60), (100, 150))
     inside = F.interpolate(torch.from_numpy(logits)[..., :40, :60], (100, 150), mode="bilinear", align_corners=False)
-    assert answer.mask.dtype == np.uint8
-    assert np.array_equal(answer.mask, inside[0].argmax(0).numpy())
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, inside[0].argmax(0).numpy())
 
 
 def test_a_record_holds_every_pixel_once() -> None:

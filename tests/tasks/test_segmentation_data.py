@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import eval_array
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, seeded
 from fastvit.errors import DamagedImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
-from fastvit.tasks.segmentation.data import SegmentationData, SegmentationSamples, evaluation_loader
+from fastvit.tasks.segmentation.data import SegmentationData, SegmentationSamples, listed, open_for_run
 from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages, open_masks, read_legend
 from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.segmentation.transforms import TrainTransform, choose_crop, photometric, share_of_largest
@@ -266,14 +267,14 @@ def test_damaged_files(folder: Path, broken: str) -> None:
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DamagedImageError, match=re.escape(str(path))):
         open_masks(folder, "train").mask(0)
-    data = SegmentationData(str(folder), 2, replace(PLAIN, crop=96), workers=0, preprocessing=FIT)
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, crop=96), workers=0)
     ((images, masks),) = data.train_dataloader()
     assert torch.equal(images[0], images[1]), "the next one stands in"
     assert torch.equal(masks[0], masks[1])
     assert [(Path(name).name, str(path) in reason) for name, reason in data.damaged.items()] == [("0.png", True)]
     pictures = open_masks(folder, "train")
     with pytest.warns(UserWarning, match="does not count"):
-        first, second = evaluation_loader(pictures, FIT, workers=0, allow_damaged=True)
+        first, second = evaluation_loader(SegmentationSamples(pictures, FIT, allow_damaged=True), 1, 0, collate=listed)
     assert (first[1][0] == IGNORED).all()
     assert second[1][0].shape == (30, 71)
 
@@ -293,7 +294,7 @@ def test_images_in_any_mode(tmp_path: Path, mode: str) -> None:
 
 
 def test_training_batches(folder: Path) -> None:
-    data = SegmentationData(str(folder), 2, workers=0, preprocessing=FIT, options=replace(PLAIN, ratio=(0.5, 2)))
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, ratio=(0.5, 2)), workers=0)
     assert data.classes == ("ground", "traffic light", "car")
     ((images, masks),) = data.train_dataloader()
     assert (images.shape, images.dtype) == ((2, 3, 48, 48), torch.uint8)
@@ -302,7 +303,7 @@ def test_training_batches(folder: Path) -> None:
 
 
 def test_validation_batches_are_lists(folder: Path) -> None:
-    data = SegmentationData(str(folder), 2, PLAIN, workers=0, preprocessing=FIT)
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, PLAIN, workers=0)
     batches = list(data.val_dataloader())
     assert [mask[0].shape for _, mask in batches] == [(64, 48), (33, 67), (45, 45)], "as they are stored"
     assert [image[0].shape for image, _ in batches] == [(3, 53, 40), (3, 40, 81), (3, 40, 40)]
@@ -311,13 +312,14 @@ def test_validation_batches_are_lists(folder: Path) -> None:
         assert np.array_equal(image.numpy(), eval_array(pictures.image(index), FIT))
         assert np.array_equal(mask.numpy(), pictures.mask(index))
         assert mask.dtype == torch.uint8
-    (images, masks), (last, _) = evaluation_loader(pictures, FIT, workers=0, batch_size=2)
+    (images, masks), (last, _) = evaluation_loader(SegmentationSamples(pictures, FIT), 2, 0, collate=listed)
     assert (len(images), len(masks), len(last)) == (2, 2, 1)
 
 
 def test_processes_share_the_validation_images(folder: Path) -> None:
     pictures = open_masks(folder, "test")
-    batches = [list(evaluation_loader(pictures, FIT, 0, EvaluationShare(3, rank, 2))) for rank in range(2)]
+    samples = SegmentationSamples(pictures, FIT)
+    batches = [list(evaluation_loader(samples, 1, 0, EvaluationShare(3, rank, 2), listed)) for rank in range(2)]
     assert [len(share) for share in batches] == [2, 2]
     image, mask = batches[1][1][0][0], batches[1][1][1][0]
     assert image.shape == (3, 32, 32)
@@ -332,10 +334,10 @@ def test_what_cannot_be_trained_on(folder: Path) -> None:
     with pytest.raises(UserError, match="images of 1 or 3 channels, not 4"):
         SegmentationSamples(pictures, FIT.for_channels(4))
     with pytest.raises(UserError, match="batch_size must be at least 1"):
-        evaluation_loader(pictures, FIT, batch_size=0)
+        evaluation_loader(SegmentationSamples(pictures, FIT), 0)
     (folder / "classes.txt").write_text("0 thing\n3 ignored\n7 ignored\n")
     with pytest.raises(UserError, match=r"has one class \(thing\)"):
-        SegmentationData(str(folder), 2)
+        open_for_run(str(folder))
 
 
 def test_a_draws_seed_says_what_it_becomes(folder: Path) -> None:

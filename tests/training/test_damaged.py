@@ -10,7 +10,7 @@ import torch
 
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.data import ClassificationData
+from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.training.damaged import DamagedImages
 from tests.helpers import make_folder, tiny
@@ -21,7 +21,7 @@ def fit(root: Path, limit: int) -> DamagedImages:
         return torch.optim.SGD(model.parameters(), lr=0.01)
 
     callback = DamagedImages(limit, root / "damaged.txt")
-    data = ClassificationData(str(root), 4, workers=0, preprocessing=Preprocessing((32, 32)))
+    data = ClassificationData(open_for_run(str(root)), Preprocessing((32, 32)), 4, workers=0)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,

@@ -27,7 +27,7 @@ from fastvit.runs.settings import flatten
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, rewind_metrics
 from fastvit.training.optim import learning_rate
 from fastvit.training.options import Recipe
-from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe, recipe_parser
+from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
 from fastvit.training.resume import CHANGEABLE, refuse_changes
 from fastvit.training.train import train
 from tests.helpers import make_folder
@@ -75,7 +75,7 @@ def assert_same(run: Path, whole: Path) -> None:
 
 
 def resume(run: Path, *more: str, callbacks: tuple[L.Callback, ...] = ()) -> None:
-    train(parse_recipe(recipe_parser(), ["--resume", str(run), *more]), callbacks)
+    train(parse_recipe(["--resume", str(run), *more]), callbacks)
 
 
 def files(run: Path) -> dict[Path, bytes]:

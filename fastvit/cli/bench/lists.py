@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastvit.arguments import parse_size
 from fastvit.errors import UserError
 
 
@@ -23,8 +24,6 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
     Raises:
         UserError: one is not a size, or too small.
     """
-    from fastvit.export.options import parse_size
-
     sizes = [parse_size(part.strip()) for part in text.split(",")]
     if not all(isinstance(size, tuple) and min(size) >= 32 for size in sizes):
         raise UserError(f"size must be numbers of pixels from 32 on, or HEIGHTxWIDTH, joined by commas, got {text!r}")

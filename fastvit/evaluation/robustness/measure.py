@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import IGNORED, LabelledImages
+from fastvit.data.datasets import IGNORED, LabelledImages, samples_for_evaluation
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
+from fastvit.data.module import evaluation_loader
 from fastvit.data.subset import limited
 from fastvit.errors import UserError, unknown_name
 from fastvit.evaluation.evaluate import evaluate
@@ -22,7 +23,6 @@ from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.files import user_path
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
-from fastvit.tasks.classification.data import evaluation_loader
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def measure(predictor: Predictor, suite: Suite, data: EvaluationData, settings: 
     Raises:
         UserError: the data is not there, the model's classes are not those of the data, or it is no classifier.
     """
-    if predictor.task != "classification":
+    if not predictor.spec.labels_images:
         raise UserError(f"the suites are for classifiers, this is a model for {predictor.task}")
     if suite.name == "imagenet-c":
         return _corruptions(predictor, suite, data, settings)
@@ -92,7 +92,8 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
         raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
     everything, columns = suite.open(data.source), list(suite.columns())
     images = limited(everything, settings.limit)
-    batches = evaluation_loader(images, predictor.preprocessing, settings.batch_size, settings.workers)
+    samples = samples_for_evaluation(images, predictor.preprocessing)
+    batches = evaluation_loader(samples, settings.batch_size, settings.workers)
     result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
     metrics = {name: result.metrics[name] for name in ("top1", "top5")}
     return Robustness(suite.name, data.source, result.images, len(images) == len(everything), False, None, metrics)
@@ -135,7 +136,8 @@ def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Sett
     parts = [limited(images, settings.limit) for images in sets]
     # Corrupted images are cropped already, the benchmark's as ours.
     whole = replace(predictor.preprocessing, crop_pct=1.0)
-    batches = evaluation_loader(Joined(parts), whole, settings.batch_size, settings.workers)
+    samples = samples_for_evaluation(Joined(parts), whole)
+    batches = evaluation_loader(samples, settings.batch_size, settings.workers)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     ends = np.cumsum([len(part) for part in parts])[:-1]
     return [

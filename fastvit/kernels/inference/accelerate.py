@@ -128,7 +128,7 @@ class Accelerated(nn.Module):
 class AcceleratedClassifier(TaskModel, Accelerated):
     """(B, C, H, W) images -> (B, num_classes) logits."""
 
-    task = "classification"
+    task = FastViT.task
     outputs = ("logits",)
     _steps = staticmethod(classifier_nodes)
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from fastvit.reports.figures import new_figure
-from fastvit.tasks.classification.prediction import Label, Prediction
+from fastvit.tasks.classification.prediction import ClassPrediction, Label
 from fastvit.tasks.colours import font
 from fastvit.terminal import one_line
 
@@ -37,7 +37,7 @@ def prediction_sheet(
     return figure
 
 
-def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
+def draw(image: Image.Image, prediction: ClassPrediction) -> Image.Image:
     """The image with its likeliest classes on white below it, a line each."""
     size = max(image.width // 24, 10)
     letters = ImageFont.truetype(font(), size)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torchmetrics
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassAccuracy
 
 from fastvit.data.datasets import IGNORED
+from fastvit.evaluation.evaluate import accuracy
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.distillation import Taught, Teacher, distillation_loss
 from fastvit.tasks.classification.options import Distillation, Mixing
@@ -85,19 +82,3 @@ class ClassificationTask(Task):
 
     def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, ignore_index=IGNORED)
-
-
-def accuracy(num_classes: int, **options: Any) -> torchmetrics.MetricCollection:
-    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count.
-
-    Args:
-        num_classes: how many classes there are.
-        options: of torchmetrics' Metric.
-    """
-    ranks = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
-    return torchmetrics.MetricCollection(
-        {
-            name: MulticlassAccuracy(num_classes, top_k=k, average="micro", ignore_index=IGNORED, **options)
-            for name, k in ranks.items()
-        }
-    )

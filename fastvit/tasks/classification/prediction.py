@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastvit.data.classes import class_name
+from fastvit.predict.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ClassPrediction(Prediction):
     """For one image: its name and the likeliest classes, the likeliest first."""
 
     image: str
@@ -29,6 +30,18 @@ class Prediction:
     def record(self) -> dict[str, Any]:
         """For JSON: "image", and "predictions" (index, name, probability)."""
         return {"image": self.image, "predictions": [asdict(label) for label in self.labels]}
+
+    def summary(self) -> str:
+        """The classes with their probabilities."""
+        return ", ".join(self.cells())
+
+    def cells(self) -> list[str]:
+        """A class each."""
+        return [f"{label.name} {label.probability:.1%}" for label in self.labels]
+
+    def columns(self) -> dict[str, Any]:
+        """A list of the labels' values each."""
+        return {name: [getattr(label, name) for label in self.labels] for name in ("index", "name", "probability")}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

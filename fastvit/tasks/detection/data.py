@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.datasets import Named, Samples
-from fastvit.data.module import RunData
-from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.module import RunData, RunImages
+from fastvit.data.sampling import TrainBatches
 from fastvit.data.transforms import eval_pixels
-from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.detection.coco import CocoImages, Objects, open_coco
@@ -115,19 +114,34 @@ def collate(items: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     return [image for image, _ in items], [target for _, target in items]
 
 
+def open_for_run(source: str | Path, masks: bool = True) -> RunImages:
+    """Open the images of a run.
+
+    Args:
+        source: as in `fastvit.tasks.detection.coco.open_coco`.
+        masks: whether the network predicts masks.
+
+    Raises:
+        UserError: as `open_coco` does, or no training image has an object.
+    """
+    train = open_coco(source, "train", masks=masks)
+    images = RunImages(train, open_coco(source, "test", train.classes, masks))
+    if not any(len(train.targets(index)) for index in range(len(train))):
+        raise UserError(f"no training image of {source} has an object: there is nothing to learn from")
+    return images
+
+
 class DetectionData(RunData):
     """A folder in COCO's format as batches of images of any sizes, shared out among the processes.
 
     A batch is what `collate` makes of DetectionSamples. The classes are those of the training images.
 
     Args:
-        source: as in `fastvit.tasks.detection.coco.open_coco`.
+        images: as `open_for_run` opens them.
+        preprocessing: what the model expects.
         batch_size: images a step.
         options: of training; whether the network gives masks says if there are any in the targets.
-        workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
-        preprocessing: what the model expects; may be set until batches are asked for.
-        seed: of order and augmentation.
-        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
+        others: as `RunData` has them.
     """
 
     train_images: CocoImages
@@ -135,22 +149,14 @@ class DetectionData(RunData):
 
     def __init__(
         self,
-        source: str | Path,
+        images: RunImages,
+        preprocessing: Preprocessing,
         batch_size: int,
         options: DetectionOptions | None = None,
-        workers: int | None = None,
-        preprocessing: Preprocessing | None = None,
-        seed: int = 0,
-        allow_damaged: bool = False,
+        **others: Any,
     ) -> None:
+        super().__init__(images, preprocessing, batch_size, **others)
         self.options = options or DetectionOptions()
-        masks = self.options.network.masks
-        train_images = open_coco(source, "train", masks=masks)
-        test_images = open_coco(source, "test", train_images.classes, masks)
-        preprocessing = preprocessing or Preprocessing(size=self.options.size, resize="fit")
-        super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
-        if not any(len(train_images.targets(index)) for index in range(len(train_images))):
-            raise UserError(f"no training image of {source} has an object: there is nothing to learn from")
 
     def train_dataloader(self) -> Batches:
         masks = self.options.network.masks
@@ -163,32 +169,9 @@ class DetectionData(RunData):
         return GroupedBatches(self.train_images.sizes, self.batch_size, self.seed, *self.process, **self.place)
 
     def val_dataloader(self) -> Batches:
-        share = EvaluationShare(len(self.test_images), *self.process)
-        masks, others = self.options.network.masks, (self.batch_size, self.workers, share, self.allow_damaged)
-        return evaluation_loader(self.test_images, self.preprocessing, masks, *others)
+        masks = self.options.network.masks
+        samples = DetectionSamples(self.test_images, self.preprocessing, masks, allow_damaged=self.allow_damaged)
+        return self.val_loader(samples, self.batch_size, collate)
 
     def making(self) -> dict[str, int]:
         return {**super().making(), "group": int(self.options.group)}
-
-
-def evaluation_loader(
-    images: AnnotatedImages,
-    preprocessing: Preprocessing,
-    masks: bool,
-    batch_size: int = 1,
-    workers: int | None = None,
-    share: EvaluationShare | None = None,
-    allow_damaged: bool = False,
-) -> Batches:
-    """Batches of all images in order, or of a process's share of them, as `DetectionSamples` has them for evaluation.
-
-    An image that cannot be decoded raises a UserError or, with `allow_damaged`, is black and has the id UNCOUNTED; a
-    warning names it.
-
-    Raises:
-        UserError: batch_size or workers make no sense.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    samples = DetectionSamples(images, preprocessing, masks, allow_damaged=allow_damaged)
-    return DataLoader(samples, batch_size, sampler=share, collate_fn=collate, **loader_settings(workers))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -162,6 +161,8 @@ class Detector(TaskModel):
     """
 
     task = "detection"
+    data_dependent = True
+    default_preprocessing = Preprocessing((800, 1333), resize="fit")
 
     def __init__(
         self,
@@ -173,13 +174,16 @@ class Detector(TaskModel):
         options: DetectorConfig | None = None,
     ) -> None:
         chosen = options or DetectorConfig()
-        preprocessing = preprocessing or replace(Preprocessing(), size=(800, 1333), resize="fit")
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
         self.inputs = ("images", "image_size")
         self.outputs = ("boxes", "labels", "scores", *(["masks"] if chosen.masks else []))
         self._background = 0 if chosen.kind == "retinanet" else 1
         self.network = _network(config, chosen)
         self.network.transform = Batching()
+
+    @property
+    def compiled_part(self) -> nn.Module:
+        return self.trunk  # boxes are chosen by their values
 
     @property
     def pyramid(self) -> nn.Module:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastvit.data.classes import class_name
-from fastvit.tasks.detection.decoding import Objects, to_objects
+from fastvit.predict.prediction import Prediction
+from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.run_lengths import encode_masks
 
 
 @dataclass(frozen=True)
-class DetectionPrediction:
+class DetectionPrediction(Prediction):
     """For one image: its name, and what was found in it.
 
     Attributes:
@@ -57,15 +57,3 @@ class DetectionPrediction:
         """On a line: how many of what."""
         counts = Counter(self.name(label) for label in self.objects.labels)
         return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
-
-
-def predict(
-    answers: Mapping[str, np.ndarray],
-    image: str,
-    fitted: tuple[int, int],
-    original: tuple[int, int],
-    classes: tuple[str, ...] | None,
-    score: float,
-) -> DetectionPrediction:
-    """What a detector's answers say of an image of a size, which was shown to it resized to another."""
-    return DetectionPrediction(image, to_objects(answers, fitted, original, score), classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.datasets import Samples
-from fastvit.data.module import RunData
+from fastvit.data.module import RunData, RunImages
 from fastvit.data.pixels import eval_array
-from fastvit.data.sampling import PADDING, EvaluationShare
-from fastvit.data.workers import loader_settings
+from fastvit.data.sampling import PADDING
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.freihand import HandImages, HandTruth, open_freihand
@@ -80,20 +80,30 @@ class HandSamples(Samples[Sample]):
         return HandTruth(self.pictures.intrinsics(index), joints, vertices, None, None, "right")
 
 
+def open_for_run(source: str, hand: str | None = None) -> RunImages:
+    """Open the images of a run; the arguments are those of `fastvit.tasks.hand_mesh.freihand.open_freihand`.
+
+    Raises:
+        UserError: as `open_freihand` does, or nothing is known of the evaluation images.
+    """
+    images = RunImages(open_freihand(source, "train", hand), open_freihand(source, "test", hand))
+    if not images.val.has_truth:
+        raise UserError(
+            f"there is no {Path(source) / 'evaluation_xyz.json'}, on which training is validated: it is in "
+            "FreiHAND's second download (FreiHAND_pub_v2_eval.zip)"
+        )
+    return images
+
+
 class HandMeshData(RunData):
     """A folder in FreiHAND's layout as batches, shared out among the processes.
 
     Args:
-        source: as in `fastvit.tasks.hand_mesh.freihand.open_freihand`.
+        images: as `open_for_run` opens them.
+        preprocessing: what the model expects.
         batch_size: images a training step, and one of validation.
         options: of training.
         others: as `RunData` has them.
-
-    Attributes:
-        hand: the hand model that the annotations are of.
-
-    Raises:
-        UserError: as `open_freihand` does, or nothing is known of the evaluation images.
     """
 
     train_images: HandImages
@@ -101,50 +111,19 @@ class HandMeshData(RunData):
 
     def __init__(
         self,
-        source: str,
+        images: RunImages,
+        preprocessing: Preprocessing,
         batch_size: int,
         options: HandMeshOptions | None = None,
-        workers: int | None = None,
-        preprocessing: Preprocessing | None = None,
-        seed: int = 0,
-        allow_damaged: bool = False,
+        **others: Any,
     ) -> None:
+        super().__init__(images, preprocessing, batch_size, **others)
         self.options = options or HandMeshOptions()
-        train_images = open_freihand(source, "train", self.options.hand)
-        test_images = open_freihand(source, "test", self.options.hand)
-        if not test_images.has_truth:
-            raise UserError(
-                f"there is no {Path(source) / 'evaluation_xyz.json'}, on which training is validated: it is in "
-                "FreiHAND's second download (FreiHAND_pub_v2_eval.zip)"
-            )
-        side = self.options.size
-        preprocessing = preprocessing or Preprocessing((side, side), resize="letterbox")
-        super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
-        assert train_images.hand is not None
-        self.hand = train_images.hand
 
     def train_dataloader(self) -> DataLoader[Sample]:
         samples = HandSamples(self.train_images, self.preprocessing, self.options, self.damage_log)
         return self.train_loader(samples)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        share = EvaluationShare(len(self.test_images), *self.process)
-        return evaluation_loader(
-            self.test_images, self.preprocessing, self.batch_size, self.workers, share, self.allow_damaged
-        )
-
-
-def evaluation_loader(
-    images: HandImages,
-    preprocessing: Preprocessing,
-    batch_size: int = 1,
-    workers: int | None = None,
-    share: EvaluationShare | None = None,
-    allow_damaged: bool = False,
-) -> DataLoader[Sample]:
-    """All images in order, or a process's share of them.
-
-    An image that cannot be decoded raises a UserError or, with `allow_damaged`, does not count; a warning names it.
-    """
-    samples = HandSamples(images, preprocessing, allow_damaged=allow_damaged)
-    return DataLoader(samples, batch_size, sampler=share, **loader_settings(workers))
+        samples = HandSamples(self.test_images, self.preprocessing, allow_damaged=self.allow_damaged)
+        return self.val_loader(samples, self.batch_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +41,7 @@ class HandRegressor(TaskModel):
     """
 
     task = "hand_mesh"
+    default_preprocessing = Preprocessing((224, 224), resize="letterbox")
 
     def __init__(
         self,
@@ -53,7 +53,6 @@ class HandRegressor(TaskModel):
         options: HandRegressorConfig | None = None,
     ) -> None:
         chosen = options or regressor_config(procedural_hand())
-        preprocessing = preprocessing or replace(Preprocessing(), size=(224, 224), resize="letterbox")
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
         network = chosen.network
         self.backbone = Backbone(config)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastvit.predict.prediction import Prediction
 from fastvit.tasks.hand_mesh.camera import to_pixels, weak_projection
 from fastvit.tasks.hand_mesh.hand_file import Side
+from fastvit.tasks.hand_mesh.mesh_file import write_mesh
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
 
 
 @dataclass(frozen=True)
-class HandPrediction:
+class HandPrediction(Prediction):
     """For one image: its name, and the hand in it, in space and in its pixels.
 
     Attributes:
@@ -51,6 +54,10 @@ class HandPrediction:
         (left, top), (right, bottom) = self.vertex_places.min(0), self.vertex_places.max(0)
         length = 1000 * np.linalg.norm(np.diff(self.joints[[0, *range(ROOT, ROOT + 4)]], axis=0), axis=1).sum()
         return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
+
+    def write_mesh(self, path: Path) -> None:
+        """Write an .obj or .ply file, in metres from the root joint."""
+        write_mesh(path, self.vertices, self.faces)
 
 
 def predict(

@@ -10,9 +10,10 @@ from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 
 from fastvit.data.datasets import LabelledImages
+from fastvit.data.opening import open_images
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.hand_mesh.camera import project
-from fastvit.tasks.hand_mesh.hand_file import HandArrays
+from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
 from fastvit.tasks.hand_mesh.hand_model import HandModel
 from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose, random_view
 from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
@@ -165,3 +166,9 @@ def _coarser(pixels: np.ndarray) -> np.ndarray:
     height, width, channels = pixels.shape
     squares = pixels.reshape(height // _FINER, _FINER, width // _FINER, _FINER, channels)
     return np.asarray(squares.mean((1, 3)))
+
+
+def sample_hands(count: int, size: int = 224) -> list[Image.Image]:
+    """Pictures of the package's own hand, the same ones every time."""
+    maker = HandMaker(procedural_hand(), open_images("sample", "test"), size)
+    return [Image.fromarray(maker.make(np.random.default_rng([0, index])).image) for index in range(count)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.datasets import Samples
-from fastvit.data.module import RunData
+from fastvit.data.module import RunData, RunImages
 from fastvit.data.pixels import eval_array
-from fastvit.data.sampling import EvaluationShare
-from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages, open_masks
@@ -80,23 +79,32 @@ class SegmentationSamples(Samples[Pair]):
         return image if image.mode == mode else image.convert(mode)
 
 
+def open_for_run(source: str) -> RunImages:
+    """Open the images of a run, from folders as `fastvit.tasks.segmentation.folders.open_masks` has them.
+
+    Raises:
+        UserError: as `open_masks` does, or there is only one class.
+    """
+    train = open_masks(source, "train")
+    images = RunImages(train, open_masks(source, "test", train.classes))
+    if len(images.classes) < 2:
+        raise UserError(f"{source} has one class ({images.classes[0]}); a segmenter needs two: name the background")
+    return images
+
+
 class SegmentationData(RunData):
     """Folders of images with masks as batches, shared out among the processes.
 
     For training ((B, C, crop, crop) uint8, (B, crop, crop) uint8); for validation lists of one image and one mask, as
-    `evaluation_loader` gives them.
+    `listed` makes them: images are scaled as `preprocessing` says, masks have their own size, and both differ from
+    image to image.
 
     Args:
-        source: as in `fastvit.tasks.segmentation.folders.open_masks`.
+        images: as `open_for_run` opens them.
+        preprocessing: what the model expects.
         batch_size: images a training step.
         options: of training.
-        workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
-        preprocessing: what the model expects; may be set until batches are asked for.
-        seed: of order and augmentation.
-        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
-
-    Raises:
-        UserError: as `open_masks` does, or there is only one class.
+        others: as `RunData` has them.
     """
 
     train_images: MaskedImages
@@ -104,51 +112,22 @@ class SegmentationData(RunData):
 
     def __init__(
         self,
-        source: str,
+        images: RunImages,
+        preprocessing: Preprocessing,
         batch_size: int,
         options: SegmentationOptions | None = None,
-        workers: int | None = None,
-        preprocessing: Preprocessing | None = None,
-        seed: int = 0,
-        allow_damaged: bool = False,
+        **others: Any,
     ) -> None:
+        super().__init__(images, preprocessing, batch_size, **others)
         self.options = options or SegmentationOptions()
-        train_images = open_masks(source, "train")
-        test_images = open_masks(source, "test", train_images.classes)
-        preprocessing = preprocessing or Preprocessing(self.options.size, resize="fit")
-        super().__init__(train_images, test_images, batch_size, workers, preprocessing, seed, allow_damaged)
-        if len(self.classes) < 2:
-            raise UserError(f"{source} has one class ({self.classes[0]}); a segmenter needs two: name the background")
 
     def train_dataloader(self) -> DataLoader[Pair]:
         samples = SegmentationSamples(self.train_images, self.preprocessing, self.options, self.damage_log)
         return self.train_loader(samples)
 
     def val_dataloader(self) -> DataLoader[Pairs]:
-        share = EvaluationShare(len(self.test_images), *self.process)
-        return evaluation_loader(self.test_images, self.preprocessing, self.workers, share, self.allow_damaged)
-
-
-def evaluation_loader(
-    images: MaskedImages,
-    preprocessing: Preprocessing,
-    workers: int | None = None,
-    share: EvaluationShare | None = None,
-    allow_damaged: bool = False,
-    batch_size: int = 1,
-) -> DataLoader[Pairs]:
-    """All images in order, or a process's share of them, as (list of (C, h, w) uint8, list of (H, W) uint8).
-
-    Images are scaled as `preprocessing` says, masks have their own size; both differ from image to image. An image that
-    cannot be decoded raises a UserError or, with `allow_damaged`, no pixel of it counts; a warning names it.
-
-    Raises:
-        UserError: batch_size, workers or the preprocessing make no sense.
-    """
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    samples = SegmentationSamples(images, preprocessing, allow_damaged=allow_damaged)
-    return DataLoader(samples, batch_size, sampler=share, collate_fn=listed, **loader_settings(workers))  # type: ignore
+        samples = SegmentationSamples(self.test_images, self.preprocessing, allow_damaged=self.allow_damaged)
+        return self.val_loader(samples, 1, listed)
 
 
 def listed(pairs: Sequence[Pair]) -> Pairs:

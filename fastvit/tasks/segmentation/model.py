@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +30,7 @@ class Segmenter(TaskModel):
     """
 
     task = "segmentation"
+    default_preprocessing = Preprocessing((512, 2048), resize="fit")
     outputs = ("logits",)
 
     def __init__(
@@ -43,7 +43,6 @@ class Segmenter(TaskModel):
         options: SegmenterConfig | None = None,
     ) -> None:
         chosen = options or SegmenterConfig()
-        preprocessing = preprocessing or replace(Preprocessing(), size=(512, 2048), resize="fit")
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
         self.backbone = Backbone(config)
         self.decoder = (

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from fastvit.data.classes import class_name
+from fastvit.predict.prediction import Prediction
 from fastvit.tasks.detection.run_lengths import encode_masks
 
 
 @dataclass(frozen=True)
-class SegmentationPrediction:
+class SegmentationPrediction(Prediction):
     """For one image: its name, and the class of each of its pixels.
 
     Attributes:
@@ -54,17 +55,19 @@ class SegmentationPrediction:
         return ", ".join(f"{self.name(label)} {share:.0%}" for label, share in self.shares())
 
 
-def predict(
-    answers: Mapping[str, np.ndarray],
-    image: str,
-    fitted: tuple[int, int],
-    original: tuple[int, int],
-    classes: tuple[str, ...] | None,
-) -> SegmentationPrediction:
-    """What a segmenter's logits, (1, classes, H, W), say of an image, which lies in their upper left corner resized."""
-    (logits,) = answers["logits"]
-    resized = bilinear(logits[:, : fitted[0], : fitted[1]], original)
-    return SegmentationPrediction(image, resized.argmax(0).astype(np.uint8), classes)
+def decoded(outputs: Mapping[str, np.ndarray], fitted: tuple[int, int], original: tuple[int, int]) -> np.ndarray:
+    """Return the class of each pixel of an image.
+
+    Args:
+        outputs: "logits" or "probabilities" (1, classes, H, W), with the resized image in the upper left corner.
+        fitted: height and width of the resized image.
+        original: height and width of the image.
+
+    Returns:
+        (height, width) uint8.
+    """
+    maps = outputs["probabilities"] if "probabilities" in outputs else outputs["logits"]
+    return bilinear(maps[0][:, : fitted[0], : fitted[1]], original).argmax(0).astype(np.uint8)
 
 
 def bilinear(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,47 @@
+"""Measuring a detector on validation images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fastvit.data.module import evaluation_loader
+from fastvit.data.pixels import fitted_size
+from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
+from fastvit.predict.predictor import Predictor
+from fastvit.reports.metric_format import Metric
+from fastvit.tasks.detection.coco import CocoImages
+from fastvit.tasks.detection.data import DetectionSamples, collate
+from fastvit.tasks.detection.decoding import to_objects
+from fastvit.tasks.detection.metrics import CocoMetrics, coco_results
+from fastvit.terminal import track
+
+
+def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest) -> Measurement:
+    """Measure COCO's metrics, image by image as a Predictor decodes them.
+
+    `Measurement.results` has COCO's result records, with the data's own ids.
+    """
+    masks, preprocessing = predictor.options.masks, predictor.preprocessing
+    metrics, clock = CocoMetrics(predictor.num_classes, masks), Clock()
+    samples = DetectionSamples(images, preprocessing, masks, allow_damaged=request.allow_damaged)
+    loader = evaluation_loader(samples, 1, request.workers, collate=collate)
+    results: list[dict[str, Any]] = []
+    for (pixels,), (target,) in track(loader, "evaluating", len(images)):
+        if target["image_id"] < 0:
+            continue
+        size = (int(target["size"][0]), int(target["size"][1]))
+        with clock:
+            fitted = fitted_size(size, preprocessing)
+            found = to_objects(predictor.answers(pixels[None].numpy(), fitted), fitted, size)
+        arrays = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores, "masks": found.masks}
+        known = {name: values for name, values in arrays.items() if values is not None}
+        metrics.update([{name: torch.from_numpy(values) for name, values in known.items()}], [target])
+        results += coco_results(known, int(target["image_id"]), images.categories)
+    rates = clock.rates()
+    names = predictor.classes or [str(label) for label in range(predictor.num_classes)]
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    per_class = dict(zip(names, metrics.per_class().tolist(), strict=True))
+    parts = Parts.of_metric("class", Metric("box AP"), per_class)
+    return Measurement(clock.count, values, parts, rates, results={"detections.json": results})

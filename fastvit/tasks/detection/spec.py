@@ -1,0 +1,164 @@
+"""Object detection, as the rest of the package sees it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastvit.errors import UserError
+from fastvit.reports.metric_format import LOSS, Metric
+from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
+from fastvit.tasks.spec import TaskSpec, no_field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from fastvit.data.module import RunImages
+    from fastvit.evaluation.measurement import EvaluationRequest, Measurement
+    from fastvit.export.options import ExportOptions
+    from fastvit.export.pictures import Pictures
+    from fastvit.model.preprocessing import Preprocessing
+    from fastvit.model.task_model import TaskModel
+    from fastvit.predict.prediction import Limits, Shown
+    from fastvit.predict.predictor import Predictor
+    from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.runtime.artifact import Artifact
+    from fastvit.tasks.detection.data import DetectionData
+    from fastvit.tasks.detection.model import Detector
+    from fastvit.tasks.detection.module import DetectionTask
+    from fastvit.tasks.detection.prediction import DetectionPrediction
+    from fastvit.tasks.detection.proof import DetectionProof
+    from fastvit.training.options import Recipe
+    from fastvit.training.task import Configure
+    from fastvit.weights.description import Description
+
+_AP = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "AP small", "ap_medium": "AP medium"}
+_AP |= {"ap_large": "AP large"}
+
+
+class DetectionSpec(TaskSpec):
+    """Boxes, classes and perhaps masks of objects."""
+
+    name = "detection"
+    headline = "box_ap"
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        **{f"{kind}_{ap}": Metric(f"{kind} {label}") for kind in ("box", "mask") for ap, label in _AP.items()},
+        "loss": LOSS,
+    }
+    curves = ("box_ap", "box_ap50", "mask_ap")
+    sections: ClassVar[Mapping[str, type]] = {"detection": DetectionOptions}
+    unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="detection.size")
+    options = DetectorConfig
+    half_precision = False
+    own_options = ("score",)
+    heads = ("mask_rcnn", "faster_rcnn", "retinanet")
+    default_output = "objects"
+    outputs = ("objects",)
+
+    def model_class(self) -> type[TaskModel]:
+        from fastvit.tasks.detection.model import Detector
+
+        return Detector
+
+    def create_untrained(self, head: str, variant: str) -> Detector:
+        from fastvit.tasks.detection.create import create_detector
+
+        # Without trained weights always the most objects that it may give.
+        return create_detector(variant, kind=head, score=0.0)  # type: ignore[arg-type]
+
+    def open_images(self, recipe: Recipe) -> RunImages:
+        from fastvit.tasks.detection.data import open_for_run
+
+        return open_for_run(recipe.data, recipe.sections["detection"].network.masks)
+
+    def create_model(self, recipe: Recipe, classes: tuple[str, ...], backbone: Mapping[str, Any]) -> Detector:
+        from fastvit.tasks.detection.create import create_detector
+
+        own: DetectionOptions = recipe.sections["detection"]
+        arguments = {**backbone, "preprocessing": {**backbone["preprocessing"], "size": own.size}}
+        name, pretrained = recipe.model.name, recipe.model.pretrained
+        return create_detector(name, pretrained, classes=classes, **asdict(own.network), **arguments)
+
+    def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> DetectionData:
+        from fastvit.tasks.detection.data import DetectionData
+
+        return DetectionData(images, preprocessing, recipe.batch_size, recipe.sections["detection"], **recipe.loading)
+
+    def create_module(self, recipe: Recipe, model: Any, configure: Configure) -> DetectionTask:
+        from fastvit.tasks.detection.module import DetectionTask
+
+        return DetectionTask(model, configure)
+
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+    ) -> DetectionPrediction:
+        from fastvit.tasks.detection.decoding import to_objects
+        from fastvit.tasks.detection.prediction import DetectionPrediction
+
+        objects = to_objects(outputs, shown.fitted, shown.size, limits.score)
+        return DetectionPrediction(shown.name, objects, network.classes)
+
+    def draw(self, image: Image.Image, prediction: Any) -> Image.Image:
+        from fastvit.tasks.detection.drawing import draw
+
+        return draw(image, prediction)
+
+    def validation_images(self, data: EvaluationData, network: Description) -> Any:
+        from fastvit.tasks.detection.coco import open_coco
+
+        return open_coco(data.source, "test", network.classes, network.options.masks)
+
+    def evaluate(self, predictor: Predictor, images: Any, request: EvaluationRequest) -> Measurement:
+        from fastvit.tasks.detection.evaluation import measure
+
+        return measure(predictor, images, request)
+
+    def ground_truth(self, images: Any, index: int, network: Description) -> DetectionPrediction:
+        import numpy as np
+
+        from fastvit.tasks.detection.decoding import Objects
+        from fastvit.tasks.detection.prediction import DetectionPrediction
+
+        there = images.targets(index)
+        masks = there.masks().astype(bool) if network.options.masks else None
+        objects = Objects(there.boxes, there.labels, np.ones(len(there), np.float32), masks)
+        return DetectionPrediction(images.name(index), objects, network.classes)
+
+    def check_export(self, options: ExportOptions, output: str) -> None:
+        if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):
+            raise UserError(
+                "a detector is exported whole in fp32, for one image of a fixed size; --output features leaves batch, "
+                "size and precision free"
+            )
+
+    def export_size(self, preprocessing: Preprocessing, output: str) -> tuple[int, int]:
+        if output == "objects" and preprocessing.resize == "fit":
+            # Room for an image of any shape: what is around it costs nothing.
+            return (-(-max(preprocessing.size) // 32) * 32,) * 2
+        return preprocessing.canvas
+
+    def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
+        from fastvit.export.pictures import scenes
+
+        return scenes(count) if data.source == "sample" else super().pictures(model, data, count)
+
+    def prove(
+        self, model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None
+    ) -> Any:
+        if "boxes" not in artifact.signature.outputs:
+            return super().prove(model, artifact, pictures, labels)
+        from fastvit.tasks.detection.proof import prove_artifact
+
+        return prove_artifact(model, artifact, pictures)
+
+    def prove_fusion(
+        self, model: TaskModel, fused: TaskModel, pictures: Callable[[], Sequence[Image.Image]]
+    ) -> DetectionProof:
+        from fastvit.tasks.detection.proof import prove_forms
+
+        return prove_forms(model, fused, pictures())
+
+
+SPEC = DetectionSpec()

@@ -1,0 +1,63 @@
+"""Measuring a hand mesh regressor on validation images."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import torch
+
+from fastvit.data.module import evaluation_loader
+from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
+from fastvit.predict.predictor import Predictor
+from fastvit.reports.metric_format import Metric
+from fastvit.reports.page import Section
+from fastvit.reports.plots import share_within
+from fastvit.tasks.hand_mesh.camera import root_in_space
+from fastvit.tasks.hand_mesh.data import HandSamples
+from fastvit.tasks.hand_mesh.freihand import HandImages
+from fastvit.tasks.hand_mesh.metrics import METRICS, HandMetrics
+from fastvit.tasks.hand_mesh.skeleton import JOINTS
+from fastvit.terminal import track
+
+JOINT_ERROR = Metric("joint error", "mm", lower_is_better=True)
+
+
+def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest) -> Measurement:
+    """Measure FreiHAND's metrics.
+
+    `Measurement.results` has FreiHAND's lists of joints and vertices, for its server.
+    """
+    metrics, preprocessing, clock = HandMetrics(), predictor.preprocessing, Clock()
+    samples = HandSamples(images, preprocessing, allow_damaged=request.allow_damaged)
+    joints: list[Any] = []
+    vertices: list[Any] = []
+    for pixels, targets in track(evaluation_loader(samples, 1, request.workers), "evaluating", len(images)):
+        if targets["index"][0] < 0:
+            continue
+        with clock:
+            answers = predictor.answers(pixels.numpy())
+        if images.has_truth:
+            found = {name: torch.from_numpy(answers[name]) for name in ("joints", "vertices")}
+            metrics.update(found, {name: targets[name] for name in found})
+        # The camera of what the network was shown.
+        root = root_in_space(answers["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
+        for name, rows in (("joints", joints), ("vertices", vertices)):
+            rows.append((answers[name][0] + root).round(6).tolist())
+    rates = clock.rates()
+    measured = metrics.compute() if images.has_truth else dict.fromkeys(METRICS, nan)
+    per_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
+    return Measurement(
+        images=clock.count,
+        metrics={name: float(value) for name, value in measured.items()},
+        parts=Parts.of_metric("joint", JOINT_ERROR, per_joint),
+        rates=rates,
+        results={"pred.json": [joints, vertices]},
+        sections=lambda: [_curve_section(metrics)] if images.has_truth else [],
+    )
+
+
+def _curve_section(metrics: HandMetrics) -> Section:
+    distances, shares = (side.tolist() for side in metrics.curve())
+    text = "After each hand's own alignment; the area under the curve, of its whole square, is the AUC."
+    return Section("Joints within a distance", text, share_within(distances, shares))

@@ -1,0 +1,36 @@
+"""Measuring a segmenter on validation images."""
+
+from __future__ import annotations
+
+import torch
+
+from fastvit.data.module import evaluation_loader
+from fastvit.data.pixels import fitted_size
+from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
+from fastvit.predict.predictor import Predictor
+from fastvit.reports.metric_format import Metric
+from fastvit.tasks.segmentation.data import SegmentationSamples, listed
+from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages
+from fastvit.tasks.segmentation.metrics import per_class_iou, segmentation_metrics
+from fastvit.tasks.segmentation.prediction import decoded
+from fastvit.terminal import track
+
+
+def measure(predictor: Predictor, images: MaskedImages, request: EvaluationRequest) -> Measurement:
+    """Measure IoU and accuracy of pixels, in the images' own sizes."""
+    preprocessing, clock = predictor.preprocessing, Clock()
+    metrics = segmentation_metrics(predictor.num_classes)
+    samples = SegmentationSamples(images, preprocessing, allow_damaged=request.allow_damaged)
+    loader = evaluation_loader(samples, 1, request.workers, collate=listed)
+    for (pixels,), (mask,) in track(loader, "evaluating", len(images)):
+        if not (mask != IGNORED).any():
+            continue
+        size = (mask.shape[0], mask.shape[1])
+        with clock:
+            found = decoded(predictor.answers(pixels[None].numpy()), fitted_size(size, preprocessing), size)
+        metrics.update([torch.from_numpy(found)], [mask])
+    rates = clock.rates()
+    names = predictor.classes or tuple(str(label) for label in range(predictor.num_classes))
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    per_class = dict(zip(names, per_class_iou(metrics["miou"].confmat).tolist(), strict=True))
+    return Measurement(clock.count, values, Parts.of_metric("class", Metric("IoU"), per_class), rates)

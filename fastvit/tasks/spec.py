@@ -1,0 +1,246 @@
+"""The protocol between a task and the rest of the package. Needs no torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fastvit.errors import UserError
+from fastvit.reports.metric_format import Metric
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from fastvit.data.datasets import Named
+    from fastvit.data.module import RunData, RunImages
+    from fastvit.evaluation.measurement import EvaluationRequest, Measurement
+    from fastvit.export.options import ExportOptions
+    from fastvit.export.pictures import Pictures
+    from fastvit.export.proof import Proof
+    from fastvit.model.preprocessing import Preprocessing
+    from fastvit.model.task_model import TaskModel
+    from fastvit.predict.prediction import Limits, Prediction, Shown
+    from fastvit.predict.predictor import Predictor
+    from fastvit.runs.evaluation_data import EvaluationData
+    from fastvit.runtime.artifact import Artifact
+    from fastvit.training.options import Recipe
+    from fastvit.training.task import Configure, Task
+    from fastvit.weights.description import Description
+
+
+class TaskSpec(ABC):
+    """A task: all that training, evaluation, prediction, export and benchmarks know of it.
+
+    One instance is a row of `fastvit.tasks.table.TASKS`, or is registered with `fastvit.register_task`. Modules that
+    need torch are imported in the methods, because a process that runs an artifact does without.
+
+    Attributes:
+        name: in files, recipes and on the command line.
+        headline: the metric by which the best weights of a run are chosen, a key of `metrics`.
+        metrics: how each metric is shown.
+        curves: the metrics that plots of a training run show, the headline first.
+        sections: sections of a recipe that are the task's own, as dataclasses.
+        unused_fields: other fields of a recipe that the task does not use, with what to do instead.
+        options: the frozen dataclass of what its network is built from beside the backbone; None where there is none.
+        labels_images: whether the network predicts one class for an image: `Predictor.logits` and the robustness
+            suites are for these.
+        batched: whether prediction and artifacts take images in batches; else one at a time.
+        half_precision: whether the network runs in float16 and bfloat16 on a GPU.
+        int8: whether artifacts in int8 and with palettized weights are offered.
+        mesh_suffixes: of files in which the mesh of a prediction can be written; empty where there is no mesh.
+        heads: names of networks that `fastvit bench HEAD-VARIANT` times, for `create_untrained`.
+        own_options: options of `fastvit predict` and `fastvit eval` that this task has, but not every task.
+        default_output: the output that an export has by default.
+        outputs: the outputs that an export may have beside the backbone's "features".
+    """
+
+    name: ClassVar[str]
+    headline: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    curves: ClassVar[Sequence[str]] = ()
+    sections: ClassVar[Mapping[str, type]] = {}
+    unused_fields: ClassVar[Mapping[str, str]] = {}
+    options: ClassVar[type | None] = None
+    labels_images: ClassVar[bool] = False
+    batched: ClassVar[bool] = False
+    half_precision: ClassVar[bool] = True
+    int8: ClassVar[bool] = False
+    mesh_suffixes: ClassVar[tuple[str, ...]] = ()
+    heads: ClassVar[Sequence[str]] = ()
+    own_options: ClassVar[Sequence[str]] = ()
+    default_output: ClassVar[str] = "logits"
+    outputs: ClassVar[Sequence[str]] = ("logits",)
+
+    @property
+    def headline_metric(self) -> Metric:
+        """How the headline is shown."""
+        return self.metrics[self.headline]
+
+    @property
+    def curve_metrics(self) -> dict[str, Metric]:
+        """How each metric of `curves` is shown."""
+        return {name: self.metrics[name] for name in self.curves or (self.headline,)}
+
+    # The network
+
+    @abstractmethod
+    def model_class(self) -> type[TaskModel]:
+        """Return the class of the task's networks."""
+
+    def make_options(self, values: Mapping[str, Any] | None) -> Any:
+        """Return `options` from plain values; fields that are missing get their defaults.
+
+        Raises:
+            UserError: a name is unknown, or a value makes no sense.
+        """
+        if self.options is None:
+            return None
+        try:
+            return self.options(**(values or {}))
+        except TypeError as error:
+            raise UserError(f"the description of the {self.name} network does not fit: {error}") from error
+
+    def create_untrained(self, head: str, variant: str) -> TaskModel:
+        """Return a network of `heads` on a variant, with random weights and the task's usual number of classes."""
+        raise UserError(f"{self.name} has no network called {head!r}")
+
+    # Training
+
+    def check(self, recipe: Recipe) -> None:
+        """Check the fields of a recipe that have to fit each other.
+
+        Raises:
+            UserError: they do not; the message names the fields.
+        """
+
+    @abstractmethod
+    def open_images(self, recipe: Recipe) -> RunImages:
+        """Open the training and validation images of a recipe.
+
+        Raises:
+            UserError: there are no such data, or they do not fit the recipe.
+        """
+
+    @abstractmethod
+    def create_model(self, recipe: Recipe, classes: tuple[str, ...], backbone: Mapping[str, Any]) -> TaskModel:
+        """Return the complete network of a recipe, in train form.
+
+        Args:
+            recipe: the recipe.
+            classes: names of the classes, from the data.
+            backbone: keyword arguments for the task's creation function: "drop_path", other fields of `FastViTConfig`,
+                and "preprocessing", the fields of `Preprocessing` that the recipe sets.
+        """
+
+    @abstractmethod
+    def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> RunData:
+        """Return the batches of a run."""
+
+    @abstractmethod
+    def create_module(self, recipe: Recipe, model: TaskModel, configure: Configure) -> Task:
+        """Return the LightningModule that trains a network."""
+
+    # Prediction
+
+    @abstractmethod
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+    ) -> Prediction:
+        """Return the prediction for one image.
+
+        Args:
+            outputs: of the network for it, by name, each with a first dimension of 1.
+            shown: the image: its name and sizes.
+            network: of which the outputs are: classes, options, preprocessing.
+            limits: what is left out.
+        """
+
+    @abstractmethod
+    def draw(self, image: Image.Image, prediction: Prediction) -> Image.Image:
+        """Return an image with a prediction drawn into it."""
+
+    def columns(self, limits: Limits) -> list[str]:
+        """Return the heads of the columns that `Prediction.cells` fills."""
+        return ["found"]
+
+    # Evaluation
+
+    @abstractmethod
+    def validation_images(self, data: EvaluationData, network: Description) -> Named:
+        """Open the validation images of a data source.
+
+        Args:
+            data: the source.
+            network: whose classes the labels follow.
+        """
+
+    @abstractmethod
+    def evaluate(self, predictor: Predictor, images: Any, request: EvaluationRequest) -> Measurement:
+        """Measure a network on images that `validation_images` opened."""
+
+    def resized(self, preprocessing: Preprocessing, request: EvaluationRequest) -> Preprocessing:
+        """Return the preprocessing for the size that an evaluation asks for."""
+        return request.within(preprocessing)
+
+    def ground_truth(self, images: Named, index: int, network: Description) -> Prediction | None:
+        """Return the annotation of an image in the form of a prediction; None where examples are not drawn."""
+        return None
+
+    # Export
+
+    def check_export(self, options: ExportOptions, output: str) -> None:
+        """Check what is asked of an export.
+
+        Raises:
+            UserError: the network cannot be exported so; the message says what can be done.
+        """
+
+    def prepare_export(self, model: TaskModel) -> None:
+        """Change a copy of the fused network to what an artifact computes."""
+
+    def export_size(self, preprocessing: Preprocessing, output: str) -> tuple[int, int]:
+        """Return height and width of an artifact's images where none are asked for."""
+        return preprocessing.canvas
+
+    def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
+        """Return real images that an artifact and its network are compared on."""
+        from fastvit.export.pictures import spread
+        from fastvit.weights.description import Description
+
+        return spread(self.validation_images(data, Description.of(model)), data.source, count)
+
+    def calibration_images(self, model: TaskModel, data: EvaluationData, count: int) -> list[Image.Image]:
+        """Return training images to measure the ranges of int8 on.
+
+        Raises:
+            UserError: the task has no int8.
+        """
+        raise UserError(f"int8 is not available for {self.name}: give --precision fp32 or fp16")
+
+    def prove(
+        self, model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None
+    ) -> Proof:
+        """Compare an artifact with its network on the same images."""
+        from fastvit.export.proof import prove_outputs
+
+        known = labels if self.labels_images else None
+        return prove_outputs(model, artifact, pictures, known, step=16 if self.batched else 1)
+
+    def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Callable[[], Sequence[Image.Image]]) -> Proof:
+        """Compare a fused network with the one that it was made from.
+
+        Args:
+            model: the reference.
+            fused: the same, fused.
+            pictures: gives real images, for a network that needs them; others are compared on noise.
+        """
+        from fastvit.export.proof import prove_on_noise
+
+        return prove_on_noise(model, fused)
+
+
+def no_field(*names: str, size: str) -> dict[str, str]:
+    """Return `unused_fields` of a task without these fields, whose images' size is its own field."""
+    return {**dict.fromkeys(names, "leave it out"), "model.size": f"give {size}"}
