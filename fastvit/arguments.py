@@ -3,15 +3,76 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile, zip_longest
 from typing import Literal
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, near_names
 
 
 def underscored(argument: str) -> str:
     """--batch-size and --batch_size are the same option; what follows its name stays as it is."""
     return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
+
+
+def hyphenated(argument: str) -> str:
+    """Return an option, or the name of one, as it is shown: batch-size; what follows it stays as it is."""
+    return re.sub(r"^-{0,2}[\w.-]+", lambda name: name[0].replace("_", "-"), argument)
+
+
+def with_flag_values(arguments: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Return arguments in which each flag has a value: --compile becomes --compile=true, --no_compile --compile=false.
+
+    Args:
+        arguments: options with underscores. A flag with a value keeps it: --compile=false, --compile false.
+        flags: names of the options that are true or false.
+    """
+    spelled = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
+        name = argument.removeprefix("--")
+        if argument.startswith("--no_") and name.removeprefix("no_") in flags:
+            spelled.append(f"--{name.removeprefix('no_')}=false")
+        elif argument.startswith("--") and name in flags and following.startswith("-"):
+            spelled.append(f"{argument}=true")
+        else:
+            spelled.append(argument)
+    return spelled
+
+
+def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str]) -> None:
+    """See that a command has each option that is given.
+
+    Args:
+        command: its name on the line.
+        arguments: what stands on the line after the command, options with hyphens.
+        known: the options that there are, with their hyphens.
+
+    Raises:
+        UserError: it does not have one; the message names the nearest ones.
+    """
+    known = list(known)
+    for argument in takewhile(lambda text: text != "--", arguments):
+        name = argument.partition("=")[0]
+        if not re.match(r"--?[A-Za-z]", name) or name in known or (name[1] != "-" and name[:2] in known):
+            continue
+        near = [f"--{each}" for each in near_names(name.lstrip("-"), [each.lstrip("-") for each in known])]
+        meant = f": did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"fastvit {command} has no option {name}{meant} (see fastvit {command} --help)")
+
+
+def refuse_given(reason: str, **values: object) -> None:
+    """See that options are left out that would have no effect.
+
+    Args:
+        reason: why they have none, after the name of the option: "is for classifiers".
+        values: options by their names; None and False are left out.
+
+    Raises:
+        UserError: one is given.
+    """
+    for name, value in values.items():
+        if value is not None and value is not False:
+            raise UserError(f"--{hyphenated(name)} {reason}: leave it out")
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
@@ -27,6 +88,7 @@ def refuse_empty(arguments: Sequence[str]) -> None:
             continue
         before = arguments[index - 1] if index else ""
         name = option if named else before if before.startswith("--") and "=" not in before else f"argument {index + 1}"
+        name = hyphenated(name) if name.startswith("-") else name
         raise UserError(f"{name} is empty: give a value, or leave it out; is it a shell variable that is not set?")
 
 

@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastvit.errors import UserError
+from fastvit.errors import unknown_name
 from fastvit.kernels.training.branch_sum import branch_sum, group_name
 from fastvit.kernels.training.depthwise import depthwise_conv
 from fastvit.kernels.training.pointwise import norm_pointwise, pointwise
@@ -48,7 +48,7 @@ def set_train_form(model: Model, form: TrainForm) -> Model:
         UserError: there is no such form.
     """
     if form not in get_args(TrainForm):
-        raise UserError(f"train_form must be one of {', '.join(get_args(TrainForm))}, got {form!r}")
+        raise unknown_name("train form", form, get_args(TrainForm))
     for module in model.modules():
         if _form_of(module) != "plain":
             del module.forward  # what its class defines is there again

@@ -1,5 +1,9 @@
 """The one exception that means: the person can fix this; and the words of other exceptions in it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake in what was asked or in the files given; the message says what was wrong and what to do.
@@ -15,3 +19,33 @@ class DamagedImageError(UserError):
 def first_line(error: BaseException) -> str:
     """What another library's exception says, short enough for one line of ours."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], spellings: Iterable[str] = (), otherwise: str = ""
+) -> UserError:
+    """Return the error for a name that does not exist: the nearest names, and a list of all.
+
+    Args:
+        kind: what the name should stand for, such as "export target".
+        name: the name that was given.
+        known: all names, in the order in which they are listed.
+        spellings: other forms of these names that are accepted, and are not listed.
+        otherwise: what may be given instead of a name; it follows the list.
+    """
+    names = list(known)
+    near = near_names(name, [*names, *spellings])
+    meant = f": did you mean {' or '.join(near)}? There are " if near else "; there are "
+    return UserError(f"there is no {kind} {name!r}{meant}{', '.join(names)}{otherwise}")
+
+
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that are spelled almost like this one, the nearest first, at most three."""
+    import difflib
+
+    spelled = {_plain(each): each for each in known}
+    return [spelled[near] for near in difflib.get_close_matches(_plain(name), spelled, n=3, cutoff=0.6)]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from fastvit.errors import UserError, first_line
+from fastvit.errors import UserError, first_line, unknown_name
 
 Row = TypeVar("Row")
 
@@ -56,5 +56,5 @@ def find(table: dict[str, Row], kind: str, name: str) -> Row:
     if name not in table:
         load_plugins()
     if name not in table:
-        raise UserError(f"there is no {kind} {name!r}; there are {', '.join(table)}")
+        raise unknown_name(kind, name, table)
     return table[name]

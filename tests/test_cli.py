@@ -6,13 +6,14 @@ import contextlib
 import csv
 import inspect
 import io
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,13 @@ import torch
 import fastvit
 from fastvit.cli.commands import COMMANDS
 from fastvit.cli.main import main
-from fastvit.runs.settings import flatten
+from fastvit.cli.parser import command_parser
+from fastvit.cli.train_help import USUAL
+from fastvit.errors import UserError
+from fastvit.tasks.table import TASKS
+from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
+from fastvit.training.recipe import parse_recipe, recipe_names
 from tests.helpers import randomise, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -70,25 +76,139 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version() -> None:
     text = succeeded("--help")
-    for verb in (
-        "models",
-        "info",
-        "train",
-        "eval",
-        "report",
-        "robustness",
-        "predict",
-        "fuse",
-        "convert",
-        "export",
-        "bench",
-        "quickstart",
-    ):
+    for verb in COMMANDS:
         assert f"\n  {verb} " in text
-    assert succeeded() == text
-    assert succeeded("--version").strip() == f"fastvit {fastvit.__version__}"
-    assert "--batch_size" in succeeded("predict", "--help")
-    assert "--optim.weight_decay" in succeeded("train", "--help")
+    assert succeeded(run=inside) == succeeded("help", run=inside) == text
+    assert succeeded("--version", run=inside).strip() == f"fastvit {fastvit.__version__}"
+
+
+def test_help_imports_no_torch() -> None:
+    script = "import sys, fastvit.cli.main as cli; cli.main(['--help']); cli.main(['bench', '--help']); "
+    script += "sys.exit('torch' in sys.modules or 'jsonargparse' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+OPTIONS = [
+    (verb, parameter)
+    for verb, function in COMMANDS.items()
+    for parameter in inspect.signature(function, eval_str=True).parameters.values()
+    if verb != "train" and parameter.kind is not parameter.POSITIONAL_ONLY
+    if parameter.default is not parameter.empty and parameter.annotation != list[str]
+]
+
+
+@pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "train"])
+def test_each_option_has_help_and_hyphens(verb: str) -> None:
+    parser = command_parser(verb, COMMANDS[verb])
+    text = succeeded(*verb.split(), "--help", run=inside)
+    assert text == succeeded("help", *verb.split(), run=inside) == parser.format_help()
+    assert all(action.help for action in parser._actions)
+    assert not re.search(r"-[\w-]*_", text)
+    for name in (parameter.name for owner, parameter in OPTIONS if owner == verb):
+        assert f"--{name.replace('_', '-')} " in text.replace("]", " ").replace("\n", " ")
+
+
+@pytest.mark.parametrize(("verb", "parameter"), OPTIONS, ids=str)
+def test_options_are_alike_in_all_commands(verb: str, parameter: inspect.Parameter) -> None:
+    """Both spellings, flags without a value, and a suggestion for what is mistyped."""
+    parser, option = command_parser(verb, COMMANDS[verb]), f"--{parameter.name}"
+    (action,) = (action for action in parser._actions if action.dest == parameter.name)
+    assert (action.nargs == 0) is (parameter.annotation is bool)
+    shown = option.replace("_", "-")
+    assert shown in action.option_strings
+    assert (option[1:] in action.option_strings) is (len(parameter.name) == 1)
+    line = complaint(*verb.split(), "a", "b", f"{option}x=", run=inside)
+    assert f"{shown}x is empty" in line
+    line = complaint(*verb.split(), "a", "b", f"{option}x", run=inside)
+    assert f"fastvit {verb} has no option {shown}x" in line
+    assert len(shown) < 4 or shown in line.partition("did you mean ")[2]
+
+
+# All fields of recipes, by name, of all tasks.
+FIELDS = {field.name: field for task in TASKS for field in recipe_fields(Recipe(task=task))}
+
+
+def task_of(field: str) -> str:
+    """The first task whose recipes have a field."""
+    return next(task for task in TASKS if any(known.name == field for known in recipe_fields(Recipe(task=task))))
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind is bool])
+def test_flags_of_train_are_bare(name: str) -> None:
+    """As those of the other commands; a recipe's true is switched off by --no-NAME, and values may be written out."""
+
+    def flag(*arguments: str) -> object:
+        recipe = parse_recipe([f"--task={task_of(name)}", *arguments])
+        return next(field.value for field in recipe_fields(recipe) if field.name == name)
+
+    hyphens = name.replace("_", "-")
+    assert flag(f"--{hyphens}") is flag(f"--{name}", "--epochs=50") is flag(f"--{hyphens}=true") is True
+    assert (
+        flag(f"--{hyphens}", "true", "--epochs=50") is flag("--epochs", "50", f"--no-{hyphens}", f"--{hyphens}") is True
+    )
+    assert flag(f"--{hyphens}", f"--no-{hyphens}") is flag(f"--{name}=false") is flag(f"--{hyphens}", "false") is False
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_options_of_train_take_hyphens_and_are_suggested(name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(UserError, match=re.escape(f"fastvit train has no option {option}x: did you mean ")) as caught:
+        parse_recipe([f"--task={task_of(name)}", f"--{name}x=1"])
+    assert option in re.split(r" or |\?", str(caught.value).partition("did you mean ")[2])
+
+
+def test_help_of_train_is_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Usual fields in groups, less than two screens, and how to see the others."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = succeeded("train", "--help")
+    assert text == succeeded("help", "train", run=inside) == succeeded("train", "-h", run=inside)
+    assert len(text.splitlines()) <= 80
+    assert max(map(len, text.splitlines())) <= 80
+    names = {field.name for field in recipe_fields(Recipe())}
+    for name in itertools.chain(*USUAL.values()):
+        assert name in names
+        assert re.search(rf"{name.replace('_', '-')}\s", text)
+    for part in (
+        "--help SECTION",
+        "--help-all",
+        "--print-config",
+        "--recipe NAME|FILE",
+        "--epochs N ",
+        "--[no-]compile",
+    ):
+        assert part in text
+    assert "(default: 300)" in text
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_of_train_by_sections(task: str) -> None:
+    everything = " ".join(succeeded("train", "--task", task, "--help-all", run=inside).split())
+    by_section: dict[str, list[Field]] = {}
+    for field in recipe_fields(Recipe(task=task)):
+        by_section.setdefault(field.section or "run", []).append(field)
+    for section, fields in by_section.items():
+        text = succeeded("train", "--help", section, "--task", task, run=inside)
+        assert text == succeeded("train", f"--help={section}", "--task", task, run=inside)
+        assert text == succeeded("help", "train", section, f"--task={task}", run=inside)
+        shown = re.findall(r"^  --(?:\[no-\])?(\S+)", text, re.MULTILINE)
+        assert shown == [field.name.replace("_", "-") for field in fields]
+        for name in shown:
+            assert re.search(rf"^  --(\[no-\])?{re.escape(name)}\b.*?(  |\n {{20}} +)\S", text, re.MULTILINE), name
+        body = text[text.index(f"\n{section}: ") : text.index("\nA flag alone")]
+        assert " ".join(body.split()) in everything
+    recipes = succeeded("train", "--help", "recipes", run=inside)
+    assert all(f"\n  {name} " in recipes for name in recipe_names())
+    line = complaint("train", "--help", "optm", run=inside)
+    assert "there is no page of help 'optm': did you mean optim?" in line
+
+
+def test_help_of_train_shows_the_values_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: quickstart\nepochs: 7\ncompile: true\n")
+    text = succeeded("train", "--recipe", tmp_path / "mine.yaml", "--optim.lr", "0.5", "--help", "all", run=inside)
+    text = " ".join(text.split())
+    for name, value in (("epochs", "7"), ("[no-]compile", "true"), ("optim.lr", "0.5"), ("data", "sample")):
+        assert re.search(rf"--{re.escape(name)}[^(]*\(default: {re.escape(value)}\)", text), name
+    assert "no recipe 'mein'" in complaint("train", "--recipe", "mein", "--help", run=inside)
 
 
 def test_models() -> None:
@@ -177,13 +297,28 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "no command 'fly'"),
+        (["fly"], "no command 'fly'; there are quickstart, models"),
+        (["evl"], "no command 'evl': did you mean eval?"),
+        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
+        (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
+        (["bench", "train", "t8", "--minutes", "1"], "fastvit bench train has no option --minutes"),
+        (["bench", "gpu", "t8", "--preset", "gpu"], "fastvit bench gpu has no option --preset"),
+        (["bench", "gpu", "t8", "--runtime", "timm"], "fastvit bench gpu has no option --runtime"),
+        (["bench", "t8", "--minutes", "1"], "fastvit bench models has no option --minutes"),
+        (
+            ["bench", "t8", "--preset", "gpux"],
+            "--preset: there is no choice 'gpux': did you mean gpu? There are mobile, gpu",
+        ),
+        (["models", "t8", "s12"], "fastvit models takes no further argument 's12'"),
         (["models", "resnet*"], "no variant matches"),
-        (["info"], "checkpoint"),
+        (["info"], "the following arguments are required: CHECKPOINT"),
         (["info", "none.safetensors"], "there is no file none.safetensors"),
-        (["predict", "CHECKPOINT"], "required: images"),
+        (["info", "--", "--no_file"], "there is no file --no_file"),
+        (["predict", "CHECKPOINT", "-k", "2", "none.png", "--json", "other.png"], "no image none.png"),
+        (["predict", "CHECKPOINT"], "required: IMAGE"),
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
-        (["predict", "CHECKPOINT", "x.png", "--k", "many"], "Expected a <class 'int'>"),
+        (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
         (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
@@ -191,7 +326,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
-        (["bench", "CHECKPOINT", "--runtime", "tvm"], "there is no runtime 'tvm' to time"),
+        (["bench", "CHECKPOINT", "--runtime", "tvm"], "there is no runtime 'tvm'; there are auto, all, timm"),
         (["bench", "CHECKPOINT", "--preset", "gpu"], "no cuda device"),
         (
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
@@ -199,11 +334,16 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         ),
         (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
-        (["convert", "CHECKPOINT", "out.pth", "--to", "keras"], "keras"),
-        (["export", "CHECKPOINT", "--to", "toaster"], "there is no export target 'toaster'"),
-        (["bench", "fastvit_x"], "no FastViT variant is called 'fastvit_x'"),
-        (["train", "--recipe", "nonsense"], "no recipe nonsense"),
-        (["train", "--optim.speed", "9"], "--optim.speed"),
+        (
+            ["convert", "CHECKPOINT", "out.pth", "--to", "keras"],
+            "--to: there is no choice 'keras'; there are native, official, timm",
+        ),
+        (["export", "CHECKPOINT", "--to", "toaster"], "no export target 'toaster'; there are onnx"),
+        (["bench", "fastvit_x"], "no FastViT variant 'fastvit_x'"),
+        (["train", "--recipe", "nonsense"], "no recipe 'nonsense'"),
+        (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
+        (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
+        (["train", "--overwrite=perhaps"], "overwrite"),
         (["train", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
@@ -223,6 +363,51 @@ def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("fastvit: error: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "CHECKPOINT", "PHOTO", "--out", "x.jsonl", "--json"], "--json prints what --out writes to a file"),
+        (["predict", "x.onnx", "PHOTO", "--device", "cuda"], "--device is for checkpoints, which PyTorch runs; x.onnx"),
+        (["eval", "x.onnx", "--device", "mps"], "--device is for checkpoints"),
+        (["eval", "CHECKPOINT", "--json", "--per-class"], "--per-class prints a table, and --json"),
+        (["export", "CHECKPOINT", "--calibrate", "8"], "--calibrate is for int8, not for fp32"),
+        (["export", "CHECKPOINT", "--keep-float", "x"], "--keep-float is for int8, not for fp32"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--images", "8"], "--images is about --data"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "sample"], "--data names images to compare on"),
+        (["fuse", "CHECKPOINT", "--data", "sample"], "--data is for detectors"),
+        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO"], "--verify-with is for detectors"),
+        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "x"], "--data names images to compare on"),
+        (["report", "CHECKPOINT", "--no-latency", "--rounds", "3"], "--rounds is for timing"),
+        (["report", "CHECKPOINT", "--no-latency", "--device", "cpu"], "--device is for timing"),
+        (
+            ["robustness", "CHECKPOINT", "--suite", "imagenet-a", "--data", "x", "--seed", "0"],
+            "--seed is for",
+        ),
+        (["robustness", "CHECKPOINT", "--suite", "imagenet-r", "--data", "x", "--clean", "y"], "--clean is for"),
+        (
+            ["robustness", "CHECKPOINT", "--suite", "imagenet-r", "--data", "x", "--corruptions", "fog"],
+            "--corruptions",
+        ),
+        (["robustness", "CHECKPOINT", "--clean", "sample"], "--clean is for the published ImageNet-C"),
+        (["robustness", "CHECKPOINT", "--data", "PUBLISHED", "--seed", "0"], "--seed is for corruptions that are made"),
+        (["robustness", "x.onnx", "--device", "cuda"], "--device is for checkpoints"),
+        (
+            ["bench", "CHECKPOINT", "--runtime", "fused", "--device", "cpu", "--memory"],
+            "--memory is measured",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_that_does_not_apply_is_an_error(
+    checkpoint: Path, photo: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "fog").mkdir()
+    files = {"CHECKPOINT": checkpoint, "PHOTO": photo, "PUBLISHED": tmp_path}
+    line = complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
+    assert message in line
+    assert line.endswith(": leave it out")
+
+
 @pytest.mark.parametrize("verb", COMMANDS)
 def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""
@@ -230,11 +415,13 @@ def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pyte
     parameters = inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.annotation is not bool]
     if verb == "train":
-        names = ["recipe", *flatten(asdict(Recipe())), "out", "resume", "workers"]
+        names = ["recipe", *FIELDS]
     for name in names:
         for empty in ((f"--{name}=",), (f"--{name}", ""), (f"--{name}", " ")):
-            assert f"--{name} is empty: give a value, or leave it out" in complaint(verb, *empty, run=inside)
-    assert "argument 1 is empty" in complaint(verb, "", run=inside)
+            assert f"--{name.replace('_', '-')} is empty: give a value, or leave it out" in complaint(
+                *verb.split(), *empty, run=inside
+            )
+    assert "argument 1 is empty" in complaint(*verb.split(), "", run=inside)
     assert not list(tmp_path.iterdir())
 
 
@@ -299,7 +486,7 @@ def test_training_can_be_interrupted_and_run_again(folder: Path, tmp_path: Path)
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
     assert fastvit.load(out / "last.safetensors").num_classes == 2
-    succeeded(*command, "--epochs", "1", "--overwrite", "true", run=inside)
+    succeeded(*command, "--epochs", "1", "--overwrite", run=inside)
 
 
 def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
     fastvit.set_train_form(model, "plain")
     assert [type(module) for module in model.modules()] == kinds
     assert not any("forward" in vars(module) for module in model.modules())
-    with pytest.raises(fastvit.UserError, match="plain, collapsed, auto, got 'fast'"):
+    with pytest.raises(fastvit.UserError, match="no train form 'fast'; there are plain, collapsed, auto"):
         fastvit.set_train_form(model, "fast")
 
 

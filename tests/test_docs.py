@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from fastvit.cli.commands import COMMANDS, find_command
+from fastvit.cli.parser import parse
 from fastvit.model.variants import VARIANTS
-from fastvit.training.recipe import load_recipe
+from fastvit.training.recipe import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +37,29 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         blocks[0] = 'import fastvit\nmodel = fastvit.create_model("fastvit_t8")'
     for block in blocks:
         exec(compile(block, page.name, "exec"), names)
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """The commands in consoles of the pages, with the names of the pages; continued lines are joined."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            lines = re.findall(r"^\$ fastvit (.*)$", block.replace("\\\n", " "), re.MULTILINE)
+            found += [(page.name, line) for line in lines]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), shown_commands())
+def test_commands_are_spelled_right(page: str, line: str) -> None:
+    """Each command and option exists, and is written in one style: hyphens, and flags without a value."""
+    words = shlex.split(line, comments=True)
+    command, arguments = find_command(words)
+    assert not any("_" in word.partition("=")[0] for word in words if word.startswith("--"))
+    if command == "train":  # a run to resume is not there
+        parse_recipe(["--out" if word == "--resume" else word for word in arguments])
+        assert not {"true", "false"} & set(words)
+    else:
+        parse(command, COMMANDS[command], arguments)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)

@@ -20,7 +20,7 @@ from fastvit.bench.harness import Call, side_by_side
 from fastvit.bench.report import ratio_cell, timing_cells, timing_columns, write_csv
 from fastvit.collapse import TrainForm, set_train_form
 from fastvit.create import create_model
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.model.variants import find_variant
 from fastvit.reports.page import Table
 from fastvit.terminal import new_progress
@@ -109,9 +109,7 @@ def find_step_ways(names: str, device: str) -> list[StepWay]:
         return [way for way in STEP_WAYS.values() if not way.compiled]
     chosen = [name.strip() for name in names.split(",")]
     if unknown := [name for name in chosen if name not in STEP_WAYS]:
-        raise UserError(
-            f"there is no training step {unknown[0]!r} to time; there are auto, all, {', '.join(STEP_WAYS)}"
-        )
+        raise unknown_name("training step", unknown[0], ["auto", "all", *STEP_WAYS])
     return [STEP_WAYS[name] for name in chosen]
 
 

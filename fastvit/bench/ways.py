@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastvit.bench.harness import Call
 from fastvit.bench.subjects import Subject
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.export.onnx import save_plain
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -118,7 +118,7 @@ def find_ways(names: str, device: str) -> tuple[list[Way], dict[str, str]]:
     ways = []
     for name in (part.strip() for part in names.split(",")):
         if name not in WAYS:
-            raise UserError(f"there is no runtime {name!r} to time; there are auto, all, {', '.join(WAYS)}")
+            raise unknown_name("runtime", name, ["auto", "all", *WAYS])
         if reason := WAYS[name].missing(device):
             raise UserError(f"{name}: {reason}")
         ways.append(WAYS[name])

@@ -1,14 +1,17 @@
-"""The commands, by their names on the line: plain functions whose arguments are their options.
+"""The commands, by their names on the line: plain functions whose parameters are their options.
 
-An argument without a default stands on the line in order; one before `/` does too, and may be left out. A bool is a
-flag, a list takes what is left of the line: `fastvit.cli.main` reads the signatures so. Heavy imports are inside.
+`fastvit.cli.parser` reads the signatures. A function whose one parameter is `arguments` gets the rest of the line as it
+is. A name of two words is a command of a group, such as "bench gpu". Heavy imports are inside the functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from fastvit.cli.bench import bench
+from fastvit.cli.bench.gpu import bench_gpu
+from fastvit.cli.bench.models import bench_models
+from fastvit.cli.bench.train import bench_train
 from fastvit.cli.convert import convert
 from fastvit.cli.evaluate import evaluate
 from fastvit.cli.export import export
@@ -22,6 +25,7 @@ from fastvit.cli.report import report
 from fastvit.cli.robustness import robustness
 from fastvit.cli.scenes import scenes
 from fastvit.cli.train import train
+from fastvit.errors import UserError, near_names, unknown_name
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
@@ -37,5 +41,36 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "fuse": fuse,
     "convert": convert,
     "export": export,
-    "bench": bench,
+    "bench models": bench_models,
+    "bench gpu": bench_gpu,
+    "bench train": bench_train,
 }
+# The command of a group that its name alone stands for.
+DEFAULTS = {"bench": "bench models"}
+
+
+def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the name of the command at the beginning of the line, and what stands after it.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, list(arguments[words:])
+    first, *rest = arguments
+    if first not in DEFAULTS:
+        raise unknown_name("command", first, COMMANDS, DEFAULTS, " (see fastvit --help)")
+    others = [name.split()[1] for name in commands_of(first)]
+    if rest and (near := near_names(rest[0], others)) and not Path(rest[0]).exists():
+        raise UserError(
+            f"there is no command '{first} {rest[0]}': did you mean {first} {near[0]}? What is called so is given to "
+            f"fastvit {DEFAULTS[first]} {rest[0]}"
+        )
+    return DEFAULTS[first], rest
+
+
+def commands_of(group: str) -> dict[str, Callable[..., int | None]]:
+    """Return the commands of a group, such as "bench"."""
+    return {name: function for name, function in COMMANDS.items() if name.split()[0] == group and name != group}

@@ -6,6 +6,8 @@ import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fastvit.arguments import parse_size, refuse_given
+from fastvit.cli.applicable import refuse_device
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
@@ -26,7 +28,7 @@ def evaluate(
     allow_damaged: bool = False,
     per_class: bool = False,
     out: Path | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: Device = "auto",
     precision: Precision | None = None,
@@ -52,7 +54,7 @@ def evaluate(
         allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
         per_class: print a table of the classes, or of the joints.
         out: folder for evaluation.json and evaluation.html.
-        batch_size: images a step, of a classifier.
+        batch_size: images a step, of a classifier; by default 64.
         workers: processes that decode images; by default one a core but one.
         device: where PyTorch runs.
         precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 but for detectors; of an artifact its own.
@@ -61,7 +63,9 @@ def evaluate(
             where it comes from.
         json: print one JSON object instead of tables.
     """
-    from fastvit.arguments import parse_size
+    if json:
+        refuse_given("prints a table, and --json one object instead of tables", per_class=per_class)
+    refuse_device(checkpoint, device)
 
     sides = parse_size(size)
     if sides == "dynamic":

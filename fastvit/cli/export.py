@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fastvit.arguments import parse_batches, parse_size, refuse_given
 from fastvit.runtime.artifact import Input, Precision
 from fastvit.terminal import one_line, print_line
 
@@ -20,9 +21,9 @@ def export(
     out: Path | None = None,
     data: str | None = None,
     verify_with: str | None = None,
-    images: int = 64,
-    calibrate: int = 256,
-    keep_float: str = "",
+    images: int | None = None,
+    calibrate: int | None = None,
+    keep_float: str | None = None,
 ) -> int:
     """Write artifacts for devices, run each in its own runtime, and prove that it computes what the checkpoint does.
 
@@ -43,17 +44,23 @@ def export(
             the sample; a classifier's labels count where the classes are the checkpoint's. int8 is calibrated on their
             training part. For other tasks sample means pictures that are made here.
         verify_with: pictures to compare on instead: a file, folder or glob pattern.
-        images: how many of the data to compare on.
-        calibrate: how many training images to calibrate int8 on.
+        images: how many of the data to compare on; by default 64.
+        calibrate: how many training images to calibrate int8 on; by default 256.
         keep_float: layers that int8 leaves in float, joined by commas, such as backbone.stem.*.
     """
-    from fastvit.arguments import parse_batches, parse_size
+    if precision != "int8":
+        refuse_given(f"is for int8, not for {precision}", calibrate=calibrate, keep_float=keep_float)
+    if verify_with:
+        refuse_given("is about --data, of which --verify-with takes the place", images=images)
+        if precision != "int8":
+            refuse_given("names images to compare on, and so does --verify-with", data=data)
+
     from fastvit.export.options import ExportOptions
     from fastvit.export.target import find_target
 
     targets = [find_target(name.strip()) for name in to.split(",")]
     batches, side = parse_batches(batch), parse_size(size)
-    kept = tuple(name.strip() for name in keep_float.split(",") if name.strip())
+    kept = tuple(name.strip() for name in (keep_float or "").split(",") if name.strip())
     wanted = [ExportOptions(precision, count, side, input, output, kept) for count in batches]
     for target in targets:
         for options in wanted:
@@ -69,10 +76,11 @@ def export(
 
     model = fastvit.load(checkpoint)
     source = EvaluationData(checkpoint, data)
-    pictures = to_compare_on(model, source, verify_with, images)
+    pictures = to_compare_on(model, source, verify_with, 64 if images is None else images)
     folder = out or beside(checkpoint, "-export")
     spec = find_task(model.task)
-    calibration = spec.calibration_images(model, source, calibrate) if precision == "int8" else None
+    to_measure = 256 if calibrate is None else calibrate
+    calibration = spec.calibration_images(model, source, to_measure) if precision == "int8" else None
     done, failed = export_all(model, targets, wanted, folder, pictures, calibration, say=print_line)
     print_line(write_export_report(folder, model, done, failed, pictures.name))
     for name, reason in failed.items():

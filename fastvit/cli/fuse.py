@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastvit.arguments import refuse_given
 from fastvit.errors import UserError
 from fastvit.terminal import print_line
 
@@ -31,6 +32,9 @@ def fuse(
             the embedded sample.
         verify_with: other pictures for a detector: a file, folder or glob pattern.
     """
+    if verify_with:
+        refuse_given("names images to compare on, and so does --verify-with", data=data)
+
     import fastvit
     from fastvit.export.pictures import FEW, to_compare_on
     from fastvit.runs.evaluation_data import EvaluationData
@@ -43,10 +47,16 @@ def fuse(
         raise UserError(f"{checkpoint} is fused already")
     fused = fastvit.fuse(model)
 
+    asked = False
+
     def pictures() -> Sequence[Image.Image]:
+        nonlocal asked
+        asked = True
         return to_compare_on(model, EvaluationData(checkpoint, data), verify_with, FEW).images
 
     proof = find_task(model.task).prove_fusion(model, fused, pictures)
+    if not asked:
+        refuse_given("is for detectors; others are compared on noise", data=data, verify_with=verify_with)
     if not proof.differences.relative <= tolerance or proof.faults:
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)

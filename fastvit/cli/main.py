@@ -10,20 +10,18 @@ import os
 import re
 import sys
 import warnings
-from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from itertools import takewhile
 
-from fastvit.arguments import refuse_empty, underscored
-from fastvit.cli.commands import COMMANDS
-from fastvit.cli.train import train
+from fastvit.arguments import hyphenated, refuse_empty
+from fastvit.cli.commands import COMMANDS, DEFAULTS, commands_of, find_command
+from fastvit.cli.parser import command_parser, parse
 from fastvit.errors import UserError
 from fastvit.terminal import one_line, print_line
 from fastvit.version import __version__
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+_HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,10 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding lacks is shown as escapes
             stream.reconfigure(errors="backslashreplace")
-    arguments = [underscored(text) for text in (sys.argv[1:] if argv is None else argv)]
     try:
-        refuse_empty(arguments[1:])
-        return _run(arguments)
+        return _run(sys.argv[1:] if argv is None else list(argv))
     except UserError as error:
         # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
         last = re.split(r"fastvit\.errors\.\w+: ", str(error).strip())[-1]
@@ -51,70 +47,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments[:1] == ["help"]:
+        arguments = _asking_for_help(arguments[1:])
+    if not arguments or arguments[0] in _HELP:
         print_line(_usage())
         return 0
-    command, *rest = arguments
-    if command in ("-V", "--version"):
+    if arguments[0] in ("-V", "--version"):
         print_line(f"fastvit {__version__}")
         return 0
-    if command not in COMMANDS:
-        raise UserError(f"there is no command {command!r}; there are {', '.join(COMMANDS)} (see fastvit --help)")
-    if command == "train":
-        return train(rest)
-    parser = _parser(command, COMMANDS[command])
-    try:
-        values = parser.instantiate(parser.parse_args(rest))
-    except ArgumentError as error:
-        raise UserError(f"{' '.join(str(error).split())} (see fastvit {command} --help)") from error
-    options = values.as_dict()
-    alone = [options.pop(name) for name in _alone(COMMANDS[command])]
-    return COMMANDS[command](*alone, **options) or 0
+    if arguments[0] in DEFAULTS and arguments[1:2] and arguments[1] in _HELP:
+        print_line(_group_usage(arguments[0]))
+        return 0
+    command, rest = find_command(arguments)
+    refuse_empty(rest)
+    options = list(takewhile(lambda argument: argument != "--", rest))
+    rest[: len(options)] = [hyphenated(text) if text.startswith("--") else text for text in options]
+    function = COMMANDS[command]
+    if list(inspect.signature(function).parameters) == ["arguments"]:
+        return function(rest) or 0
+    if any(option in options for option in _HELP):
+        print_line(command_parser(command, function).format_help().rstrip())
+        return 0
+    positional, named = parse(command, function, rest)
+    return function(*positional, **named) or 0
 
 
-def _parser(command: str, function: Callable[..., object]) -> ArgumentParser:
-    """Options of a function: a bool is a flag, a list takes what is left of the line."""
-    import docstring_parser
-    from jsonargparse import ArgumentParser
-
-    docs = docstring_parser.parse(inspect.getdoc(function) or "")
-    parser = ArgumentParser(
-        prog=f"fastvit {command}", description=docs.short_description, exit_on_error=False, allow_abbrev=False
-    )
-    helps = {param.arg_name: param.description for param in docs.params}
-    parameters = inspect.signature(function, eval_str=True).parameters
-    flags = {name for name, parameter in parameters.items() if parameter.annotation is bool}
-    lists = {name for name, parameter in parameters.items() if parameter.annotation == list[str]}
-    alone = _alone(function)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={*flags, *lists, *alone})
-    for name in alone:
-        parser.add_argument(name, nargs="?", default=parameters[name].default, help=helps.get(name))
-    for name in lists:
-        nargs = "+" if parameters[name].default is inspect.Parameter.empty else "*"
-        parser.add_argument(name, nargs=nargs, metavar=name.rstrip("s").upper(), help=helps.get(name))
-    for name in flags:
-        parser.add_argument(f"--{name}", action="store_true", help=helps.get(name))
-    return parser
-
-
-def _alone(function: Callable[..., object]) -> list[str]:
-    """Names of the arguments that stand on the line without an option's name and may be left out."""
-    parameters = inspect.signature(function).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+def _asking_for_help(words: list[str]) -> list[str]:
+    """`fastvit help COMMAND ...` as `fastvit COMMAND --help ...`."""
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    return [*words[:length], "--help", *words[length:]]
 
 
 def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    summaries = {command: (inspect.getdoc(function) or "").splitlines()[0] for command, function in COMMANDS.items()}
-    lines = [f"  {command:{width}}  {summary}" for command, summary in summaries.items()]
     return "\n".join(
         [
             "usage: fastvit COMMAND ...",
             "",
             "FastViT, from a folder of images to a verified artifact on the device.",
             "",
-            *lines,
+            *_listed(COMMANDS),
             "",
             "fastvit COMMAND --help tells the options of one; start with: fastvit quickstart",
         ]
     )
+
+
+def _group_usage(group: str) -> str:
+    return "\n".join(
+        [
+            f"usage: fastvit {group} COMMAND ...",
+            "",
+            *_listed(commands_of(group)),
+            "",
+            f"fastvit {group} alone is fastvit {DEFAULTS[group]}; fastvit {DEFAULTS[group]} --help tells its options",
+        ]
+    )
+
+
+def _listed(commands: Mapping[str, Callable[..., object]]) -> list[str]:
+    width = max(map(len, commands))
+    summaries = {command: (inspect.getdoc(function) or "").splitlines()[0] for command, function in commands.items()}
+    return [f"  {command:{width}}  {summary}" for command, summary in summaries.items()]

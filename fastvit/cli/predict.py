@@ -7,6 +7,8 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from fastvit.arguments import refuse_given
+from fastvit.cli.applicable import refuse_device
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 from fastvit.terminal import new_table, one_line, print_line, show, track
@@ -18,13 +20,13 @@ MANY = 100
 def predict(
     checkpoint: str,
     images: list[str],
-    k: int = 5,
-    batch_size: int = 16,
+    k: int | None = None,
+    batch_size: int | None = None,
     runtime: str = "auto",
     precision: Precision | None = None,
     device: Device = "auto",
     out: Path | None = None,
-    score: float = 0.3,
+    score: float | None = None,
     draw: Path | None = None,
     mesh: Path | None = None,
     no_kernels: bool = False,
@@ -36,15 +38,15 @@ def predict(
     Args:
         checkpoint: weights of any form and layout, or an artifact of fastvit export.
         images: files, folders or quoted glob patterns.
-        k: classes to show for each image, of a classifier.
-        batch_size: images a step, of a classifier.
+        k: classes to show for each image, of a classifier; by default 5.
+        batch_size: images a step, of a classifier; by default 16.
         runtime: onnxruntime, openvino, torch, ...; by default the first that is installed of those that read an
             artifact, and for a checkpoint PyTorch, or for many images on a CPU openvino or onnxruntime, for which it is
             exported once.
         precision: fp32; also bf16 in openvino, and fp16 or bf16 on a GPU but for detectors; of an artifact its own.
         device: where PyTorch runs.
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
-        score: objects that a detector is less sure of are left out.
+        score: leave out objects of which a detector is less sure; by default 0.3.
         draw: folder for the images with what was found drawn into them.
         mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
@@ -52,6 +54,10 @@ def predict(
             where it comes from.
         json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
     """
+    if out:
+        refuse_given("prints what --out writes to a file", json=json)
+    refuse_device(checkpoint, device)
+
     from fastvit.data.images import find_images
 
     paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
@@ -60,13 +66,16 @@ def predict(
     from fastvit.predict.prediction import Failure, Limits, Prediction
     from fastvit.predict.predictor import Predictor
     from fastvit.predict.records import record, recording
+    from fastvit.tasks.table import refuse_of_other_tasks
 
     where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
     predictor = Predictor(
         checkpoint, where, runtime, precision, kernels=not no_kernels, allow_native_code=allow_native_code
     )
+    refuse_of_other_tasks(predictor.spec, k=k, batch_size=batch_size, score=score, mesh=mesh)
+    limits = Limits(5 if k is None else k, 0.3 if score is None else score)
     failures = []
-    columns = predictor.spec.columns(Limits(k, score))
+    columns = predictor.spec.columns(limits)
     table = new_table("image", *columns, left=range(len(columns) + 1))
     canvas = Canvas(draw, predictor.spec) if draw else None
     meshes = Meshes(mesh, predictor.spec, len(paths)) if mesh else None
@@ -80,7 +89,7 @@ def predict(
             print_line(jsonlib.dumps(record(answer)))
 
     with recording(out) if out else nullcontext(print_record if json else tabulate) as write:
-        stream = predictor.stream(paths, k, batch_size, score)
+        stream = predictor.stream(paths, limits.k, 16 if batch_size is None else batch_size, limits.score)
         for answer in track(stream, predictor.runtime, len(paths)):
             write(answer)
             if isinstance(answer, Failure):

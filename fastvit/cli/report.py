@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastvit.arguments import refuse_given
 from fastvit.device import Device
 from fastvit.terminal import print_line, show_table
 
@@ -12,8 +13,8 @@ def report(
     runs: list[str],
     out: Path = Path("report.html"),
     no_latency: bool = False,
-    rounds: int = 30,
-    device: Device = "auto",
+    rounds: int | None = None,
+    device: Device | None = None,
 ) -> None:
     """Put runs side by side: settings, accuracy, robustness, size, latency, as one HTML file with plots.
 
@@ -21,16 +22,19 @@ def report(
         runs: folders of runs, or checkpoints.
         out: HTML file to write.
         no_latency: do not time the models.
-        rounds: timed calls of each model.
-        device: where the models are timed.
+        rounds: timed calls of each model; by default 30.
+        device: where the models are timed; by default on a GPU where there is one.
     """
+    if no_latency:
+        refuse_given("is for timing, which --no-latency leaves out", rounds=rounds, device=device)
+
     from fastvit.compare.comparison import collect, measure_latency, result_table, settings_table
     from fastvit.compare.comparison_report import write_comparison
     from fastvit.device import pick_device
 
     entries = collect(runs)
-    where = pick_device(device)
-    timings = {} if no_latency else measure_latency(entries, where, rounds)
+    where = pick_device(device or "auto")
+    timings = {} if no_latency else measure_latency(entries, where, 30 if rounds is None else rounds)
     for rows in (result_table(entries, timings), settings_table(entries)):
         if rows.rows:
             show_table(rows.header, rows.rows)

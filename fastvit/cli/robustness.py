@@ -6,6 +6,8 @@ import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
 
+from fastvit.arguments import refuse_given
+from fastvit.cli.applicable import refuse_device
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.terminal import print_line, show_table
@@ -16,10 +18,10 @@ def robustness(
     suite: str = "imagenet-c",
     data: str | None = None,
     out: Path | None = None,
-    corruptions: str = "all",
+    corruptions: str | None = None,
     clean: str | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: Device = "auto",
@@ -34,10 +36,10 @@ def robustness(
         data: the suite's folder; for imagenet-c also clean images of any data set ("sample", a folder, torch/NAME),
             which are then corrupted; by default those of the checkpoint's run, else the sample.
         out: folder for robustness.json and robustness.html; by default beside the checkpoint.
-        corruptions: names joined by commas, such as fog,snow; all fifteen by default.
-        clean: clean images, for relative errors where data is the published ImageNet-C.
+        corruptions: of imagenet-c: names joined by commas, such as fog,snow; by default all fifteen.
+        clean: clean images, for relative errors, where data is the published ImageNet-C.
         limit: measure only so many images of each set, for a quick look.
-        seed: of the corruptions.
+        seed: of the corruptions that are made here; by default 0.
         batch_size: images a step.
         workers: processes that decode and corrupt images; by default one a core but one.
         device: where PyTorch runs.
@@ -51,21 +53,32 @@ def robustness(
     if data is None and suite != "imagenet-c":
         raise UserError(f"give the folder of {chosen.title} with --data; it is {chosen.layout}")
 
+    if chosen.name != "imagenet-c":
+        refuse_given(f"is for imagenet-c, not for {suite}", corruptions=corruptions, clean=clean, seed=seed)
+    refuse_device(checkpoint, device)
+
     from fastvit.device import pick_device
     from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
-    from fastvit.evaluation.robustness.measure import Settings, measure
+    from fastvit.evaluation.robustness.measure import Settings, is_published, measure
     from fastvit.evaluation.robustness.robustness_report import corruption_table, score_table, write_robustness
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.runtime.artifact import is_artifact
     from fastvit.weights.location import beside
 
-    names = tuple(CORRUPTIONS) if corruptions == "all" else tuple(name.strip() for name in corruptions.split(","))
+    evaluated = EvaluationData(checkpoint, data)
+    if chosen.name == "imagenet-c" and is_published(evaluated):
+        refuse_given(f"is for corruptions that are made here, and {data} holds published ones", seed=seed)
+    elif chosen.name == "imagenet-c":
+        refuse_given(
+            f"is for the published ImageNet-C; {evaluated.source} is clean itself, and is corrupted here", clean=clean
+        )
+    names = tuple(name.strip() for name in corruptions.split(",")) if corruptions else tuple(CORRUPTIONS)
     clean_data = EvaluationData(checkpoint, clean) if clean else None
-    settings = Settings(names, clean_data, limit, seed, batch_size, workers)
+    settings = Settings(names, clean_data, limit, seed or 0, batch_size, workers)
     runtime = "auto" if is_artifact(checkpoint) else "torch"
     predictor = Predictor(checkpoint, pick_device(device), runtime, allow_native_code=allow_native_code)
-    result = measure(predictor, chosen, EvaluationData(checkpoint, data), settings)
+    result = measure(predictor, chosen, evaluated, settings)
     report = write_robustness(result, checkpoint, out or beside(checkpoint, f"-{suite}"))
     if json:
         print_line(jsonlib.dumps(asdict(result)))

@@ -12,10 +12,15 @@ from fastvit.terminal import print_line
 
 def train(arguments: list[str]) -> int:
     """Train a recipe on a folder of images; every field of the recipe is an option."""
+    from fastvit.cli.train_help import help_page, split_help
     from fastvit.runs.files import RECIPE
     from fastvit.training.recipe import parse_recipe
 
-    recipe = parse_recipe(arguments, inspect.getdoc(train))
+    page, rest = split_help(arguments)
+    recipe = parse_recipe(rest)
+    if page is not None:
+        print_line(help_page(recipe, page, inspect.getdoc(train) or ""))
+        return 0
 
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 

@@ -12,7 +12,7 @@ from PIL import Image
 from fastvit.data.datasets import Split
 from fastvit.data.idx import read_idx
 from fastvit.data.images import to_rgb
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 
 SAMPLE = Path(__file__).parent / "fashion_mnist_sample"
 FASHION_MNIST_CLASSES = (
@@ -85,9 +85,7 @@ def open_torchvision(name: str, split: Split) -> ArrayImages:
     from torchvision import datasets
 
     if name not in TORCHVISION_SETS:
-        raise UserError(
-            f"no torchvision dataset torch/{name} is known here; there are torch/{', torch/'.join(TORCHVISION_SETS)}"
-        )
+        raise unknown_name("torchvision dataset", f"torch/{name}", [f"torch/{known}" for known in TORCHVISION_SETS])
     cache = Path.home() / ".cache" / "fastvit"
     try:
         data = getattr(datasets, name)(cache, train=split == "train", download=True)

@@ -18,7 +18,7 @@ from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.runtime.artifact import Precision
 from fastvit.tasks.spec import TaskSpec
-from fastvit.tasks.table import find_task
+from fastvit.tasks.table import find_task, refuse_of_other_tasks
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,9 @@ def evaluate_checkpoint(
     request = request or EvaluationRequest()
     predictor = open_in_form(checkpoint, form, device, precision, kernels, allow_native_code)
     spec = predictor.spec
-    if not spec.labels_images and (request.crop_pct or request.real_labels):
-        raise UserError(f"crop_pct and real_labels do not apply to {spec.name}: leave them out")
+    refuse_of_other_tasks(
+        spec, batch_size=request.batch_size, crop_pct=request.crop_pct, real_labels=request.real_labels
+    )
     predictor = predictor.with_preprocessing(spec.resized(predictor.preprocessing, request))
     source = EvaluationData(checkpoint, data)
     images = spec.validation_images(source, predictor.network)

@@ -24,7 +24,7 @@ class EvaluationRequest:
         crop_pct: centre crop as a share of the resized image; None for the network's own.
         real_labels: also measure against ImageNet's ReaL labels.
         allow_damaged: leave out images that cannot be decoded, with a warning, where they are an error.
-        batch_size: images a step, of a task that takes batches.
+        batch_size: images a step, of a task that takes batches; None for 64.
         workers: processes that decode images; None takes one a core but one.
     """
 
@@ -32,7 +32,7 @@ class EvaluationRequest:
     crop_pct: float | None = None
     real_labels: bool = False
     allow_damaged: bool = False
-    batch_size: int = 64
+    batch_size: int | None = None
     workers: int | None = None
 
     def within(self, preprocessing: Preprocessing) -> Preprocessing:

@@ -8,13 +8,12 @@ tests/model/test_variants.py and checked there to the unit. MCi0 to MCi4: Mobile
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fastvit.errors import UserError
+from fastvit.errors import unknown_name
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.plugins import load_plugins, register
 
@@ -139,7 +138,7 @@ def find_variant(name: str) -> Variant:
     """The row of a name such as "fastvit_sa12" or "sa12".
 
     Raises:
-        UserError: there is no such variant; the message gives the nearest names.
+        UserError: there is no such variant; the message gives the nearest names, and all.
     """
     key = name.lower().replace("-", "_")
     row = _row(key)
@@ -147,7 +146,5 @@ def find_variant(name: str) -> Variant:
         load_plugins()
         row = _row(key)
     if row is None:
-        near = difflib.get_close_matches(f"fastvit_{key.removeprefix('fastvit_')}", VARIANTS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)}"
-        raise UserError(f"no FastViT variant is called {name!r}; {hint}")
+        raise unknown_name("FastViT variant", name, VARIANTS, [key.removeprefix("fastvit_") for key in VARIANTS])
     return row

@@ -19,7 +19,7 @@ from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS, Target
 from fastvit.files import TemporaryFolder, cache_folder
-from fastvit.runtime.artifact import RUNTIMES, Precision
+from fastvit.runtime.artifact import RUNTIMES, Precision, find_runtime
 from fastvit.tasks.table import find_task
 from fastvit.version import __version__
 from fastvit.weights.location import locate
@@ -45,6 +45,8 @@ def find_deployment(runtime: str, precision: Precision) -> Target:
     Raises:
         UserError: the runtime cannot be had here or not in that precision.
     """
+    if runtime != "auto":
+        find_runtime(runtime)
     targets = [TARGETS[name] for name in _PREFERRED if runtime in ("auto", TARGETS[name].runtime)]
     if not targets:
         raise UserError(f"{runtime} runs artifacts: a checkpoint runs in torch, onnxruntime and openvino")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastvit.errors import UserError
-from fastvit.plugins import load_plugins, register
+from fastvit.plugins import find, load_plugins, register
 from fastvit.quiet import quiet
 from fastvit.weights.description import Description
 
@@ -292,6 +292,15 @@ def _matching(path: str | Path) -> list[Runtime]:
     return [runtime for suffix, runtime in matches if len(suffix) == longest]
 
 
+def find_runtime(name: str) -> Runtime:
+    """Return a row of the table, of a plugin if need be.
+
+    Raises:
+        UserError: there is no such runtime.
+    """
+    return find(RUNTIMES, "runtime", name)
+
+
 def open_artifact(
     path: str | Path, runtime: str = "auto", threads: int | None = None, allow_native_code: bool = False
 ) -> Artifact:
@@ -311,10 +320,10 @@ def open_artifact(
     if not readers:
         raise UserError(f"{path} is no artifact; their names end in {', '.join(sorted(_suffixes()))}")
     if runtime != "auto":
-        if runtime not in {reader.name for reader in readers}:
+        chosen = find_runtime(runtime)
+        if chosen not in readers:
             names = " or ".join(reader.name for reader in readers)
             raise UserError(f"{runtime} does not read {path}; it runs in {names}")
-        chosen = RUNTIMES[runtime]
     else:
         chosen = next((reader for reader in readers if reader.available() is None), readers[0])
     if chosen.native_code and not allow_native_code and Path(path).exists():

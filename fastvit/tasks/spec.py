@@ -51,6 +51,7 @@ class TaskSpec(ABC):
         int8: whether artifacts in int8 and with palettized weights are offered.
         mesh_suffixes: of files in which the mesh of a prediction can be written; empty where there is no mesh.
         heads: names of networks that `fastvit bench HEAD-VARIANT` times, for `create_untrained`.
+        own_options: options of `fastvit predict` and `fastvit eval` that this task has, but not every task.
         default_output: the output that an export has by default.
         outputs: the outputs that an export may have beside the backbone's "features".
     """
@@ -68,6 +69,7 @@ class TaskSpec(ABC):
     int8: ClassVar[bool] = False
     mesh_suffixes: ClassVar[tuple[str, ...]] = ()
     heads: ClassVar[Sequence[str]] = ()
+    own_options: ClassVar[Sequence[str]] = ()
     default_output: ClassVar[str] = "logits"
     outputs: ClassVar[Sequence[str]] = ("logits",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from fastvit.arguments import refuse_given
 from fastvit.plugins import find, register
 from fastvit.tasks.spec import TaskSpec
 
@@ -33,6 +34,22 @@ def find_task(name: str) -> TaskSpec:
 def all_tasks() -> list[TaskSpec]:
     """Return all tasks, those of plugins that were looked up included."""
     return [find_task(name) for name in TASKS]
+
+
+def refuse_of_other_tasks(task: TaskSpec, **options: object) -> None:
+    """Check that no option is given that only other tasks have.
+
+    Args:
+        task: of the model.
+        options: the options that not all tasks have, by their names; None and False are left out.
+
+    Raises:
+        UserError: one is given; the message names the tasks that have it.
+    """
+    for name, value in options.items():
+        if name not in task.own_options:
+            owners = " and ".join(spec.name for spec in all_tasks() if name in spec.own_options)
+            refuse_given(f"is for {owners}, this model is for {task.name}", **{name: value})
 
 
 def register_task(spec: TaskSpec) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvit.arguments import refuse_empty, underscored
-from fastvit.errors import UserError
+from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
+from fastvit.errors import UserError, unknown_name
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
 from fastvit.tasks.spec import TaskSpec
 from fastvit.tasks.table import DEFAULT_TASK, all_tasks, find_task
+from fastvit.training.fields import recipe_fields
 from fastvit.training.options import Recipe
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def recipe_path(name: str) -> Path:
     shipped = RECIPES / f"{name}.yaml"
     if shipped.is_file():
         return shipped
-    raise UserError(f"there is no recipe {name}; there are {', '.join(recipe_names())}, or give a .yaml file")
+    raise unknown_name("recipe", name, recipe_names(), otherwise="; or give a .yaml file")
 
 
 def recipe_names() -> list[str]:
@@ -42,7 +44,7 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def recipe_parser(task: TaskSpec, prog: str = "fastvit train", description: str | None = None) -> ArgumentParser:
+def recipe_parser(task: TaskSpec) -> ArgumentParser:
     """Return a parser whose options are the fields of a task's recipes, with --recipe for a shipped one or a file."""
     import yaml
     from jsonargparse import ActionConfigFile, ArgumentParser
@@ -63,10 +65,8 @@ def recipe_parser(task: TaskSpec, prog: str = "fastvit train", description: str 
             except Exception as error:  # jsonargparse and YAML have no common base but this
                 raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument(
-        "--recipe", action=RecipeFile, metavar="NAME|FILE", help=f"start from a recipe: {', '.join(recipe_names())}"
-    )
+    parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--recipe", action=RecipeFile)
     parser.add_class_arguments(Recipe, skip={"sections"})
     for name, section in task.sections.items():
         parser.add_class_arguments(section, name)
@@ -115,16 +115,15 @@ def load_recipe(name: str, *options: str) -> Recipe:
     return parse_recipe(["--recipe", name, *options])
 
 
-def parse_recipe(arguments: list[str], description: str | None = None) -> Recipe:
+def parse_recipe(arguments: list[str]) -> Recipe:
     """The recipe that command-line arguments describe; with --resume, that of the run, with other options on top.
 
     Args:
-        arguments: options; those of the sections of other tasks than the recipe's are unknown.
-        description: of the command, for --help.
+        arguments: options. A flag needs no value, and --no-NAME switches one off.
 
     Raises:
-        UserError: a field is unknown, ill-typed or empty, which the message names; or --resume and --recipe are both
-            there.
+        UserError: a field is unknown, of another task, ill-typed or empty, which the message names; or --resume and
+            --recipe are both there.
     """
     import argparse
 
@@ -153,12 +152,36 @@ def parse_recipe(arguments: list[str], description: str | None = None) -> Recipe
         first = [f"--recipe={name}" for name in found.recipe]
         named = [found.task, *(_task_of(name) for name in reversed(found.recipe))]
         task = find_task(next((name for name in named if name), DEFAULT_TASK))
-        parser = recipe_parser(task, description=description)
+        rest = _checked_options(rest, task)
+        parser = recipe_parser(task)
         values = parser.instantiate(parser.parse_args([*first, *rest, f"--task={task.name}"])).as_dict()
     except argparse.ArgumentError as error:
         raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
     common = {field.name: values[field.name] for field in fields(Recipe) if field.name != "sections"}
     return Recipe(**common, sections={name: values[name] for name in task.sections})
+
+
+def _checked_options(arguments: list[str], task: TaskSpec) -> list[str]:
+    """Return options in which flags have values; each is a field of the task's recipes, or a section of them.
+
+    Raises:
+        UserError: one is not.
+    """
+    known = list(recipe_fields(Recipe(task=task.name)))
+    arguments = with_flag_values(arguments, [field.name for field in known if field.kind is bool])
+    names = [field.name for field in known]
+    sections = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}  # jsonargparse reads files
+    for argument in arguments:
+        name = argument.partition("=")[0].removeprefix("--")
+        owners = [spec.name for spec in all_tasks() if name.partition(".")[0] in spec.sections]
+        if argument.startswith("--") and owners and task.name not in owners:
+            raise UserError(
+                f"--{hyphenated(name)} is for {' and '.join(owners)}, this recipe is for {task.name}: leave it out, or "
+                f"give --task {owners[0]} or a recipe of that task"
+            )
+    options = [f"--{hyphenated(name)}" for name in (*names, *sections, "recipe", "help", "print_config")]
+    refuse_unknown("train", [hyphenated(argument) for argument in arguments], options)
+    return arguments
 
 
 def dump_recipe(recipe: Recipe) -> str:

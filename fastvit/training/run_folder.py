@@ -62,7 +62,7 @@ def claim(recipe: Recipe) -> None:
     if not recipe.resume and not recipe.overwrite:
         if any((out / name).exists() for name in (STATE, BEST)):
             raise UserError(
-                f"{out} holds a run already: --resume {out} goes on with it, --overwrite true replaces it, or give "
+                f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it, or give "
                 "another --out"
             )
         # A run that was ended before its first checkpoint leaves a recipe, and nothing is made from its weights.
@@ -70,7 +70,7 @@ def claim(recipe: Recipe) -> None:
         foreign = _derived(out) if begun else [path for path in _old(out) if path.name != SPLIT]
         if foreign:
             name = foreign[0].relative_to(out)
-            raise UserError(f"{out} holds a {name} that is of no run: give another --out, or --overwrite true")
+            raise UserError(f"{out} holds a {name} that is of no run: give another --out, or --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.fusion import Form, form
 from fastvit.model.backbone import Backbone
 from fastvit.model.classifier import FastViT
@@ -234,7 +234,7 @@ def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
         UserError: the layout is unknown, or it has no fully fused form.
     """
     if layout not in get_args(Layout):
-        raise UserError(f"no layout is called {layout!r}; there are {', '.join(get_args(Layout))}")
+        raise unknown_name("layout", layout, get_args(Layout))
     if layout != "native" and form(model) == "fused":
         raise UserError(
             f"the {layout} layout has no place for folded norms: export the train form, or fastvit.merge_branches(it)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.variants import VARIANTS, find_variant
 
@@ -104,5 +104,5 @@ def find_weights(name: str) -> PretrainedWeights:
         raise UserError(f"no weights that can be fetched are known for {variant}; load a file of yours instead")
     row = ZOO.get(f"{variant}.{tag or known[0]}")
     if row is None:
-        raise UserError(f"there are no weights tagged {tag!r} for {variant}; there are {', '.join(known)}")
+        raise unknown_name(f"tag of {variant}'s weights", tag, known)
     return row

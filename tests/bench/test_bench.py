@@ -214,7 +214,7 @@ def test_ways_by_name() -> None:
     assert not any(way.slow or way.device == "cuda" for way in ways)
     _, missing = find_ways("all", "cpu")
     assert "this run is on cpu" in missing["fused-fp16"]
-    with pytest.raises(fastvit.UserError, match="no runtime 'tvm' to time; there are auto, all, timm"):
+    with pytest.raises(fastvit.UserError, match="no runtime 'tvm'; there are auto, all, timm"):
         find_ways("fused,tvm", "cpu")
     with pytest.raises(fastvit.UserError, match="fused-fp16: it is for cuda"):
         find_ways("fused-fp16", "cpu")

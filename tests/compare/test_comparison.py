@@ -68,7 +68,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "runs"),
+        ([], "required: RUN"),
         (["nowhere"], "there is no file nowhere"),
         (["EMPTY"], "holds no weights file"),
         (["RUN", "RUN"], "named twice"),

@@ -234,7 +234,7 @@ class DenseContract:
             metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         content = json.loads(metadata["fastvit"])
         for change, message in (
-            ({"task": "poetry"}, "there is no task 'poetry'; there are"),
+            ({"task": "poetry"}, "there is no task 'poetry'; there are classification, "),
             ({"options": {"depth": 3}}, rf"the description of the {model.task} network does not fit: .*depth"),
             *self.wrong_options(content["options"]),
             ({"classes": ["one"]}, "1 class names for 5 classes"),

@@ -58,6 +58,8 @@ SHARED = (
     *("--device=cpu", "--epochs=2", "--batch_size=2", "--workers=0", "--optim.warmup_epochs=0", "--optim.lr=1e-4"),
     *("--model.layer_scale_init=0.1", "--checkpoint_every=2"),
 )
+# Few objects are likely after so little training.
+SCORE = {"detection": ("--score", "0.02"), "segmentation": ()}
 OPTIONS = {
     "detection": (
         *("--detection.network.kind=faster_rcnn", "--detection.network.width=32", "--detection.network.anchor=8"),
@@ -157,7 +159,7 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
     sizes = [(SIDE, SIDE), (50, 41)]
     for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
         Image.open(path).resize(size).save(pictures / f"{index}.png")
-    options = ("--score", "0.02", "--draw", tmp_path / "drawn", "--device", "cpu")
+    options = (*SCORE[task], "--draw", tmp_path / "drawn", "--device", "cpu")
     text = succeeded("predict", trained, pictures, "--json", *options, run=inside)
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert [line["image"] for line in lines] == [str(pictures / "0.png"), str(pictures / "1.png")]
@@ -179,7 +181,7 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
                 assert one["category"] == model.classes[one["category_id"] - 1]
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"0.png", "1.png"}
     assert all(min(Image.open(path).size) >= 41 for path in (tmp_path / "drawn").iterdir())
-    told = succeeded("predict", trained, pictures / "0.png", "--score", "0.02", run=inside)
+    told = succeeded("predict", trained, pictures / "0.png", *SCORE[task], run=inside)
     assert "found" in told
 
 
@@ -196,7 +198,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert (after.classes, after.options, after.preprocessing) == (before.classes, before.options, before.preprocessing)
     assert "is fused already" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
-    options = ("--no_latency", "--device", "cpu", "--out", page)
+    options = ("--no_latency", "--out", page)
     table = succeeded("report", trained, fused, *options, run=inside)
     assert {"detection": "box AP", "segmentation": "mIoU"}[task] in table
     assert page.read_text().count("<h2>") >= 2
@@ -230,7 +232,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
         json.loads(succeeded("eval", source, *options, run=inside))[headline] for source in (trained, artifact)
     )
     assert second == pytest.approx(first, abs=5e-3)
-    told = succeeded("predict", artifact, images / "000000.png", "--json", "--score", "0.02", run=inside)
+    told = succeeded("predict", artifact, images / "000000.png", "--json", *SCORE[task], run=inside)
     line = json.loads(told.splitlines()[0])
     assert line["predictions"]
     refusal = {"segmentation": "takes images of 64x64 pixels and no other size", "detection": "within 64x64 pixels"}
@@ -727,14 +729,15 @@ MISTAKES = [
     ((*SEGMENT, "--data=BADMASKS"), ("000000.png", "77")),
     (("eval", "DETECTOR", "--data=MASKS"), ("only_masks", "no COCO annotations")),
     (("eval", "DETECTOR", "--data=OTHER"), ("Trainer",)),
-    (("eval", "DETECTOR", "--data=DATA", "--crop_pct=0.9"), ("crop_pct and real_labels do not apply to",)),
-    (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("crop_pct and real_labels do not apply to",)),
+    (("eval", "DETECTOR", "--data=DATA", "--crop_pct=0.9"), ("--crop-pct is for classification",)),
+    (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("--real-labels is for classification",)),
     (("eval", "DETECTOR", "--data=DATA", "--size=8"), ("size",)),
     (("eval", "DETECTOR"), ("sample",)),
     (("eval", "SEGMENTER", "--data=BADMASKS", "--workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
     (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
-    (("predict", "DETECTOR", "PICTURE", "--k=0"), ("k must be at least 1",)),
+    (("predict", "CLASSIFIER", "PICTURE", "--k=0", "--runtime=torch"), ("k must be at least 1",)),
+    (("predict", "DETECTOR", "PICTURE", "--k=2"), ("--k is for classification, this model is for detection",)),
     (("predict", "DETECTOR", "PICTURE", "--score=much"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--score=1.5"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--out=OUT.parquet"), ("do not fit into Parquet",)),

@@ -206,7 +206,10 @@ MISTAKES = [
     (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),
     (("eval", "{run}", "--data", "sample"), f"there is no folder {Path.cwd()}/sample; make one with: fastvit hands"),
     (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels and no other size"),
-    (("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"), "crop_pct and real_labels do not apply to"),
+    (
+        ("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"),
+        "--crop-pct is for classification",
+    ),
     (("robustness", "{run}", "--data", "{data}"), "classif"),
     (("predict", "{run}", "none.jpg"), "there is no image none.jpg"),
     (("export", "{run}", "--output", "objects"), "has no output 'objects'; it has mesh, features"),

@@ -14,7 +14,7 @@ from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
 from fastvit.data.module import evaluation_loader
 from fastvit.data.subset import limited
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 from fastvit.evaluation.robustness.scores import mce, mean_error, relative_mce
@@ -99,13 +99,18 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
     return Robustness(suite.name, data.source, result.images, len(images) == len(everything), False, None, metrics)
 
 
+def is_published(data: EvaluationData) -> bool:
+    """Whether a data source is the published ImageNet-C, whose images are corrupted already."""
+    return any((user_path(data.source) / name).is_dir() for name in CORRUPTIONS)
+
+
 def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
-        raise UserError(f"there is no corruption {unknown[0]!r}; there are {', '.join(CORRUPTIONS)}")
+        raise unknown_name("corruption", unknown[0], CORRUPTIONS)
     root = user_path(data.source)
     clean: LabelledImages | None
     damaged: list[LabelledImages]
-    if published := any((root / name).is_dir() for name in CORRUPTIONS):
+    if published := is_published(data):
         clean = _cropped(settings.clean, predictor) if settings.clean else None
         damaged = [_checked(FolderImages(path, predictor.classes), predictor) for path in _folders(root, settings)]
     else:

@@ -11,7 +11,7 @@ from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.subset import Subset
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.files import user_path
 
 
@@ -119,5 +119,5 @@ def find_suite(name: str) -> Suite:
         UserError: there is no suite of this name.
     """
     if name not in SUITES:
-        raise UserError(f"no suite is called {name!r}; there are {', '.join(SUITES)}")
+        raise unknown_name("suite", name, SUITES)
     return SUITES[name]

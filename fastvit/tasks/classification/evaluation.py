@@ -29,7 +29,8 @@ def measure(predictor: Predictor, images: LabelledImages, request: EvaluationReq
     """Measure accuracy, calibration and confusions."""
     real = real_labels(images) if request.real_labels else None
     samples = samples_for_evaluation(images, predictor.preprocessing, request.allow_damaged)
-    batches = evaluation_loader(samples, request.batch_size, request.workers)
+    batch_size = 64 if request.batch_size is None else request.batch_size
+    batches = evaluation_loader(samples, batch_size, request.workers)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     if real:
         result = _with_real_metrics(result, real)

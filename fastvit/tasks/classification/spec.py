@@ -53,6 +53,7 @@ class ClassificationSpec(TaskSpec):
     labels_images = True
     batched = True
     int8 = True
+    own_options = ("k", "batch_size", "crop_pct", "real_labels")
     outputs = ("logits", "probabilities")
 
     def model_class(self) -> type[TaskModel]:

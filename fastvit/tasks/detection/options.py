@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.tasks.images import check_images
 
 DetectorKind = Literal["mask_rcnn", "faster_rcnn", "retinanet"]
@@ -45,7 +45,7 @@ class DetectorConfig:
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise UserError(f"{name} of a detector must be in 0 to 1, got {share}")
         if self.kind not in get_args(DetectorKind):
-            raise UserError(f"no detector is called {self.kind!r}; there are {', '.join(get_args(DetectorKind))}")
+            raise unknown_name("detector", self.kind, get_args(DetectorKind))
 
     @property
     def masks(self) -> bool:

@@ -52,6 +52,7 @@ class DetectionSpec(TaskSpec):
     unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="detection.size")
     options = DetectorConfig
     half_precision = False
+    own_options = ("score",)
     heads = ("mask_rcnn", "faster_rcnn", "retinanet")
     default_output = "objects"
     outputs = ("objects",)

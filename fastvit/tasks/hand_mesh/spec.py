@@ -54,6 +54,7 @@ class HandMeshSpec(TaskSpec):
     unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="hand_mesh.size")
     options = HandRegressorConfig
     mesh_suffixes = (".obj", *(suffix for suffix in SUFFIXES if suffix != ".obj"))
+    own_options = ("mesh",)
     heads = ("hand", "hand_tokens")
     default_output = "mesh"
     outputs = ("mesh",)

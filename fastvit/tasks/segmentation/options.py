@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 from fastvit.tasks.images import check_images
 
 SegmenterHead = Literal["fpn", "upernet"]
@@ -37,9 +37,7 @@ class SegmenterConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout of a segmenter must be at least 0 and below 1, got {self.dropout}")
         if self.head not in get_args(SegmenterHead):
-            raise UserError(
-                f"no head of a segmenter is called {self.head!r}; there are {', '.join(get_args(SegmenterHead))}"
-            )
+            raise unknown_name("head of a segmenter", self.head, get_args(SegmenterHead))
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suite", "imagenet-x"], "no suite is called 'imagenet-x'; there are imagenet-c, imagenet-a"),
+        (["--suite", "imagenet-x"], "no suite 'imagenet-x': did you mean imagenet-"),
         (["--suite", "imagenet-a", "--data", "nowhere"], "needs a model with ImageNet's 1000 classes"),
         (["--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["--corruptions", "rain"], "no corruption 'rain'"),

@@ -1,0 +1,1 @@
+"""`fastvit bench`: time models, kernels on a GPU, and steps of training."""

@@ -1,0 +1,56 @@
+"""`fastvit bench gpu`: time networks and kernels on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fastvit.cli.bench.lists import parse_numbers
+from fastvit.terminal import print_line, show, show_table
+
+
+def bench_gpu(
+    models: list[str] = [],  # noqa: B006, it is read only
+    batch: str = "1,128",
+    peers: bool = False,
+    rounds: int = 30,
+    minutes: float | None = None,
+    out: Path | None = None,
+) -> int:
+    """Time variants on an NVIDIA GPU in float16 every way that people run them, and each of our kernels.
+
+    Args:
+        models: variants; by default SA12, T8 and MA36.
+        batch: images a call; several numbers joined by commas.
+        peers: time eight networks of timm too, each at the size that its accuracy is published for.
+        rounds: timed calls of each; up to four times as many while the medians still move.
+        minutes: begin no new measurement after so many, and print the tables.
+        out: folder for the CSV files and report.html.
+    """
+    from fastvit.bench.gpu import measure_gpu
+    from fastvit.bench.gpu_report import bars, exactness_table, kernel_table, network_table, write_gpu_report
+    from fastvit.environment import environment
+
+    run = measure_gpu(
+        models or ["sa12", "t8", "ma36"],
+        parse_numbers(batch),
+        peers,
+        rounds,
+        minutes,
+        tick=lambda text: print_line(f"fastvit: {text}", file=sys.stderr),
+        keep=lambda run: write_gpu_report(out, run) if out else None,
+    )
+    machine, found = run.machine, environment()
+    roof = f"{machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16, {machine.copy_gbps / 1e3:.2f} TB/s copied"
+    versions = ", ".join(f"{name} {found[name]}" for name in ("torch", "timm", "commit") if name in found)
+    report = write_gpu_report(out, run) if out else None
+    for table in (kernel_table(run.kernels), exactness_table(run), bars(run), network_table(run)):
+        if table.rows:
+            show_table(table.header, table.rows)
+    for result in run.results:
+        if result.failure:
+            show(f"not timed: {result.network}, batch {result.batch}, {result.way}: {result.failure}", style="dim")
+    show(f"{found.get('GPU', '')}: {roof}; {versions}")
+    if report:
+        print_line(report)
+    return 0 if all(result.timing for result in run.results) else 2

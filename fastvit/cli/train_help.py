@@ -1,0 +1,154 @@
+"""The help of `fastvit train`: a page of usual fields, and one for each section of a recipe."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from textwrap import shorten
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from fastvit.arguments import hyphenated
+from fastvit.cli.parser import CommandParser, help_text, value_name
+from fastvit.errors import unknown_name
+from fastvit.tasks.table import TASKS, find_task
+from fastvit.training.fields import Field, recipe_fields
+from fastvit.training.options import Recipe
+from fastvit.training.recipe import recipe_names, recipe_path
+
+# The fields on the first page; those that a task does not have are left out.
+USUAL: dict[str, tuple[str, ...]] = {
+    "data and run": ("task", "data", "val_fraction", "out", "overwrite", "resume"),
+    "model": ("model.name", "model.pretrained", "model.weights", "model.size", "model.freeze"),
+    "training": ("epochs", "batch_size", "accumulate", "optim.lr", "optim.warmup_epochs", "optim.weight_decay", "seed"),
+    "machine": ("device", "devices", "nodes", "workers", "precision", "compile", "channels_last"),
+}
+# Pages beside those of the sections: the fields outside sections, the shipped recipes, and everything.
+RUN, RECIPES, ALL = "run", "recipes", "all"
+_STYLE = """\
+A flag alone is true, --no-FLAG is false; a list is written as [1,2], and null
+is no value. --print-config shows the resulting recipe, without training."""
+
+
+def split_help(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the page that is asked for, "" for the first and None for none, and the other arguments.
+
+    `--help SECTION` asks for the page of a section, `--help-all` for all pages.
+    """
+    page: str | None = None
+    rest = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, _, value = argument.partition("=")
+        if name in ("-h", "--help", "--help-all"):
+            page = ALL if name == "--help-all" else value
+        elif before in ("-h", "--help") and not argument.startswith("-"):
+            page = argument
+        else:
+            rest.append(argument)
+    return page, rest
+
+
+def help_page(recipe: Recipe, page: str, description: str) -> str:
+    """Return a page of help.
+
+    Args:
+        recipe: whose fields and values are shown.
+        page: "" for the first, or a section, "run", "recipes" or "all".
+        description: of the command.
+
+    Raises:
+        UserError: there is no such page.
+    """
+    sections = _sections(recipe)
+    if page == RECIPES:
+        return _recipe_list()
+    if page == "":
+        return _first_page(sections, find_task(recipe.task).unused_fields, description)
+    shown = sections if page == ALL else {page: sections[page]} if page in sections else None
+    if shown is None:
+        raise unknown_name("page of help", page, [*sections, RECIPES, ALL])
+    parser = _parser(description, _STYLE)
+    for name, fields in shown.items():
+        _add_fields(parser, f"{name}: {_about(name, fields)}", fields)
+    return parser.format_help().rstrip()
+
+
+def _first_page(sections: dict[str, list[Field]], unused: Collection[str], description: str) -> str:
+    parser = _parser(description, None)
+    by_name = {field.name: field for fields in sections.values() for field in fields if field.name not in unused}
+    group = parser.add_argument_group("recipe")
+    group.add_argument("--recipe", metavar="NAME|FILE", help="start from a recipe: a shipped one, or a .yaml file")
+    for title, names in USUAL.items():
+        _add_fields(parser, title, [by_name[name] for name in names if name in by_name])
+    width = max(map(len, sections))
+    listed = [f"  {name:{width}}  {len(fields):2} fields: {_about(name, fields)}" for name, fields in sections.items()]
+    more = [
+        "Another --recipe or --task has other sections. fastvit train --help SECTION",
+        f"shows one, --help {RECIPES} the shipped recipes, --help-all everything.",
+    ]
+    return "\n".join([parser.format_help(), "sections:", *listed, "", *more, _STYLE])
+
+
+def _sections(recipe: Recipe) -> dict[str, list[Field]]:
+    sections: dict[str, list[Field]] = {RUN: []}
+    for field in recipe_fields(recipe):
+        sections.setdefault(field.section or RUN, []).append(field)
+    return sections
+
+
+def _about(name: str, fields: Sequence[Field]) -> str:
+    """What a section is, in a few words."""
+    if name == RUN:
+        return "the fields outside sections"
+    owner = next((field.owner for field in fields if field.name.count(".") == 1), fields[0].owner)
+    return shorten(re.split("[,;.]", _docs(owner).short_description or "")[0], 50, placeholder="...")
+
+
+def _parser(description: str, epilog: str | None) -> CommandParser:
+    usage = "fastvit train [--recipe NAME|FILE] [--FIELD VALUE ...]"
+    return CommandParser("train", description, usage=usage, epilog=epilog, add_help=False)
+
+
+def _add_fields(parser: CommandParser, title: str, fields: Iterable[Field]) -> None:
+    group = parser.add_argument_group(title)
+    for field in fields:
+        name = hyphenated(field.name)
+        text = help_text(_texts(field.owner).get(field.name.rpartition(".")[2], ""), field.value)
+        if field.kind is bool:
+            group.add_argument(f"--[no-]{name}", action="store_true", help=text)
+        else:
+            kind = Literal[*TASKS] if name == "task" else field.kind
+            group.add_argument(f"--{name}", metavar=_value(name.rpartition(".")[2], kind), help=text)
+
+
+def _value(name: str, kind: Any) -> str:
+    """What stands for a value of a type."""
+    if get_origin(kind) is tuple:
+        return "[" + ",".join("..." if part is Ellipsis else _value(name, part) for part in get_args(kind)) + "]"
+    parts = [part for part in get_args(kind) if isinstance(part, type) or get_origin(part)]
+    if parts:
+        return "|".join("null" if part is NoneType else _value(name, part) for part in parts)
+    return value_name(name, kind)
+
+
+@cache
+def _docs(owner: type) -> Any:
+    import docstring_parser
+
+    return docstring_parser.parse(inspect.getdoc(owner) or "")
+
+
+def _texts(owner: type) -> dict[str, str]:
+    return {param.arg_name: param.description or "" for param in _docs(owner).params}
+
+
+def _recipe_list() -> str:
+    """The shipped recipes, with the first line of each file."""
+    width = max(map(len, recipe_names()))
+    lines = []
+    for name in recipe_names():
+        with recipe_path(name).open(encoding="utf-8") as file:
+            lines.append(f"  {name:{width}}  {file.readline().lstrip('# ').rstrip()}")
+    return "\n".join(["shipped recipes, for fastvit train --recipe NAME:", *lines])

@@ -1,0 +1,59 @@
+"""Options of commands that some tasks have: for the models of other tasks each is an error that names it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastvit
+from fastvit.cli.commands import COMMANDS
+from fastvit.tasks.table import TASKS, all_tasks, find_task
+from tests.helpers import tiny
+from tests.tasks.contracts import make_detector, make_segmenter
+from tests.tasks.test_hand_mesh import make_regressor
+from tests.test_cli import complaint, inside
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "classification": tiny,
+    "detection": lambda: make_detector("retinanet"),
+    "segmentation": lambda: make_segmenter("fpn"),
+    "hand_mesh": lambda: make_regressor("mlp"),
+}
+VALUES = {"k": 2, "batch_size": 2, "score": 0.5, "mesh": "meshes", "crop_pct": 0.9, "real_labels": None}
+PARAMETERS = {verb: inspect.signature(COMMANDS[verb]).parameters for verb in ("predict", "eval")}
+OWN = sorted({name for spec in all_tasks() for name in spec.own_options})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {task: fastvit.save(MAKERS[task](), folder / f"{task}.safetensors") for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("verb", "name"), [(verb, name) for verb, known in PARAMETERS.items() for name in OWN if name in known]
+)
+def test_an_option_of_other_tasks_is_an_error(
+    models: dict[str, Path], photo: Path, tmp_path: Path, task: str, verb: str, name: str
+) -> None:
+    option = f"--{name.replace('_', '-')}"
+    value = [] if VALUES[name] is None else [VALUES[name]]
+    rest = [photo, "--runtime", "torch", "--device", "cpu"] if verb == "predict" else ["--data", tmp_path / "none"]
+    if name in find_task(task).own_options:
+        done = inside(verb, models[task], *rest, option, *value)
+        assert f"{option} is for" not in done.stderr
+    else:
+        line = complaint(verb, models[task], *rest, option, *value, run=inside)
+        assert f"{option} is for " in line
+        assert f"this model is for {task}: leave it out" in line
+
+
+def test_every_own_option_is_one_of_a_command() -> None:
+    for name in OWN:
+        assert any(name in known for known in PARAMETERS.values()), name
+        assert all(known[name].default in (None, False) for known in PARAMETERS.values() if name in known), name
