@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fastvit.data.arrays import SAMPLE, has_idx, open_idx, open_torchvision
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import FolderImages, open_folder, split_folder
 from fastvit.data.hfds import open_hfds
 from fastvit.data.shard_lists import open_shards
+from fastvit.data.split_names import Split
 from fastvit.data.splitting import split_off
 from fastvit.errors import UserError
 from fastvit.files import user_path

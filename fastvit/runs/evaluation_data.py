@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import is_named_for, split_folder
 from fastvit.data.opening import is_image_folder, open_images, open_undivided
+from fastvit.data.split_names import Split
 from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
 from fastvit.files import user_path

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
+from fastvit.data.split_names import Split
 from fastvit.errors import UserError
 from fastvit.files import user_path
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, Side, read_hand

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastvit.data.classes import matched, shortened
-from fastvit.data.datasets import Split
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
+from fastvit.data.split_names import Split
 from fastvit.errors import DamagedImageError, UserError
 from fastvit.files import user_path
 from fastvit.tasks.colours import Colour, palette
