@@ -74,7 +74,7 @@ def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) 
     """
     folder = split_folder(root, split)
     if folder is None:
-        if any(split_folder(root, other) for other in SPLIT_NAMES):  # type: ignore[arg-type]
+        if any(split_folder(root, other) for other in SPLIT_NAMES):
             raise UserError(f"{root} has no folder for the {split} split ({' or '.join(SPLIT_NAMES[split])})")
         if split == "train":
             raise UserError(

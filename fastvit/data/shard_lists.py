@@ -79,7 +79,7 @@ def write_info(folder: Path, classes: Sequence[str] | None = None) -> Path:
     """
     splits: dict[str, Any] = {}
     for split, names in SPLIT_NAMES.items():
-        if paths := _of_split(_tars(folder), split):  # type: ignore[arg-type]
+        if paths := _of_split(_tars(folder), split):
             lengths = [len(Shard(path)) for path in paths]
             files = [posixpath.basename(path) for path in paths]
             splits[names[0]] = {
