@@ -59,29 +59,44 @@ def test_exit_ends_our_workers_and_leaves_the_hosts_daemons_to_python(tmp_path: 
 
 
 FORKED = """
-import os, sys, torch
-from torch.utils.data import DataLoader
-from fastvit.data.workers import loader_settings
+import multiprocessing, os, sys
+from fastvit.data.workers import leave_signals_to_the_run, loader_settings
 
-kept = iter(DataLoader(torch.arange(8), batch_size=2, **loader_settings(2)))
-next(kept)
-if os.fork() == 0:
-    own = iter(DataLoader(torch.arange(8), batch_size=2, **loader_settings(1))) if sys.argv[1] == "with" else None
-    os.write(1, f"{own._workers[0].pid}\\n".encode()) if own else None
-    sys.modules["own"] = own
-    sys.exit()
-os.wait()
-print(len(list(kept)), all(worker.is_alive() for worker in kept._workers))
+def answer(connection):
+    leave_signals_to_the_run(0)
+    while True:
+        connection.send((os.getpid(), connection.recv()))
+
+def start():
+    ours, theirs = multiprocessing.Pipe()
+    context = loader_settings(1)["multiprocessing_context"]
+    worker = context.Process(target=answer, args=(theirs,), daemon=True)
+    worker.start()
+    theirs.close()
+    ours.send("before")
+    print(*ours.recv(), flush=True)
+    return ours, worker
+
+if __name__ == "__main__":
+    connection, worker = start()
+    if not (child := os.fork()):
+        own = start()
+        sys.exit()
+    os.waitpid(child, 0)
+    connection.send("after")
+    print(*connection.recv())
 """
 
 
-@pytest.mark.parametrize("loader", ["with", "without"])
-def test_a_forked_process_ends_its_own_workers_alone(loader: str) -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED, loader], capture_output=True, text=True, timeout=120)
-    *own, last = done.stdout.splitlines()
-    assert last == "3 True", done.stderr
-    assert len(own) == (loader == "with")
-    for worker in own:
+def test_a_forked_process_ends_its_own_workers_alone(tmp_path: Path) -> None:
+    """A process that is killed cannot answer, and one that ignores SIGTERM would be waited for without a limit."""
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second, last = (line.split() for line in done.stdout.splitlines())
+    assert (first[1], second[1], last) == ("before", "before", [first[0], "after"])
+    for worker in (first[0], second[0]):
         with pytest.raises(ProcessLookupError):
             os.kill(int(worker), 0)
 
