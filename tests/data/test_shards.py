@@ -6,7 +6,7 @@ import io
 import math
 import multiprocessing
 import tarfile
-from multiprocessing.queues import SimpleQueue
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +38,18 @@ def uneven(tmp_path: Path) -> Path:
     return make_shards(tmp_path / "shards", "train", UNEVEN)
 
 
-def read_share(source: str, rank: int, found: SimpleQueue[list[tuple[int, int]]]) -> None:
+def read_share(source: str, rank: int) -> list[tuple[int, int]]:
     """What one of two processes sees in an epoch: (number, class) of each sample."""
     pictures = open_shards(source, "train")
     share = ShardBatches(pictures.lengths, 4, seed=7, window=16, workers=2, rank=rank, processes=2)
     loader = DataLoader(ImageDataset(pictures, eval_pixels(SMALL)), batch_sampler=share, num_workers=2)
-    batches = ((images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader)
-    found.put([pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)])
+    batches = [(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader]
+    return [pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)]
 
 
 def read_by_two_processes(source: str) -> list[tuple[int, int]]:
-    context = multiprocessing.get_context("fork")
-    found = context.SimpleQueue()
-    processes = [context.Process(target=read_share, args=(source, rank, found)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    shares = [found.get() for _ in processes]
-    for process in processes:
-        process.join()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        shares = list(pool.map(read_share, [source] * 2, range(2)))
     assert [len(share) for share in shares] == [32, 32], "as many steps for both"
     return shares[0] + shares[1]
 
