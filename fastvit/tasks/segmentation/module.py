@@ -53,6 +53,4 @@ class SegmentationTask(Task):
             if not (target != VOID).any():
                 continue
             logits = resized(self.model.answers(image[None])[0], (target.shape[0], target.shape[1]))
-            self.val_loss.update(self.loss(logits, target[None]))
-            self.val_count.update(1)
-            self.metrics.update([logits[0].argmax(0)], [target.long()])
+            self.measure([logits[0].argmax(0)], [target.long()], self.loss(logits, target[None]))
