@@ -27,7 +27,7 @@ class Measured:
     Attributes:
         checkpoint: as it was asked for.
         data: name or path.
-        split: as `EvaluationData.split` has it.
+        split: "validation" or "training"; None where it is not known.
         form: of the network that ran.
         runtime: that it ran in.
         device: that it ran on.
@@ -153,7 +153,7 @@ def evaluate_checkpoint(
     return Measured(
         checkpoint=checkpoint,
         data=source.source,
-        split=source.split,
+        split="validation" if isinstance(pictures, Part) else source.split,
         form=predictor.form,
         runtime=predictor.runtime,
         device=predictor.device,
