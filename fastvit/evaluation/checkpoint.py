@@ -28,7 +28,7 @@ class Measured:
     Attributes:
         checkpoint: as it was asked for.
         data: name or path.
-        split: as `EvaluationData.split` has it.
+        split: "validation" or "training"; None where it is not known.
         divided: whether the images are those that the checkpoint's run held out of its data.
         task: name of the task.
         form: of the network that ran.
@@ -160,7 +160,7 @@ def evaluate_checkpoint(
     return Measured(
         checkpoint=checkpoint,
         data=source.source,
-        split=source.split,
+        split="validation" if isinstance(images, Part) else source.split,
         divided=isinstance(images, Part),
         task=spec.name,
         form=predictor.form,

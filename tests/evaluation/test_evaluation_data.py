@@ -352,6 +352,9 @@ def test_images_are_called_what_they_are(run: Run, tmp_path: Path, capsys: pytes
         assert f"{words} of {target}" in " ".join(capsys.readouterr().out.split())
         assert f"of {words} named right" in (out / "evaluation.html").read_text()
         assert json.loads((out / "evaluation.json").read_text())["split"] == split
+    copy = shutil.copytree(photos, tmp_path / "copy" / "train")
+    assert main(["eval", str(run.out), "--data", str(copy), "--workers=0", "--device=cpu"]) == 0
+    assert f"12 validation images of {copy}, which the run held" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "train").symlink_to(photos)
     (tmp_path / "whole" / "val").symlink_to(photos)
