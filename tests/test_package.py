@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import fastvit
+from fastvit.tasks.table import TASKS
 
 
 def modules_after(program: str) -> set[str]:
@@ -30,3 +33,31 @@ def test_importing_is_light() -> None:
         "import fastvit\nfastvit.fuse(fastvit.FastViT(fastvit.FastViTConfig((fastvit.Stage(16, 1),))))"
     )
     assert not (heavy - {"torch"}) & modules_after("import fastvit\nfastvit.create_model('t8')")
+
+
+def lines_that_name_a_task() -> list[str]:
+    """Imports from a task's package, and strings that are a task's name, in the modules outside of tasks/."""
+    package, found = Path(fastvit.__file__).parent, []
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
+        if inside.parts[0] == "tasks":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = isinstance(node, ast.Constant) and node.value in TASKS
+            if isinstance(node, ast.ImportFrom):
+                named = any(f"{node.module}.".startswith(f"fastvit.tasks.{task}.") for task in TASKS)
+            if named:
+                found.append(f"{inside.as_posix()}:{node.lineno}")
+    return found
+
+
+def test_hardly_a_line_outside_of_the_tasks_names_one() -> None:
+    """The classifier's own name, the story of quickstart, the command for hands, and a field of COCO's."""
+    found = lines_that_name_a_task()
+    assert len(found) <= 5, found
+    assert {line.partition(":")[0] for line in found} <= {
+        "model/classifier.py",
+        "quickstart.py",
+        "cli/hands.py",
+        "synthetic/scenes.py",
+    }
