@@ -35,6 +35,14 @@ def test_importing_is_light() -> None:
     assert not (heavy - {"torch"}) & modules_after("import fastvit\nfastvit.create_model('t8')")
 
 
+def test_the_table_of_tasks_needs_little() -> None:
+    """Packages below the tasks may import the table and the protocol, which know them by type annotations alone."""
+    loaded = modules_after("from fastvit.tasks.table import all_tasks\nall_tasks()")
+    own = {name.split(".")[1] for name in loaded if name.startswith("fastvit.")}
+    assert own <= {"tasks", "reports", "data", "arguments", "errors", "files", "plugins", "version"}
+    assert "torch" not in loaded
+
+
 def lines_that_name_a_task() -> list[str]:
     """Imports from a task's package, and strings that are a task's name, in the modules outside of tasks/."""
     package, found = Path(fastvit.__file__).parent, []
