@@ -8,10 +8,10 @@ definition; parameters, buffers, state dicts and files are the same in both, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
-from typing import Literal, TypeVar, cast, get_args
+from functools import partial, singledispatch
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.distributed
@@ -34,8 +34,8 @@ Model = TypeVar("Model", bound=nn.Module)
 def set_train_form(model: Model, form: TrainForm) -> Model:
     """Choose how a model is computed in training, in place.
 
-    Modules change their class, as they do for synchronised norms: they keep their names, parameters, buffers and
-    hooks, and `fastvit.fuse`, `fastvit.form` and `fastvit.save` see no difference. Choose before torch.compile.
+    Modules keep their classes, names, parameters, buffers and hooks: only the `forward` of these very modules is
+    another, so that `fastvit.fuse`, `fastvit.form` and `fastvit.save` see no difference. Choose before torch.compile.
 
     Args:
         model: any module that contains FastViT's; what is not FastViT's stays as it is.
@@ -50,117 +50,85 @@ def set_train_form(model: Model, form: TrainForm) -> Model:
     if form not in get_args(TrainForm):
         raise unknown_name("train form", form, get_args(TrainForm))
     for module in model.modules():
-        for kinds in _KINDS:
-            if type(module) in kinds.values():
-                module.__class__ = kinds[form]  # all three have the same attributes
+        if _form_of(module) != "plain":
+            del module.forward  # what its class defines is there again
+        collapsed = _COLLAPSED.get(type(module))
+        # Partial functions, which copy and pickle with their module; a bound method of another class would not.
+        if collapsed and form == "collapsed":
+            module.forward = partial(collapsed, module)
+        elif collapsed and form == "auto" and not isinstance(module, _NEVER_FASTER):
+            module.forward = partial(_where_faster, collapsed, module)
     return model
 
 
 def train_form(model: nn.Module) -> TrainForm:
-    """How a model is computed in training, read off its modules; "plain" too where there is nothing to choose."""
-    for module in model.modules():
-        for kinds in _KINDS:
-            for form, kind in kinds.items():
-                if type(module) is kind:
-                    return form
-    return "plain"
+    """Return how a model is computed in training, by its modules; "plain" too where there is nothing to choose."""
+    return next((form for form in map(_form_of, model.modules()) if form != "plain"), "plain")
 
 
-class CollapsedConvNorm(ConvNorm):
+def _form_of(module: nn.Module) -> TrainForm:
+    """Return the form of a module by itself."""
+    forward = vars(module).get("forward")
+    function = forward.func if isinstance(forward, partial) else None
+    if function is _where_faster:
+        return "auto"
+    return "collapsed" if function in _COLLAPSED.values() else "plain"
+
+
+def _conv_norm(module: ConvNorm, x: Tensor) -> Tensor:
     """`ConvNorm` whose depthwise convolution goes back fast. A single norm has nothing to collapse."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(_convolved(self.conv, x)) if self.training else super().forward(x)
+    return module.norm(_convolved(module.conv, x)) if module.training else ConvNorm.forward(module, x)
 
 
-class CollapsedConvFFN(ConvFFN):
+def _conv_ffn(module: ConvFFN, x: Tensor) -> Tensor:
     """`ConvFFN` that never makes the normalised map: the norm is in the weights of the 1x1 convolution after it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        spatial = self.conv
-        if not isinstance(spatial, ConvNorm):
-            return super().forward(x)
-        norm = spatial.norm
-        if not _collapsible([norm]):
-            return super().forward(x)
-        group = shared_over(norm)
-        y = _convolved(spatial.conv, x)
-        _refuse_one_pixel(y, group)
-        hidden, mean, variance, count = norm_pointwise(
-            y, self.fc1.weight, self.fc1.bias, norm.weight, norm.bias, norm.eps, group
-        )
-        _track(norm, mean[0], variance[0], count)
-        hidden = self.act(hidden)
-        return pointwise(*_in_one_dtype(hidden, self.fc2.weight, self.fc2.bias))
+    spatial, fc1, fc2 = module.conv, module.fc1, module.fc2
+    if not isinstance(spatial, ConvNorm) or not _collapsible([spatial.norm]):
+        return ConvFFN.forward(module, x)
+    norm = spatial.norm
+    group = shared_over(norm)
+    y = _convolved(spatial.conv, x)
+    _refuse_one_pixel(y, group)
+    hidden, mean, variance, count = norm_pointwise(y, fc1.weight, fc1.bias, norm.weight, norm.bias, norm.eps, group)
+    _track(norm, mean[0], variance[0], count)
+    return pointwise(*_in_one_dtype(module.act(hidden), fc2.weight, fc2.bias))
 
 
-class CollapsedRepConv(RepConv):
+def _rep_conv(module: RepConv, x: Tensor) -> Tensor:
     """`RepConv` as one combination of its input and its convolutions' outputs."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _summed(_terms(self, x)) if _collapsible(_norms(self)) else super().forward(x)
+    return _summed(_terms(module, x)) if _collapsible(_norms(module)) else RepConv.forward(module, x)
 
 
-class CollapsedMobileOne(MobileOne):
+def _mobile_one(module: MobileOne, x: Tensor) -> Tensor:
     """`MobileOne` with GELU in the same pass; what goes into GELU is not kept."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        block = self.conv
-        if isinstance(self.se, nn.Identity) and isinstance(block, RepConv) and _collapsible(_norms(block)):
-            return _summed(_terms(block, x), gelu=True)
-        return super().forward(x)
+    block = module.conv
+    if isinstance(module.se, nn.Identity) and isinstance(block, RepConv) and _collapsible(_norms(block)):
+        return _summed(_terms(block, x), gelu=True)
+    return MobileOne.forward(module, x)
 
 
-class CollapsedRepMixer(RepMixer):
+def _rep_mixer(module: RepMixer, x: Tensor) -> Tensor:
     """`RepMixer` as one combination of its input and its convolution's output."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not _collapsible([*_norms(self.mixer), self.norm]):
-            return super().forward(x)
-        scale = self.layer_scale.gamma.flatten()
-        terms = [*_terms(self.mixer, x), _Term(x, self.norm, sign=-1.0)]
-        return _summed(terms, scale, skip=x)
+    if not _collapsible([*_norms(module.mixer), module.norm]):
+        return RepMixer.forward(module, x)
+    terms = [*_terms(module.mixer, x), _Term(x, module.norm, sign=-1.0)]
+    return _summed(terms, module.layer_scale.gamma.flatten(), skip=x)
 
 
-class AutoConvNorm(CollapsedConvNorm):
-    """`CollapsedConvNorm` where that is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if collapsed_is_faster(x) else ConvNorm.forward(self, x)
-
-
-class AutoConvFFN(CollapsedConvFFN):
-    """`CollapsedConvFFN` where that is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if collapsed_is_faster(x) else ConvFFN.forward(self, x)
+# How a module of exactly that type is computed in the collapsed form, given itself and its input.
+_COLLAPSED: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    ConvNorm: _conv_norm,
+    ConvFFN: _conv_ffn,
+    RepConv: _rep_conv,
+    MobileOne: _mobile_one,
+    RepMixer: _rep_mixer,
+}
+# What "auto" leaves plain: to compute again what goes into GELU saves memory, but on CPUs it costs time.
+_NEVER_FASTER = (MobileOne,)
 
 
-class AutoRepConv(CollapsedRepConv):
-    """`CollapsedRepConv` where that is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if collapsed_is_faster(x) else RepConv.forward(self, x)
-
-
-class AutoMobileOne(MobileOne):
-    """`MobileOne`: to compute again what goes into GELU saves memory, but on CPUs it costs time."""
-
-
-class AutoRepMixer(CollapsedRepMixer):
-    """`CollapsedRepMixer` where that is faster."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if collapsed_is_faster(x) else RepMixer.forward(self, x)
-
-
-_KINDS: tuple[dict[TrainForm, type[nn.Module]], ...] = (
-    {"plain": ConvNorm, "collapsed": CollapsedConvNorm, "auto": AutoConvNorm},
-    {"plain": ConvFFN, "collapsed": CollapsedConvFFN, "auto": AutoConvFFN},
-    {"plain": RepConv, "collapsed": CollapsedRepConv, "auto": AutoRepConv},
-    {"plain": MobileOne, "collapsed": CollapsedMobileOne, "auto": AutoMobileOne},
-    {"plain": RepMixer, "collapsed": CollapsedRepMixer, "auto": AutoRepMixer},
-)
+def _where_faster(collapsed: Callable[[Any, Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
+    return collapsed(module, x) if collapsed_is_faster(x) else type(module).forward(module, x)
 
 
 def collapsed_is_faster(x: Tensor) -> bool:

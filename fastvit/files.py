@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,26 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+class TemporaryFolder:
+    """A temporary folder that is removed when nothing refers to this object any more, or when the process ends.
+
+    `tempfile.TemporaryDirectory` warns of that, because it is meant to be closed. This one has no end but its owner's.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="fastvit-"))
+        weakref.finalize(self, _remove_in, os.getpid(), self.path)
+
+
+def _remove_in(process: int, folder: Path) -> None:
+    # A forked process has the object too, and may end before the one that uses the folder.
+    if os.getpid() == process:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def user_path(source: str | Path) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 # What is silenced is the process's, and torch's exporter and loader keep state of the process: one thread at a time.
-_ALONE = threading.RLock()
+ALONE = threading.RLock()
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def quiet() -> Iterator[None]:
 
     Other threads wait: two that silenced the process together would leave it silent.
     """
-    with _ALONE, _silenced():
+    with ALONE, _silenced():
         yield
 
 

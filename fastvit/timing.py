@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 Key = TypeVar("Key")
+# Runs a call; returns the milliseconds that it takes.
+Clock = Callable[[Callable[[], object]], float]
 
 # Rounds are added up to so many times the first ones while the medians still move.
 PATIENCE = 4
@@ -36,42 +39,47 @@ class Timing:
     settled: bool = True
 
 
+def wall_clock(call: Callable[[], object]) -> float:
+    """Run a call that has finished its work when it returns (synchronise inside on a GPU); return its milliseconds."""
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
 def measure(
     calls: Mapping[Key, Callable[[], object]],
     rounds: int = 50,
     warmup: int = 5,
     tick: Callable[[], object] = lambda: None,
     patience: int = 1,
+    clock: Clock = wall_clock,
 ) -> dict[Key, Timing]:
     """Time several calls, taking turns, so that a noisy neighbour disturbs all of them alike.
 
+    Each round has an order of its own, so that no call always comes after the same other one.
+
     Args:
-        calls: name -> a call that has finished its work when it returns (synchronise inside on a GPU).
+        calls: name -> a call.
         rounds: timed calls of each.
         warmup: untimed calls of each, before.
         tick: called after every round, for a progress bar.
         patience: as long as a median has not settled, time as many rounds again, up to so many times in all.
+        clock: times a call.
     """
     for call in calls.values():
         for _ in range(warmup):
             call()
     samples: dict[Key, list[float]] = {name: [] for name in calls}
+    turns, generator = list(calls), random.Random(0)
     for _ in range(patience):
-        _take_turns(calls, rounds, samples, tick)
+        for _ in range(rounds):
+            generator.shuffle(turns)
+            for name in turns:
+                samples[name].append(clock(calls[name]))
+            tick()
         if all(_settled(times) for times in samples.values()):
             break
     return {name: summary(times) for name, times in samples.items()}
-
-
-def _take_turns(
-    calls: Mapping[Key, Callable[[], object]], rounds: int, samples: dict[Key, list[float]], tick: Callable[[], object]
-) -> None:
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            samples[name].append(1e3 * (time.perf_counter() - start))
-        tick()
 
 
 def summary(times: Sequence[float]) -> Timing:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -66,3 +69,20 @@ def noise_pictures(count: int, size: tuple[int, int] = (80, 72), seed: int = 0) 
     """RGB pictures of noise, of a height and width in pixels."""
     generator = np.random.default_rng(seed)
     return [Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8)) for _ in range(count)]
+
+
+class Clock:
+    """Seconds that pass only where a test lets them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def takes(self, *seconds: float) -> Callable[[], None]:
+        """A call that takes these times, again and again from the first."""
+        turns = itertools.cycle(seconds)
+
+        def call() -> None:
+            self.now += next(turns)
+
+        return call

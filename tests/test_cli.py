@@ -320,7 +320,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["predict", "CHECKPOINT"], "required: IMAGE"),
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
-        (["eval", "CHECKPOINT", "--data", "nowhere"], "no folder nowhere"),
+        (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
@@ -345,7 +345,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
         (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
         (["train", "--overwrite=perhaps"], "overwrite"),
-        (["train", "--data", "nowhere"], "no folder nowhere"),
+        (["train", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -355,6 +355,13 @@ def test_mistakes_are_one_line(checkpoint: Path, photo: Path, arguments: list[st
         pytest.skip("this machine has the device")
     files = {"CHECKPOINT": checkpoint, "PHOTO": photo}
     assert message in complaint(*(files.get(argument, argument) for argument in arguments), run=inside)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An abbreviation would mean something else when another option is added."""
+    assert main([command, "--hel"]) == 2
+    assert capsys.readouterr().err.startswith("fastvit: error: ")
 
 
 @pytest.mark.parametrize(

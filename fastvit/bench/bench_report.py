@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastvit.bench.machine import Machine
+from fastvit.bench.report import accuracy_section, timing_cells, timing_columns, write_files
 from fastvit.bench.suite import Result
 from fastvit.environment import environment
-from fastvit.files import write_text
-from fastvit.reports.metric_format import TOP1
-from fastvit.reports.page import Section, Table, write_report
-from fastvit.reports.plots import latency_bars, tradeoff
+from fastvit.reports.page import Section, Table
+from fastvit.reports.plots import latency_bars
 
 _HEADER = (
     *("network", "runtime", "batch", "size", "ms", "quartiles", "settled", "images/s", "against timm"),
@@ -37,8 +34,7 @@ def _cells(result: Result, machine: Machine) -> list[str]:
         case.way.name,
         str(case.batch),
         f"{case.size[0]}x{case.size[1]}",
-        f"{timing.median:.2f}",
-        f"{timing.low:.2f} to {timing.high:.2f}",
+        *timing_cells(timing, 2),
         "" if timing.settled else "no",
         f"{result.images_per_second:.1f}",
         f"{result.speedup:.2f}x" if result.speedup else "",
@@ -61,16 +57,13 @@ def write_bench_report(
         machine: what it can do at most.
         left_out: what was not timed, and why.
     """
-    write_text(folder / "latency.csv", _csv(results))
     peaks = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in machine.gflops.items())
     summary = (
         f"Medians, all of a batch size taking turns, {machine.threads} threads. This machine multiplies matrices at "
         f"{peaks} and copies {machine.copy_gbps:.1f} GB/s, measured in the same run."
     )
     sections = [Section("Latency", _TABLE, table=result_table(results, machine)), *_bars(results), *_tradeoffs(results)]
-    if left_out:
-        sections.append(Section("Not timed", table=Table(("what", "why"), left_out)))
-    return write_report(folder / "report.html", "Latency", summary, sections)
+    return write_files(folder, "Latency", summary, sections, left_out, {"latency.csv": _rows(results)})
 
 
 _TABLE = (
@@ -98,29 +91,30 @@ def _tradeoffs(results: Sequence[Result]) -> list[Section]:
     for way, batch in dict.fromkeys((r.case.way.name, r.case.batch) for r in results if r.timing):
         of_this = [r for r in results if (r.case.way.name, r.case.batch) == (way, batch) and r.timing and r.top1]
         points = {r.case.subject.name: (r.timing.median, (r.top1 or 0) / 100) for r in of_this if r.timing}
-        if len(points) > 1:
-            cost = f"milliseconds a call of {batch}, {way}"
-            sources = ", ".join(sorted({(r.case.subject.published or (0, 0, ""))[2] for r in of_this}))
-            text = f"Published ImageNet-1k top-1 ({sources}) at the size that was timed, which differs by network."
-            sections.append(Section(f"Accuracy and latency: {way}, batch {batch}", text, tradeoff(points, cost, TOP1)))
+        sources = ", ".join(sorted({(r.case.subject.published or (0, 0, ""))[2] for r in of_this}))
+        cost = f"milliseconds a call of {batch}, {way}"
+        sections += accuracy_section(f"Accuracy and latency: {way}, batch {batch}", points, cost, sources)
     return sections
 
 
-def _csv(results: Sequence[Result]) -> str:
-    text = io.StringIO()
-    names = "network,runtime,precision,batch,height,width,median_ms,low_ms,high_ms,rounds,settled,speedup,gmacs"
-    writer = csv.writer(text)
-    writer.writerow([*names.split(","), "megabytes_moved", "memory_mb", "top1", "failure", "processor"])
-    measured = environment()
-    for result in results:
-        case, timing = result.case, result.timing
-        timed = (timing.median, timing.low, timing.high, timing.rounds, timing.settled) if timing else ("",) * 5
-        counted = (result.work.gmacs, result.work.megabytes) if timing else ("", "")
-        writer.writerow(
-            [
-                *(case.subject.name, case.way.name, case.way.precision, case.batch, *case.size),
-                *(*timed, result.speedup or "", *counted, result.memory or "", result.top1 or "", result.failure),
-                measured.get("processor", ""),
-            ]
-        )
-    return text.getvalue()
+def _rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    processor = environment().get("processor", "")
+    return [
+        {
+            "network": result.case.subject.name,
+            "runtime": result.case.way.name,
+            "precision": result.case.way.precision,
+            "batch": result.case.batch,
+            "height": result.case.size[0],
+            "width": result.case.size[1],
+            **timing_columns(result.timing),
+            "speedup": result.speedup,
+            "gmacs": result.work.gmacs if result.timing else "",
+            "megabytes_moved": result.work.megabytes if result.timing else "",
+            "memory_mb": result.memory,
+            "top1": result.top1,
+            "failure": result.failure,
+            "processor": processor,
+        }
+        for result in results
+    ]

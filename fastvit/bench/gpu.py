@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastvit.bench.gpu_kernels import KernelRow, kernel_rows
+from fastvit.bench.harness import Call, refuse_none, side_by_side
 from fastvit.bench.machine import Machine, measure_machine
 from fastvit.bench.peers import PEERS
 from fastvit.create import create_model
@@ -23,7 +27,7 @@ from fastvit.kernels.inference.accelerate import AcceleratedClassifier, accelera
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import LayerScale
 from fastvit.model.variants import find_variant
-from fastvit.timing import Timing, summary
+from fastvit.timing import Timing
 
 ACCELERATED, LAUNCHED, UNFUSED = "accelerated", "accelerated without graphs", "timm, unfused"
 COMPILED = {"default": "timm, torch.compile", "reduce-overhead": "timm, torch.compile reduce-overhead"}
@@ -122,8 +126,7 @@ def measure_gpu(
     """
     if not torch.cuda.is_available() or torch.version.hip:
         raise UserError("there is no NVIDIA GPU here to time")
-    if min([rounds, *batches]) < 1:
-        raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
+    refuse_none(rounds, batches)
     rows = [find_variant(name) for name in names]
     deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
     tick("the GPU's roof")
@@ -206,33 +209,32 @@ def _measure(
     tick: Tick,
 ) -> list[GpuResult]:
     torch._dynamo.reset()
-    calls: dict[str, Callable[[int], object]] = {}
     memory: dict[str, float | None] = {}
-    failures: dict[str, str] = {}
-    for way, make in makers.items():
+
+    def make_call(way: str) -> Call:
         tick(f"{name}, batch {batch}: {way}")
         if time.monotonic() > deadline:
-            failures[way] = "there was no time left"
-            continue
-        try:
-            calls[way], memory[way] = _call(make, batch, size)
-        except Exception as error:  # compilers, and others' networks
-            failures[way] = first_line(error)
-    queued = _QUEUED if batch >= _THROUGHPUT else 1
-    samples: dict[str, list[float]] = {way: [] for way in calls}
-    for turn in range(rounds):
-        for way, call in calls.items():
-            samples[way].append(_milliseconds(call, turn, queued))
+            raise UserError("there was no time left")
+        call, memory[way] = _call(makers[way], batch, size)
+        return call
+
+    timings, failures = side_by_side(
+        {way: partial(make_call, way) for way in makers},
+        rounds,
+        Progress(disable=True),  # `tick` tells
+        _WARMUP,
+        clock=partial(_event_clock, queued=_QUEUED if batch >= _THROUGHPUT else 1),
+    )
     return [
         GpuResult(name, way, batch, size, failure=failures[way], top1=top1)
         if way in failures
-        else GpuResult(name, way, batch, size, summary(samples[way]), memory[way], top1)
+        else GpuResult(name, way, batch, size, timings[way], memory[way], top1)
         for way in makers
     ]
 
 
-def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], float | None]:
-    """A call of a network with one of several batches of noise, by number, and the megabytes that it reserves."""
+def _call(make: Maker, batch: int, size: int) -> tuple[Call, float | None]:
+    """A call of a network with the next of several batches of noise, and the megabytes that it reserves."""
     _collect()
     before = torch.cuda.memory_reserved()
     generator = torch.Generator("cuda").manual_seed(0)
@@ -248,14 +250,12 @@ def _call(make: Maker, batch: int, size: int) -> tuple[Callable[[int], object], 
     memory = (torch.cuda.max_memory_reserved() - before) / 1e6
     cache = torch.cuda.get_device_properties("cuda").L2_cache_size
     copies = -(-2 * cache // (images.numel() * images.element_size())) + 1
-    inputs = [images, *(torch.randn_like(images) for _ in range(copies - 1))]
+    inputs = itertools.cycle([images, *(torch.randn_like(images) for _ in range(copies - 1))])
 
-    def call(index: int) -> object:
+    def call() -> object:
         with torch.inference_mode():
-            return network(inputs[index % len(inputs)])
+            return network(next(inputs))
 
-    for index in range(_WARMUP):
-        call(index)
     return call, memory if memory > 0 else None
 
 
@@ -265,12 +265,13 @@ def _collect() -> None:
     torch.cuda.empty_cache()
 
 
-def _milliseconds(call: Callable[[int], object], turn: int, queued: int) -> float:
+def _event_clock(call: Call, queued: int) -> float:
+    """Milliseconds of the GPU, of so many calls in its queue."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
-    for i in range(queued):
-        call(turn * queued + i)
+    for _ in range(queued):
+        call()
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / queued

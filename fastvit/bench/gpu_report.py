@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fastvit.bench.gpu import ACCELERATED, UNFUSED, GpuResult, GpuRun
 from fastvit.bench.gpu_kernels import KernelRow
-from fastvit.files import write_text
-from fastvit.reports.metric_format import TOP1
-from fastvit.reports.page import Section, Table, write_report
-from fastvit.reports.plots import tradeoff
+from fastvit.bench.report import accuracy_section, ratio_cell, timing_cells, timing_columns, write_files
+from fastvit.reports.page import Section, Table
 
 
 def network_table(run: GpuRun) -> Table:
@@ -29,10 +25,9 @@ def network_table(run: GpuRun) -> Table:
                 result.network,
                 result.way,
                 str(result.batch),
-                f"{timing.median:.3f}",
-                f"{timing.low:.3f} to {timing.high:.3f}",
+                *timing_cells(timing, 3),
                 f"{1e3 * result.batch / timing.median:.0f}",
-                f"{compiled / timing.median:.2f}x" if compiled else "-",
+                ratio_cell(compiled and compiled / timing.median),
                 f"{result.memory:.0f}" if result.memory is not None else "-",
                 f"{result.top1:.1f}" if result.top1 else "-",
             ]
@@ -105,8 +100,6 @@ def _ms(value: float | None) -> str:
 
 def write_gpu_report(folder: Path, run: GpuRun) -> Path:
     """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
-    write_text(folder / "networks.csv", _csv([_flat(result) for result in run.results]))
-    write_text(folder / "kernels.csv", _csv([asdict(row) for row in run.kernels]))
     machine = run.machine
     summary = (
         f"Medians of CUDA events, all ways of a network taking turns, images rotated past the L2 cache. This GPU "
@@ -121,9 +114,8 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
         Section("Kernels", "Each kind of step beside PyTorch's and the floor.", table=kernel_table(run.kernels)),
     ]
     failed = [(f"{r.network}, batch {r.batch}, {r.way}", r.failure) for r in run.results if r.failure]
-    if failed:
-        sections.append(Section("Not timed", table=Table(("what", "why"), failed)))
-    return write_report(folder / "report.html", "GPU latency", summary, sections)
+    tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
+    return write_files(folder, "GPU latency", summary, sections, failed, tables)
 
 
 def _plots(run: GpuRun) -> list[Section]:
@@ -138,23 +130,11 @@ def _plots(run: GpuRun) -> list[Section]:
                 continue
             ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])
             points[result.network] = ms, result.top1 / 100
-        if len(points) > 1:
-            text = "Published ImageNet-1k top-1 at the size that was timed, which differs by network."
-            figure = tradeoff(points, f"milliseconds a call of {batch}, float16", TOP1)
-            sections.append(Section(f"Accuracy and latency, batch {batch}", text, figure))
+        cost = f"milliseconds a call of {batch}, float16"
+        sections += accuracy_section(f"Accuracy and latency, batch {batch}", points, cost)
     return sections
 
 
-def _flat(result: GpuResult) -> dict[str, object]:
-    timing = asdict(result.timing) if result.timing else {}
+def _row(result: GpuResult) -> dict[str, object]:
     rest = {name: value for name, value in asdict(result).items() if name != "timing"}
-    return {**rest, **{f"{name}_ms" if name in ("median", "low", "high") else name: v for name, v in timing.items()}}
-
-
-def _csv(rows: Sequence[dict[str, object]]) -> str:
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return {**rest, **timing_columns(result.timing)}

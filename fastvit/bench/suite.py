@@ -5,18 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
-
 from fastvit.bench.complexity import Work
+from fastvit.bench.harness import refuse_none, side_by_side
 from fastvit.bench.memory import peak_memory
 from fastvit.bench.subjects import Subject, fastvit_subject
-from fastvit.bench.ways import WAYS, Call, Way, artifact_path, call_of, reference_of
-from fastvit.errors import UserError, first_line
+from fastvit.bench.ways import WAYS, Way, artifact_path, call_of, reference_of
 from fastvit.model.task_model import TaskModel
 from fastvit.terminal import new_progress
-from fastvit.timing import PATIENCE, Timing, measure
+from fastvit.timing import PATIENCE, Timing
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,14 @@ def bench(
     Returns:
         In the order of batches, sizes, subjects and ways; without those that a network cannot go.
     """
-    if min([rounds, *batches]) < 1:
-        raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
+    refuse_none(rounds, batches)
     results = []
     with tempfile.TemporaryDirectory() as name, new_progress() as progress:
         for batch in batches:
             for size in sizes:
                 cases = [Case(s, way, batch, size or s.size) for s in subjects for way in ways]
-                calls, failures = _build(cases, Path(name), device, progress)
-                timings = _time(calls, rounds, progress)
+                makers = {c: partial(call_of, c.subject, c.way, batch, c.size, Path(name), device) for c in cases}
+                timings, failures = side_by_side(makers, rounds, progress, patience=PATIENCE)
                 results += _results(cases, timings, failures, Path(name) if memory else None)
     return results
 
@@ -146,34 +144,6 @@ def bench_models(models: Mapping[str, TaskModel], device: str = "cpu", rounds: i
     subjects = [fastvit_subject(model, name) for name, model in models.items()]
     results = bench(subjects, [WAYS["fused"]], device=device, rounds=rounds)
     return {r.case.subject.name: r.timing for r in results if r.timing}
-
-
-def _build(
-    cases: Sequence[Case], folder: Path, device: str, progress: Progress
-) -> tuple[dict[Case, Call], dict[Case, str]]:
-    """Calls that have answered once, and why the others have not."""
-    calls, failures = {}, {}
-    for case in progress.track(cases, description="building"):
-        try:
-            call = call_of(case.subject, case.way, case.batch, case.size, folder, device)
-            if call is not None:
-                call()
-                calls[case] = call
-        except Exception as error:  # others' networks, exporters and runtimes raise whatever they like
-            failures[case] = first_line(_root(error))
-    return calls, failures
-
-
-def _root(error: BaseException) -> BaseException:
-    """What went wrong first: exporters wrap it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _time(calls: Mapping[Case, Call], rounds: int, progress: Progress) -> dict[Case, Timing]:
-    bar = progress.add_task("timing", total=rounds)
-    return measure(calls, rounds, tick=lambda: progress.advance(bar), patience=PATIENCE)
 
 
 def _results(

@@ -5,26 +5,26 @@ A step is forward, cross entropy and backward, without an optimizer; on a GPU un
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastvit.bench.harness import Call, side_by_side
+from fastvit.bench.report import ratio_cell, timing_cells, timing_columns, write_csv
 from fastvit.collapse import TrainForm, set_train_form
 from fastvit.create import create_model
-from fastvit.errors import UserError, first_line, unknown_name
-from fastvit.files import write_text
+from fastvit.errors import UserError, unknown_name
 from fastvit.model.variants import find_variant
 from fastvit.reports.page import Table
 from fastvit.terminal import new_progress
-from fastvit.timing import PATIENCE, Timing, measure
+from fastvit.timing import PATIENCE, Timing
 
 REFERENCE = "timm"
 
@@ -129,29 +129,29 @@ def bench_steps(
     if batch < 2 or rounds < 1:
         raise UserError(f"a training step needs a batch of at least 2 and a round, got {batch} and {rounds}")
     name = find_variant(variant).name
-    steps, results = {}, {}
+    memory: dict[StepWay, tuple[float, float | None]] = {}
+
+    def make_step(way: StepWay) -> Call:
+        step, kept, peak = _prepared(name, way, batch, size, device)
+        memory[way] = kept, peak
+        return step
+
     with new_progress() as progress:
-        for way in progress.track(ways, description="building"):
-            try:
-                step, kept, peak = _prepared(name, way, batch, size, device)
-            except Exception as error:  # compilers raise whatever they like
-                results[way] = StepResult(name, way, batch, size, failure=first_line(error))
-            else:
-                steps[way] = step
-                results[way] = StepResult(name, way, batch, size, kept=kept, peak=peak)
-        bar = progress.add_task("timing", total=rounds)
-        timings = measure(steps, rounds, warmup=2, tick=lambda: progress.advance(bar), patience=PATIENCE)
+        makers = {way: partial(make_step, way) for way in ways}
+        timings, failures = side_by_side(makers, rounds, progress, warmup=2, patience=PATIENCE)
     reference = next((timing for way, timing in timings.items() if way.name == REFERENCE), None)
-    return [_timed(results[way], timings.get(way), reference) for way in ways]
+    results = []
+    for way in ways:
+        result = StepResult(name, way, batch, size, failure=failures.get(way, ""))
+        if timing := timings.get(way):
+            kept, peak = memory[way]
+            speedup = reference.median / timing.median if reference else None
+            result = replace(result, timing=timing, kept=kept, peak=peak, speedup=speedup)
+        results.append(result)
+    return results
 
 
-def _timed(result: StepResult, timing: Timing | None, reference: Timing | None) -> StepResult:
-    return replace(result, timing=timing, speedup=reference.median / timing.median if reference and timing else None)
-
-
-def _prepared(
-    name: str, way: StepWay, batch: int, size: int, device: str
-) -> tuple[Callable[[], None], float, float | None]:
+def _prepared(name: str, way: StepWay, batch: int, size: int, device: str) -> tuple[Call, float, float | None]:
     """A step that has run, what it keeps, and its peak on a GPU."""
     gc.collect()
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
@@ -232,11 +232,10 @@ def step_table(results: Sequence[StepResult]) -> Table:
                 result.way.name,
                 str(result.batch),
                 str(result.size),
-                f"{timing.median:.1f}",
-                f"{timing.low:.1f} to {timing.high:.1f}",
+                *timing_cells(timing, 1),
                 "yes" if timing.settled else "no",
                 f"{1e3 * result.batch / timing.median:.1f}",
-                f"{result.speedup:.2f}x" if result.speedup else "-",
+                ratio_cell(result.speedup),
                 f"{result.kept:.0f}",
                 *([f"{result.peak:.0f}"] if result.peak is not None else []),
             ]
@@ -247,17 +246,20 @@ def step_table(results: Sequence[StepResult]) -> Table:
 
 def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
     """Write steps.csv with every number, and with what failed, into a folder that is made; returns its path."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ("network", "step", "batch", "size", "median_ms", "low_ms", "high_ms", "rounds", "settled", "speedup",
-         "kept_mb", "peak_mb", "failure")
-    )  # fmt: skip
-    for result in results:
-        timing = result.timing
-        numbers = (timing.median, timing.low, timing.high, timing.rounds, timing.settled) if timing else ("",) * 5
-        rest = ("" if value is None else value for value in (result.speedup, result.kept, result.peak))
-        writer.writerow((result.variant, result.way.name, result.batch, result.size, *numbers, *rest, result.failure))
     path = folder / "steps.csv"
-    write_text(path, text.getvalue())
+    write_csv(path, [_row(result) for result in results])
     return path
+
+
+def _row(result: StepResult) -> dict[str, object]:
+    return {
+        "network": result.variant,
+        "step": result.way.name,
+        "batch": result.batch,
+        "size": result.size,
+        **timing_columns(result.timing),
+        "speedup": result.speedup,
+        "kept_mb": result.kept,
+        "peak_mb": result.peak,
+        "failure": result.failure,
+    }

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from fastvit.bench.harness import Call
 from fastvit.bench.subjects import Subject
 from fastvit.errors import UserError, unknown_name
 from fastvit.export.onnx import save_plain
@@ -24,7 +25,6 @@ from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
 
-Call = Callable[[], object]
 # The reference of every ratio, where it is among the ways: what a user of timm runs today.
 REFERENCES = ("timm", "timm-fp16")
 # Images that int8 is calibrated on: noise, such as is timed. Of a trained network on real images other layers may stay

@@ -118,6 +118,6 @@ def _show(measured: Measured) -> None:
     )
     show(table)
     held_out = ", which the run held out" if measured.divided else ""
-    show(f"{found.images} validation images of {measured.data}{held_out}")
+    show(f"{measured.counted} of {measured.data}{held_out}")
     if found.skipped:
         show(f"{found.skipped} images could not be read and are in none of these numbers")

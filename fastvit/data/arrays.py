@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastvit.data.datasets import Split
 from fastvit.data.idx import read_idx
 from fastvit.data.images import to_rgb
+from fastvit.data.split_names import Split
 from fastvit.errors import UserError, unknown_name
 
 SAMPLE = Path(__file__).parent / "fashion_mnist_sample"

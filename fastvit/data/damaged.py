@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
+
+from fastvit.files import TemporaryFolder
 
 
 def note(log: Path, name: str, reason: str) -> None:
@@ -24,8 +25,8 @@ class DamageLog:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="fastvit-")
-        self.path = Path(self._folder.name) / "damaged.jsonl"
+        self._folder = TemporaryFolder()
+        self.path = self._folder.path / "damaged.jsonl"
         self.path.touch()
         self._end = 0
         self.found: dict[str, str] = {}

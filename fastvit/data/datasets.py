@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -19,8 +19,7 @@ from fastvit.errors import DamagedImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 
 Item = TypeVar("Item")
-Split = Literal["train", "test"]
-# The class of what is not to be counted, as torch's cross entropy has it.
+# The label of an image that no metric counts, as torch's cross entropy has it: no number of classes reaches it.
 IGNORED = -100
 # Damaged images in a row after which no other one is looked for.
 _PATIENCE = 100

@@ -10,11 +10,9 @@ from timm.data.readers import create_reader
 from timm.utils.misc import natural_key
 
 from fastvit.data.classes import matched
-from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
+from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError
-
-_NAMES = {"train": ("train", "training"), "test": ("val", "validation", "valid", "test", "testing")}
 
 
 class FolderImages:
@@ -60,12 +58,12 @@ class FolderImages:
 def split_folder(root: Path, split: Split) -> Path | None:
     """The folder of a split by its name, in upper or lower case; None if there is none."""
     folders = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
-    return next((folders[name] for name in _NAMES[split] if name in folders), None)
+    return next((folders[name] for name in SPLIT_NAMES[split] if name in folders), None)
 
 
 def is_named_for(root: Path, split: Split) -> bool:
     """Whether a folder is called by a split's name, in upper or lower case."""
-    return root.absolute().name.lower() in _NAMES[split]
+    return root.absolute().name.lower() in SPLIT_NAMES[split]
 
 
 def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) -> FolderImages:
@@ -76,12 +74,12 @@ def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) 
     """
     folder = split_folder(root, split)
     if folder is None:
-        if any(split_folder(root, other) for other in _NAMES):  # type: ignore[arg-type]
-            raise UserError(f"{root} has no folder for the {split} split ({' or '.join(_NAMES[split])})")
+        if any(split_folder(root, other) for other in SPLIT_NAMES):
+            raise UserError(f"{root} has no folder for the {split} split ({' or '.join(SPLIT_NAMES[split])})")
         if split == "train":
             raise UserError(
-                f"{root} needs a folder train and one of {', '.join(_NAMES['test'])}, each with a folder a class; or "
-                "set val_fraction to hold out a part of its images"
+                f"{root} needs a folder train and one of {', '.join(SPLIT_NAMES['test'])}, each with a folder a class; "
+                "or set val_fraction to hold out a part of its images"
             )
         folder = root
     return FolderImages(folder, classes)

@@ -9,11 +9,9 @@ from typing import Any
 from PIL import Image
 
 from fastvit.data.classes import matched, shortened
-from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
+from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError, first_line
-
-_NAMES = {"train": ("train", "training"), "test": ("validation", "val", "valid", "test")}
 
 
 class TableImages:
@@ -68,9 +66,9 @@ def open_hfds(name: str, split: Split, classes: Sequence[str] | None = None) -> 
         tables = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"cannot open hfds/{name}: {first_line(error)}") from error
-    found = next((each for each in _NAMES[split] if each in tables), None)
+    found = next((each for each in SPLIT_NAMES[split] if each in tables), None)
     if found is None:
-        raise UserError(f"hfds/{name} has no {' or '.join(_NAMES[split])} split; it has {shortened(list(tables))}")
+        raise UserError(f"hfds/{name} has no {' or '.join(SPLIT_NAMES[split])} split; it has {shortened(list(tables))}")
     return TableImages(tables[found], f"hfds/{name}/{found}", classes)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fastvit.data.arrays import SAMPLE, has_idx, open_idx, open_torchvision
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import FolderImages, open_folder, split_folder
 from fastvit.data.hfds import open_hfds
 from fastvit.data.shard_lists import open_shards
+from fastvit.data.split_names import Split
 from fastvit.data.splitting import split_off
 from fastvit.errors import UserError
 from fastvit.files import user_path
@@ -74,7 +75,7 @@ def open_for_training(
         val_fraction: of the training images of each class to validate on, for a folder without validation images; of
             a source with test images (a named set, idx files), these are then left alone. 0 takes the source's own.
         seed: of what is held out.
-        split_file: CSV that the split is taken from, if it is there (`fastvit.data.splitting.write_split`).
+        split_file: CSV that the split is taken from (`fastvit.data.splitting.write_split`); None to make one.
 
     Raises:
         UserError: there is no such data, its splits do not fit each other or val_fraction, or shards are to be split.
@@ -105,7 +106,7 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledI
     root = user_path(source)
     if not root.is_dir():
         raise UserError(
-            f"there is no folder {root}; give a folder of images or of idx files, sample, torch/NAME, hfds/NAME "
-            "or wds/NAME"
+            f"there is no folder {root.absolute()}; give a folder of images or of idx files, sample, torch/NAME, "
+            "hfds/NAME or wds/NAME"
         )
     return open_idx(root, split) if has_idx(root) else open_folder(root, split, classes)

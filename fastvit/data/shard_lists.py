@@ -14,13 +14,12 @@ from typing import Any
 from timm.utils.misc import natural_key
 
 from fastvit.data.classes import matched, shortened
-from fastvit.data.datasets import Split
 from fastvit.data.remote import is_remote, open_binary
 from fastvit.data.shards import Shard, ShardImages
+from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError
 from fastvit.files import write_text
 
-_NAMES = {"train": ("train", "training"), "test": ("validation", "val", "valid", "test")}
 _INFO = ("_info.json", "info.json")
 
 
@@ -79,8 +78,8 @@ def write_info(folder: Path, classes: Sequence[str] | None = None) -> Path:
         UserError: there are no shards, or one is damaged.
     """
     splits: dict[str, Any] = {}
-    for split, names in _NAMES.items():
-        if paths := _of_split(_tars(folder), split):  # type: ignore[arg-type]
+    for split, names in SPLIT_NAMES.items():
+        if paths := _of_split(_tars(folder), split):
             lengths = [len(Shard(path)) for path in paths]
             files = [posixpath.basename(path) for path in paths]
             splits[names[0]] = {
@@ -142,7 +141,7 @@ def _tars(folder: Path) -> list[str]:
 
 def _in_folder(folder: str, info: Info, split: Split) -> list[str]:
     if info.splits:
-        found = next((info.splits[name] for name in _NAMES[split] if name in info.splits), None)
+        found = next((info.splits[name] for name in SPLIT_NAMES[split] if name in info.splits), None)
         if found is None:
             raise UserError(f"{folder} has no {split} split; it has {shortened(list(info.splits))}")
         return [f"{folder}/{name}" for name in found]
@@ -155,14 +154,14 @@ def _of_split(paths: Sequence[str], split: Split, where: str = "") -> list[str]:
     """Those of a split by the words of their name, else of their folder."""
     chosen = [path for path in paths if _split_of(path) == split]
     if not chosen and where:
-        raise UserError(f"{where} names no .tar file with {' or '.join(_NAMES[split])} in its name")
+        raise UserError(f"{where} names no .tar file with {' or '.join(SPLIT_NAMES[split])} in its name")
     return chosen
 
 
 def _split_of(path: str) -> str:
     for name in (posixpath.basename(path), posixpath.basename(posixpath.dirname(path))):
         words = re.split(r"[^a-z]+", name.lower())
-        for split, names in _NAMES.items():
+        for split, names in SPLIT_NAMES.items():
             if any(word in names for word in words):
                 return split
     return "test"

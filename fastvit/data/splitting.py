@@ -64,19 +64,24 @@ def split_off(
         pictures: the source.
         fraction: of each class to validate on, as `held_out` has it.
         seed: of the choice.
-        file: of `write_split`; the split it describes is taken if it is there.
+        file: of `write_split`, to take the split that it describes; None to make one.
         root: folder of the images, if they are in one.
 
     Raises:
-        UserError: fraction makes no sense, or the file is of other images or another fraction.
+        UserError: fraction makes no sense, or the file is not there, or is of other images or another fraction.
     """
     mask = held_out(pictures.labels, fraction, seed)
-    if file is not None and file.exists():
+    if file is not None:
+        if not file.exists():
+            raise UserError(
+                f"there is no {file}, which lists the images that the run held out: restore it, or begin a new run in "
+                "another folder"
+            )
         written = _read(file, pictures, root)
         if written.sum() != mask.sum():
             raise UserError(
                 f"{file} holds out {written.sum()} images, a val_fraction of {fraction} {mask.sum()}: set the fraction "
-                "that it was written with, or remove it for another split"
+                "that it was written with, or begin a new run in another folder for another split"
             )
         mask = written
     train, validation = (Part(pictures, np.nonzero(chosen)[0].tolist(), root) for chosen in (~mask, mask))
@@ -105,7 +110,9 @@ def read_split(file: Path) -> dict[Key, str]:
     with file.open(newline="", encoding="utf-8", errors=ANY_NAME) as opened:
         header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
     if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
-        raise UserError(f"{file} does not describe a split ({', '.join(_HEADER)}): remove it to make another")
+        raise UserError(
+            f"{file} does not describe a split ({', '.join(_HEADER)}): restore it, or begin a new run in another folder"
+        )
     return {_key(name, label): split for name, label, split in rows}
 
 
@@ -143,6 +150,6 @@ def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray
         names = [name for name, _ in [*added, *sorted(removed)]]
         raise UserError(
             f"the images are not those of {file}: {len(added)} were added, {len(removed)} removed since "
-            f"({shortened(names)}); remove it to make another split"
+            f"({shortened(names)}): give the same images, or begin a new run in another folder for another split"
         )
     return np.array([splits[row] == "val" for row in own])

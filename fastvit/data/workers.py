@@ -6,12 +6,13 @@ import atexit
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from copy import copy
 from functools import cache
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -41,8 +42,6 @@ def loader_settings(workers: int | None) -> dict[str, Any]:
         UserError: there cannot be so many workers.
     """
     count = worker_count(workers)
-    if count:
-        _end_workers_at_exit()
     return {
         "num_workers": count,
         "persistent_workers": count > 0,
@@ -58,21 +57,32 @@ def leave_signals_to_the_run(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-# The processes of our loaders: the host process may have daemons of its own, which are not ours to end.
-_workers: WeakSet[BaseProcess] = WeakSet()
+# The processes of our loaders, and the process that started each: the host process may have daemons of its own, and
+# one that it forks also has these, but neither are its own to end.
+_workers: WeakKeyDictionary[BaseProcess, int] = WeakKeyDictionary()
+
+
+class _Recording:
+    """Starts processes, and records them as workers.
+
+    Args:
+        start: makes a process.
+    """
+
+    def __init__(self, start: Callable[..., BaseProcess]) -> None:
+        self._start = start
+
+    def __call__(self, *args: Any, **options: Any) -> BaseProcess:
+        _end_workers_at_exit()
+        made = self._start(*args, **options)
+        _workers[made] = os.getpid()
+        return made
 
 
 def _recording_context() -> BaseContext:
     """Return the default way to start processes, one that records the processes that it makes."""
     context: Any = copy(multiprocessing.get_context())
-    make = context.Process
-
-    def process(*args: Any, **options: Any) -> BaseProcess:
-        made: BaseProcess = make(*args, **options)
-        _workers.add(made)
-        return made
-
-    context.Process = process
+    context.Process = _Recording(context.Process)
     return cast(BaseContext, context)
 
 
@@ -86,7 +96,7 @@ def _end_workers() -> None:
 
     They ignore SIGTERM, which Python sends to daemons at exit before it waits for them without a limit.
     """
-    left = [child for child in multiprocessing.active_children() if child in _workers]
+    left = [child for child in multiprocessing.active_children() if _workers.get(child) == os.getpid()]
     if left:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for an accident
     for child in left:

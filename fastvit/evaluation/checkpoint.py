@@ -28,6 +28,7 @@ class Measured:
     Attributes:
         checkpoint: as it was asked for.
         data: name or path.
+        split: "validation" or "training"; None where it is not known.
         divided: whether the images are those that the checkpoint's run held out of its data.
         task: name of the task.
         form: of the network that ran.
@@ -41,6 +42,7 @@ class Measured:
 
     checkpoint: str
     data: str
+    split: str | None
     divided: bool
     task: str
     form: str
@@ -67,6 +69,11 @@ class Measured:
         shown = self.spec.metrics
         return {shown[name].label: shown[name].text(value) for name, value in self.found.metrics.items()}
 
+    @property
+    def counted(self) -> str:
+        """How many images were counted, and of which split, in words."""
+        return f"{self.found.images} {self.split + ' ' if self.split else ''}images"
+
     def summary(self) -> dict[str, Any]:
         """What fits on a line, for JSON; null where there is nothing to measure."""
         rates = {rate.key: rate.value and round(rate.value, 2) for rate in self.found.rates}
@@ -74,6 +81,7 @@ class Measured:
         return {
             "checkpoint": self.checkpoint,
             "data": self.data,
+            "split": self.split,
             "held_out_by_run": self.divided,
             "task": self.task,
             "form": self.form,
@@ -152,6 +160,7 @@ def evaluate_checkpoint(
     return Measured(
         checkpoint=checkpoint,
         data=source.source,
+        split="validation" if isinstance(images, Part) else source.split,
         divided=isinstance(images, Part),
         task=spec.name,
         form=predictor.form,

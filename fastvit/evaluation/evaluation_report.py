@@ -40,7 +40,7 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{measured.headline} on {found.images} validation images.{skipped}",
+        summary=f"{measured.headline} on {measured.counted}.{skipped}",
         sections=[
             _numbers_section(measured),
             *([examples_section(measured.examples)] if measured.examples else []),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from fastvit.export.program import Program
 from fastvit.export.quantize.calibration import required
 from fastvit.files import atomic
+from fastvit.model.task_model import TaskModel
 from fastvit.quiet import quiet
 from fastvit.runtime.artifact import to_metadata
 from fastvit.weights.description import METADATA_KEY
@@ -41,20 +44,20 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 def convert(program: Program) -> onnx.ModelProto:
     """A program as an ONNX graph, not quantised."""
-    names = list(program.signature.outputs)
-    if "boxes" not in names:
-        return _convert(program.module, program.example, output_names=names, dynamic_shapes=program.dynamic_shapes)
-    from fastvit.export.detection import traceable, translations
-
-    inputs, table = list(program.signature.inputs), translations()
-    with torch.no_grad(), traceable():
+    network = program.module.model
+    tracing: AbstractContextManager[None] = nullcontext()
+    operators: dict[Callable[..., Any], Callable[..., Any]] = {}
+    if isinstance(network, TaskModel):
+        tracing, operators = network.traceable(), network.onnx_operators()
+    with torch.no_grad(), tracing:
         return _convert(
             program.module,
             program.example,
             *program.others,
-            input_names=inputs,
-            output_names=names,
-            custom_translation_table=table,
+            input_names=list(program.signature.inputs),
+            output_names=list(program.signature.outputs),
+            dynamic_shapes=program.dynamic_shapes,
+            custom_translation_table=operators,
         )
 
 

@@ -120,8 +120,7 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     fused = fuse(model).cpu().float()
     size: tuple[int, int] | None = None
     if options.size != "dynamic":
-        size = options.size or spec.export_size(fused.preprocessing, output)
-        fused.preprocessing = fused.preprocessing.at_size(size)
+        size, fused.preprocessing = spec.export_shape(fused.preprocessing, output, options.size)
     spec.prepare_export(fused)
     outputs = {
         FEATURES: tuple(f"stride{stride}" for stride in fused.pyramid_strides),

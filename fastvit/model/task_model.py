@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -80,6 +81,14 @@ class TaskModel(nn.Module):
     def pyramid_strides(self) -> tuple[int, ...]:
         """Of those maps, in order."""
         return self.trunk.strides
+
+    def traceable(self) -> AbstractContextManager[None]:
+        """Return what torch.export needs around it while it traces the network."""
+        return nullcontext()
+
+    def onnx_operators(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """Return operators that torch.onnx.export does not know, each with a function that builds it of ONNX's."""
+        return {}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""

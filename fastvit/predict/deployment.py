@@ -18,7 +18,7 @@ from filelock import FileLock
 from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS, Target
-from fastvit.files import cache_folder
+from fastvit.files import TemporaryFolder, cache_folder
 from fastvit.runtime.artifact import RUNTIMES, Precision, find_runtime
 from fastvit.tasks.table import find_task
 from fastvit.version import __version__
@@ -100,7 +100,7 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
 
 def deployed(
     source: TaskModel | str | Path, runtime: str, precision: Precision
-) -> tuple[Path, str, tempfile.TemporaryDirectory[str] | None]:
+) -> tuple[Path, str, TemporaryFolder | None]:
     """An artifact of a checkpoint or a model, made if it is not in the cache, or damaged there.
 
     Where the cache cannot be written, a warning says so, and the artifact is made in a temporary folder.
@@ -125,8 +125,8 @@ def deployed(
                 "anew by every process: set FASTVIT_CACHE to a folder that can be written",
                 stacklevel=4,
             )
-    folder = tempfile.TemporaryDirectory(prefix="fastvit-")
-    path = Path(folder.name) / f"model{target.suffix}"
+    folder = TemporaryFolder()
+    path = folder.path / f"model{target.suffix}"
     deploy(source, path, target, precision)
     return path, target.runtime or "", folder
 

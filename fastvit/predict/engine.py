@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastvit.data.pixels import denormalised, normalised
 from fastvit.errors import UserError
+from fastvit.files import TemporaryFolder
 from fastvit.runtime.artifact import Artifact, Precision, open_artifact
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
@@ -68,7 +68,7 @@ class ArtifactEngine:
         path: Path,
         runtime: str = "auto",
         threads: int | None = None,
-        folder: TemporaryDirectory[str] | None = None,
+        folder: TemporaryFolder | None = None,
         allow_native_code: bool = False,
     ) -> None:
         self._folder = folder
@@ -90,8 +90,10 @@ class ArtifactEngine:
 
     def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         taken = self._taken(images)
-        if "image_size" not in self.artifact.signature.inputs:
+        if find_task(self.description.task).batched:
             return dict(zip(self.artifact.signature.outputs, self.artifact.in_batches(taken), strict=True))
+        if "image_size" not in self.artifact.signature.inputs:
+            return self.artifact(taken)
         return self.artifact(self._on_canvas(taken), np.array([image_size or images.shape[2:]]))
 
     def _on_canvas(self, images: np.ndarray) -> np.ndarray:

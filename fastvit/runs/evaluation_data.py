@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.datasets import LabelledImages
 from fastvit.data.folders import is_named_for, split_folder
 from fastvit.data.opening import is_image_folder, open_images, open_undivided
+from fastvit.data.split_names import Split
 from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
 from fastvit.files import user_path
@@ -43,8 +44,8 @@ def _is_run(folder: Path) -> bool:
 class EvaluationData:
     """The data to evaluate, prove and calibrate a checkpoint on.
 
-    Where the run of the checkpoint held out a part of its images, its split.csv says which images count as validation
-    images: no image that the run trained on does.
+    Where the run of the checkpoint held out a part of its images, its split.csv lists which of them count as validation
+    images. Of any other data, images by the names of those that the run trained on are refused.
 
     Args:
         checkpoint: a run's folder, or a checkpoint or an artifact in one; any other one has no run. None for none.
@@ -60,7 +61,7 @@ class EvaluationData:
 
     @property
     def source(self) -> str:
-        """Name or path of the data.
+        """Name or path of the data; the path that a run's recipe names is absolute, to be read from any folder.
 
         Raises:
             UserError: they are to be those of the run, which cannot be found.
@@ -71,14 +72,30 @@ class EvaluationData:
             return "sample"
         own = self._recorded("data")
         if own is None:
-            raise UserError(f"{self.run} has no {RECIPE} that names its data: give them with --data")
-        kind = own.partition("/")[0]
-        if own != "sample" and kind not in _NAMED and not user_path(own).exists():
+            raise UserError(f"{self.run} does not contain a {RECIPE} that names its data: give them with --data")
+        if own == "sample" or own.partition("/")[0] in _NAMED:
+            return str(own)
+        path = user_path(own).absolute()
+        if not path.exists():
             raise UserError(
-                f"the data of {self.run} are not there: there is no {user_path(own).absolute()}; give their "
-                "new place, or other data, with --data"
+                f"the data of {self.run} are not there: there is no {path}; give their new place, or other data, with "
+                "--data"
             )
-        return own
+        return str(path)
+
+    @property
+    def split(self) -> str | None:
+        """What `images("test")` are as far as names tell, "validation" or "training"; None for a folder without parts.
+
+        Raises:
+            UserError: as `source`.
+        """
+        if not is_image_folder(self.source) or self._is_own() or _validation_folder(self.source):
+            return "validation"
+        root = user_path(self.source)
+        if is_named_for(root, "train"):
+            return "training"
+        return "validation" if is_named_for(root, "test") else None
 
     def images(self, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
         """Open the labelled images of a classifier's data.
@@ -88,25 +105,33 @@ class EvaluationData:
             classes: as `fastvit.data.opening.open_images` has them.
 
         Raises:
-            UserError: there are no such data, or whether the run trained on some of them cannot be told.
+            UserError: there are no such data, the run trained on some of them, or its split.csv is lost, which tells
+                that.
         """
         part = self._part_of_run(split, classes)
-        return open_images(self.source, split, classes) if part is None else part
+        if part is not None:
+            return part
+        pictures = open_images(self.source, split, classes)
+        if split == "test":
+            self._see_that_none_was_trained_on(pictures)
+        return pictures
 
     def _recorded(self, field: str) -> Any:
-        """A field of the run's recipe; None where there is no recipe."""
+        """Return a field of the run's recipe; None where there is no recipe."""
         return read_settings(self.run / RECIPE).get(field) if self.run else None
 
     def _part_of_run(self, split: Split, classes: Sequence[str] | None) -> Part | None:
-        """The images of a part of the run's split; None where the split is not of these data."""
+        """Return the images of a part of the run's split; None where the split is not of these data."""
         if self.run is None:
             return None
         source, own, file = self.source, self._is_own(), self.run / SPLIT
+        divided = not is_image_folder(source) or _validation_folder(source) is not None
         if not file.is_file():
-            if own and self._recorded("val_fraction"):
+            if self._recorded("val_fraction") and (own or not divided):
                 raise UserError(
-                    f"{self.run} held out a part of {source}, but has no {SPLIT} that says which images: give other "
-                    "data with --data"
+                    f"{self.run} held out a part of its images, but does not contain the {SPLIT} that lists them, and "
+                    f"{source} may contain images that it trained on: restore {SPLIT}, or give data with a validation "
+                    "part of their own with --data"
                 )
             return None
         if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never held out of
@@ -119,11 +144,9 @@ class EvaluationData:
             return None
         parts, found = read_split(file), keys(pictures, root)
         missing = parts.keys() - set(found)
-        if own:
-            _see_that_it_is_whole(source, file, parts, missing)
-        elif missing:
-            _see_that_none_was_trained_on(source, root, file, parts, found)
+        if not own and missing and (root is None or not _is_copy(parts, found)):  # rows are not told by their places
             return None
+        _see_that_it_is_whole(source, file, parts, missing)
         if added := [name for name, label in found if (name, label) not in parts]:
             warnings.warn(
                 f"{source} has images that {file} does not name, which are left out ({shortened(added)})", stacklevel=2
@@ -140,7 +163,7 @@ class EvaluationData:
 
     def _has_validation_images(self, source: str, own: bool, file: Path) -> bool:
         """Whether a folder has validation images of its own, which count instead of the run's."""
-        if not is_image_folder(source) or not (held_out := split_folder(user_path(source), "test")):
+        if not is_image_folder(source) or not (held_out := _validation_folder(source)):
             return False
         if own and self._given is not None:
             raise UserError(
@@ -148,6 +171,30 @@ class EvaluationData:
                 "leave --data out for the latter"
             )
         return not own
+
+    def _see_that_none_was_trained_on(self, pictures: LabelledImages) -> None:
+        """See that the images of a folder are not some that the run trained on, as far as their names tell."""
+        if self.run is None or not (file := self.run / SPLIT).is_file() or not is_image_folder(self.source):
+            return
+        parts = read_split(file)
+        trained = [key[0] for key in keys(pictures, user_path(self.source)) if parts.get(key) == "train"]
+        if trained:
+            raise UserError(
+                f"{len(trained)} of the {len(pictures)} images of {self.source} have the names of images that "
+                f"{self.run} trained on ({shortened(trained)}): give a copy of the run's data that has all its "
+                "validation images, or images that it did not train on; if these are such, rename them, or take a copy "
+                "of the checkpoint outside of the run's folder"
+            )
+
+
+def _validation_folder(source: str) -> Path | None:
+    return split_folder(user_path(source), "test")
+
+
+def _is_copy(parts: dict[Key, str], found: Sequence[Key]) -> bool:
+    """Whether images are those of a run, or lack some of its training images alone."""
+    held_out = {key for key, part in parts.items() if part == "val"}
+    return held_out <= set(found) and any(parts.get(key) == "train" for key in found)
 
 
 def _see_that_it_is_whole(source: str, file: Path, parts: dict[Key, str], missing: set[Key]) -> None:
@@ -161,15 +208,3 @@ def _see_that_it_is_whole(source: str, file: Path, parts: dict[Key, str], missin
     if missing:
         names = shortened(sorted(name for name, _ in missing))
         warnings.warn(f"{source} lacks training images that {file} names ({names})", stacklevel=3)
-
-
-def _see_that_none_was_trained_on(
-    source: str, root: Path | None, file: Path, parts: dict[Key, str], found: Sequence[Key]
-) -> None:
-    """See that other data than the run's are not a part of them, as far as the names of images tell."""
-    trained = [key[0] for key in found if parts.get(key) == "train"]
-    if root is not None and trained and not is_named_for(root, "test"):
-        raise UserError(
-            f"{source} has some of the training images that {file} names ({shortened(trained)}), but not all images: "
-            "give the whole of the run's data, or if these are other images, call their folder val or test"
-        )

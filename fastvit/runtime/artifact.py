@@ -1,4 +1,4 @@
-"""An exported model as it stands in its file: what it says of itself, and a call that refuses what it cannot take."""
+"""An exported model: its description in its file, and a call that refuses what the model cannot take."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Signature:
     size: tuple[int, int] | None
     outputs: tuple[str, ...]
     digest: str
-    inputs: tuple[str, ...] = ("images",)  # those of files that do not say it
+    inputs: tuple[str, ...] = ("images",)  # of files that do not contain the names
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:
@@ -88,7 +88,7 @@ def whole_images(images: np.ndarray) -> np.ndarray:
 
 
 def to_metadata(description: Description, signature: Signature) -> str:
-    """What a file says of itself, as JSON."""
+    """Return what a file contains about its model, as JSON."""
     return json.dumps({**description.to_dict(), _SIGNATURE: asdict(signature)})
 
 
@@ -112,7 +112,7 @@ class Artifact:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path} was not exported by this fastvit: it does not say its classes and preprocessing"
+                f"{path} was not exported by this fastvit: it does not contain its classes and preprocessing"
             ) from error
 
     def __call__(self, images: np.ndarray, image_size: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -213,7 +213,7 @@ class Runtime:
         return Artifact(path, metadata, self.name, run)
 
     def read(self, path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-        """What a file says of itself, None if nothing, and how to run it; arguments and errors as in `open`."""
+        """Return what a file contains about its model, None if nothing, and how to run it; otherwise as `open`."""
         if reason := self.available():
             raise UserError(reason)
         if not path.exists():

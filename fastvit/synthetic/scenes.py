@@ -12,9 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
-from fastvit.data.datasets import LabelledImages, Split
+from fastvit.data.datasets import LabelledImages
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
+from fastvit.data.split_names import Split
 from fastvit.synthetic.made_folder import README, check_wanted, made_folder
 
 SEMANTIC_CLASSES = ("background", *FASHION_MNIST_CLASSES)

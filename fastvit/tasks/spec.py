@@ -200,9 +200,18 @@ class TaskSpec(ABC):
     def prepare_export(self, model: TaskModel) -> None:
         """Change a copy of the fused network to what an artifact computes."""
 
-    def export_size(self, preprocessing: Preprocessing, output: str) -> tuple[int, int]:
-        """Return height and width of an artifact's images where none are asked for."""
-        return preprocessing.canvas
+    def export_shape(
+        self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
+    ) -> tuple[tuple[int, int], Preprocessing]:
+        """Return height and width of an artifact's images, and the preprocessing that it says.
+
+        Args:
+            preprocessing: of the network.
+            output: of the artifact.
+            size: that is asked for; None for the network's own.
+        """
+        chosen = size or preprocessing.canvas
+        return chosen, preprocessing.at_size(chosen)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
         """Return real images that an artifact and its network are compared on."""

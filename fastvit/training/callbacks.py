@@ -140,6 +140,10 @@ class LogSteps(L.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
         self._speed = Speed()
+        self._seen = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._seen = trainer.global_step
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._speed.restart()
@@ -148,7 +152,9 @@ class LogSteps(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._speed.add(batch, trainer)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step % self.every:
+        # The last step of an epoch may add up fewer batches: only the count tells whether this batch ended one.
+        before, self._seen = self._seen, trainer.global_step
+        if self._seen == before or self._seen % self.every:
             return
         loss = trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean")
         values = {

@@ -136,13 +136,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def rewind_metrics(out: Path) -> None:
-    """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again."""
-    state, path = out / STATE, out / HISTORY
-    saved = AtomicCheckpointIO().load_checkpoint(state) if state.exists() else {"metrics_rows": 0}
-    if "metrics_rows" not in saved:
+def check_state(out: Path) -> None:
+    """See that the state of a run, if it has one, can be resumed from.
+
+    Raises:
+        UserError: it is damaged, or not a checkpoint that fastvit train wrote.
+    """
+    state = out / STATE
+    if state.exists() and "metrics_rows" not in AtomicCheckpointIO().load_checkpoint(state):
         raise UserError(f"{state} is not a checkpoint that fastvit train wrote: take it away, and the run starts over")
-    rows = read_rows(path)[: saved["metrics_rows"]]
+
+
+def rewind_metrics(out: Path, count: int) -> None:
+    """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again.
+
+    Args:
+        out: folder of the run.
+        count: rows that there were when the checkpoint was written.
+    """
+    path = out / HISTORY
+    rows = read_rows(path)[:count]
     if not rows:
         path.unlink(missing_ok=True)
         return

@@ -46,6 +46,10 @@ class MetricsFile(CSVLogger):
             self._experiment = _GoOn(str(self.log_dir))
         return self._experiment
 
+    def reopen(self) -> None:
+        """Go on with the file as it is now, after it was changed."""
+        self._experiment = None
+
 
 def make_loggers(out: Path, wandb: str | None) -> list[Logger]:
     """The loggers of a run.

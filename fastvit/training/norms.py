@@ -9,6 +9,7 @@ from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import Tensor, nn
 
 from fastvit.collapse import shared_over
+from fastvit.fusion import replaced
 from fastvit.kernels.training.branch_sum import group_name
 
 
@@ -69,8 +70,14 @@ class SyncNorms(LayerSync):
         return _replace(model, CpuSyncBatchNorm, nn.BatchNorm2d)
 
 
-def _replace(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
-    for module in model.modules():
-        if type(module) is old:
-            module.__class__ = new  # the two have the same attributes; parameters stay the optimizer's
-    return model
+def _replace(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm2d]) -> nn.Module:
+    return replaced(model, lambda module: _converted(module, new) if type(module) is old else None)
+
+
+def _converted(norm: nn.Module, kind: type[nn.BatchNorm2d]) -> nn.BatchNorm2d:
+    """Return a norm of another kind with the very same parameters, which stay the optimizer's, and buffers."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    made = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):
+        setattr(made, name, tensor)
+    return made.train(norm.training)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
-from fastvit.errors import UserError, first_line, unknown_name
+from fastvit.errors import UserError, unknown_name
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
 from fastvit.tasks.spec import TaskSpec
@@ -65,7 +65,7 @@ def recipe_parser(task: TaskSpec) -> ArgumentParser:
             except Exception as error:  # jsonargparse and YAML have no common base but this
                 raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
-    parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False)
+    parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--recipe", action=RecipeFile)
     parser.add_class_arguments(Recipe, skip={"sections"})
     for name, section in task.sections.items():
@@ -77,7 +77,10 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
     """Return the recipe that a file is based on, and the file's own fields."""
     import yaml
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is no recipe: it must hold fields, such as epochs: 30")
     return content.pop("base", None), content
@@ -99,10 +102,7 @@ def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path)
 def _task_of(name: str) -> str | None:
     """Return the task that a recipe names, or the one that it is based on."""
     path = recipe_path(name)
-    try:
-        base, content = _read(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: {first_line(error)}") from error
+    base, content = _read(path)
     return content["task"] if "task" in content else _task_of(base) if base else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,8 @@ CHANGEABLE = frozenset(
         *("epochs", "optim.clip", "checkpoint_every", "wandb"),
     }
 )
+# The fields that decide which images are held out. With others, weights of the run may have been trained on those.
+_SPLIT_FIELDS = frozenset({"data", "seed", "val_fraction"})
 
 
 def refuse_changes(recipe: Recipe) -> None:
@@ -35,22 +38,50 @@ def refuse_changes(recipe: Recipe) -> None:
     """
     if not recipe.resume:
         return
-    before, now = (flatten(each.to_dict()) for each in (resolved_recipe(recipe.out), recipe))
-    changed = [name for name in now if now[name] != before[name] and name not in CHANGEABLE]
-    if changed:
-        changes = ", ".join(
-            f"{name} from {setting_text(before[name])} to {setting_text(now[name])}" for name in changed
-        )
+    before, now = _settings(resolved_recipe(recipe.out)), _settings(recipe)
+    if changes := _refused(before, now):
+        same_split = all(now[name] == before[name] for name in _SPLIT_FIELDS)
+        weights = f"--model.weights {recipe.out / LAST} " if same_split else ""
         raise UserError(
             f"a run that goes on cannot change {changes}: leave that out, or begin a new run with --recipe "
-            f"{recipe.out / RECIPE} --model.weights {recipe.out / LAST} --out OTHER"
+            f"{recipe.out / RECIPE} {weights}--out OTHER"
         )
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe by their dotted names, with values that a checkpoint can contain."""
+    return flatten(json.loads(json.dumps(recipe.to_dict(), default=str)))
+
+
+def _refused(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return the changes of fields that may not change, in words."""
+    return ", ".join(
+        f"{name} from {setting_text(before[name])} to {setting_text(now[name])}"
+        for name in now
+        if name in before and now[name] != before[name] and name not in CHANGEABLE
+    )
 
 
 class Resumed(L.Callback):
-    """Sees that the place in a run is the same with what was changed, and sets the learning rate of that place."""
+    """Sees that a run goes on as it began and in the same place, and sets the learning rate of that place.
+
+    Args:
+        recipe: of the run. It is in each checkpoint, so that a recipe.yaml that was edited since is found out.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._started = False
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["recipe"] = _settings(self.recipe)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if changes := _refused(checkpoint.get("recipe", {}), _settings(self.recipe)):
+            raise UserError(
+                f"{self.recipe.out / RECIPE} is not the recipe that the run has followed: it changes {changes}; set "
+                "these fields to what they were, or begin a new run in another folder"
+            )
         done, epochs = _place(trainer)["epoch"], trainer.max_epochs or 0
         if done > epochs:
             raise UserError(
@@ -58,21 +89,30 @@ class Resumed(L.Callback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        accumulate, place = trainer.accumulate_grad_batches, _place(trainer)
-        steps = -(-int(trainer.num_training_batches) // accumulate)
-        expected = place["epoch"] * steps + place["start"] // accumulate
-        if trainer.global_step != expected:
-            raise UserError(
-                f"the run has made {trainer.global_step} steps up to here, where {expected} would be made now, {steps} "
-                "an epoch: batch_size x accumulate x devices x nodes and the number of training images must stay what "
-                "they were, or the learning rate would be that of another place"
-            )
+        self._started = True
+        _see_that_the_place_is_the_same(trainer)
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             for group, base, factor in zip(
                 scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
             ):
                 group["lr"] = base * factor(scheduler.last_epoch)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._started:  # all epochs have been made
+            _see_that_the_place_is_the_same(trainer)
+
+
+def _see_that_the_place_is_the_same(trainer: L.Trainer) -> None:
+    accumulate, place = trainer.accumulate_grad_batches, _place(trainer)
+    steps = -(-int(trainer.num_training_batches) // accumulate)
+    expected = place["epoch"] * steps + place["start"] // accumulate
+    if trainer.global_step != expected:
+        raise UserError(
+            f"the run has made {trainer.global_step} steps up to here, where {expected} would be made now, {steps} "
+            "an epoch: batch_size x accumulate x devices x nodes and the number of training images must stay what "
+            "they were, or the learning rate would be that of another place"
+        )
 
 
 def _place(trainer: L.Trainer) -> dict[str, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from filelock import FileLock, Timeout
@@ -36,13 +38,16 @@ from fastvit.runs.files import (
     TENSORBOARD,
     TRAINED,
 )
-from fastvit.training.checkpoint import rewind_metrics
+from fastvit.training.checkpoint import check_state, rewind_metrics
+from fastvit.training.loggers import MetricsFile
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe
 
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
 _LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, DAMAGED, SPLIT, ENVIRONMENT, CURVES, REPORT)
-_MEASURED = (EVALUATION, EVALUATION_PAGE, f"best-*/{ROBUSTNESS}", f"best-*/{ROBUSTNESS_PAGE}")
+_MEASURED = (EVALUATION, EVALUATION_PAGE)
+# What `fastvit fuse`, `export` and `robustness` write beside a checkpoint, after its name without its suffix.
+_DERIVED = ("-fused.safetensors", "-export", f"-*/{ROBUSTNESS}", f"-*/{ROBUSTNESS_PAGE}")
 _LOCK = ".lock"
 
 
@@ -60,9 +65,12 @@ def claim(recipe: Recipe) -> None:
                 f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it, or give "
                 "another --out"
             )
-        foreign = [path.name for path in _old(out) if path.name != SPLIT]
-        if foreign and not (out / RECIPE).exists():
-            raise UserError(f"{out} holds a {foreign[0]} that is of no run: give another --out, or --overwrite")
+        # A run that was ended before its first checkpoint leaves a recipe, and nothing is made from its weights.
+        begun = (out / RECIPE).exists()
+        foreign = _derived(out) if begun else [path for path in _old(out) if path.name != SPLIT]
+        if foreign:
+            name = foreign[0].relative_to(out)
+            raise UserError(f"{out} holds a {name} that is of no run: give another --out, or --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,16 +101,16 @@ def locked(out: Path) -> Iterator[None]:
 
 @rank_zero_only
 def begin(recipe: Recipe, data: RunData) -> None:
-    """Take away what an earlier run left and write down the new one; wind back the metrics of one that is resumed."""
+    """Take away what an earlier run left and write down the new one; of one that is resumed, check the state."""
     for part in recipe.out.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     if recipe.resume:
-        rewind_metrics(recipe.out)
+        check_state(recipe.out)
         return
     # First, so that a kill before the end leaves no recipe to go on with by mistake.
     (recipe.out / RECIPE).unlink(missing_ok=True)
     for path in _old(recipe.out):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     data.write_split(recipe.out / SPLIT)
     write_down(recipe)
 
@@ -114,19 +122,46 @@ def write_down(recipe: Recipe) -> None:
 
 
 class WriteDown(L.Callback):
-    """Writes down a resumed run when its state has been found to fit: until then it keeps its own recipe."""
+    """Writes down a resumed run and winds back its metrics when its state has been found to fit.
+
+    Until then the folder is as it was.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._rows = 0
+        self._pending = recipe.resume is not None
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._rows = checkpoint["metrics_rows"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.recipe.resume and trainer.is_global_zero:
+        self._write(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Training does not start where all epochs have been made.
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._pending and trainer.is_global_zero:
+            rewind_metrics(self.recipe.out, self._rows)
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.reopen()
             write_down(self.recipe)
+        self._pending = False
 
 
 def _old(out: Path) -> list[Path]:
-    """What is there of a run, but for its recipe."""
-    return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)]
+    """Return what is there of a run, but for its recipe."""
+    return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)] + _derived(out)
+
+
+def _derived(out: Path) -> list[Path]:
+    """Return what commands made from the checkpoints of a run and wrote beside them."""
+    weights = {BEST, LAST, TRAINED, RECALIBRATED, *(path.name for path in out.glob("*.safetensors"))}
+    names = sorted(Path(name).stem for name in weights)
+    return [path for name in names for ending in _DERIVED for path in out.glob(glob.escape(name) + ending)]
 
 
 def state_to_resume(recipe: Recipe) -> Path | None:

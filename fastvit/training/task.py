@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -53,16 +53,12 @@ class Task(L.LightningModule):
         """The scalar to minimise."""
         raise NotImplementedError(f"{type(self).__name__} does not define its loss")
 
-    def prepare(self, images: Any, targets: Any) -> tuple[Any, Any]:
-        """What training does to a normalised batch on the device; nothing unless a task says so."""
-        return images, targets
-
     def losses(self, images: Any, targets: Any) -> dict[str, Tensor]:
         """The scalar to minimise under "loss", and under other names what it is the sum of, to be logged."""
         return {"loss": self.loss(self(images), targets)}
 
     def training_step(self, batch: tuple[Any, Any], batch_idx: int) -> dict[str, Tensor]:
-        losses = self.losses(*self.prepare(self._normalised(batch[0]), batch[1]))
+        losses = self.losses(self._normalised(batch[0]), batch[1])
         self.train_loss.update(losses["loss"].detach())
         self.log("loss", losses["loss"], prog_bar=True, logger=False)
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
@@ -73,10 +69,14 @@ class Task(L.LightningModule):
     def validate(self, images: Any, targets: Any) -> None:
         """Update the metrics, and the loss where there is one, by a normalised batch."""
         outputs = self(images)
-        if count := self.counted(targets):
-            self.val_loss.update(self.validation_loss(outputs, targets) * count)
+        self.measure(outputs, targets, self.loss(outputs, targets), len(targets))
+
+    def measure(self, outputs: Any, targets: Any, loss: Tensor | None = None, count: int = 1) -> None:
+        """Update the metrics, and the validation loss by the mean loss of so many images."""
+        self.metrics.update(outputs, targets)
+        if loss is not None:
+            self.val_loss.update(loss * count)
             self.val_count.update(count)
-            self.metrics.update(outputs, targets)
 
     def _normalised(self, images: Any) -> Any:
         if isinstance(images, list):
@@ -84,14 +84,6 @@ class Task(L.LightningModule):
         if images.dtype != torch.uint8:
             return images
         return normalise(images, self.model.preprocessing)
-
-    def counted(self, targets: Any) -> int:
-        """How many images of a validation batch count, where some only fill it up."""
-        return len(targets)
-
-    def validation_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The mean loss on plain targets, where training changes them (mixing, smoothing)."""
-        return self.loss(outputs, targets)
 
     def on_validation_epoch_end(self) -> None:
         # An epoch ends with its validation; what is logged here is in the checkpoint that follows.
@@ -120,8 +112,8 @@ class Task(L.LightningModule):
         own = self.model.classes or ()
         if (classes := tuple(checkpoint.get("classes", own))) != own:
             raise UserError(
-                f"the data have other classes than those that the run began with: {shortened(own)} against "
-                f"{shortened(classes)}; give the run's own data, or begin a new run"
+                f"the data have other classes than those that the run began with: {_difference(own, classes)}; give "
+                "the run's own data, or begin a new run"
             )
         tensors, saved = self.state_dict(), checkpoint["state_dict"]
         differing = [name for name in tensors if name in saved and tensors[name].shape != saved[name].shape]
@@ -136,3 +128,12 @@ class Task(L.LightningModule):
         if self._configure is None:
             raise RuntimeError("this task was made for evaluation: give it `configure` to train")
         return self._configure(self.model, int(self.trainer.estimated_stepping_batches))
+
+
+def _difference(now: Sequence[str], before: Sequence[str]) -> str:
+    added, removed = ([name for name in one if name not in other] for one, other in ((now, before), (before, now)))
+    if not added and not removed:
+        place = next(place for place, pair in enumerate(zip(now, before, strict=False)) if pair[0] != pair[1])
+        return f"they are in another order, from class {place} on: {now[place]}, where {before[place]} was"
+    parts = [f"{verb} {shortened(names)}" for verb, names in (("added", added), ("removed", removed)) if names]
+    return " and ".join(parts)

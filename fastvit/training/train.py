@@ -109,7 +109,7 @@ def _callbacks(
     """In the order in which they must see a batch or an epoch."""
     every = 1 if device == "cpu" else LOG_EVERY  # a look at a number waits for the device
     chosen: list[L.Callback] = [
-        Resumed(),
+        Resumed(recipe),
         WriteDown(recipe),
         SeedSteps(recipe.seed),
         DamagedImages(recipe.damaged_limit, recipe.out / DAMAGED),

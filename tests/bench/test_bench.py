@@ -9,28 +9,90 @@ import numpy as np
 import pytest
 import timm
 import torch
+from rich.progress import Progress
 from torch import nn
 
 import fastvit
 from fastvit.bench.bench_report import result_table, write_bench_report
 from fastvit.bench.complexity import work
+from fastvit.bench.harness import side_by_side
 from fastvit.bench.machine import Machine, measure_machine, torch_threads
 from fastvit.bench.peers import PEERS, Peer
 from fastvit.bench.subjects import Subject, fastvit_subject, find_subject
 from fastvit.bench.suite import bench, bench_model, bench_models
 from fastvit.bench.ways import WAYS, Way, call_of, find_ways
-from fastvit.timing import measure, summary
-from tests.helpers import randomise, tiny
+from fastvit.timing import Timing, measure, summary
+from tests.helpers import Clock, randomise, tiny
 
 
 def test_calls_take_turns_after_a_warmup() -> None:
     order: list[str] = []
     ticks: list[int] = []
-    calls = {name: (lambda name=name: order.append(name)) for name in "ab"}
-    timings = measure(calls, rounds=3, warmup=2, tick=lambda: ticks.append(len(order)))
-    assert "".join(order) == "aabb" + "ab" * 3
-    assert ticks == [6, 8, 10]
-    assert all(t.low <= t.median <= t.high and t.rounds == 3 for t in timings.values())
+    calls = {name: (lambda name=name: order.append(name)) for name in "abc"}
+    timings = measure(calls, rounds=20, warmup=2, tick=lambda: ticks.append(len(order)))
+    assert "".join(order[:6]) == "aabbcc"
+    rounds = ["".join(order[start : start + 3]) for start in range(6, len(order), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) > 3, "no call always comes after the same other one"
+    assert ticks == list(range(9, 9 + 3 * 20, 3))
+    assert all(t.low <= t.median <= t.high and t.rounds == 20 for t in timings.values())
+
+
+def test_rounds_are_added_while_what_the_clock_tells_still_moves() -> None:
+    told = iter([1.0, 2.0, *[9.0] * 10])
+    timing = measure({"a": lambda: None}, rounds=4, warmup=0, patience=4, clock=lambda call: next(told))["a"]
+    assert timing == Timing(9, 9, 9, 12, True)
+    told = iter([1.0, 2.0, 3.0, 4.0, 5.0])
+    timing = measure({"a": lambda: None}, rounds=5, warmup=0, clock=lambda call: next(told))["a"]
+    assert timing == Timing(3, 2, 4, 5, False)
+
+
+def test_what_cannot_be_made_or_does_not_run_is_told_and_the_others_are_timed() -> None:
+    def make() -> None:
+        try:
+            raise OSError("no compiler\nat all")
+        except OSError as error:
+            raise RuntimeError("the exporter failed") from error
+
+    makers = {"exporter": make, "nothing": lambda: None, "call": lambda: lambda: 1 / 0, "well": lambda: lambda: None}
+    timings, failures = side_by_side(makers, rounds=2, progress=Progress(disable=True))
+    assert list(timings) == ["well"]
+    assert failures == {"exporter": "no compiler", "call": "division by zero"}
+
+
+def test_times_are_milliseconds(clock: Clock) -> None:
+    """The median and the quartiles of five rounds, without the warm-up."""
+    timings = measure({"a": clock.takes(7, 0.001, 0.002, 0.004, 0.003, 0.005), "b": clock.takes(0.25)}, 5, warmup=1)
+    assert (timings["a"].low, timings["a"].median, timings["a"].high) == pytest.approx((2, 3, 4))
+    assert (timings["b"].low, timings["b"].median, timings["b"].high) == pytest.approx((250, 250, 250))
+    assert [timing.rounds for timing in timings.values()] == [5, 5]
+
+
+def test_rounds_are_added_until_all_medians_have_settled(clock: Clock) -> None:
+    restless, steady = [1, 2, 4, 8, 16, 32, 64, 128], [1]
+    for calls, rounds in (((steady, steady), 2), ((steady, restless), 8), ((restless, steady), 8)):
+        named = {number: clock.takes(*times) for number, times in enumerate(calls)}
+        timings = measure(named, rounds=2, warmup=0, patience=4)
+        assert [timing.rounds for timing in timings.values()] == [rounds] * 2
+        assert [timing.settled for timing in timings.values()] == [times is steady for times in calls]
+
+
+def test_three_percent_have_settled() -> None:
+    """Halves whose medians are 98.5 and 101.5 around 100, or further apart."""
+    assert summary([98.5, 98.5, 101.5, 101.5]).settled
+    assert not summary([98.4, 98.4, 101.5, 101.5]).settled
+    assert not summary([101.5, 101.5, 98.4, 98.4]).settled
+
+
+def test_a_machine_by_hand(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products and copies that take 0.01 s, but for a round that others disturb and the first, which warms up."""
+    call = clock.takes(1e-9, 0.02, 0.01)
+    product, copied = torch.Tensor.__matmul__, torch.Tensor.copy_
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda *args: (call(), product(*args))[1])
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda *args: (call(), copied(*args))[1])
+    found = measure_machine("cpu", size=10, megabytes=1, rounds=2)
+    assert found.gflops["fp32"] == pytest.approx(2 * 10**3 / 0.01 / 1e9)
+    assert found.copy_gbps == pytest.approx(2 * 2**20 / 0.01 / 1e9), "read and written"
 
 
 def test_medians_settle_or_say_that_they_did_not() -> None:
@@ -115,6 +177,7 @@ def test_results_table_and_report(tmp_path: Path) -> None:
     assert fused.speedup == timms.timing.median / fused.timing.median
     assert fused.images_per_second == pytest.approx(2e3 / fused.timing.median)
     assert fused.gflops == pytest.approx(2 * fused.work.gmacs * fused.images_per_second)
+    assert fused.gbps == pytest.approx(1e-3 * fused.work.megabytes * fused.images_per_second)
     assert results[2].top1 == 70.5
     assert results[0].top1 is None
     assert results[-1].failure == "this network takes 64 px"

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import fastvit
-from fastvit.bench.train_steps import STEP_WAYS, _kept, bench_steps, find_step_ways, step_table
+from fastvit.bench.train_steps import STEP_WAYS, StepResult, _kept, bench_steps, find_step_ways, step_table
 from fastvit.cli.main import main
+from fastvit.timing import Timing
 
 
 def test_ways_by_name() -> None:
@@ -34,6 +35,13 @@ def test_steps_are_timed_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     medians = [float(row["median_ms"]) for row in rows.values()]
     assert float(rows["collapsed-channels-last"]["speedup"]) == pytest.approx(medians[0] / medians[1])
     assert 0 < float(rows["collapsed-channels-last"]["kept_mb"]) < float(rows["timm"]["kept_mb"])
+
+
+def test_a_row_by_hand() -> None:
+    """Eight images in 250 ms, twice as fast as timm."""
+    timing = Timing(250.0, 240.0, 265.0, 30)
+    (row,) = step_table([StepResult("t8", STEP_WAYS["plain"], 8, 64, timing, kept=12.4, speedup=2.0)]).rows
+    assert row == ["t8", "plain", "8", "64", "250.0", "240.0 to 265.0", "yes", "32.0", "2.00x", "12"]
 
 
 def test_what_fails_is_told() -> None:

@@ -41,7 +41,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     folders = open_images(f"hfds/{tmp_path}/pictures", "train")
     assert (folders.classes, list(folders.labels)) == (("ape", "cat", "dog"), [0, 0, 1, 1, 2, 2])
-    with pytest.raises(UserError, match=r"has no validation or .* split; it has 1: train"):
+    with pytest.raises(UserError, match=r"has no val or .* split; it has 1: train"):
         open_images(f"hfds/{tmp_path}/pictures", "test")
     with pytest.raises(UserError, match="cannot open hfds/"):
         open_images(f"hfds/{tmp_path}/none", "train")

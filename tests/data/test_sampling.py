@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import lightning as L
@@ -86,8 +87,9 @@ def test_going_on_inside_an_epoch() -> None:
     rest.set_epoch(2)
     assert list(rest) == list(whole)[7:]
     assert len(rest) == 10, "a trainer that counts from the start needs the whole length"
-    rest.set_epoch(3)
-    assert len(list(rest)) == 10
+    for epoch in (3, 0):
+        rest.set_epoch(epoch)
+        assert list(rest) == list(TrainBatches(40, 4, seed=0, epoch=epoch))
 
 
 def test_few_images_are_one_batch() -> None:
@@ -95,10 +97,13 @@ def test_few_images_are_one_batch() -> None:
     assert [len(batch) for batch in TrainBatches(5, 8, seed=0, rank=1, processes=2)] == [2]
 
 
-def test_evaluation_shares_have_one_length_and_every_image() -> None:
-    shares = [list(EvaluationShare(10, rank, 4)) for rank in range(4)]
-    assert {len(share) for share in shares} == {3}
-    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(10))
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("length", [0, 1, 4, 10, 12])
+def test_evaluation_shares_are_even_and_have_every_image_once(length: int, processes: int) -> None:
+    shares = [list(EvaluationShare(length, rank, processes)) for rank in range(processes)]
+    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(length))
+    assert {len(share) for share in shares} == {math.ceil(length / processes)}, "one step for each, and no more"
+    assert all(len(EvaluationShare(length, rank, processes)) == len(shares[rank]) for rank in range(processes))
 
 
 def test_seeds_differ_with_every_number() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import multiprocessing
 import tarfile
-from multiprocessing.queues import SimpleQueue
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,24 +38,18 @@ def uneven(tmp_path: Path) -> Path:
     return make_shards(tmp_path / "shards", "train", UNEVEN)
 
 
-def read_share(source: str, rank: int, found: SimpleQueue[list[tuple[int, int]]]) -> None:
+def read_share(source: str, rank: int) -> list[tuple[int, int]]:
     """What one of two processes sees in an epoch: (number, class) of each sample."""
     pictures = open_shards(source, "train")
     share = ShardBatches(pictures.lengths, 4, seed=7, window=16, workers=2, rank=rank, processes=2)
     loader = DataLoader(ImageDataset(pictures, eval_pixels(SMALL)), batch_sampler=share, num_workers=2)
-    batches = ((images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader)
-    found.put([pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)])
+    batches = [(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader]
+    return [pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)]
 
 
 def read_by_two_processes(source: str) -> list[tuple[int, int]]:
-    context = multiprocessing.get_context("fork")
-    found = context.SimpleQueue()
-    processes = [context.Process(target=read_share, args=(source, rank, found)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    shares = [found.get() for _ in processes]
-    for process in processes:
-        process.join()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        shares = list(pool.map(read_share, [source] * 2, range(2)))
     assert [len(share) for share in shares] == [32, 32], "as many steps for both"
     return shares[0] + shares[1]
 
@@ -105,11 +100,21 @@ def test_a_worker_reads_few_shards_and_mixes_what_it_reads() -> None:
         assert np.abs(np.diff(images)).mean() > 10, "not in the order of the shards"
 
 
-@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 2), (3, 2), (4, 1)])
-def test_shares_of_an_evaluation(processes: int, workers: int) -> None:
-    shares = [list(ShardShare(10, 4, workers, rank, processes)) for rank in range(processes)]
-    assert len({len(share) for share in shares}) == 1
-    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(10))
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 3), (2, 2), (3, 2), (4, 1)])
+@pytest.mark.parametrize("length", [1, 10, 24, 57])
+def test_shares_of_an_evaluation(length: int, processes: int, workers: int) -> None:
+    """Even, complete, without a sample twice; a process and a worker read samples that follow each other."""
+    batch = 4
+    shares = [list(ShardShare(length, batch, workers, rank, processes)) for rank in range(processes)]
+    assert sorted(i for share in shares for i in share if i != PADDING) == list(range(length))
+    steps = math.ceil(math.ceil(length / processes) / batch)
+    assert {len(share) for share in shares} == {steps * batch}, "whole batches, and no more than it takes"
+    for share in shares:
+        batches = [share[start : start + batch] for start in range(0, len(share), batch)]
+        count = max(workers, 1)
+        lanes = [[i for part in batches[worker::count] for i in part if i != PADDING] for worker in range(count)]
+        for samples in ([i for i in share if i != PADDING], *lanes):
+            assert sorted(samples) == list(range(min(samples, default=0), min(samples, default=0) + len(samples)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

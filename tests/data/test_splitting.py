@@ -58,7 +58,7 @@ def test_parts_are_the_images_between_them() -> None:
 
 def test_the_split_is_written_and_read_back(tmp_path: Path) -> None:
     file = tmp_path / "run" / "split.csv"
-    parts = split_off(pictures(LABELS), 0.25, 0, file)
+    parts = split_off(pictures(LABELS), 0.25, 0)
     write_split(file, parts[1])
     first = [names(part) for part in parts]
     with file.open(newline="") as opened:
@@ -74,7 +74,10 @@ def test_the_split_is_written_and_read_back(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 were added, 0 removed since \(1: made up\[64\]\)"):
         split_off(pictures([*LABELS, 3]), 0.25, 0, file)
     file.write_text("letters")
-    with pytest.raises(UserError, match="does not describe a split"):
+    with pytest.raises(UserError, match="does not describe a split .*: restore it, or begin a new run"):
+        split_off(pictures(LABELS), 0.25, 0, file)
+    file.unlink()
+    with pytest.raises(UserError, match=r"there is no .*split\.csv, .*: restore it, or begin a new run"):
         split_off(pictures(LABELS), 0.25, 0, file)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fastvit.data.workers import loader_settings
 
 HOST = """
 import multiprocessing, os, signal, sys
@@ -51,6 +56,56 @@ def test_exit_ends_our_workers_and_leaves_the_hosts_daemons_to_python(tmp_path: 
         for worker in (tmp_path / "workers").read_text().split():
             with pytest.raises(ProcessLookupError):
                 os.kill(int(worker), 0)
+
+
+FORKED = """
+import multiprocessing, os, sys
+from fastvit.data.workers import leave_signals_to_the_run, loader_settings
+
+def answer(connection):
+    leave_signals_to_the_run(0)
+    while True:
+        connection.send((os.getpid(), connection.recv()))
+
+def start():
+    ours, theirs = multiprocessing.Pipe()
+    context = loader_settings(1)["multiprocessing_context"]
+    worker = context.Process(target=answer, args=(theirs,), daemon=True)
+    worker.start()
+    theirs.close()
+    ours.send("before")
+    print(*ours.recv(), flush=True)
+    return ours, worker
+
+if __name__ == "__main__":
+    connection, worker = start()
+    if not (child := os.fork()):
+        own = start()
+        sys.exit()
+    os.waitpid(child, 0)
+    connection.send("after")
+    print(*connection.recv())
+"""
+
+
+def test_a_forked_process_ends_its_own_workers_alone(tmp_path: Path) -> None:
+    """A process that is killed cannot answer, and one that ignores SIGTERM would be waited for without a limit."""
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, second, last = (line.split() for line in done.stdout.splitlines())
+    assert (first[1], second[1], last) == ("before", "before", [first[0], "after"])
+    for worker in (first[0], second[0]):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(worker), 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_is_pickled_with_its_settings(workers: int) -> None:
+    loader = DataLoader(torch.arange(4), batch_size=2, **loader_settings(workers))
+    again = pickle.loads(pickle.dumps(loader))
+    assert [batch.tolist() for batch in again] == [[0, 1], [2, 3]]
 
 
 def test_importing_registers_nothing_for_the_exit() -> None:

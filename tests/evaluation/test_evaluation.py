@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +13,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import fastvit
+from fastvit.cli.main import main
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
+from fastvit.synthetic.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.tasks.classification.class_tables import classes_by_accuracy, confused_pairs
 from fastvit.timing import Timing
+from tests.helpers import Clock, tiny
+from tests.tasks.contracts import make_segmenter
 
 
 def test_evaluate_by_hand() -> None:
@@ -69,11 +77,19 @@ def test_classes_by_hand() -> None:
     assert result.speed is None, "one batch warms up and leaves nothing to time"
 
 
-def test_throughput_leaves_the_first_batch_out() -> None:
-    labels = torch.zeros(4, dtype=torch.long)
-    result = evaluate(lambda x: x, [(torch.zeros(4, 3), labels)] * 3, 3)
+def test_throughput_leaves_the_first_batch_out(clock: Clock) -> None:
+    """Batches of 4, 4 and 2 images that take 0.5 s to read and 10, 0.25 and 0.75 s to classify."""
+    read, classify = clock.takes(0.5), clock.takes(10, 0.25, 0.75)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for count in (4, 4, 2):
+            read()
+            yield torch.zeros(count, 3), torch.zeros(count, dtype=torch.long)
+
+    result = evaluate(lambda images: (classify(), images)[1], batches(), 3)
     assert result.speed is not None
-    assert result.speed.model > result.speed.overall > 0
+    assert result.speed.model == pytest.approx((4 + 2) / (0.25 + 0.75))
+    assert result.speed.overall == pytest.approx((4 + 2) / (0.5 + 0.25 + 0.5 + 0.75))
 
 
 def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
@@ -96,3 +112,17 @@ def test_report_is_one_file_and_escapes(tmp_path: Path) -> None:
     assert len(sources) == 3
     assert all(source.startswith(("data:image/svg+xml;base64", "data:image/png;base64")) for source in sources)
     assert torch.__version__.partition("+")[0] in html
+
+
+def test_images_a_second_leave_the_first_image_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a task whose images go one at a time, on a clock that goes on by a quarter of a second with every look."""
+    write_scenes(tmp_path / "scenes", 15, 64, seed=0)  # three of them more to validate on
+    model = make_segmenter("fpn", tiny(num_classes=len(SEMANTIC_CLASSES)).config, classes=SEMANTIC_CLASSES)
+    path = fastvit.save(model, tmp_path / "model.safetensors")
+    looks = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: next(looks) / 4)
+    assert main(["eval", str(path), "--data", str(tmp_path / "scenes"), "--json", "--workers=0", "--size=64x64"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["images_per_second"]) == (3, 4.0)

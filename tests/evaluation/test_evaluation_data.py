@@ -215,20 +215,49 @@ def test_the_sample_of_another_installation_is_the_same(tmp_path: Path) -> None:
     assert len(EvaluationData(run, None).images("train")) == len(training)
 
 
+def copied(pictures: LabelledImages, target: Path, prefix: str = "") -> Path:
+    for name in names(pictures):
+        (folder := target / Path(name).parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, folder / f"{prefix}{Path(name).name}")
+    return target
+
+
 def test_other_data_are_used_as_they_are(tmp_path: Path) -> None:
-    """They have validation images of their own, are called so, or have no image in common with what was trained on."""
+    """They have no image by the name of one that was trained on, whether they have a validation part or are one."""
     run, training, validation = make_run(tmp_path / "run", folder(tmp_path))
-    shutil.copytree(tmp_path / "photos", tmp_path / "other" / "val")
-    shutil.copytree(tmp_path / "photos", tmp_path / "other" / "train")
-    assert len(EvaluationData(run, f"{tmp_path}/other").images("test")) == 48
+    copied(validation, tmp_path / "other" / "val")
+    copied(training, tmp_path / "other" / "train")
+    assert len(EvaluationData(run, f"{tmp_path}/other").images("test")) == len(validation)
     assert len(EvaluationData(run, "sample").images("test")) == 1000
-    (named := tmp_path / "named" / "Test" / "a").mkdir(parents=True)
-    shutil.copy(training.name(0), named)
-    assert len(EvaluationData(run, str(named.parent)).images("test")) == 1
-    for name in names(validation):
-        (target := tmp_path / "validation images" / Path(name).parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(name, target)
-    assert len(EvaluationData(run, str(tmp_path / "validation images")).images("test")) == len(validation)
+    renamed = copied(training, tmp_path / "named" / "Test", "other ")
+    for given in (renamed, renamed.parent, copied(validation, tmp_path / "validation images")):
+        assert len(EvaluationData(run, str(given)).images("test")) == len(list(given.rglob("*.png")))
+
+
+def test_training_images_in_validation_folders_are_refused(tmp_path: Path) -> None:
+    """Copies of the run's data that were divided anew, or only called so."""
+    run, training, validation = make_run(tmp_path / "run", folder(tmp_path))
+    first = copied(Part(training.pictures, training.indices[:5]), tmp_path / "first" / "val")
+    copied(validation, first)
+    shutil.copytree(tmp_path / "photos", tmp_path / "first" / "train")
+    second = copied(training, tmp_path / "second" / "Test")
+    for given, count in ((first.parent, "5 of the 17"), (second, "36 of the 36"), (second.parent, "36 of the 36")):
+        with pytest.raises(
+            UserError, match=rf"{count} images of {given} have the names of images that .*run trained on"
+        ):
+            EvaluationData(run, str(given)).images("test")
+    assert len(EvaluationData(run, str(first)).images("test")) == len(validation), "a copy that lacks training images"
+
+
+def test_a_copy_may_lack_training_images(tmp_path: Path) -> None:
+    run, training, validation = make_run(tmp_path / "run", folder(tmp_path))
+    copy = shutil.copytree(tmp_path / "photos", tmp_path / "copy")
+    (copy / "a" / Path(training.name(0)).name).unlink()
+    data = EvaluationData(run, str(copy))
+    with pytest.warns(UserWarning, match=r"copy lacks training images that .*split\.csv names \(1: a/"):
+        assert names(data.images("test")) == [name.replace("/photos/", "/copy/") for name in names(validation)]
+    with pytest.warns(UserWarning, match="lacks training images"):
+        assert len(data.images("train")) == len(training) - 1
 
 
 def test_what_can_be_read_in_two_ways_is_named(tmp_path: Path) -> None:
@@ -236,7 +265,7 @@ def test_what_can_be_read_in_two_ways_is_named(tmp_path: Path) -> None:
     run, training, validation = make_run(tmp_path / "run", source)
     shutil.copytree(tmp_path / "photos" / "train", tmp_path / "part")
     (tmp_path / "part" / Path(validation.name(0)).relative_to(f"{source}/train")).unlink()
-    with pytest.raises(UserError, match=r"has some of the training images .*36: .*call their folder val or test"):
+    with pytest.raises(UserError, match=r"36 of the 47 images of .*part have the names of images that .*\(36: a/"):
         EvaluationData(run, str(tmp_path / "part")).images("test")
     (tmp_path / "photos" / "val").mkdir()
     with pytest.raises(UserError, match=r"photos/val holds validation images, and .*split\.csv names others"):
@@ -261,13 +290,22 @@ def test_a_split_that_is_lost_is_an_error(tmp_path: Path) -> None:
     source = folder(tmp_path)
     run, *_ = make_run(tmp_path / "run", source)
     (run / "split.csv").unlink()
-    for given in (None, source):
-        with pytest.raises(UserError, match=r"held out a part of .* but has no split\.csv"):
-            EvaluationData(run, given).images("test")
+    others = [tmp_path / "copy", tmp_path / "test"]
+    for other in others:
+        shutil.copytree(source, other)
+    for given in (None, source, *map(str, others)):
+        for split in ("test", "train"):
+            with pytest.raises(
+                UserError, match=r"held out a part of .* not contain the split\.csv.*restore split\.csv"
+            ):
+                EvaluationData(run, given).images(split)
+    assert len(EvaluationData(run, "sample").images("test")) == 1000
+    shutil.copytree(source, tmp_path / "divided" / "val")
+    assert len(EvaluationData(run, str(tmp_path / "divided")).images("test")) == 48
     make_run(run, source)
     (run / "recipe.yaml").unlink()
     assert len(EvaluationData(run, source).images("test")) == 12
-    with pytest.raises(UserError, match=r"has no recipe\.yaml that names its data: give them with --data"):
+    with pytest.raises(UserError, match=r"does not contain a recipe\.yaml that names its data: give them with --data"):
         EvaluationData(run, None).images("test")
 
 
@@ -285,6 +323,45 @@ def test_a_run_without_a_split_takes_its_own_data(tmp_path: Path) -> None:
     assert (data.source, len(data.images("test")), len(data.images("train"))) == (f"{tmp_path}/photos", 4, 4)
 
 
+def test_relative_data_are_named_by_their_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to the folder that one is in: from another one they are not there, or are other data."""
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos", ("a", "b"), ("train", "val"))
+    (run := tmp_path / "run").mkdir()
+    (run / "recipe.yaml").write_text("data: photos")
+    (run / "environment.json").write_text("{}")
+    data = EvaluationData(run, None)
+    assert (data.source, len(data.images("test"))) == (f"{tmp_path}/photos", 4)
+    monkeypatch.chdir(run)
+    with pytest.raises(UserError, match=f"the data of {run} are not there: there is no {run}/photos"):
+        data.images("test")
+    with pytest.raises(UserError, match=f"there is no folder {run}/photos"):
+        open_for_training("photos")
+
+
+def test_images_are_called_what_they_are(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number on training images is not one on validation images, whoever reads it."""
+    weights = shutil.copy(run.best, tmp_path / "weights.safetensors")
+    photos = run.out.parent.parent / "photos"
+    for name, split in {"train": "training", "Val": "validation", "photos": None}.items():
+        (target := tmp_path / name).symlink_to(photos)
+        out = tmp_path / "report"
+        command = ["eval", str(weights), "--data", str(target), "--workers=0", "--device=cpu", "--out", str(out)]
+        assert main(command) == 0
+        words = f"48 {split} images" if split else "48 images"
+        assert f"{words} of {target}" in " ".join(capsys.readouterr().out.split())
+        assert f"of {words} named right" in (out / "evaluation.html").read_text()
+        assert json.loads((out / "evaluation.json").read_text())["split"] == split
+    copy = shutil.copytree(photos, tmp_path / "copy" / "train")
+    assert main(["eval", str(run.out), "--data", str(copy), "--workers=0", "--device=cpu"]) == 0
+    assert f"12 validation images of {copy}, which the run held" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "train").symlink_to(photos)
+    (tmp_path / "whole" / "val").symlink_to(photos)
+    assert EvaluationData(weights, str(tmp_path / "whole")).split == "validation"
+    assert EvaluationData(weights, "sample").split == EvaluationData(weights, None).split == "validation"
+
+
 def test_where_a_checkpoint_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, *_ = make_run(tmp_path / "run", folder(tmp_path))
     (run / "best-export").mkdir()
@@ -297,7 +374,10 @@ def test_where_a_checkpoint_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert found.samefile(run)
     (tmp_path / "recipe.yaml").write_text("epochs: 3")  # of a person
     (tmp_path / "model.safetensors").touch()
-    assert run_of(tmp_path / "model.safetensors") is None
+    for content in (b"image,label\na.png,3\n", b"\xff\xfe", b""):  # a split.csv of a person, too
+        (tmp_path / "split.csv").write_bytes(content)
+        assert run_of(tmp_path / "model.safetensors") is None
+        assert run_of(run / "best.safetensors") == run
     monkeypatch.chdir(run)
     assert run_of("best.safetensors") == Path()
     assert run_of("timm/fastvit_t8.apple_in1k") is None, "a repository on the Hub"

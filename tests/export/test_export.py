@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from PIL import Image
 from torch import nn
 
@@ -26,21 +28,47 @@ from fastvit.numerics import Differences, compare
 from fastvit.runtime.artifact import RUNTIMES, Artifact, open_artifact
 from tests.helpers import randomise, tiny
 
-FAST = ("onnx", "torch")
-SLOW = ("openvino", "aoti", "executorch", "litert", "ncnn")
+HALVES = ("fp16", "bf16")
+# Those that take their time; they have their turn in make test-all.
+SLOW = ("openvino", "aoti", "executorch", "executorch-coreml", "coreml", "litert", "tensorrt", "ncnn")
 
 
-def targets() -> list[object]:
-    """Every target that runs here, by name; the fast ones stand for all in the fast suite."""
-    return [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+def cases(targets: Iterable[Target], *more: Sequence[str]) -> list[ParameterSet]:
+    """Names of targets, each with more of its own."""
+    rows = zip((target.name for target in targets), *more, strict=True)
+    return [pytest.param(*row, marks=[pytest.mark.slow] if row[0] in SLOW else []) for row in rows]
 
 
-@pytest.fixture(params=targets())
+def writable(name: str) -> Target:
+    """A target, or a skipped test where what it needs is not installed."""
+    try:
+        TARGETS[name].check(ExportOptions())
+    except fastvit.UserError as error:
+        pytest.skip(str(error))
+    return TARGETS[name]
+
+
+@pytest.fixture(params=cases(target for target in TARGETS.values() if target.runtime))
 def target(request: pytest.FixtureRequest) -> Target:
-    chosen = TARGETS[request.param]
+    """Every target whose artifacts one of our runtimes runs, where that is here."""
+    chosen = writable(request.param)
     if chosen.runner and (reason := chosen.runner.available()):
         pytest.skip(reason)
     return chosen
+
+
+@pytest.mark.parametrize("name", cases(TARGETS.values()))
+def test_what_does_not_run_here_is_written_without_a_proof(
+    name: str, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    target = writable(name)
+    if target.runner and target.runner.available() is None:
+        pytest.skip(f"{target.runtime} runs here, and the artifact is proved")
+    exported = export(model, target, tmp_path / f"model{target.suffix}", pictures)
+    assert exported.proof is None
+    assert exported.not_run
+    assert exported.path.exists()
+    assert exported.megabytes > 0.01
 
 
 @pytest.fixture(scope="module")
@@ -191,22 +219,16 @@ def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT
         artifact(np.zeros((0, 3, 64, 64), np.float32))
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("onnx", "fp16"),
-        pytest.param("openvino", "fp16", marks=pytest.mark.slow),
-        pytest.param("openvino", "bf16", marks=pytest.mark.slow),
-        ("torch", "fp16"),
-        ("torch", "bf16"),
-    ],
-)
+LOWER = [(target, precision) for target in TARGETS.values() for precision in target.precisions if precision in HALVES]
+
+
+@pytest.mark.parametrize(("name", "precision"), cases(*zip(*LOWER, strict=True)))
 def test_lower_precisions(
     name: str, precision: str, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
-    target = TARGETS[name]
-    if target.runner and (reason := target.runner.available()):
-        pytest.skip(reason)
+    target = writable(name)
+    if target.runner is None or target.runner.available():
+        pytest.skip(f"nothing here runs {target.suffix} files")
     path = tmp_path / f"model{target.suffix}"
     exported = export(model, target, path, pictures, ExportOptions(precision))
     assert exported.proof
@@ -214,7 +236,7 @@ def test_lower_precisions(
     program = build_program(model, ExportOptions(precision), target.cast)
     kept = DTYPES[precision] if precision in target.cast else torch.float32
     assert {parameter.dtype for parameter in program.module.parameters()} == {kept}
-    assert open_artifact(path).signature.precision == precision
+    assert open_artifact(path, target.runtime or "", allow_native_code=True).signature.precision == precision
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ HALF = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def test_it_is_interpreted() -> None:
-    assert dispatch.INTERPRETED
+    assert dispatch.interpreted()
     assert dispatch.use_triton(torch.zeros(1))
     assert not dispatch.use_triton(torch.zeros(1, dtype=torch.float64))
 

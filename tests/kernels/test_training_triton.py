@@ -22,6 +22,20 @@ def test_in_the_interpreter() -> None:
     assert " passed" in done.stdout
 
 
+def test_the_environment_is_read_at_the_first_use() -> None:
+    """Importing decides nothing."""
+    code = (
+        "import os, torch, fastvit.collapse\n"
+        "from fastvit.kernels.training import depthwise, dispatch\n"
+        "os.environ.update(TRITON_INTERPRET='1', FASTVIT_INTERPRET='1')\n"
+        "x = torch.ones(1, 2, 3, 3)\n"
+        "print(dispatch.use_triton(x), depthwise.depthwise_conv(x, torch.ones(2, 1, 3, 3), 1)[0, 0, 1].tolist())"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_INTERPRET")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "True [6.0, 9.0, 6.0]\n", done.stderr[-4000:]
+
+
 @pytest.mark.slow
 def test_they_compile_for_a_gpu() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -9,14 +9,20 @@ from timm.utils.model import reparameterize_model
 
 import fastvit
 from fastvit.model.variants import VARIANTS
+from tests.contracts import PUBLISHED
 from tests.helpers import randomise
 
 SLOW = ("fastvit_sa24", "fastvit_mci1", "fastvit_mci3", "fastvit_mci4")
+BOTH = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS if timm.is_model(name)
+]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS], ids=list(VARIANTS)
-)
+def test_timm_has_the_published_variants() -> None:
+    assert all(timm.is_model(name) for name in PUBLISHED)
+
+
+@pytest.mark.parametrize("name", BOTH)
 def test_same_function_and_layout(name: str) -> None:
     ours = randomise(fastvit.create_model(name, num_classes=5)).eval()
     theirs = timm.create_model(name, num_classes=5).eval()

@@ -10,7 +10,7 @@ import fastvit
 from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
 from fastvit.model.variants import VARIANTS, Variant, find_variant, list_models
-from tests.contracts import VariantContract, images, model, variant
+from tests.contracts import PUBLISHED, VariantContract, images, model, variant
 
 __all__ = ["images", "model", "variant"]  # fixtures of the contract
 
@@ -54,23 +54,28 @@ def fused_parameters(config: FastViTConfig) -> int:
     return total + features * config.num_classes + config.num_classes
 
 
-@pytest.mark.parametrize("row", VARIANTS.values(), ids=VARIANTS)
-def test_fused_parameters_by_arithmetic(row: Variant) -> None:
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_variants_by_arithmetic(name: str) -> None:
+    row = VARIANTS[name]
     assert fused_parameters(row.config) == row.params_fused
+    assert row.params == PUBLISHED[name]
+    assert row.gmacs > 0
 
 
 @pytest.mark.parametrize("row", VARIANTS.values(), ids=VARIANTS)
 def test_multiply_accumulates(row: Variant) -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         fastvit.fuse(FastViT(row.config))(torch.empty(1, 3, 256, 256))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(row.gmacs, abs=5e-4)
+    assert row.gmacs in (pytest.approx(counter.get_total_flops() / 2e9, abs=5e-4), 0), "0 where it is not known"
 
 
 def test_names() -> None:
     assert find_variant("SA12") is find_variant("fastvit_sa12") is find_variant("fastvit-sa12")
-    assert list_models("sa*") == list_models("*_sa*") == ["fastvit_sa12", "fastvit_sa24", "fastvit_sa36"]
-    assert list_models("ma36") == ["fastvit_ma36"]
-    assert len(list_models()) == 12
+    assert list_models("sa?4") == list_models("*_sa?4") == ["fastvit_sa24"]
+    assert {"fastvit_sa12", "fastvit_sa24", "fastvit_sa36"} <= set(list_models("sa*"))
+    assert "fastvit_ma36" in set(list_models("ma36")) - set(list_models("sa*"))
+    assert list_models() == list(VARIANTS)
+    assert set(PUBLISHED) <= set(VARIANTS)
     with pytest.raises(fastvit.UserError, match="did you mean .*fastvit_sa12"):
         find_variant("fastvit_sa13")
 

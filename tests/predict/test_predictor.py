@@ -18,6 +18,7 @@ import fastvit
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
+from fastvit.numerics import compare
 from fastvit.predict.predictor import Failure
 from fastvit.predict.records import record, recording
 from fastvit.tasks.classification.prediction import ClassPrediction
@@ -53,6 +54,26 @@ def test_every_source_gives_the_same_answer(
     (answer,) = predictor(photo)
     assert [label.name for label in answer.labels] == [label.name for label in expected.labels]
     assert [x.probability for x in answer.labels] == pytest.approx([x.probability for x in expected.labels], abs=1e-5)
+
+
+@pytest.mark.parametrize("taken", ["normalised", "unit", "pixels"])
+def test_an_artifact_gets_what_it_takes(taken: str, tmp_path: Path) -> None:
+    """Whether the caller brings pixels or normalised images: the logits are those of the network in float."""
+    own = fastvit.Preprocessing((48, 48), mean=(0.1, 0.4, 0.6), std=(0.2, 0.5, 1.5))
+    network = randomise(tiny(num_classes=3, preprocessing=own))
+    TARGETS["onnx"].write(build_program(network, ExportOptions(input=taken)), tmp_path / "model.onnx")
+    predictor = fastvit.Predictor(tmp_path / "model.onnx", runtime="onnxruntime")
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 48, 48), np.uint8))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (own.mean, own.std))
+    images = (pixels / 255 - mean) / std
+    with torch.inference_mode():
+        expected = network(images)
+    assert compare(expected, predictor.logits(pixels)).relative < 1e-5
+    if taken == "pixels":
+        with pytest.raises(fastvit.UserError, match="takes pixels, not normalised images"):
+            predictor.logits(images)
+    else:
+        assert compare(expected, predictor.logits(images)).relative < 1e-5
 
 
 def test_every_kind_of_input(model: fastvit.FastViT, photo: Path) -> None:

@@ -27,7 +27,7 @@ from fastvit.tasks.detection.model import Detector
 from fastvit.tasks.detection.options import DetectorConfig
 from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.options import SegmenterConfig
-from tests.contracts import KINDS
+from tests.contracts import KINDS, every_variant
 from tests.helpers import randomise, small, tiny
 
 Model = TypeVar("Model", bound=TaskModel)
@@ -37,7 +37,7 @@ DETECTORS = ("mask_rcnn", "faster_rcnn", "retinanet")
 HEADS = ("fpn", "upernet")
 # The one of five stages; the others, and what is built of the same parts, in make test-all.
 FAST = ("fastvit_mci3",)
-SLOWLY = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in VARIANTS]
+SLOWLY = every_variant(FAST)
 BLOCKS = [pytest.param(name, marks=() if name == "fastvit_mci3" else pytest.mark.slow) for name in KINDS]
 FORMS = [pytest.param("train", marks=pytest.mark.slow), pytest.param("merged", marks=pytest.mark.slow), "fused"]
 # Small enough for tests: everything else in proportion to `width`.

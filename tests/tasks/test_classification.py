@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.drawing import prediction_sheet
@@ -40,7 +42,10 @@ def test_loss_with_hard_soft_and_smoothed_labels() -> None:
     torch.testing.assert_close(task.loss(logits, targets), smoothed)
     soft = torch.rand(4, 10).softmax(1)
     torch.testing.assert_close(task.loss(logits, soft), -(soft * log_p).sum(1).mean())
-    torch.testing.assert_close(task.validation_loss(logits, targets), F.cross_entropy(logits, targets))
+    task.model = nn.Identity()
+    task.validate(logits, targets)
+    loss = task.val_loss.compute() / task.val_count.compute()
+    torch.testing.assert_close(loss, F.cross_entropy(logits, targets))
 
 
 def test_mixing_makes_soft_labels_that_sum_to_one() -> None:
@@ -50,6 +55,18 @@ def test_mixing_makes_soft_labels_that_sum_to_one() -> None:
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     odd = torch.randn(3, 3, 32, 32)
     assert task.prepare(odd, torch.tensor([0, 1, 2]))[0] is odd, "an odd batch cannot be paired"
+
+
+def test_classes_that_differ_from_those_of_a_checkpoint_are_named() -> None:
+    many = tuple(f"c{index}" for index in range(300))
+    for now, before, message in (
+        ((*many, "new"), (*many, "old", "older"), "added 1: new and removed 2: old, older;"),
+        (("a", "b", "c"), ("a", "b"), "began with: added 1: c;"),
+        (("a", "c", "b"), ("a", "b", "c"), "they are in another order, from class 1 on: c, where b was;"),
+    ):
+        task = ClassificationTask(tiny(num_classes=len(now), classes=now))
+        with pytest.raises(UserError, match=message):
+            task.on_load_checkpoint({"classes": list(before)})
 
 
 def test_data_module() -> None:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,12 @@ from PIL import Image
 from pycocotools import mask as coco
 from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops import boxes as box_ops
+from torchvision.ops import poolers
 
 import fastvit
 from fastvit.data.opening import open_images
-from fastvit.export.detection import traceable
 from fastvit.export.export import Exported, export
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -35,6 +39,7 @@ from fastvit.runtime.artifact import RUNTIMES, Signature, open_artifact, to_meta
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.detection.model import Detector
 from fastvit.tasks.detection.proof import prove_artifact, prove_forms
+from fastvit.tasks.detection.tracing import traceable
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
@@ -581,13 +586,32 @@ def test_a_segmenter_of_pixels_of_any_size(head: str, tmp_path: Path) -> None:
 
 def test_tracing_leaves_torchvision_as_it_was() -> None:
     """What is replaced to be traced is back afterwards, also when tracing fails."""
-    from torchvision.models.detection._utils import BoxCoder
-    from torchvision.ops import boxes, poolers
-
-    before = boxes.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
+    before = box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
     with pytest.raises(RuntimeError), traceable():
-        raise RuntimeError(boxes.batched_nms)
-    assert (boxes.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
+        raise RuntimeError(box_ops.batched_nms)
+    assert (box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
+
+
+def test_threads_that_trace_together_leave_torchvision_as_it_was() -> None:
+    before = box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")
+    model = detector("retinanet")
+    images = torch.zeros(1, 3, 64, 96)
+    together = threading.Barrier(3)
+
+    @torch.no_grad()
+    def trace() -> bool:
+        together.wait()
+        found = []
+        for _ in range(5):
+            with traceable():
+                model.answers(images)
+                found.append(box_ops.batched_nms is not before[0] and hasattr(poolers, "len"))
+        return all(found)
+
+    with ThreadPoolExecutor(3) as threads:
+        done = [threads.submit(trace) for _ in range(3)]
+    assert all(one.result() for one in done)
+    assert (box_ops.batched_nms, BoxCoder.decode, hasattr(poolers, "len")) == before
 
 
 def test_tracing_changes_no_answer() -> None:
@@ -677,14 +701,14 @@ DETECT = ("train", "--task=detection", *SHARED, *OPTIONS["detection"], "--out=OU
 SEGMENT = ("train", "--task=segmentation", *SHARED, *OPTIONS["segmentation"], "--out=OUT")
 MISTAKES = [
     ((*DETECT, "--data=EMPTY"), ("empty", "COCO")),
-    ((*DETECT, "--data=nowhere"), ("no folder nowhere",)),
+    ((*DETECT, "--data=nowhere"), (f"no folder {Path.cwd()}/nowhere",)),
     ((*DETECT, "--data=sample"), ("sample",)),
     ((*DETECT, "--data=MISSING"), ("instances_train.json", "1 of the 6 images", "000002.png")),
     ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),
     ((*DETECT, "--data=MASKS"), ("only_masks", "no COCO annotations")),
-    ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction is for classification, not for detection",)),
-    ((*DETECT, "--data=DATA", "--distillation.teacher=x"), ("distillation.teacher is for classification",)),
-    ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate is for classification",)),
+    ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to detection",)),
+    ((*DETECT, "--data=DATA", "--distillation.teacher=x"), ("unrecognized arguments: --distillation.teacher",)),
+    ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate does not apply to detection",)),
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
     ((*DETECT, "--data=DATA", "--detection.network.width=0"), ("width of a detector must be at least 1",)),
     ((*DETECT, "--data=DATA", "--detection.network.score=2"), ("score of a detector must be in 0 to 1",)),
@@ -696,7 +720,7 @@ MISTAKES = [
     ((*DETECT, "--data=DATA", "--model.weights=SEGMENTER"), ("segmenter.safetensors", "segmentation")),
     ((*SEGMENT, "--data=EMPTY"), ("empty", "images/train")),
     ((*SEGMENT, "--data=BOXES"), ("only_boxes", "images without masks")),
-    ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction is for classification, not for segmentation",)),
+    ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to segmentation",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.window=8"), ("window of a segmenter must be at least 32",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("dropout of a segmenter",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[1,2]"), ("class_weights has 2 values for 11 classes",)),
@@ -712,7 +736,7 @@ MISTAKES = [
     (("eval", "SEGMENTER", "--data=BADMASKS", "--workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
     (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
-    (("predict", "CLASSIFIER", "PICTURE", "--k=0", "--runtime=torch"), ("k and batch_size must be at least 1",)),
+    (("predict", "CLASSIFIER", "PICTURE", "--k=0", "--runtime=torch"), ("k must be at least 1",)),
     (("predict", "DETECTOR", "PICTURE", "--k=2"), ("--k is for classification, this model is for detection",)),
     (("predict", "DETECTOR", "PICTURE", "--score=much"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--score=1.5"), ("score",)),
@@ -722,12 +746,15 @@ MISTAKES = [
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
     (("fuse", "FOUR"), ("images of 4 channels, pictures 1 or 3",)),
     (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("there is no image nothing",)),
-    (("export", "SEGMENTER", "--precision=int8"), ("int8 is for classifiers",)),
-    (("export", "DETECTOR", "--to=torch", "--images=1"), ("torch does not take a detector whole",)),
-    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection gives no logits",)),
+    (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
+    (
+        ("export", "DETECTOR", "--to=torch", "--images=1"),
+        ("torch cannot compute outputs whose number depends",),
+    ),
+    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection has no output 'logits'",)),
     (("export", "DETECTOR", "--batch=4", "--images=1"), ("for one image of a fixed size",)),
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
-    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation gives no objects",)),
+    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation has no output 'objects'",)),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
     (("report", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import fastvit
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
-from fastvit.tasks.detection.agreement import agreement, in_use
+from fastvit.tasks.detection.agreement import SHOWN, agreement, in_use
 from fastvit.tasks.detection.data import DetectionData, open_for_run
 from fastvit.tasks.detection.decoding import Objects, paste_masks, to_objects
 from fastvit.tasks.detection.drawing import draw
@@ -407,6 +407,67 @@ def test_what_two_find_in_use() -> None:
     assert "2 by the artifact alone" in str(found)
 
 
+def boxed(boxes: list[list[float]], scores: list[np.float32], masks: np.ndarray | None = None) -> Objects:
+    """Objects of one class."""
+    return Objects(np.array(boxes, np.float32), np.zeros(len(boxes), np.int64), np.array(scores, np.float32), masks)
+
+
+# The score from which on objects are shown, and the number before it.
+SHOWN_JUST, HIDDEN_JUST = np.float32(SHOWN), np.nextafter(np.float32(SHOWN), np.float32(0))
+
+
+def test_what_is_shown_in_use_begins_at_its_score() -> None:
+    """Found by both, by the reference alone, and by the other alone."""
+    near, far = [0.0, 0, 10, 10], [50.0, 50, 60, 60]
+    for score, counted in ((SHOWN_JUST, 1), (HIDDEN_JUST, 0)):
+        pair = boxed([near], [score]), boxed([near], [HIDDEN_JUST])
+        for ours, theirs in (pair, pair[::-1]):
+            found = in_use([ours], [theirs])
+            assert (found.both, found.lost, found.invented) == (counted, 0, 0)
+        found = in_use([boxed([near], [score])], [boxed([far], [HIDDEN_JUST])])
+        assert (found.both, found.lost, found.invented) == (0, counted, 0)
+        found = in_use([boxed([near], [HIDDEN_JUST])], [boxed([far], [score])])
+        assert (found.both, found.lost, found.invented) == (0, 0, counted)
+
+
+def test_half_an_overlap_is_no_pair() -> None:
+    whole, half, more = ([[0.0, 0, 10, height]] for height in (10, 5, 5.5))
+    for other, pairs in ((half, 0), (more, 1)):
+        found = in_use([boxed(whole, [np.float32(1)])], [boxed(other, [np.float32(1)])])
+        assert (found.both, found.lost, found.invented) == (pairs, 1 - pairs, 1 - pairs)
+        sides = [
+            {"boxes": np.array(boxes), "labels": np.zeros(1, int), "scores": np.ones(1)} for boxes in (whole, other)
+        ]
+        agreed = agreement(sides[:1], sides[1:], DetectorConfig())
+        assert agreed is not None
+        assert (agreed.objects, agreed.unpaired) == (pairs, 2 - 2 * pairs)
+
+
+def test_objects_at_the_least_score_are_kept() -> None:
+    """Of an artifact's, and of those that have been found already, with their masks."""
+    masks = np.stack([np.full((4, 4), share, np.float32) for share in (1.0, 0.0, 1.0)])
+    found = {
+        "boxes": np.array([[0, 0, 4, 4]] * 3, np.float32),
+        "labels": np.array([2, 1, 0]),
+        "scores": np.array([0.75, 0.5, np.nextafter(np.float32(0.5), np.float32(0))], np.float32),
+        "masks": masks,
+    }
+    for kept in (to_objects(found, (8, 8), (8, 8), 0.5), to_objects(found, (8, 8), (8, 8)).above(0.5)):
+        assert (kept.labels.tolist(), kept.scores.tolist(), len(kept.boxes)) == ([2, 1], [0.75, 0.5], 2)
+        assert kept.masks is not None
+        assert kept.masks.any((1, 2)).tolist() == [True, False]
+
+
+def test_a_pixel_of_just_the_threshold_belongs_to_the_mask() -> None:
+    """A grid point on every pixel's centre: nothing is rounded."""
+    before = np.nextafter(np.float32(0.5), np.float32(0))
+    mask = np.array([[0.5, before], [before, 0.5]], np.float32)
+    (pasted,) = paste_masks(mask[None], np.array([[3, 1, 5, 3]]), (4, 6))
+    assert np.argwhere(pasted).tolist() == [[1, 3], [2, 4]]
+    (pasted,) = paste_masks(mask[None], np.array([[3, 1, 5, 3]]), (4, 6), threshold=float(before))
+    assert np.argwhere(pasted).tolist() == [[1, 3], [1, 4], [2, 3], [2, 4]]
+
+
 def test_validation_and_prediction_say_the_same() -> None:
     """What the metrics are fed in training, and what a Predictor answers."""
     detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="fit"))).eval()
@@ -514,6 +575,20 @@ def test_one_alone_at_the_edge_of_the_scores_is_rounding() -> None:
     agreed = agreement([chosen(found, slice(-2))], [found], EDGES)
     assert agreed is not None
     assert agreed.unpaired == 1
+
+
+def test_the_edge_of_the_scores_has_an_end() -> None:
+    """A thousandth above the least score is rounding; the next number is not. The least score counts, though."""
+    found = detections(np.random.default_rng(2))
+    found["scores"] = found["scores"].astype(np.float64)
+    for options in (DetectorConfig(score=0.25), DetectorConfig(score=0.25, detections=12)):
+        found["scores"][-1] = 0.25 + 1e-3
+        for expected in (0, 1):
+            for one, other in ((found, chosen(found, slice(-1))), (chosen(found, slice(-1)), found)):
+                agreed = agreement([one], [other], options)
+                assert agreed is not None
+                assert (agreed.objects, agreed.unpaired) == (11, expected)
+            found["scores"][-1] = np.nextafter(found["scores"][-1], 1)
 
 
 def test_the_weakest_of_an_image_is_not_at_the_edge_for_that() -> None:

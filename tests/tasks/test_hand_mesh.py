@@ -210,6 +210,8 @@ def test_predictions_are_in_the_images_own_pixels() -> None:
     (hand,) = record["predictions"]
     assert list(hand["joints"]) == list(JOINTS)
     assert hand["joints"]["thumb tip"] == [0.05, -0.1, 0.02]
+    undecided = predict({**answers, "side": np.array([[0.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
+    assert undecided.side == "right", "as the network, which mirrors left hands alone"
     left = predict({**answers, "side": np.array([[3.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
     assert left.side == "left"
     np.testing.assert_array_equal(left.faces, faces[:, ::-1])
@@ -293,13 +295,13 @@ def test_exports_that_make_no_sense(tmp_path: Path) -> None:
     onnx = TARGETS["onnx"]
     for options, message in (
         (ExportOptions(size="dynamic"), "exported for one size"),
-        (ExportOptions(output="logits"), "a model for hand_mesh gives no logits: give --output mesh or features"),
-        (ExportOptions(precision="int8"), "int8 is for classifiers"),
+        (ExportOptions(output="logits"), "a model for hand_mesh has no output 'logits'; it has mesh, features"),
+        (ExportOptions(precision="int8"), "int8 is not available for"),
     ):
         with pytest.raises(UserError, match=message):
             export(model, onnx, tmp_path / "hand.onnx", noise_pictures(1), options)
     for other in (make_detector("retinanet"), make_segmenter("fpn"), tiny()):
-        with pytest.raises(UserError, match="gives no mesh"):
+        with pytest.raises(UserError, match="has no output .mesh."):
             export(other.eval(), onnx, tmp_path / "other.onnx", noise_pictures(1), ExportOptions(output="mesh"))
 
 

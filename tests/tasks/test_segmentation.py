@@ -23,7 +23,7 @@ from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import class_colours
 from fastvit.tasks.segmentation.data import SegmentationData, open_for_run
 from fastvit.tasks.segmentation.drawing import draw
-from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.folders import VOID
 from fastvit.tasks.segmentation.heads import SemanticFPN, UPerNet
 from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.module import SegmentationTask
@@ -224,12 +224,12 @@ def test_loss_is_cross_entropy(weights: tuple[float, ...] | None) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 9, 11, generator=generator, dtype=torch.float64).float()
     targets = torch.randint(0, 5, (2, 9, 11), generator=generator)
-    targets[0, :3] = IGNORED
+    targets[0, :3] = VOID
     task = SegmentationTask(make_segmenter("fpn"), SegmentationOptions(class_weights=weights))
     expected = F.cross_entropy(logits, targets, None if weights is None else torch.tensor(weights), ignore_index=255)
     for kind in (torch.uint8, torch.int64):
         torch.testing.assert_close(task.loss(logits, targets.to(kind)), expected)
-    kept = (targets != IGNORED).flatten()
+    kept = (targets != VOID).flatten()
     by_hand = -logits.log_softmax(1).movedim(1, -1).reshape(-1, 5)[kept].gather(1, targets.flatten()[kept, None])[:, 0]
     share = torch.ones(5) if weights is None else torch.tensor(weights)
     share = share[targets.flatten()[kept]]
@@ -239,7 +239,7 @@ def test_loss_is_cross_entropy(weights: tuple[float, ...] | None) -> None:
 def test_where_no_pixel_counts_the_loss_is_zero() -> None:
     for weights in (None, (0.0, 1.0, 1.0, 1.0, 1.0)):
         task = SegmentationTask(make_segmenter("fpn"), SegmentationOptions(class_weights=weights))
-        for target in (IGNORED, *([0] if weights else [])):
+        for target in (VOID, *([0] if weights else [])):
             logits = torch.randn(2, 5, 8, 8, requires_grad=True)
             loss = task.loss(logits, torch.full((2, 8, 8), target, dtype=torch.uint8))
             loss.backward()
@@ -257,7 +257,7 @@ def test_a_step_on_ignored_pixels_alone_changes_no_weight_to_nan(kind: str) -> N
     segmenter = make_segmenter(kind).train()
     task = SegmentationTask(segmenter)
     optimizer = torch.optim.AdamW(segmenter.parameters(), 1e-2)
-    losses = task.losses(torch.randn(2, 3, 64, 64), torch.full((2, 64, 64), IGNORED, dtype=torch.uint8))
+    losses = task.losses(torch.randn(2, 3, 64, 64), torch.full((2, 64, 64), VOID, dtype=torch.uint8))
     losses["loss"].backward()
     optimizer.step()
     assert all(p.isfinite().all() for p in segmenter.state_dict().values())
@@ -269,8 +269,8 @@ def test_validation_is_on_the_masks_as_they_are_stored() -> None:
     generator = torch.Generator().manual_seed(0)
     shown = [torch.randn(3, *size, generator=generator, dtype=torch.float64) for size in ((64, 48), (40, 70), (32, 32))]
     masks = [torch.randint(0, 5, size, generator=generator).to(torch.uint8) for size in ((128, 96), (31, 55), (8, 8))]
-    masks[0][:40] = IGNORED
-    masks[2][:] = IGNORED
+    masks[0][:40] = VOID
+    masks[2][:] = VOID
     task = SegmentationTask(segmenter).eval()
     with torch.no_grad():
         task.validate(shown, masks)
@@ -279,7 +279,7 @@ def test_validation_is_on_the_masks_as_they_are_stored() -> None:
             logits = F.interpolate(segmenter(image[None]), mask.shape, mode="bilinear", align_corners=False)
             losses.append(F.cross_entropy(logits.float(), mask[None].long(), ignore_index=255))
             right += int((logits[0].argmax(0) == mask).sum())
-            counted += int((mask != IGNORED).sum())
+            counted += int((mask != VOID).sum())
     assert task.val_count.compute() == 2
     torch.testing.assert_close(task.val_loss.compute(), sum(losses), check_dtype=False)
     assert float(task.metrics.compute()["val/pixel_accuracy"]) == pytest.approx(right / counted)

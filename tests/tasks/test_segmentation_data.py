@@ -20,7 +20,7 @@ from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 from fastvit.tasks.segmentation.data import SegmentationData, SegmentationSamples, listed, open_for_run
-from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages, open_masks, read_legend
+from fastvit.tasks.segmentation.folders import VOID, MaskedImages, open_masks, read_legend
 from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.segmentation.transforms import TrainTransform, choose_crop, photometric, share_of_largest
 
@@ -75,7 +75,7 @@ def test_ade20k_as_it_comes(tmp_path: Path) -> None:
     write(tmp_path, "b", mask_of([[0, 151]]), images="images/validation", masks="annotations/validation")
     train = open_masks(tmp_path, "train")
     assert train.classes == ADE20K_CLASSES
-    assert train.mask(0).tolist() == [[IGNORED, 0, 149]]
+    assert train.mask(0).tolist() == [[VOID, 0, 149]]
     assert train.mask(0).dtype == np.uint8
     with pytest.raises(UserError, match=r"b\.png has values that stand for no class \(1: 151\).* have 0 to 150"):
         open_masks(tmp_path, "test").mask(0)
@@ -275,7 +275,7 @@ def test_damaged_files(folder: Path, broken: str) -> None:
     pictures = open_masks(folder, "train")
     with pytest.warns(UserWarning, match="does not count"):
         first, second = evaluation_loader(SegmentationSamples(pictures, FIT, allow_damaged=True), 1, 0, collate=listed)
-    assert (first[1][0] == IGNORED).all()
+    assert (first[1][0] == VOID).all()
     assert second[1][0].shape == (30, 71)
 
 
@@ -323,7 +323,7 @@ def test_processes_share_the_validation_images(folder: Path) -> None:
     assert [len(share) for share in batches] == [2, 2]
     image, mask = batches[1][1][0][0], batches[1][1][1][0]
     assert image.shape == (3, 32, 32)
-    assert (mask == IGNORED).all()
+    assert (mask == VOID).all()
     assert torch.equal(SegmentationSamples(pictures, FIT)[PADDING][1], mask)
 
 
@@ -368,7 +368,7 @@ def test_image_and_mask_stay_together(interpolation: str, hflip: float) -> None:
     for seed in range(20):
         with seeded(seed):
             image, mask = transform(*halves(57, 83))
-        counted = mask != IGNORED
+        counted = mask != VOID
         agree = ((image[0] > 127) == (mask == 1))[counted].double().mean()
         assert agree > 0.95, "up to one column at the edge between them"
         inside = mask[counted].view(int(counted.sum(1).gt(0).sum()), -1)
@@ -381,10 +381,10 @@ def test_what_is_missing_is_mean_and_ignored() -> None:
     mean = (0.2, 0.4, 0.6)
     transform = TrainTransform(replace(PLAIN, crop=64, photometric=1, hflip=1), replace(FIT, mean=mean))
     image, mask = transform(*halves(20, 15))  # scaled to 53 x 40
-    assert (mask[:53, :40] != IGNORED).all()
-    assert (mask[53:] == IGNORED).all()
-    assert (mask[:, 40:] == IGNORED).all()
-    outside = (mask == IGNORED).expand_as(image)
+    assert (mask[:53, :40] != VOID).all()
+    assert (mask[53:] == VOID).all()
+    assert (mask[:, 40:] == VOID).all()
+    outside = (mask == VOID).expand_as(image)
     expected = torch.tensor([51, 102, 153]).view(3, 1, 1).expand_as(image)
     assert torch.equal(image[outside].long(), expected[outside])
 
@@ -394,7 +394,7 @@ def test_scale_is_drawn_from_the_ratio() -> None:
     for seed in range(40):
         with seeded(seed):
             _, mask = TrainTransform(replace(PLAIN, ratio=(0.5, 2), crop=200), FIT)(*halves(20, 20))
-        heights.append(int((mask != IGNORED).any(1).sum()))
+        heights.append(int((mask != VOID).any(1).sum()))
     assert 20 <= min(heights) < 30
     assert 70 < max(heights) <= 80
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
+import random
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastvit
 from fastvit.errors import UserError
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.table import find_task
-from fastvit.training.callbacks import Ema, SaveBest, StopOnNonFinite
+from fastvit.training.callbacks import Ema, LogSteps, SaveBest, SeedSteps, Speed, StopOnNonFinite
 from fastvit.training.options import EmaOptions
 from fastvit.weights.native import describe
 from fastvit.weights.source import read
-from tests.helpers import tiny
+from tests.helpers import Clock, tiny
 
 
 def fit(
@@ -131,3 +137,86 @@ def test_the_best_is_what_its_task_says(task: str, values: tuple[float, ...], be
     again = SaveBest(tmp_path, kind)
     again.load_state_dict(saver.state_dict())
     assert again.score == best
+
+
+class Timed(ClassificationTask):
+    """Whose steps take time, and whose validation takes a lot; it notes the loss of every batch."""
+
+    def __init__(self, step: Callable[[], None], validation: Callable[[], None]) -> None:
+        super().__init__(
+            tiny(num_classes=2), configure=lambda model, steps: torch.optim.SGD(model.parameters(), lr=0.05)
+        )
+        self._takes, self._takes_to_validate = step, validation
+        self.noted: list[float] = []
+
+    def training_step(self, batch, batch_idx):
+        self._takes()
+        outputs = super().training_step(batch, batch_idx)
+        self.noted.append(float(outputs["loss"] if isinstance(outputs, dict) else outputs))
+        return outputs
+
+    def validation_step(self, batch, batch_idx):
+        self._takes_to_validate()
+        return super().validation_step(batch, batch_idx)
+
+
+def test_every_second_step_is_logged_by_hand(clock: Clock, tmp_path: Path) -> None:
+    """Five batches of two images, whose gradients are added up in twos: three steps an epoch, the last of one batch.
+
+    Steps 2, 4, 6 and 8 end with batch 4 of the first epoch, 2 and 5 of the second, and 4 of the last.
+    Batches take 1, 2, 3, 4 and 5 s; speeds count what came since the last log, or since the epoch began.
+    """
+    task = Timed(clock.takes(1, 2, 3, 4, 5), clock.takes(1000))
+    data = TensorDataset(torch.randn(10, 3, 32, 32), torch.arange(10) % 2)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        accumulate_grad_batches=2,
+        callbacks=[LogSteps(2)],
+        logger=CSVLogger(tmp_path, name="", version=""),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(task, DataLoader(data, 2), DataLoader(data, 10))
+    with (tmp_path / "metrics.csv").open() as file:
+        logged = [row for row in csv.DictReader(file) if row["train/images_per_second"]]
+    assert [(int(row["epoch"]), int(row["step"])) for row in logged] == [(0, 1), (1, 3), (1, 5), (2, 7)]
+    speeds = [8 / (1 + 2 + 3 + 4), 4 / (1 + 2), 6 / (3 + 4 + 5), 8 / (1 + 2 + 3 + 4)]
+    assert [float(row["train/images_per_second"]) for row in logged] == pytest.approx(speeds)
+    losses = [task.noted[5 * epoch + batch] for epoch, batch in ((0, 3), (1, 1), (1, 4), (2, 3))]
+    assert [float(row["train/loss"]) for row in logged] == pytest.approx(losses, rel=1e-5)
+    assert [float(row["train/lr"]) for row in logged] == [0.05] * 4
+
+
+def test_a_resumed_run_logs_the_same_steps(clock: Clock, tmp_path: Path) -> None:
+    """Also where the step that was made last, before it began, is one to log."""
+    logged = LogSteps(3)
+    trainer = SimpleNamespace(global_step=3, current_epoch=1, world_size=1, accumulate_grad_batches=4)
+    clock.now += 1
+    logged.on_train_start(trainer, L.LightningModule())
+    logged.on_train_batch_end(trainer, L.LightningModule(), {}, (torch.zeros(2),), 0)  # would need a loss to log
+
+
+def test_images_of_all_processes_are_counted(clock: Clock) -> None:
+    speed = Speed()
+    for count in (4, 3):
+        speed.add((torch.zeros(count, 3, 8, 8), torch.zeros(count)), SimpleNamespace(world_size=5))
+    clock.now += 0.5
+    assert speed.now() == (4 + 3) * 5 / 0.5
+
+
+def test_a_steps_noise_follows_from_its_place() -> None:
+    """Of Python, NumPy and torch, whatever was drawn before; other for each seed, epoch, batch and process."""
+
+    def drawn(seed: int, epoch: int, batch: int, rank: int) -> tuple[float, float, float]:
+        trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        SeedSteps(seed).on_train_batch_start(trainer, L.LightningModule(), None, batch)
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    places = list(itertools.product(range(2), repeat=4))
+    first = [drawn(*place) for place in places]
+    assert [drawn(*place) for place in reversed(places)] == first[::-1]
+    for numbers in zip(*first, strict=True):
+        assert len(set(numbers)) == len(places)

@@ -119,6 +119,22 @@ def test_two_processes_count_pixels(tmp_path: Path) -> None:
                 torch.testing.assert_close(one[index], expected, rtol=1e-10, atol=1e-10)
 
 
+def test_a_norm_of_another_kind_has_the_same_tensors() -> None:
+    """The optimizer keeps what it has, and a norm that does not learn goes on not to."""
+    norm = nn.BatchNorm2d(6, eps=1e-3, momentum=0.37).eval()
+    norm.weight.requires_grad_(False)
+    model = nn.Sequential(norm)
+    before = dict(model.named_parameters()) | dict(model.named_buffers())
+    for change, kind in ((SyncNorms().apply, CpuSyncBatchNorm), (SyncNorms().revert, nn.BatchNorm2d)):
+        assert change(model) is model
+        assert type(model[0]) is kind
+        after = dict(model.named_parameters()) | dict(model.named_buffers())
+        assert all(after[name] is tensor for name, tensor in before.items())
+        assert (model[0].eps, model[0].momentum, model[0].training) == (1e-3, 0.37, False)
+        assert not model[0].weight.requires_grad
+        assert model[0].bias.requires_grad
+
+
 def test_frozen_norms_stay_as_they_are() -> None:
     model = randomise(tiny(attention=True)).double()
     plain = deepcopy(model).eval()

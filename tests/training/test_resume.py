@@ -24,7 +24,7 @@ from fastvit.collapse import train_form
 from fastvit.errors import UserError
 from fastvit.runs.files import STATE
 from fastvit.runs.settings import flatten
-from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, rewind_metrics
+from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, check_state
 from fastvit.training.optim import learning_rate
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
@@ -151,10 +151,10 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     for content in (b"letters", b""):
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(UserError, match=r"last\.ckpt is no checkpoint that can be read"):
-            rewind_metrics(tmp_path)
+            check_state(tmp_path)
     torch.save({"weights": torch.zeros(1)}, tmp_path / STATE)
     with pytest.raises(UserError, match=r"last\.ckpt is not a checkpoint that fastvit train wrote"):
-        rewind_metrics(tmp_path)
+        check_state(tmp_path)
 
 
 def test_a_checkpoint_cut_short_is_named(data: Path, whole: Path, tmp_path: Path) -> None:
@@ -167,6 +167,8 @@ def test_a_checkpoint_cut_short_is_named(data: Path, whole: Path, tmp_path: Path
 
 
 def test_resuming_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unrecognized arguments: --res"):
+        parse_recipe([f"--res={tmp_path}"])
     with pytest.raises(UserError, match=r"no run to resume in .*nothing"):
         resume(tmp_path / "nothing")
 
@@ -299,8 +301,14 @@ def test_every_other_field_is_refused_by_name(tmp_path: Path) -> None:
         if field in CHANGEABLE:
             refuse_changes(changed)
             continue
-        with pytest.raises(UserError, match=rf"cannot change {field} from .* to changed: .*--model\.weights .*last"):
+        with pytest.raises(UserError, match=rf"cannot change {field} from .* to changed: .* --recipe .*") as refused:
             refuse_changes(changed)
+        # With another split the weights may have been trained on images that are held out from then on.
+        assert ("--model.weights" in str(refused.value)) == (field not in ("seed", "val_fraction"))
+    changed = copy.deepcopy(own)
+    changed.data, changed.optim.lr = "other", 0.5
+    with pytest.raises(UserError, match=r"cannot change optim\.lr from .* to 0\.5: .*recipe\.yaml --out OTHER"):
+        refuse_changes(changed)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +339,62 @@ def test_a_change_that_is_refused_leaves_the_run_as_it_was(
     errors = capsys.readouterr().err
     assert message in errors.splitlines()[-1]
     assert "Traceback" not in errors
-    after = files(whole)
-    assert {path for path in before if "tensorboard" not in path.parts and before[path] != after[path]} == set()
+    assert changed_files(whole, before) == set()
+
+
+def changed_files(run: Path, before: dict[Path, bytes]) -> set[Path]:
+    after = files(run)
+    return {path for path in before if "tensorboard" not in path.parts and before[path] != after.get(path)}
+
+
+def test_a_run_that_does_not_go_on_keeps_what_was_logged_after_its_state(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    line = (run / "metrics.csv").read_text().splitlines()[-1] + "\n"
+    with (run / "metrics.csv").open("a") as file:
+        file.write(line)
+    before = files(run)
+    with pytest.raises(UserError, match="8 would be made now"):
+        resume(run, "--epochs=3", "--batch_size=10")
+    assert changed_files(run, before) == set()
+    with pytest.raises(Stop):
+        resume(run, "--epochs=3", callbacks=(Look([], run, stop=True),))
+    assert rows(run) == rows(whole)
+
+
+def test_a_recipe_that_was_edited_is_refused_by_field(whole: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    for old, new in (("  lr: 0.001\n", "  lr: 0.5\n"), ("\nseed: 0\n", "\nseed: 1\n")):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (run / "recipe.yaml").write_text(text)
+    before = files(run)
+    for more in ("--epochs=3", "--workers=0"):
+        with pytest.raises(
+            UserError, match=r"recipe\.yaml is not .* changes optim\.lr from 0\.001 to 0\.5, seed from 0 to 1;"
+        ):
+            resume(run, more)
+    assert changed_files(run, before) == set()
+    state = AtomicCheckpointIO().load_checkpoint(run / STATE)
+    del state["recipe"]  # as in a checkpoint of an older version
+    torch.save(state, run / STATE)
+    with pytest.raises(Stop):
+        resume(run, "--epochs=3", callbacks=(Look([], run, stop=True),))
+
+
+def test_epochs_that_have_all_been_made_are_written_down(whole: Path, tmp_path: Path) -> None:
+    """A run that was ended after two epochs of three, and is to end there."""
+    run = shutil.copytree(whole, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("\nepochs: 2\n", "\nepochs: 3\n"))
+    before = files(run)
+    with pytest.raises(UserError, match="8 would be made now"):
+        resume(run, "--epochs=2", "--batch_size=10")
+    assert changed_files(run, before) == set()
+    resume(run, "--epochs=2")
+    written = load_recipe(str(run / "recipe.yaml"))
+    assert written.epochs == 2
+    assert rows(run) == rows(whole)
 
 
 def test_fewer_epochs_than_were_made_are_refused(data: Path, tmp_path: Path) -> None:
@@ -352,7 +414,7 @@ def test_data_of_other_classes_are_refused(tmp_path: Path, capsys: pytest.Captur
     run = tmp_path / "run"
     train(recipe(first, run, "--epochs=1", "--optim.warmup_epochs=0", "--batch_size=2"))
     kept = (run / "recipe.yaml").read_text()
-    for other, named in ((renamed, "2: a, c against 2: a, b"), (more, "3: a, b, c against 2: a, b")):
+    for other, named in ((renamed, "added 1: c and removed 1: b;"), (more, "added 1: c;")):
         assert main(["train", "--resume", str(run), "--epochs=2", f"--data={other}"]) == 2
         errors = capsys.readouterr().err
         assert f"the data have other classes than those that the run began with: {named}" in errors.splitlines()[-1]
@@ -371,3 +433,8 @@ def test_a_run_with_a_split_goes_on_with_a_copy_of_its_data(data: Path, tmp_path
     resume(run, f"--data={shutil.copytree(data, moved)}", "--epochs=2")
     assert load_recipe(str(run / "recipe.yaml")).data == str(moved)
     assert main(["eval", str(run), "--workers=0", "--json"]) == 0
+    (run / "split.csv").unlink()
+    before = files(run)
+    with pytest.raises(UserError, match=r"there is no .*run/split\.csv, .*: restore it, or begin a new run"):
+        resume(run, "--epochs=3")
+    assert files(run) == before

@@ -119,14 +119,16 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").unlink()
     _, data = build(load_recipe("quickstart", "--val_fraction=0.1"))
     (tmp_path / "recipe.yaml").write_text("of the run before")
-    files = (
-        "best.safetensors",
-        "evaluation.json",
-        "split.csv",
-        "best-imagenet-c/robustness.json",
-        "tensorboard/events",
+    derived = (
+        *("best-fused.safetensors", "best-export/model.onnx", "best-fused-export/model.onnx", "[1]-export/model.onnx"),
+        *("last-fused.safetensors", "best-imagenet-c/robustness.json", "last-imagenet-a/robustness.html"),
     )
-    for name in (*files, "notes.txt", "plots/a.png", "other/best.safetensors", "other/robustness.json"):
+    files = ("best.safetensors", "evaluation.json", "split.csv", "tensorboard/events", *derived)
+    mine = (
+        *("notes.txt", "plots/a.png", "other/best.safetensors", "other/robustness.json", "[1].safetensors"),
+        *("photos-export/recipe.yaml", "photos-export/best.safetensors"),
+    )
+    for name in (*files, *mine):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
     with pytest.raises(UserError, match="holds a run already"):
@@ -135,9 +137,18 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
     claim(asked)
     begin(asked, data)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["environment.json", "notes.txt", "other/best.safetensors", "other/robustness.json", "plots/a.png",
-                    "recipe.yaml", "split.csv"]  # fmt: skip
+    assert left == sorted(["environment.json", "recipe.yaml", "split.csv", *mine])
     assert "old" not in (tmp_path / "split.csv").read_text()
+
+
+def test_what_a_command_might_have_made_is_not_removed_unasked(tmp_path: Path) -> None:
+    """A recipe without a checkpoint is of a run that was ended early: no command made anything from it."""
+    (tmp_path / "recipe.yaml").write_text("epochs: 1")
+    (tmp_path / "metrics.csv").write_text("epoch,step")
+    claim(recipe(tmp_path, tmp_path))
+    (tmp_path / "best-export").mkdir()
+    with pytest.raises(UserError, match=r"holds a best-export that is of no run: .*--overwrite true"):
+        claim(recipe(tmp_path, tmp_path))
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

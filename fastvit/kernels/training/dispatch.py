@@ -9,21 +9,28 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# Triton reads the second variable when a kernel is defined: its interpreter runs kernels on the CPU, a thousand times
-# slower, for tests of these kernels alone. Whoever sets it for other kernels does not mean a whole training run.
-INTERPRETED = os.environ.get("FASTVIT_INTERPRET") == os.environ.get("TRITON_INTERPRET") == "1"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def use_triton(*maps: Tensor) -> bool:
     """Whether the Triton kernels take these (B, C, H, W) maps: on a GPU that runs them, in single or half precision."""
-    return all(one.dtype in _DTYPES and (one.is_cuda or INTERPRETED) for one in maps) and _has_triton()
+    return all(one.dtype in _DTYPES and (one.is_cuda or interpreted()) for one in maps) and _has_triton()
+
+
+@cache
+def interpreted() -> bool:
+    """Return whether Triton's interpreter runs the kernels: on the CPU, a thousand times slower, for their tests alone.
+
+    Triton reads its variable when a kernel is defined, which is at the first use, too. Whoever sets that one for other
+    kernels does not mean a whole training run.
+    """
+    return os.environ.get("FASTVIT_INTERPRET") == os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None and (
-        INTERPRETED or (torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0))
+        interpreted() or (torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0))
     )
 
 

@@ -58,7 +58,11 @@ class ClassificationTask(Task):
         if self._teacher:
             self._teacher.to(self.device)
 
+    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return super().losses(*self.prepare(images, targets))
+
     def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | Taught]:
+        """Erase, mix and ask the teacher: what training does to a normalised batch on the device."""
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
         # Mixing pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
@@ -77,8 +81,8 @@ class ClassificationTask(Task):
         smoothing = 0.0 if targets.is_floating_point() else self.smoothing
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
-    def counted(self, targets: Tensor) -> int:
-        return int((targets != IGNORED).sum())
-
-    def validation_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets, ignore_index=IGNORED)
+    def validate(self, images: Tensor, targets: Tensor) -> None:
+        """The loss is on plain labels, without mixing, smoothing and teacher."""
+        outputs = self(images)
+        if count := int((targets != IGNORED).sum()):  # the others only fill up the batch
+            self.measure(outputs, targets, F.cross_entropy(outputs, targets, ignore_index=IGNORED), count)

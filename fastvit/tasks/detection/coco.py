@@ -18,12 +18,11 @@ from PIL import ExifTags, Image
 from pycocotools import mask as rle_tools
 
 from fastvit.data.classes import matched
-from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
+from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError, first_line
 from fastvit.files import user_path
 
-_NAMES = {"train": ("train", "training"), "test": ("val", "valid", "validation", "test", "testing")}
 _BESIDE = "_annotations.coco.json"
 _LAYOUTS = (
     "annotations/instances_train2017.json with images in train2017 or images/train2017, "
@@ -151,7 +150,7 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; give a folder with {_LAYOUTS}")
+        raise UserError(f"there is no folder {root.absolute()}; give a folder with {_LAYOUTS}")
     file, folders = _located(root, split)
     return CocoImages(file, folders, classes, masks)
 
@@ -469,16 +468,16 @@ def _located(root: Path, split: Split) -> tuple[Path, list[Path]]:
     """The json of a split, and the folders in which its images may be, the likeliest first."""
     folders = _folders(root)
     images = _folders(folders["images"]) if "images" in folders else {}
-    for name in _NAMES[split]:
+    for name in SPLIT_NAMES[split]:
         tags = _tags(folders.get("annotations"), name)
         for tag in sorted(tags, key=lambda tag: (tag in folders or tag in images, tag), reverse=True)[:1]:
-            places = [place.get(each) for each in (tag, *_NAMES[split]) for place in (images, folders)]
+            places = [place.get(each) for each in (tag, *SPLIT_NAMES[split]) for place in (images, folders)]
             return tags[tag], [*filter(None, places), folders.get("images", root), root]
         if name in folders and (file := folders[name] / _BESIDE).is_file():
             return file, [folders[name], root]
     found = sorted(file for place in (root, folders.get("annotations", root)) for file in place.glob("*.json"))
     raise UserError(
-        f"{root} has no COCO annotations of a split {' or '.join(_NAMES[split][: 1 if split == 'train' else 4])} "
+        f"{root} has no COCO annotations of a split {' or '.join(SPLIT_NAMES[split][: 1 if split == 'train' else 4])} "
         f"({f'only {_listed(file.name for file in dict.fromkeys(found))}' if found else 'no json at all'}); it needs "
         f"{_LAYOUTS}"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import torch
@@ -184,6 +185,16 @@ class Detector(TaskModel):
     @property
     def compiled_part(self) -> nn.Module:
         return self.trunk  # boxes are chosen by their values
+
+    def traceable(self) -> AbstractContextManager[None]:
+        from fastvit.tasks.detection.tracing import traceable
+
+        return traceable()
+
+    def onnx_operators(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        from fastvit.tasks.detection.tracing import translations
+
+        return translations()
 
     @property
     def pyramid(self) -> nn.Module:

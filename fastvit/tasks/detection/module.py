@@ -35,7 +35,7 @@ class DetectionTask(Task):
             found = self.model([images[i] for i in counted])
             chosen = [targets[i] for i in counted]
             fitted = [(images[i].shape[-2], images[i].shape[-1]) for i in counted]
-            self.metrics.update([in_image(*item) for item in zip(found, fitted, chosen, strict=True)], chosen)
+            self.measure([in_image(*item) for item in zip(found, fitted, chosen, strict=True)], chosen)
 
 
 def in_image(found: Detections, fitted: tuple[int, int], target: dict[str, Tensor]) -> Detections:

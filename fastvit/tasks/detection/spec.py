@@ -133,11 +133,13 @@ class DetectionSpec(TaskSpec):
                 "size and precision free"
             )
 
-    def export_size(self, preprocessing: Preprocessing, output: str) -> tuple[int, int]:
-        if output == "objects" and preprocessing.resize == "fit":
+    def export_shape(
+        self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
+    ) -> tuple[tuple[int, int], Preprocessing]:
+        if size is None and output == "objects" and preprocessing.resize == "fit":
             # Room for an image of any shape: what is around it costs nothing.
-            return (-(-max(preprocessing.size) // 32) * 32,) * 2
-        return preprocessing.canvas
+            return (-(-max(preprocessing.size) // 32) * 32,) * 2, preprocessing
+        return super().export_shape(preprocessing, output, size)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
         from fastvit.export.pictures import scenes

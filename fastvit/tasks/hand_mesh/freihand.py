@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from fastvit.data.datasets import Split
 from fastvit.data.images import read_image
+from fastvit.data.split_names import Split
 from fastvit.errors import UserError
 from fastvit.files import user_path
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, Side, read_hand
@@ -130,7 +130,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
     """
     root, part = user_path(source), PARTS[split]
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; make one with: fastvit hands {root}")
+        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit hands {root}")
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
     pictures = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]

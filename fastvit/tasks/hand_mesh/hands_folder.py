@@ -12,9 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data.arrays import SAMPLE
-from fastvit.data.datasets import Split
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
+from fastvit.data.split_names import Split
 from fastvit.data.workers import loader_settings
 from fastvit.synthetic.made_folder import README, check_wanted, made_folder
 from fastvit.tasks.hand_mesh.camera import project

@@ -40,14 +40,11 @@ class HandMeshTask(Task):
         return torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
 
     def validate(self, images: Any, targets: Any) -> None:
-        kept = targets["index"] >= 0
-        if kept.all():
-            super().validate(images, targets)
-        elif kept.any():
-            super().validate(images[kept], {name: value[kept] for name, value in targets.items()})
-
-    def counted(self, targets: Any) -> int:
-        return len(targets["index"])
+        kept = targets["index"] >= 0  # the others only fill up the batch
+        if kept.any():
+            targets = {name: value[kept] for name, value in targets.items()}
+            outputs = self(images[kept])
+            self.measure(outputs, targets, self.loss(outputs, targets), len(targets["index"]))
 
 
 def hand_losses(outputs: Tensors, targets: Tensors) -> Tensors:

@@ -17,7 +17,7 @@ from fastvit.data.module import RunData, RunImages
 from fastvit.data.pixels import eval_array
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages, open_masks
+from fastvit.tasks.segmentation.folders import VOID, MaskedImages, open_masks
 from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.segmentation.transforms import TrainTransform
 
@@ -72,7 +72,7 @@ class SegmentationSamples(Samples[Pair]):
     def uncounted(self) -> Pair:
         side = (_UNCOUNTED, _UNCOUNTED)
         image = torch.zeros(len(self.preprocessing.mean), *side, dtype=torch.uint8)
-        return image, torch.full(side, IGNORED, dtype=torch.uint8)
+        return image, torch.full(side, VOID, dtype=torch.uint8)
 
     def _in_channels(self, image: Image.Image) -> Image.Image:
         mode = _MODES[len(self.preprocessing.mean)]

@@ -10,7 +10,7 @@ from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement
 from fastvit.predict.predictor import Predictor
 from fastvit.reports.metric_format import Metric
 from fastvit.tasks.segmentation.data import SegmentationSamples, listed
-from fastvit.tasks.segmentation.folders import IGNORED, MaskedImages
+from fastvit.tasks.segmentation.folders import VOID, MaskedImages
 from fastvit.tasks.segmentation.metrics import per_class_iou, segmentation_metrics
 from fastvit.tasks.segmentation.prediction import decoded
 from fastvit.terminal import track
@@ -23,7 +23,7 @@ def measure(predictor: Predictor, images: MaskedImages, request: EvaluationReque
     samples = SegmentationSamples(images, preprocessing, allow_damaged=request.allow_damaged)
     loader = evaluation_loader(samples, 1, request.workers, collate=listed)
     for (pixels,), (mask,) in track(loader, "evaluating", len(images)):
-        if not (mask != IGNORED).any():
+        if not (mask != VOID).any():
             continue
         size = (mask.shape[0], mask.shape[1])
         with clock:

@@ -12,16 +12,17 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastvit.data.classes import matched, shortened
-from fastvit.data.datasets import Split
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
+from fastvit.data.split_names import Split
 from fastvit.errors import DamagedImageError, UserError
 from fastvit.files import user_path
 from fastvit.tasks.colours import Colour, palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 
-# The value of pixels that do not count, in every mask.
-IGNORED = 255
+# The value of pixels that do not count, in every mask. Masks are uint8, which cannot hold -100, what images that do
+# not count are labelled with (`fastvit.data.datasets.IGNORED`).
+VOID = 255
 # The name of what does not count, in classes.txt.
 IGNORED_NAME = "ignored"
 # Formats that keep every value as it is.
@@ -79,7 +80,7 @@ def read_legend(file: Path) -> Legend:
         colour: Colour | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
         if int(value) > 65534 or (colour and max(colour) > 255):
             raise UserError(f"{place} is {content!r}: values of masks go up to 65534, red, green and blue up to 255")
-        if int(value) == IGNORED and name != IGNORED_NAME:
+        if int(value) == VOID and name != IGNORED_NAME:
             raise UserError(
                 f"{place} gives {name} the value 255, which never counts: give it another one, or call it ignored"
             )
@@ -134,10 +135,10 @@ class MaskedImages:
         self.palette = palette([given.get(index) for index in range(len(self.classes))])
         # What each value, or each colour as one number, becomes; -1 where it is not listed.
         self._of_value = np.full(65536, -1, np.int16)
-        self._of_value[[*legend.ignored, IGNORED, 65535]] = IGNORED
+        self._of_value[[*legend.ignored, VOID, 65535]] = VOID
         self._of_value[list(legend.values)] = indices
         coloured = {_code(colour): index for index, colour in given.items() if colour}
-        coloured.update(dict.fromkeys(map(_code, legend.ignored_colours), IGNORED))
+        coloured.update(dict.fromkeys(map(_code, legend.ignored_colours), VOID))
         self._codes = np.array(sorted(coloured), np.int32)
         self._of_code = np.array([coloured[code] for code in sorted(coloured)], np.int16)
 
@@ -215,7 +216,9 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; give one with images/train, masks/train and classes.txt")
+        raise UserError(
+            f"there is no folder {root.absolute()}; give one with images/train, masks/train and classes.txt"
+        )
     image_folder, mask_folder = _split_folders(root, split)
     file = root / "classes.txt"
     if file.exists():

@@ -9,7 +9,7 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.folders import VOID
 
 
 def segmentation_metrics(num_classes: int) -> torchmetrics.MetricCollection:
@@ -24,7 +24,7 @@ def segmentation_metrics(num_classes: int) -> torchmetrics.MetricCollection:
     - "mean_accuracy": mean share of the pixels of each class that are right, over the classes that occur in masks.
     """
     kinds = {"miou": _MeanIoU, "pixel_accuracy": _PixelAccuracy, "mean_accuracy": _MeanAccuracy}
-    metrics = {name: kind(num_classes, ignore_index=IGNORED, validate_args=False) for name, kind in kinds.items()}
+    metrics = {name: kind(num_classes, ignore_index=VOID, validate_args=False) for name, kind in kinds.items()}
     return torchmetrics.MetricCollection(metrics, compute_groups=[list(metrics)])
 
 
@@ -76,7 +76,7 @@ def _confusion(output: Tensor, target: Tensor, num_classes: int) -> Tensor:
     torchmetrics' own count makes a (pixels, K * K) table where algorithms are to be deterministic, and on devices that
     are neither CPU nor CUDA: 60 GB for one image and 150 classes. Whole numbers add up to the same in any order.
     """
-    counted = target != IGNORED
+    counted = target != VOID
     pairs = target[counted].long() * num_classes + output[counted].long()
     where = pairs if pairs.device.type in ("cpu", "cuda") else pairs.cpu()
     counts = torch.bincount(where, minlength=num_classes**2)

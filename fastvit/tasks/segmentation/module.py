@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvit.errors import UserError
-from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.folders import VOID
 from fastvit.tasks.segmentation.inference import resized
 from fastvit.tasks.segmentation.metrics import segmentation_metrics
 from fastvit.tasks.segmentation.model import Segmenter
@@ -39,8 +39,8 @@ class SegmentationTask(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean over the pixels that are not ignored, weighted by their classes; 0 where there are none."""
         targets = targets.long()
-        total = F.cross_entropy(outputs.float(), targets, self.weights, ignore_index=IGNORED, reduction="sum")
-        counted = targets != IGNORED
+        total = F.cross_entropy(outputs.float(), targets, self.weights, ignore_index=VOID, reduction="sum")
+        counted = targets != VOID
         norm = (
             counted.sum()
             if self.weights is None
@@ -50,9 +50,7 @@ class SegmentationTask(Task):
 
     def validate(self, images: Any, targets: Any) -> None:
         for image, target in zip(images, targets, strict=True):
-            if not (target != IGNORED).any():
+            if not (target != VOID).any():
                 continue
             logits = resized(self.model.answers(image[None])[0], (target.shape[0], target.shape[1]))
-            self.val_loss.update(self.loss(logits, target[None]))
-            self.val_count.update(1)
-            self.metrics.update([logits[0].argmax(0)], [target.long()])
+            self.measure([logits[0].argmax(0)], [target.long()], self.loss(logits, target[None]))

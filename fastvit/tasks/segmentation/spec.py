@@ -108,12 +108,12 @@ class SegmentationSpec(TaskSpec):
     def ground_truth(self, images: Any, index: int, network: Description) -> SegmentationPrediction:
         import numpy as np
 
-        from fastvit.tasks.segmentation.folders import IGNORED
+        from fastvit.tasks.segmentation.folders import VOID
         from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
         known = network.classes or tuple(str(label) for label in range(network.config.num_classes))
         mask = images.mask(index)
-        shown = np.where(mask == IGNORED, len(known), mask).astype(np.uint8)
+        shown = np.where(mask == VOID, len(known), mask).astype(np.uint8)
         return SegmentationPrediction(images.name(index), shown, (*known, "ignored"))
 
     def prepare_export(self, model: TaskModel) -> None:

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fastvit.data.pixels import fitted_size
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.segmentation.folders import IGNORED
+from fastvit.tasks.segmentation.folders import VOID
 from fastvit.tasks.segmentation.options import SegmentationOptions
 
 _TRIES = 10
@@ -62,7 +62,7 @@ class TrainTransform:
         mean = torch.tensor(self.fit.mean, dtype=torch.float64).mul(255).round().to(torch.uint8)
         canvas = mean.view(-1, 1, 1).repeat(1, side, side)
         canvas[:, :height, :width] = pixels
-        target = torch.full((side, side), IGNORED, dtype=torch.uint8)
+        target = torch.full((side, side), VOID, dtype=torch.uint8)
         target[:height, :width] = labels
         return canvas, target
 
@@ -85,7 +85,7 @@ def choose_crop(labels: Tensor, side: int, largest_share: float) -> tuple[int, i
 
 def share_of_largest(labels: Tensor) -> float:
     """The share of the class that most pixels of a uint8 mask have, of those that count; 1 if none does."""
-    counts = torch.bincount(labels.flatten(), minlength=IGNORED)[:IGNORED]
+    counts = torch.bincount(labels.flatten(), minlength=VOID)[:VOID]
     total = int(counts.sum())
     return int(counts.max()) / total if total else 1.0
 

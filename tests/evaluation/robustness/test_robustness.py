@@ -29,6 +29,8 @@ from fastvit.evaluation.robustness.views import Corrupted, Cropped, Joined
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
+from fastvit.tasks.table import find_task
+from fastvit.weights.description import Description
 from tests.helpers import randomise, tiny
 
 SMALL = Preprocessing((32, 32))
@@ -37,10 +39,9 @@ SMALL = Preprocessing((32, 32))
 class Answers(Predictor):
     """A classifier whose logits are known, by the pixel (red, green) in the middle of each image."""
 
-    task = "classification"
-
     def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.classes, self.num_classes, self.preprocessing = imagenet_classes(), 1000, SMALL
+        like = tiny(1000, classes=imagenet_classes(), preprocessing=SMALL)
+        self.network, self.spec = Description.of(like), find_task("classification")
         self._known = logits
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -196,7 +197,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
     [
         (["--suite", "imagenet-x"], "no suite 'imagenet-x': did you mean imagenet-"),
         (["--suite", "imagenet-a", "--data", "nowhere"], "needs a model with ImageNet's 1000 classes"),
-        (["--data", "nowhere"], "no folder nowhere"),
+        (["--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["--corruptions", "rain"], "no corruption 'rain'"),
         (["--limit", "0"], "limit must be at least 1"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from onnxscript import opset18
@@ -15,6 +14,8 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
+from fastvit.quiet import ALONE
+
 op: Any = opset18  # its own types know nothing of what it turns numbers and lists into
 # Above so many boxes torchvision suppresses them as they are on the CPU, up to it moved apart by group.
 _MOVED_APART = 1000
@@ -22,16 +23,34 @@ _MOVED_APART = 1000
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Replace what torch.export cannot trace of torchvision, each by what gives the same for any count of boxes."""
-    with ExitStack() as stack:
-        # It takes one of two ways by the count of boxes.
-        stack.enter_context(patch.object(box_ops, "batched_nms", _batched_nms))
-        # It reshapes only if there are boxes.
-        stack.enter_context(patch.object(BoxCoder, "decode", _decode))
-        # The builtins must give a number.
-        stack.enter_context(patch.object(poolers, "len", _length, create=True))
-        stack.enter_context(patch.object(det_utils, "_topk_min", _topk_min))
+    """Replace what torch.export cannot trace of torchvision, each by what gives the same for any count of boxes.
+
+    What is replaced is the process's. So other threads that want to trace wait, or a second one would take the first
+    one's functions for torchvision's; those that run a detector meanwhile get the same outputs.
+    """
+    with ALONE, ExitStack() as replaced:
+        for owner, name, function in (
+            (box_ops, "batched_nms", _batched_nms),  # it takes one of two ways by the count of boxes
+            (BoxCoder, "decode", _decode),  # it reshapes only if there are boxes
+            (poolers, "len", _length),  # the builtins must give a number
+            (det_utils, "_topk_min", _topk_min),  # likewise
+        ):
+            replaced.enter_context(_replaced(owner, name, function))
         yield
+
+
+@contextmanager
+def _replaced(owner: object, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Set an attribute of a module or class, also one that hides a builtin, and put back afterwards what was there."""
+    before = vars(owner).get(name)
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -1,0 +1,82 @@
+"""What the reports of all benchmarks have in common: cells, columns, sections, and the files that they are in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fastvit.files import write_text
+from fastvit.reports.metric_format import TOP1
+from fastvit.reports.page import Section, Table, write_report
+from fastvit.reports.plots import tradeoff
+from fastvit.timing import Timing
+
+
+def timing_cells(timing: Timing, digits: int) -> list[str]:
+    """Return the median and the quartiles in milliseconds, for a table."""
+    return [f"{timing.median:.{digits}f}", f"{timing.low:.{digits}f} to {timing.high:.{digits}f}"]
+
+
+def ratio_cell(ratio: float | None) -> str:
+    """Return how many times as fast, for a table."""
+    return f"{ratio:.2f}x" if ratio else "-"
+
+
+def timing_columns(timing: Timing | None) -> dict[str, object]:
+    """Return the columns of a CSV file that tell a timing, empty where there is none."""
+    names = "median_ms", "low_ms", "high_ms", "rounds", "settled"
+    values = (timing.median, timing.low, timing.high, timing.rounds, timing.settled) if timing else ("",) * len(names)
+    return dict(zip(names, values, strict=True))
+
+
+def accuracy_section(
+    title: str, points: Mapping[str, tuple[float, float]], cost: str, source: str = ""
+) -> list[Section]:
+    """Return a plot of accuracy against latency, where two networks or more have both.
+
+    Args:
+        title: of the section.
+        points: milliseconds and top-1 in [0, 1], by network.
+        cost: what the milliseconds are of.
+        source: where the accuracy is published.
+    """
+    if len(points) < 2:
+        return []
+    published = f"Published ImageNet-1k top-1{f' ({source})' if source else ''}"
+    text = f"{published} at the size that was timed, which differs by network."
+    return [Section(title, text, tradeoff(points, cost, TOP1))]
+
+
+def write_files(
+    folder: Path,
+    title: str,
+    summary: str,
+    sections: Sequence[Section],
+    left_out: Sequence[tuple[str, str]],
+    tables: Mapping[str, Sequence[Mapping[str, object]]],
+) -> Path:
+    """Write CSV files and report.html into a folder that is made; returns the path of the latter.
+
+    Args:
+        folder: where to write.
+        title: of the report.
+        summary: what was measured, and how.
+        sections: of the report, but for the last.
+        left_out: what was not timed, and why: the last section.
+        tables: rows of each CSV file, by its name.
+    """
+    for name, rows in tables.items():
+        write_csv(folder / name, rows)
+    last = [Section("Not timed", table=Table(("what", "why"), left_out))] if left_out else []
+    return write_report(folder / "report.html", title, summary, [*sections, *last])
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows by column into a CSV file, whose folder is made; a cell for which a row has nothing stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
