@@ -300,6 +300,7 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["fly"], "no command 'fly'; there are quickstart, models"),
         (["evl"], "no command 'evl': did you mean eval?"),
         (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "--trian"], "fastvit bench models has no option --trian"),
         (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
         (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
         (["bench", "train", "t8", "--minutes", "1"], "fastvit bench train has no option --minutes"),

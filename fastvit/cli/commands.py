@@ -63,10 +63,11 @@ def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if first not in DEFAULTS:
         raise unknown_name("command", first, COMMANDS, DEFAULTS, " (see fastvit --help)")
     others = [name.split()[1] for name in commands_of(first)]
-    if rest and (near := near_names(rest[0], others)) and not Path(rest[0]).exists():
+    word = rest[0] if rest and not rest[0].startswith("-") else ""
+    if (near := near_names(word, others)) and not Path(word).exists():
         raise UserError(
-            f"there is no command '{first} {rest[0]}': did you mean {first} {near[0]}? What is called so is given to "
-            f"fastvit {DEFAULTS[first]} {rest[0]}"
+            f"there is no command '{first} {word}': did you mean {first} {near[0]}? A model of that name is timed by "
+            f"fastvit {DEFAULTS[first]} {word}"
         )
     return DEFAULTS[first], rest
 
