@@ -42,22 +42,21 @@ def evaluate(
         checkpoint: a run's folder, weights of any form and layout, or an artifact of fastvit export. A run's
             best.safetensors and last.safetensors hold the moving average (EMA), its trained.safetensors the weights
             without it.
-        data: for a classifier "sample", a folder of images or idx files, torch/NAME, hfds/NAME or wds/NAME; for a
-            detector a folder with COCO json; for a segmenter one of images and masks; for a hand mesh regressor one in
-            FreiHAND's layout. By default the data of the checkpoint's run, else the sample. Of data from which the run
-            held out images (val_fraction), these are measured on.
+        data: a folder in the task's layout, or a named source: docs/data.md lists them. By default the data of the
+            checkpoint's run, else "sample", which is embedded. Of data from which the run held out images
+            (val_fraction), these are measured on.
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
-        size: side of the images in pixels, or of detectors and segmenters SHORTxLONG, the sides within which they are
+        size: side of the images in pixels, or SHORTxLONG, the sides within which images that keep their shape are
             shown; by default the checkpoint's own.
         crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
         allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
-        per_class: print a table of the classes, or of the joints.
+        per_class: print a table of the classes, or of the task's other parts, such as joints.
         out: folder for evaluation.json and evaluation.html.
-        batch_size: images a step, of a classifier; by default 64.
+        batch_size: images a step, of a task that takes batches; by default 64.
         workers: processes that decode images; by default one a core but one.
         device: where PyTorch runs.
-        precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 but for detectors; of an artifact its own.
+        precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 where the task has them; of an artifact its own.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
         allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
             where it comes from.

@@ -29,16 +29,15 @@ def export(
 
     Args:
         checkpoint: a run's folder, or weights in any form and layout.
-        to: targets, joined by commas: onnx, openvino, torch, aoti, executorch, executorch-coreml, coreml, litert,
-            tensorrt, ncnn.
+        to: targets, joined by commas, such as onnx,openvino; docs/devices.md has all.
         precision: of the arithmetic; which a target offers, docs/devices.md tells.
         batch: images a call: a number, several joined by commas (a file each), or dynamic.
-        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own. A detector's
-            images are fitted into it; by default there is room for any.
+        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own, or room for
+            images of any shape where the task can fit them in.
         input: what goes in: normalised images, images in [0, 1] (unit), or uint8 pixels; for these the normalisation is
             inside.
-        output: logits, probabilities, objects (of a detector), mesh (of a hand regressor), or features (maps of the
-            stages, of a detector those of its feature pyramid); by default what the checkpoint's task is about.
+        output: one of the task's, such as logits, probabilities, objects or mesh, or features: maps of the stages, of a
+            detector those of its feature pyramid; by default what the checkpoint's task is about.
         out: folder for the artifacts, report.json and report.html; by default beside the checkpoint.
         data: images to compare on, as in fastvit eval, by default the validation images of the checkpoint's run, else
             the sample; a classifier's labels count where the classes are the checkpoint's. int8 is calibrated on their

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from fastvit.errors import UserError
 from fastvit.terminal import print_line
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 
 def fuse(
@@ -26,11 +25,10 @@ def fuse(
     Args:
         checkpoint: weights in train or merged form, of any layout.
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
-        tolerance: largest relative difference of the outputs that counts as equal, in float32; for random images, or of
-            a detector for the objects that it finds in pictures.
-        data: pictures for a detector, as in fastvit export; by default those of the checkpoint's run, else scenes of
-            the embedded sample.
-        verify_with: other pictures for a detector: a file, folder or glob pattern.
+        tolerance: largest relative difference of the outputs that counts as equal, in float32.
+        data: pictures to compare on, of a task that needs some (detection), as in fastvit export; by default those of
+            the checkpoint's run, else scenes of the embedded sample.
+        verify_with: other pictures: a file, folder or glob pattern.
     """
     if verify_with:
         refuse_given("names images to compare on, and so does --verify-with", data=data)
@@ -45,18 +43,13 @@ def fuse(
     target = out or beside(checkpoint, "-fused.safetensors")
     if fastvit.form(model) == "fused":
         raise UserError(f"{checkpoint} is fused already")
+    spec = find_task(model.task)
+    if not spec.proved_on_pictures:
+        refuse_given(f"does not apply to {spec.name}, which is compared on noise", data=data, verify_with=verify_with)
     fused = fastvit.fuse(model)
-
-    asked = False
-
-    def pictures() -> Sequence[Image.Image]:
-        nonlocal asked
-        asked = True
-        return to_compare_on(model, EvaluationData(checkpoint, data), verify_with, FEW).images
-
-    proof = find_task(model.task).prove_fusion(model, fused, pictures)
-    if not asked:
-        refuse_given("is for detectors; others are compared on noise", data=data, verify_with=verify_with)
+    source = EvaluationData(checkpoint, data)
+    pictures = to_compare_on(model, source, verify_with, FEW).images if spec.proved_on_pictures else []
+    proof = spec.prove_fusion(model, fused, pictures)
     if not proof.differences.relative <= tolerance or proof.faults:
         raise UserError(f"the fused model differs from the checkpoint: {proof} (tolerated: {tolerance:.0e} relative)")
     fastvit.save(fused, target)

@@ -39,11 +39,12 @@ def predict(
         checkpoint: weights of any form and layout, or an artifact of fastvit export.
         images: files, folders or quoted glob patterns.
         k: classes to show for each image, of a classifier; by default 5.
-        batch_size: images a step, of a classifier; by default 16.
+        batch_size: images a step, of a task that takes batches; by default 16.
         runtime: onnxruntime, openvino, torch, ...; by default the first that is installed of those that read an
             artifact, and for a checkpoint PyTorch, or for many images on a CPU openvino or onnxruntime, for which it is
             exported once.
-        precision: fp32; also bf16 in openvino, and fp16 or bf16 on a GPU but for detectors; of an artifact its own.
+        precision: fp32; also bf16 in openvino, and fp16 or bf16 on a GPU where the task has them; of an artifact its
+            own.
         device: where PyTorch runs.
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
         score: leave out objects of which a detector is less sure; by default 0.3.

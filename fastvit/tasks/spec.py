@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvit.errors import UserError
@@ -52,6 +52,7 @@ class TaskSpec(ABC):
         mesh_suffixes: of files in which the mesh of a prediction can be written; empty where there is no mesh.
         heads: names of networks that `fastvit bench HEAD-VARIANT` times, for `create_untrained`.
         own_options: options of `fastvit predict` and `fastvit eval` that this task has, but not every task.
+        proved_on_pictures: whether a fused network is compared on real images: noise has no objects, for instance.
         default_output: the output that an export has by default.
         outputs: the outputs that an export may have beside the backbone's "features".
     """
@@ -70,6 +71,7 @@ class TaskSpec(ABC):
     mesh_suffixes: ClassVar[tuple[str, ...]] = ()
     heads: ClassVar[Sequence[str]] = ()
     own_options: ClassVar[Sequence[str]] = ()
+    proved_on_pictures: ClassVar[bool] = False
     default_output: ClassVar[str] = "logits"
     outputs: ClassVar[Sequence[str]] = ("logits",)
 
@@ -237,13 +239,13 @@ class TaskSpec(ABC):
         known = labels if self.labels_images else None
         return prove_outputs(model, artifact, pictures, known, step=16 if self.batched else 1)
 
-    def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Callable[[], Sequence[Image.Image]]) -> Proof:
+    def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
         """Compare a fused network with the one that it was made from.
 
         Args:
             model: the reference.
             fused: the same, fused.
-            pictures: gives real images, for a network that needs them; others are compared on noise.
+            pictures: real images, for a task that is `proved_on_pictures`; others are compared on noise.
         """
         from fastvit.export.proof import prove_on_noise
 

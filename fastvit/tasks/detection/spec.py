@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -52,6 +52,7 @@ class DetectionSpec(TaskSpec):
     unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="detection.size")
     options = DetectorConfig
     half_precision = False
+    proved_on_pictures = True
     own_options = ("score",)
     heads = ("mask_rcnn", "faster_rcnn", "retinanet")
     default_output = "objects"
@@ -155,12 +156,10 @@ class DetectionSpec(TaskSpec):
 
         return prove_artifact(model, artifact, pictures)
 
-    def prove_fusion(
-        self, model: TaskModel, fused: TaskModel, pictures: Callable[[], Sequence[Image.Image]]
-    ) -> DetectionProof:
+    def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> DetectionProof:
         from fastvit.tasks.detection.proof import prove_forms
 
-        return prove_forms(model, fused, pictures())
+        return prove_forms(model, fused, pictures)
 
 
 SPEC = DetectionSpec()
