@@ -21,7 +21,7 @@ from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import METADATA_KEY, Description
-from fastvit.weights.layouts import FORMS, recognise, skeleton
+from fastvit.weights.layouts import FORMS, recognise
 from fastvit.weights.load import identify, require_fit, to_native
 from fastvit.weights.source import Source, StateFile, read
 from fastvit.weights.zoo import ZOO
@@ -89,35 +89,22 @@ def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
     """`load` from a state dict that has been read; the model takes over its tensors."""
     description = describe(file)
     row = find_task(description.task)
-    if not issubclass(row.model_class(), kind):
+    made = row.model_class()
+    if not issubclass(made, kind):
         raise UserError(f"{file.name} is a model for {row.name}; this is for {getattr(kind, 'task', 'another task')}")
-    model = _classifier(file, description) if row.model_class() is FastViT else _whole(file, description)
-    return model.eval()
-
-
-def _classifier(file: StateFile, description: Description) -> FastViT:
-    tensors, rows = to_native(file, description.config)
-    model = skeleton(description.config.replace(num_classes=rows), description.form)
-    model.load_state_dict(tensors, assign=True)
-    model.variant, model.classes = description.variant, description.classes
-    model.preprocessing = description.preprocessing
-    return model
-
-
-def _whole(file: StateFile, description: Description) -> TaskModel:
-    """A model of another task, whose files have no layout but ours."""
+    tensors, config = file.tensors, description.config
+    if made is FastViT:  # whose files have several layouts
+        tensors, rows = to_native(file, config)
+        config = config.replace(num_classes=rows)
+    options = {} if description.options is None else {"options": description.options}
     with torch.device("meta"):
-        train_form = find_task(description.task).model_class()(
-            description.config,
-            description.variant,
-            classes=description.classes,
-            preprocessing=description.preprocessing,
-            options=description.options,
-        )
+        classes, preprocessing = description.classes, description.preprocessing
+        train_form = made(config, description.variant, classes=classes, preprocessing=preprocessing, **options)
         model = FORMS[description.form](train_form)
-    require_fit(file, model.state_dict())
-    model.load_state_dict(file.tensors, assign=True)
-    return model
+    if made is not FastViT:
+        require_fit(file, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
 
 
 def describe(file: StateFile) -> Description:
