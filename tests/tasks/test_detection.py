@@ -626,6 +626,17 @@ def test_where_nothing_is_found() -> None:
     assert (agreed.objects, agreed.unpaired) == (12, 0)
 
 
+def test_an_object_is_paired_once() -> None:
+    """Two that lie on each other, where the other detector finds one."""
+    box = np.array([[10, 10, 50, 50]] * 2, np.float32)
+    found = {"boxes": box, "labels": np.zeros(2, int), "scores": np.array([0.9, 0.8], np.float32)}
+    one = chosen(found, slice(1))
+    for pair in ((found, one), (one, found)):
+        agreed = agreement(pair[:1], pair[1:], EDGES)
+        assert agreed is not None
+        assert (agreed.objects, agreed.unpaired, agreed.scores.max_abs) == (1, 1, 0)
+
+
 def test_objects_on_each_other_are_paired_by_their_scores() -> None:
     box = np.array([[10, 10, 50, 50]] * 3, np.float32)
     found = {"boxes": box, "labels": np.zeros(3, int), "scores": np.array([0.9, 0.6, 0.3], np.float32)}

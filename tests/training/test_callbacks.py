@@ -139,6 +139,17 @@ def test_the_best_is_what_its_task_says(task: TaskName, values: tuple[float, ...
     assert again.score == best
 
 
+@pytest.mark.parametrize("task", ["segmentation", "hand_mesh"])
+def test_of_equal_ones_the_first_is_the_best(task: str, tmp_path: Path) -> None:
+    kind = find_task(task)
+    saver, module = SaveBest(tmp_path, kind), L.LightningModule()
+    module.model = tiny()
+    for epoch in range(2):
+        metrics = {f"val/{kind.headline}": 0.5, "val/epoch": float(epoch)}
+        saver.on_validation_end(SimpleNamespace(callback_metrics=metrics, is_global_zero=True), module)
+    assert [describe(read(tmp_path / f"{name}.safetensors")).metrics["epoch"] for name in ("best", "last")] == [0, 1]
+
+
 class Timed(ClassificationTask):
     """Whose steps take time, and whose validation takes a lot; it notes the loss of every batch."""
 
