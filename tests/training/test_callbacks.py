@@ -28,7 +28,7 @@ from tests.helpers import Clock, tiny
 
 
 def fit(
-    callback: L.Callback, images: torch.Tensor, epochs: int = 2, saver: SaveBest | None = None
+    callback: L.Callback, images: torch.Tensor, epochs: int = 2, saver: SaveBest | None = None, accumulate: int = 1
 ) -> ClassificationTask:
     def configure(model: torch.nn.Module, steps: int) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.05)
@@ -38,6 +38,7 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
         callbacks=[*([saver] if saver else []), callback],
         logger=False,
         enable_checkpointing=False,
@@ -61,12 +62,14 @@ class Recorder(Ema):
         self.states.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
 
 
-@pytest.mark.parametrize("warmup", [True, False])
-def test_ema_by_hand_with_norm_statistics(warmup: bool) -> None:
+@pytest.mark.parametrize(("warmup", "accumulate"), [(True, 1), (False, 1), (False, 2)])
+def test_ema_by_hand_with_norm_statistics(warmup: bool, accumulate: int) -> None:
+    """Of the states after each step of the optimizer, which may take several batches."""
     recorder = Recorder(EmaOptions(decay=0.6, warmup=warmup))
-    task = fit(recorder, torch.randn(8, 3, 32, 32), epochs=3)
-    expected = dict(recorder.states[0])
-    for step, state in enumerate(recorder.states[1:], start=1):
+    task = fit(recorder, torch.randn(8, 3, 32, 32), epochs=3, accumulate=accumulate)
+    states = recorder.states[accumulate - 1 :: accumulate]
+    expected = dict(states[0])
+    for step, state in enumerate(states[1:], start=1):
         decay = min(0.6, (1 + step) / (10 + step)) if warmup else 0.6
         for key, value in state.items():
             expected[key] = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
@@ -154,9 +157,11 @@ class Timed(ClassificationTask):
     """Whose steps take time, and whose validation takes a lot; it notes the loss of every batch."""
 
     def __init__(self, step: Callable[[], None], validation: Callable[[], None]) -> None:
-        super().__init__(
-            tiny(num_classes=2), configure=lambda model, steps: torch.optim.SGD(model.parameters(), lr=0.05)
-        )
+        def configure(model: fastvit.FastViT, steps: int) -> torch.optim.Optimizer:
+            groups = [{"params": model.backbone.parameters(), "lr": 0.01}, {"params": model.head.parameters()}]
+            return torch.optim.SGD(groups, lr=0.05)
+
+        super().__init__(tiny(num_classes=2), configure=configure)
         self._takes, self._takes_to_validate = step, validation
         self.noted: list[float] = []
 
