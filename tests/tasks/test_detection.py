@@ -407,6 +407,13 @@ def test_what_two_find_in_use() -> None:
     assert "2 by the artifact alone" in str(found)
 
 
+def test_in_use_pairs_are_left_out_on_either_side() -> None:
+    """The second object of one detector is the first of the other."""
+    boxes = [[0.0, 0, 10, 10], [50.0, 50, 60, 60]]
+    found = in_use([boxed(boxes, [np.float32(0.2), np.float32(0.9)])], [boxed(boxes[1:], [np.float32(0.9)])])
+    assert (found.both, found.lost, found.invented) == (1, 0, 0)
+
+
 def boxed(boxes: list[list[float]], scores: list[np.float32], masks: np.ndarray | None = None) -> Objects:
     """Objects of one class."""
     return Objects(np.array(boxes, np.float32), np.zeros(len(boxes), np.int64), np.array(scores, np.float32), masks)
