@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from fastvit.data.pixels import eval_array, normalised
+from fastvit.data.pixels import eval_array, fitted_size, normalised
 from fastvit.data.transforms import normalise
 from fastvit.model.preprocessing import Preprocessing
 
@@ -43,3 +43,15 @@ def test_numbers_are_torchs() -> None:
     ours = normalised(pixels, preprocessing)
     assert ours.dtype == np.float32
     assert np.array_equal(ours, normalise(torch.from_numpy(pixels), preprocessing).numpy())
+
+
+def test_what_is_filled_up_is_nothing_to_the_network() -> None:
+    """A letterboxed image is in the upper left corner, the rest is the mean, which is 0 when it is normalised."""
+    own = Preprocessing((32, 48), mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3), resize="letterbox")
+    image = Image.fromarray(np.full((40, 20, 3), 250, np.uint8))
+    pixels = eval_array(image, own)
+    assert (pixels.shape, pixels.dtype) == ((3, 32, 48), np.uint8)
+    assert (pixels[:, :32, :16] == 250).all()
+    assert (pixels[:, :, 16:] == np.array([51, 102, 153]).reshape(3, 1, 1)).all()
+    assert np.abs(normalised(pixels, own)[:, :, 16:]).max() < 1e-6
+    assert fitted_size((20, 40), own) == (24, 48)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 import fastvit
 from fastvit.model.task_model import TaskModel
@@ -18,10 +19,13 @@ FIT = fastvit.Preprocessing((64, 96), resize="fit")
 LETTERBOX = fastvit.Preprocessing((64, 64), resize="letterbox")
 
 
-def decided(model: fastvit.FastViT) -> fastvit.FastViT:
-    """With a head that tells images apart."""
+def decided(model: TaskModel) -> TaskModel:
+    """With a head whose linear layers tell images apart."""
+    inside = set(model.trunk.modules())
     with torch.no_grad():
-        model.head.weight.mul_(50)
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module not in inside:
+                module.weight.mul_(50)
     return model
 
 
@@ -39,7 +43,7 @@ def small_model(task: str) -> TaskModel:
     torch.manual_seed(0)
     if task in MODELS:
         return MODELS[task]().eval()
-    return randomise(find_task(task).model_class()(tiny().config, preprocessing=SIZE)).eval()
+    return decided(randomise(find_task(task).model_class()(tiny().config, preprocessing=SIZE))).eval()
 
 
 def leaves(value: object) -> list[float]:

@@ -407,6 +407,13 @@ def test_what_two_find_in_use() -> None:
     assert "2 by the artifact alone" in str(found)
 
 
+def test_in_use_pairs_are_left_out_on_either_side() -> None:
+    """The second object of one detector is the first of the other."""
+    boxes = [[0.0, 0, 10, 10], [50.0, 50, 60, 60]]
+    found = in_use([boxed(boxes, [np.float32(0.2), np.float32(0.9)])], [boxed(boxes[1:], [np.float32(0.9)])])
+    assert (found.both, found.lost, found.invented) == (1, 0, 0)
+
+
 def boxed(boxes: list[list[float]], scores: list[np.float32], masks: np.ndarray | None = None) -> Objects:
     """Objects of one class."""
     return Objects(np.array(boxes, np.float32), np.zeros(len(boxes), np.int64), np.array(scores, np.float32), masks)
@@ -624,6 +631,17 @@ def test_where_nothing_is_found() -> None:
     agreed = agreement([found, nothing], [found, nothing], EDGES)
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (12, 0)
+
+
+def test_an_object_is_paired_once() -> None:
+    """Two that lie on each other, where the other detector finds one."""
+    box = np.array([[10, 10, 50, 50]] * 2, np.float32)
+    found = {"boxes": box, "labels": np.zeros(2, int), "scores": np.array([0.9, 0.8], np.float32)}
+    one = chosen(found, slice(1))
+    for pair in ((found, one), (one, found)):
+        agreed = agreement(pair[:1], pair[1:], EDGES)
+        assert agreed is not None
+        assert (agreed.objects, agreed.unpaired, agreed.scores.max_abs) == (1, 1, 0)
 
 
 def test_objects_on_each_other_are_paired_by_their_scores() -> None:

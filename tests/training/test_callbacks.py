@@ -28,7 +28,7 @@ from tests.helpers import Clock, tiny
 
 
 def fit(
-    callback: L.Callback, images: torch.Tensor, epochs: int = 2, saver: SaveBest | None = None
+    callback: L.Callback, images: torch.Tensor, epochs: int = 2, saver: SaveBest | None = None, accumulate: int = 1
 ) -> ClassificationTask:
     def configure(model: torch.nn.Module, steps: int) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.05)
@@ -38,6 +38,7 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        accumulate_grad_batches=accumulate,
         callbacks=[*([saver] if saver else []), callback],
         logger=False,
         enable_checkpointing=False,
@@ -61,18 +62,21 @@ class Recorder(Ema):
         self.states.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
 
 
-@pytest.mark.parametrize("warmup", [True, False])
-def test_ema_by_hand_with_norm_statistics(warmup: bool) -> None:
+@pytest.mark.parametrize(("warmup", "accumulate"), [(True, 1), (False, 1), (False, 2)])
+def test_ema_by_hand_with_norm_statistics(warmup: bool, accumulate: int) -> None:
+    """Of the states after each step of the optimizer, which may take several batches."""
     recorder = Recorder(EmaOptions(decay=0.6, warmup=warmup))
-    task = fit(recorder, torch.randn(8, 3, 32, 32), epochs=3)
-    expected = dict(recorder.states[0])
-    for step, state in enumerate(recorder.states[1:], start=1):
+    images = torch.randn(8, 3, 32, 32) * torch.logspace(-2, 2, 8).view(-1, 1, 1, 1)  # statistics of batches differ
+    task = fit(recorder, images, epochs=3, accumulate=accumulate)
+    states = recorder.states[accumulate - 1 :: accumulate]
+    expected = dict(states[0])
+    for step, state in enumerate(states[1:], start=1):
         decay = min(0.6, (1 + step) / (10 + step)) if warmup else 0.6
         for key, value in state.items():
             expected[key] = decay * expected[key] + (1 - decay) * value if value.is_floating_point() else value
     assert any("running_var" in key for key in expected)
     for key, value in task.model.state_dict().items():
-        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
+        torch.testing.assert_close(value, expected[key], rtol=1e-5, atol=1e-7, msg=key)
 
 
 def test_what_is_saved_is_the_average(tmp_path: Path) -> None:
@@ -139,13 +143,26 @@ def test_the_best_is_what_its_task_says(task: str, values: tuple[float, ...], be
     assert again.score == best
 
 
+@pytest.mark.parametrize("task", ["segmentation", "hand_mesh"])
+def test_of_equal_ones_the_first_is_the_best(task: str, tmp_path: Path) -> None:
+    kind = find_task(task)
+    saver, module = SaveBest(tmp_path, kind), L.LightningModule()
+    module.model = tiny()
+    for epoch in range(2):
+        metrics = {f"val/{kind.headline}": 0.5, "val/epoch": float(epoch)}
+        saver.on_validation_end(SimpleNamespace(callback_metrics=metrics, is_global_zero=True), module)
+    assert [describe(read(tmp_path / f"{name}.safetensors")).metrics["epoch"] for name in ("best", "last")] == [0, 1]
+
+
 class Timed(ClassificationTask):
     """Whose steps take time, and whose validation takes a lot; it notes the loss of every batch."""
 
     def __init__(self, step: Callable[[], None], validation: Callable[[], None]) -> None:
-        super().__init__(
-            tiny(num_classes=2), configure=lambda model, steps: torch.optim.SGD(model.parameters(), lr=0.05)
-        )
+        def configure(model: fastvit.FastViT, steps: int) -> torch.optim.Optimizer:
+            groups = [{"params": model.backbone.parameters(), "lr": 0.01}, {"params": model.head.parameters()}]
+            return torch.optim.SGD(groups, lr=0.05)
+
+        super().__init__(tiny(num_classes=2), configure=configure)
         self._takes, self._takes_to_validate = step, validation
         self.noted: list[float] = []
 
