@@ -345,6 +345,8 @@ def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder
         (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
         (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
         (["train", "--overwrite=perhaps"], "overwrite"),
+        (["train", "--detection.size", "64"], "--detection.size is for detection, this recipe is for classification"),
+        (["train", "--task", "detecton"], "there is no task 'detecton': did you mean detection?"),
         (["train", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],

@@ -707,7 +707,13 @@ MISTAKES = [
     ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),
     ((*DETECT, "--data=MASKS"), ("only_masks", "no COCO annotations")),
     ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to detection",)),
-    ((*DETECT, "--data=DATA", "--distillation.teacher=x"), ("unrecognized arguments: --distillation.teacher",)),
+    (
+        (*DETECT, "--data=DATA", "--distillation.teacher=x"),
+        (
+            "--distillation.teacher is for classification",
+            "leave it out",
+        ),
+    ),
     ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate does not apply to detection",)),
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
     ((*DETECT, "--data=DATA", "--detection.network.width=0"), ("width of a detector must be at least 1",)),
