@@ -350,7 +350,7 @@ def test_images_are_called_what_they_are(run: Run, tmp_path: Path, capsys: pytes
         assert main(command) == 0
         words = f"48 {split} images" if split else "48 images"
         assert f"{words} of {target}" in " ".join(capsys.readouterr().out.split())
-        assert f"of {words} named right" in (out / "evaluation.html").read_text()
+        assert f" on {words}." in (out / "evaluation.html").read_text()
         assert json.loads((out / "evaluation.json").read_text())["split"] == split
     copy = shutil.copytree(photos, tmp_path / "copy" / "train")
     assert main(["eval", str(run.out), "--data", str(copy), "--workers=0", "--device=cpu"]) == 0

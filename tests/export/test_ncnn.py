@@ -12,7 +12,7 @@ import torch
 import fastvit
 from fastvit.export.attention import PlainAttention, with_plain_attention
 from fastvit.export.export import export
-from fastvit.export.options import ExportOptions, Output
+from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.target import TARGETS
 from fastvit.model.mixers import SelfAttention
@@ -118,7 +118,7 @@ def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     [("pixels", "features", "fp32"), ("unit", "probabilities", "fp32"), ("pixels", "logits", "fp16")],
 )
 def test_inputs_and_outputs(
-    model: fastvit.FastViT, tmp_path: Path, kind: Input, output: Output, precision: Precision
+    model: fastvit.FastViT, tmp_path: Path, kind: Input, output: str, precision: Precision
 ) -> None:
     options = ExportOptions(precision, size=(64, 64), input=kind, output=output)
     exported = export(model, NCNN, tmp_path / "model.ncnn.param", noise_pictures(2), options)

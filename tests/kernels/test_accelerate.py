@@ -15,10 +15,10 @@ from torch import nn
 
 import fastvit
 from fastvit.cli.main import main
-from fastvit.create import create_detector, create_segmenter
 from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbone
 from fastvit.kernels.inference.support import unsupported
 from fastvit.model.task_model import TaskModel
+from fastvit.tasks.create import create_detector, create_segmenter
 from tests.helpers import randomise, tiny
 
 

@@ -39,8 +39,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ("verb", "name"), [(verb, name) for verb, known in PARAMETERS.items() for name in OWN if name in known]
 )
 def test_an_option_of_other_tasks_is_an_error(
-    models: dict[str, Path], photo: Path, tmp_path: Path, task: str, verb: str, name: str
+    models: dict[str, Path],
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    verb: str,
+    name: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     option = f"--{name.replace('_', '-')}"
     value = [] if VALUES[name] is None else [VALUES[name]]
     rest = [photo, "--runtime", "torch", "--device", "cpu"] if verb == "predict" else ["--data", tmp_path / "none"]

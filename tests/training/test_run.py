@@ -147,7 +147,7 @@ def test_what_a_command_might_have_made_is_not_removed_unasked(tmp_path: Path) -
     (tmp_path / "metrics.csv").write_text("epoch,step")
     claim(recipe(tmp_path, tmp_path))
     (tmp_path / "best-export").mkdir()
-    with pytest.raises(UserError, match=r"holds a best-export that is of no run: .*--overwrite true"):
+    with pytest.raises(UserError, match=r"holds a best-export that is of no run: .*--overwrite"):
         claim(recipe(tmp_path, tmp_path))
 
 

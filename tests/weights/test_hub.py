@@ -100,7 +100,10 @@ def test_zoo_rows() -> None:
     assert find_weights("ma36.apple_dist_in1k").top1 == 84.6
     with pytest.raises(fastvit.UserError, match="no weights that can be fetched are known for fastvit_mci1"):
         fastvit.create_model("mci1", pretrained=True)
-    with pytest.raises(fastvit.UserError, match="no tag of fastvit_t8's weights 'apple_in22k': did you mean .*apple_in1k, apple_dist_in1k"):
+    with pytest.raises(
+        fastvit.UserError,
+        match="no tag of fastvit_t8's weights 'apple_in22k': did you mean .*apple_in1k, apple_dist_in1k",
+    ):
         find_weights("t8.apple_in22k")
 
 
