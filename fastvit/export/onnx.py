@@ -71,4 +71,9 @@ def _convert(network: nn.Module, *inputs: Tensor, **options: Any) -> onnx.ModelP
     with quiet():  # `convert` and `save_plain` are called outside of a target, too
         exported = torch.onnx.export(network, inputs, dynamo=True, verbose=False, **options)
     assert exported is not None
-    return exported.model_proto
+    model: onnx.ModelProto = exported.model_proto
+    # Where in which source file each operator came from: half of a small file, and paths of this machine.
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            node.ClearField("metadata_props")
+    return model

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.fx import GraphModule
 
 from fastvit.errors import UserError
 from fastvit.export.program import Program
@@ -27,6 +28,9 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
             f"this network has the operator {unknown[0]}, which no .pt2 file may call, since some operators corrupt "
             "memory: export it to another target, such as onnx"
         )
+    for module in exported.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, GraphModule) else []:
+            node.meta.pop("stack_trace", None)  # source files of this machine
     torch.export.save(exported, path, extra_files={METADATA_KEY: to_metadata(program.description, program.signature)})
 
 

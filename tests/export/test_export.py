@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,16 @@ def test_what_a_converter_cannot_take_keeps_no_other_from_being_written(
         assert [path.name for path in tmp_path.iterdir()] == [exported.path.name for exported in done]
 
 
+def contents(folder: Path) -> Iterator[bytes]:
+    """What is in all files of a folder, those in archives apart."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            yield path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield from map(archive.read, archive.namelist())
+
+
 def test_every_target_is_proved_and_says_what_it_is(
     target: Target, model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -142,6 +153,8 @@ def test_every_target_is_proved_and_says_what_it_is(
     assert (artifact.description.variant, artifact.description.form) == ("custom", "fused")
     assert artifact.signature == exported.signature
     assert len(artifact.signature.digest) == 64
+    here = str(Path(fastvit.__file__).parent).encode()
+    assert not any(here in part for part in contents(tmp_path)), "source files of this machine are nobody's business"
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
     (answer,) = artifact(normalised(pixels, model.preprocessing)).values()
     artifact(np.zeros((1, 3, 64, 64), np.float32))
