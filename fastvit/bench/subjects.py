@@ -87,7 +87,12 @@ def find_subject(name: str) -> Subject:
     for task in all_tasks():
         if head in task.heads:
             return fastvit_subject(task.create_untrained(head, variant).eval(), name)
-    return fastvit_subject(create_model(find_variant(name).name).eval())
+    try:
+        row = find_variant(name)
+    except UserError as error:
+        heads = ", ".join(f"{head}-VARIANT" for task in all_tasks() for head in task.heads)
+        raise UserError(f"{error}; or give {heads}, a peer ({', '.join(PEERS)}), or a checkpoint") from error
+    return fastvit_subject(create_model(row.name).eval())
 
 
 def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from fastvit.arguments import refuse_given
-from fastvit.plugins import find, register
+from fastvit.plugins import find, load_plugins, register
 from fastvit.tasks.spec import TaskSpec
 
 # What weights that do not name their task are for.
@@ -32,7 +32,12 @@ def find_task(name: str) -> TaskSpec:
 
 
 def all_tasks() -> list[TaskSpec]:
-    """Return all tasks, those of plugins that were looked up included."""
+    """Return all tasks, those of plugins included.
+
+    Raises:
+        UserError: a plugin cannot be loaded.
+    """
+    load_plugins()
     return [find_task(name) for name in TASKS]
 
 
