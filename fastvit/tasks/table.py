@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 
 from fastvit.arguments import refuse_given
+from fastvit.errors import UserError
 from fastvit.plugins import find, load_plugins, register
 from fastvit.tasks.spec import TaskSpec
 
@@ -64,6 +66,19 @@ def register_task(spec: TaskSpec) -> None:
         spec: the task; see `docs/architecture.md` for an example.
 
     Raises:
-        UserError: there is a task of that name.
+        UserError: there is a task of that name, or what the spec says does not fit together.
     """
+    _check(spec)
     register(TASKS, "task", spec.name, spec)
+
+
+def _check(spec: TaskSpec) -> None:
+    from fastvit.training.options import Recipe
+
+    if missing := [name for name in (spec.headline, *spec.curves) if name not in spec.metrics]:
+        raise UserError(f"the task {spec.name} has no metric {missing[0]!r}; it has {', '.join(spec.metrics)}")
+    taken = {name: f"the task {other.name}" for other in map(find_task, TASKS) for name in other.sections}
+    taken |= dict.fromkeys((field.name for field in fields(Recipe)), "every recipe")
+    for name in spec.sections:
+        if name in taken:
+            raise UserError(f"the section {name} of the task {spec.name} is one of {taken[name]}: call it otherwise")

@@ -1,0 +1,37 @@
+"""The table of tasks, and what a new row must be."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastvit
+from fastvit.reports.metric_format import Metric
+from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.spec import ClassificationSpec
+from fastvit.tasks.table import TASKS, find_task
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_says_what_fits_together(name: str) -> None:
+    spec = find_task(name)
+    assert (spec.name, spec.model_class().task) == (name, name)
+    assert {spec.headline, *spec.curves} <= set(spec.metrics)
+    assert spec.default_output in spec.outputs
+    assert isinstance(spec.headline_metric, Metric)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"headline": "top9"}, "the task other has no metric 'top9'; it has top1, top5"),
+        ({"curves": ("top1", "f1")}, "has no metric 'f1'"),
+        ({"sections": {"optim": Mixing}}, "the section optim of the task other is one of every recipe"),
+        ({"sections": {"mixing": Mixing}}, "the section mixing of the task other is one of the task classification"),
+        ({"name": "detection", "sections": {}}, "the task 'detection' exists already"),
+    ],
+)
+def test_what_cannot_be_registered(changes: dict[str, object], message: str) -> None:
+    kind = type("Other", (ClassificationSpec,), {"name": "other", "sections": {}, **changes})
+    with pytest.raises(fastvit.UserError, match=message):
+        fastvit.register_task(kind())
+    assert "other" not in TASKS
