@@ -13,7 +13,7 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import find_variant
-from fastvit.weights.load import copy_into
+from fastvit.weights.load import copy_tensors
 from fastvit.weights.source import StateFile, read
 from fastvit.weights.zoo import find_weights
 
@@ -57,10 +57,10 @@ def create_model(
         classes = imagenet_classes()
     config = variant.config.replace(num_classes=count, in_chans=in_chans, drop_path=drop_path, **overrides)
     known = weights.preprocessing if weights else Preprocessing(crop_pct=variant.crop_pct)
-    own = replace(known.for_channels(in_chans), **(preprocessing or {}))
+    own = known.for_channels(in_chans).changed(preprocessing)
     model = FastViT(config, variant.name, classes=classes, preprocessing=own)
     if weights:
-        copy_into(model, _with_channels(read(weights.repo), in_chans))
+        copy_tensors(model, _with_channels(read(weights.repo), in_chans))
     return model
 
 
@@ -123,7 +123,7 @@ def create_on_backbone(
         classifier.config.replace(num_classes=num_classes),
         classifier.variant,
         classes=classes,
-        preprocessing=replace(own, **(preprocessing or {})),
+        preprocessing=own.changed(preprocessing),
         options=options,
     )
     model.trunk.load_state_dict(classifier.backbone.state_dict())

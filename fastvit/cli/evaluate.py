@@ -64,7 +64,7 @@ def evaluate(
     """
     if json:
         refuse_given("prints a table, and --json one object instead of tables", per_class=per_class)
-    refuse_device(checkpoint, device)
+    refuse_device(checkpoint, device, no_kernels)
 
     sides = parse_size(size)
     if sides == "dynamic":

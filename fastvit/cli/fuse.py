@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fastvit.arguments import refuse_given
 from fastvit.errors import UserError
 from fastvit.terminal import print_line
-
-if TYPE_CHECKING:
-    pass
 
 
 def fuse(

@@ -25,7 +25,8 @@ def models(pattern: str = "*", /) -> None:
     for name in names:
         row = VARIANTS[name]
         published = [f"{value:.1f}" if value else "-" for value in (row.top1, row.top1_distilled, row.iphone_ms)]
-        sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
+        counts = [None if count is None else count / 1e6 for count in (row.params, row.params_fused)]
+        sizes = ["-" if value is None else f"{value:.2f}" for value in (*counts, row.gmacs)]
         table.add_row(name, *sizes, *published, ", ".join(tags(name)) or "-")
     show(table)
     show("top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim")

@@ -57,7 +57,7 @@ def predict(
     """
     if out:
         refuse_given("prints what --out writes to a file", json=json)
-    refuse_device(checkpoint, device)
+    refuse_device(checkpoint, device, no_kernels)
 
     from fastvit.data.images import find_images
 
@@ -76,7 +76,7 @@ def predict(
     refuse_of_other_tasks(predictor.spec, k=k, batch_size=batch_size, score=score, mesh=mesh)
     limits = Limits(5 if k is None else k, 0.3 if score is None else score)
     failures = []
-    columns = predictor.spec.columns(limits)
+    columns = predictor.spec.table_header(limits)
     table = new_table("image", *columns, left=range(len(columns) + 1))
     canvas = Canvas(draw, predictor.spec) if draw else None
     meshes = Meshes(mesh, predictor.spec, len(paths)) if mesh else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
@@ -13,7 +14,7 @@ from fastvit.errors import UserError
 from fastvit.files import user_path
 from fastvit.model.task_model import TaskModel
 from fastvit.reports.page import Table
-from fastvit.runs.files import EVALUATION, HISTORY, RECIPE, ROBUSTNESS
+from fastvit.runs.files import BEST, EVALUATION, HISTORY, RECIPE, ROBUSTNESS
 from fastvit.runs.history import History, read_history
 from fastvit.runs.settings import read_json, read_settings, setting_text
 from fastvit.tasks.spec import TaskSpec
@@ -111,7 +112,7 @@ def _read_entry(name: str, source: str) -> Entry:
         settings=default_settings(model.task) | settings if settings else {},
         history=read_history(folder / HISTORY),
         evaluation=read_json(folder / EVALUATION),
-        robustness=[read_json(path) for path in sorted(folder.glob(f"best-*/{ROBUSTNESS}"))],
+        robustness=[read_json(path) for path in sorted(folder.glob(f"{Path(BEST).stem}-*/{ROBUSTNESS}"))],
     )
 
 
@@ -129,10 +130,6 @@ def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
     return Table(["run", *(entry.name for entry in entries)], rows)
 
 
-# Metrics that come from elsewhere, or are no share.
-_OTHERS = ("loss", "ece", "top5", "real_top1", "real_top5")
-
-
 def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
     """What is measured -> text, empty where it is not known."""
     height, width = entry.model.preprocessing.size
@@ -143,13 +140,7 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "network": _head(entry.model.options),
         "epochs": str(entry.history.epochs or ""),
         "images seen": f"{seen:,}" if seen else "",
-        **{
-            metric.label: "" if name not in entry.metrics else metric.text(entry.metrics[name])
-            for name, metric in entry.spec.metrics.items()
-            if name not in _OTHERS
-        },
-        "loss": f"{entry.metrics['loss']:.4f}" if "loss" in entry.metrics else "",
-        "ECE": _percent(entry.evaluation.get("ece")),
+        **_metric_cells(entry),
         "parameters, M": f"{cost.params / 1e6:.2f}",
         "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
         "GMACs": f"{cost.gmacs:.3f}",
@@ -157,6 +148,15 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "its quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
         "file, MB": f"{entry.megabytes:.1f}",
         **_robustness_cells(entry.robustness),
+    }
+
+
+def _metric_cells(entry: Entry) -> dict[str, str]:
+    """Those that were measured in training, and those that `fastvit eval` alone measures."""
+    shown = {name: metric for name, metric in entry.spec.metrics.items() if metric.compared}
+    values = {**entry.evaluation, **entry.metrics}
+    return {
+        metric.label: "" if values.get(name) is None else metric.text(values[name]) for name, metric in shown.items()
     }
 
 

@@ -139,7 +139,7 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
 
 
 def _output(model: TaskModel, options: ExportOptions, spec: TaskSpec) -> str:
-    output = options.output or spec.default_output
+    output = options.output or spec.outputs[0]
     if output not in (*spec.outputs, FEATURES):
         raise UserError(
             f"a model for {spec.name} has no output {output!r}; it has {', '.join((*spec.outputs, FEATURES))}"

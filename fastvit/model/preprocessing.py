@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from fastvit.errors import UserError
+from fastvit.errors import UserError, unknown_name
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,6 +41,17 @@ class Preprocessing:
             return f"within {min(self.size)}x{max(self.size)}, {self.interpolation}"
         rest = f"crop {self.crop_pct}" if self.resize == "crop" else "filled up"
         return f"{height}x{width}, {rest}, {self.interpolation}"
+
+    def changed(self, changes: Mapping[str, Any] | None) -> Preprocessing:
+        """The same with other values of some fields.
+
+        Raises:
+            UserError: there is no such field.
+        """
+        known = [field.name for field in fields(self)]
+        if unknown := [name for name in changes or {} if name not in known]:
+            raise unknown_name("field of Preprocessing", unknown[0], known)
+        return replace(self, **(changes or {}))
 
     def for_channels(self, count: int) -> Preprocessing:
         """The same for images of another number of channels: each gets the mean of what there was."""

@@ -25,7 +25,7 @@ class Variant:
     Attributes:
         name: as in timm.
         config: its structure, for 1000 classes.
-        params: trainable parameters, train form.
+        params: trainable parameters, train form; None where nobody has counted, likewise below.
         params_fused: parameters after `fastvit.fuse`.
         gmacs: multiply-accumulates of the fused form on one 256x256 image, in units of 1e9.
         crop_pct: centre crop of the published evaluation.
@@ -36,9 +36,9 @@ class Variant:
 
     name: str
     config: FastViTConfig
-    params: int
-    params_fused: int
-    gmacs: float
+    params: int | None = None
+    params_fused: int | None = None
+    gmacs: float | None = None
     crop_pct: float = 0.9
     top1: float | None = None
     top1_distilled: float | None = None

@@ -77,7 +77,7 @@ class Prediction(ABC):
         """Return the prediction on one line."""
 
     def cells(self) -> list[str]:
-        """Return a text for each of `TaskSpec.columns`."""
+        """Return a text for each of `TaskSpec.table_header`."""
         return [self.summary()]
 
     def columns(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Prediction(ABC):
         Raises:
             UserError: the prediction does not fit into columns.
         """
-        raise UserError("boxes, masks and meshes do not fit into Parquet's columns: give a .jsonl file")
+        raise UserError("these predictions do not fit into Parquet's columns: give a .jsonl file")
 
     def write_mesh(self, path: Path) -> None:
         """Write the mesh of a task that has `TaskSpec.mesh_suffixes`.

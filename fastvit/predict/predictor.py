@@ -124,7 +124,13 @@ class Predictor:
         return self.network.config.in_chans
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> Predictor:
-        """Return a Predictor of the same network that treats images differently."""
+        """Return a Predictor of the same network for images of another size, or cut out in another way.
+
+        Raises:
+            UserError: mean or std differ, with which the network has learnt.
+        """
+        if (preprocessing.mean, preprocessing.std) != (self.preprocessing.mean, self.preprocessing.std):
+            raise UserError("mean and std belong to the network: only size, crop and resizing can be others")
         other = copy(self)
         other.network = replace(self.network, preprocessing=preprocessing)
         return other

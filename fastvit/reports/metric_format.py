@@ -14,11 +14,13 @@ class Metric:
         label: its name in tables and plots.
         unit: "percent" for a fraction, "mm" for a length in millimeters, "" for a plain number.
         lower_is_better: whether it is an error.
+        compared: whether it is a row where runs are compared.
     """
 
     label: str
     unit: Literal["percent", "mm", ""] = "percent"
     lower_is_better: bool = False
+    compared: bool = True
 
     @property
     def factor(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvit.errors import UserError
@@ -42,7 +43,8 @@ class TaskSpec(ABC):
         metrics: how each metric is shown.
         curves: the metrics that plots of a training run show, the headline first.
         sections: sections of a recipe that are the task's own, as dataclasses.
-        unused_fields: other fields of a recipe that the task does not use, with what to do instead.
+        unused_fields: common fields of a recipe that the task does not use, with what to do instead. A task whose
+            images can be divided, or whose norm statistics can be measured anew, takes these out.
         options: the frozen dataclass of what its network is built from beside the backbone; None where there is none.
         labels_images: whether the network predicts one class for an image: `Predictor.logits` and the robustness
             suites are for these.
@@ -51,10 +53,10 @@ class TaskSpec(ABC):
         int8: whether artifacts in int8 and with palettized weights are offered.
         mesh_suffixes: of files in which the mesh of a prediction can be written; empty where there is no mesh.
         heads: names of networks that `fastvit bench HEAD-VARIANT` times, for `create_untrained`.
-        own_options: options of `fastvit predict` and `fastvit eval` that this task has, but not every task.
+        scored: whether predictions have scores, of which `fastvit predict --score` leaves out the low ones.
         proved_on_pictures: whether a fused network is compared on real images: noise has no objects, for instance.
-        default_output: the output that an export has by default.
-        outputs: the outputs that an export may have beside the backbone's "features".
+        outputs: the outputs that an export may have beside the backbone's "features": what the network gives, under one
+            name, which is the default, and "probabilities" where its softmax over dimension 1 is offered.
     """
 
     name: ClassVar[str]
@@ -62,7 +64,7 @@ class TaskSpec(ABC):
     metrics: ClassVar[Mapping[str, Metric]]
     curves: ClassVar[Sequence[str]] = ()
     sections: ClassVar[Mapping[str, type]] = {}
-    unused_fields: ClassVar[Mapping[str, str]] = {}
+    unused_fields: ClassVar[Mapping[str, str]] = dict.fromkeys(("val_fraction", "ema.recalibrate"), "leave it out")
     options: ClassVar[type | None] = None
     labels_images: ClassVar[bool] = False
     batched: ClassVar[bool] = False
@@ -70,15 +72,27 @@ class TaskSpec(ABC):
     int8: ClassVar[bool] = False
     mesh_suffixes: ClassVar[tuple[str, ...]] = ()
     heads: ClassVar[Sequence[str]] = ()
-    own_options: ClassVar[Sequence[str]] = ()
+    scored: ClassVar[bool] = False
     proved_on_pictures: ClassVar[bool] = False
-    default_output: ClassVar[str] = "logits"
     outputs: ClassVar[Sequence[str]] = ("logits",)
 
     @property
     def headline_metric(self) -> Metric:
         """How the headline is shown."""
         return self.metrics[self.headline]
+
+    @property
+    def own_options(self) -> tuple[str, ...]:
+        """Options of `fastvit predict` and `fastvit eval` that this task has, but not every task."""
+        having = {
+            "k": self.labels_images,
+            "crop_pct": self.labels_images,
+            "real_labels": self.labels_images,
+            "batch_size": self.batched,
+            "score": self.scored,
+            "mesh": bool(self.mesh_suffixes),
+        }
+        return tuple(name for name, has in having.items() if has)
 
     @property
     def curve_metrics(self) -> dict[str, Metric]:
@@ -117,6 +131,10 @@ class TaskSpec(ABC):
             UserError: they do not; the message names the fields.
         """
 
+    def image_size(self, recipe: Recipe) -> tuple[int, int]:
+        """Return the size of images that a recipe asks for, as `Preprocessing.size` has it."""
+        return recipe.model.size, recipe.model.size
+
     @abstractmethod
     def open_images(self, recipe: Recipe) -> RunImages:
         """Open the training and validation images of a recipe.
@@ -133,7 +151,7 @@ class TaskSpec(ABC):
             recipe: the recipe.
             classes: names of the classes, from the data.
             backbone: keyword arguments for the task's creation function: "drop_path", other fields of `FastViTConfig`,
-                and "preprocessing", the fields of `Preprocessing` that the recipe sets.
+                and "preprocessing", the fields of `Preprocessing` that recipe and weights set, "size" among them.
         """
 
     @abstractmethod
@@ -163,7 +181,7 @@ class TaskSpec(ABC):
     def draw(self, image: Image.Image, prediction: Prediction) -> Image.Image:
         """Return an image with a prediction drawn into it."""
 
-    def columns(self, limits: Limits) -> list[str]:
+    def table_header(self, limits: Limits) -> list[str]:
         """Return the heads of the columns that `Prediction.cells` fills."""
         return ["found"]
 
@@ -220,7 +238,15 @@ class TaskSpec(ABC):
         from fastvit.export.pictures import spread
         from fastvit.weights.description import Description
 
-        return spread(self.validation_images(data, Description.of(model)), data.source, count)
+        if data.source == "sample" and (made := self.synthetic_pictures(count)):
+            return made
+        # Data of any classes will do: only the images are used.
+        network = replace(Description.of(model), classes=None)
+        return spread(self.validation_images(data, network), data.source, count)
+
+    def synthetic_pictures(self, count: int) -> Pictures | None:
+        """Return pictures that stand for the embedded sample, of a task that it is not for; else None."""
+        return None
 
     def calibration_images(self, model: TaskModel, data: EvaluationData, count: int) -> list[Image.Image]:
         """Return training images to measure the ranges of int8 on.
@@ -252,6 +278,6 @@ class TaskSpec(ABC):
         return prove_on_noise(model, fused)
 
 
-def no_field(*names: str, size: str) -> dict[str, str]:
-    """Return `unused_fields` of a task without these fields, whose images' size is its own field."""
-    return {**dict.fromkeys(names, "leave it out"), "model.size": f"give {size}"}
+def with_own_size(field: str) -> dict[str, str]:
+    """Return `unused_fields` of a task whose images' size is a field of its own section."""
+    return {**TaskSpec.unused_fields, "model.size": f"give {field}"}

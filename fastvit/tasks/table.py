@@ -54,7 +54,7 @@ def refuse_of_other_tasks(task: TaskSpec, **options: object) -> None:
         UserError: one is given; the message names the tasks that have it.
     """
     for name, value in options.items():
-        if name not in task.own_options:
+        if value is not None and value is not False and name not in task.own_options:
             owners = " and ".join(spec.name for spec in all_tasks() if name in spec.own_options)
             refuse_given(f"is for {owners}, this model is for {task.name}", **{name: value})
 

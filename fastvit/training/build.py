@@ -15,7 +15,8 @@ from fastvit.training.norms import freeze_norms
 from fastvit.training.optim import configure
 from fastvit.training.options import Recipe
 from fastvit.training.task import Task
-from fastvit.weights.load import load_weights
+from fastvit.weights.load import copy_tensors, described, known_preprocessing
+from fastvit.weights.source import read
 
 
 def build(recipe: Recipe) -> tuple[Task, RunData]:
@@ -44,16 +45,26 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
 
 
 def build_model(recipe: Recipe, classes: tuple[str, ...]) -> TaskModel:
-    """Return the network of a recipe, with the data's classes and the recipe's weights and preprocessing."""
-    options = recipe.model
+    """Return the network of a recipe, with the recipe's weights and the data's classes.
+
+    Its preprocessing is the recipe's; what the recipe leaves open, the weights say, then the variant.
+    """
+    options, spec = recipe.model, find_task(recipe.task)
+    file = read(options.weights) if options.weights else None
+    description = described(file) if file else None
+    known = known_preprocessing(description, recipe.task) if description else {}
     named = {"mean": options.mean, "std": options.std, "crop_pct": options.crop_pct}
     backbone: dict[str, Any] = {
         "drop_path": options.drop_path,
-        "preprocessing": {name: value for name, value in named.items() if value is not None},
+        "preprocessing": {
+            **known,
+            "size": spec.image_size(recipe),
+            **{name: value for name, value in named.items() if value is not None},
+        },
     }
     if options.layer_scale_init is not None:
         backbone["layer_scale_init"] = options.layer_scale_init
-    model = find_task(recipe.task).create_model(recipe, classes, backbone)
-    if options.weights:
-        load_weights(model, options.weights)
+    model = spec.create_model(recipe, classes, backbone)
+    if file:
+        copy_tensors(model, file)
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastvit.errors import UserError
 from fastvit.tasks.table import DEFAULT_TASK, find_task
@@ -219,11 +219,13 @@ class Recipe:
                 raise UserError(f"{name} does not apply to {self.task}: {advice}")
         spec.check(self)
 
-    def __getattr__(self, name: str) -> Any:
-        """A section by its name, such as recipe.mixing."""
-        if name in (sections := self.__dict__.get("sections", {})):
-            return sections[name]
-        raise AttributeError(f"a recipe for {self.__dict__.get('task')} has no field {name}")
+    if not TYPE_CHECKING:  # or every misspelt field would be one
+
+        def __getattr__(self, name: str) -> Any:
+            """A section by its name, such as recipe.mixing."""
+            if name in (sections := self.__dict__.get("sections", {})):
+                return sections[name]
+            raise AttributeError(f"a recipe for {self.__dict__.get('task')} has no field {name}")
 
     @property
     def loading(self) -> dict[str, Any]:

@@ -87,15 +87,25 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path) -> dict[str, Any]:
-    """Return the fields of a file without sections of other tasks, with a warning where they say something.
+    """Return the fields of a file without sections of other tasks.
 
-    Recipes that were written down before version 0.2 have the sections of all tasks.
+    The recipes of runs of before version 0.2 have the sections of all tasks: what they say is left out, with a warning.
+
+    Raises:
+        UserError: another file has a section of another task that says something.
     """
     others = {name: kind for spec in all_tasks() for name, kind in spec.sections.items() if name not in task.sections}
+    of_a_run = others.keys() <= content.keys()
     for name in content.keys() & others.keys():
+        if not isinstance(content[name], dict):
+            raise UserError(f"{path}: {name} must hold fields, such as those of fastvit train --help {name}")
         defaults = _plain(asdict(others[name]()))
-        if any(defaults.get(field) != value for field, value in flatten(content[name]).items()):
-            warnings.warn(f"{path}: the section {name} does not apply to {task.name} and is left out", stacklevel=2)
+        if all(defaults.get(field) == value for field, value in flatten(content[name]).items()):
+            continue
+        reason = f"{path}: the section {name} does not apply to {task.name}"
+        if not of_a_run:
+            raise UserError(f"{reason}: leave it out")
+        warnings.warn(f"{reason} and is left out", stacklevel=2)
     return {name: value for name, value in content.items() if name not in others}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -43,9 +43,10 @@ class Loaded:
 
 
 def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
-    """Copy weights into a model: every key and shape must fit, but for a head of another class count.
+    """Copy weights into a model, with what their file says of preprocessing and class names.
 
-    A model of a dense task takes weights of its own task, or a classifier's, of which its backbone is filled.
+    Every key and shape must fit, but for a head of another class count. A model of another task than classification
+    takes weights of its own task, or a classifier's, of which its backbone is filled.
 
     Args:
         model: in any form; train or merged weights are fused on the way if the model is in a later form.
@@ -58,12 +59,35 @@ def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
         UserError: the weights are of another variant, damaged, or in a later form than the model; the message lists
             the differences.
     """
-    return copy_into(model, read(source))
+    file = read(source)
+    loaded, description = copy_tensors(model, file), described(file)
+    if description and isinstance(model, TaskModel):
+        model.preprocessing = replace(model.preprocessing, **known_preprocessing(description, model.task))
+        if loaded.head and description.classes:
+            model.classes = description.classes
+    return loaded
 
 
-def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
-    """`load_weights` from a state dict that has been read."""
-    description = None if file.info is None else Description.from_dict(file.info, file.name)
+def described(file: StateFile) -> Description | None:
+    """Return what a file of ours says of itself; None of another file."""
+    return None if file.info is None else Description.from_dict(file.info, file.name)
+
+
+def known_preprocessing(description: Description, task: str) -> dict[str, Any]:
+    """Return the fields of `Preprocessing` that weights bring along.
+
+    Args:
+        description: of the weights.
+        task: of the model that they are loaded into. Another one's backbone wants the mean and std it has learnt on.
+    """
+    known = description.preprocessing
+    names = [field.name for field in fields(known)] if description.task == task else ["mean", "std"]
+    return {name: getattr(known, name) for name in names}
+
+
+def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
+    """Copy the tensors of `load_weights`, of a state dict that has been read, and nothing else."""
+    description = described(file)
     if not isinstance(model, (FastViT, Backbone)):
         return _copy_into_dense(model, file, description)
     if description and not issubclass(find_task(description.task).model_class(), FastViT):
@@ -95,21 +119,13 @@ def copy_into(model: TaskModel | Backbone, file: StateFile) -> Loaded:
         state = {k: v for k, v in state.items() if not k.startswith("head.")}
         state |= {f"head.{k}": v for k, v in model.head.state_dict().items()}
     model.load_state_dict(state)
-    if description:
-        model.preprocessing = description.preprocessing
-        if takes_head and description.classes:
-            model.classes = description.classes
     return Loaded(layout, source_form, head=takes_head)
 
 
 def _copy_into_dense(model: TaskModel, file: StateFile, description: Description | None) -> Loaded:
     if description and description.task == model.task:
         return _copy_whole(model, file, description)
-    loaded = copy_into(model.trunk, file)
-    if description:  # its backbone wants to see what it has learnt on
-        known = description.preprocessing
-        model.preprocessing = replace(model.preprocessing, mean=known.mean, std=known.std)
-    return loaded
+    return copy_tensors(model.trunk, file)
 
 
 def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> Loaded:
@@ -128,10 +144,7 @@ def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> 
     tensors = file.tensors | kept
     require_fit(replace(file, tensors=tensors), state)
     model.load_state_dict(tensors)
-    model.preprocessing = description.preprocessing
-    if classes == model.num_classes:
-        model.classes = description.classes or model.classes
-    else:
+    if classes != model.num_classes:
         warnings.warn(
             f"{file.name} has {classes} classes, the model {model.num_classes}: {len(kept)} tensors of its head stay "
             "new, all else is loaded",

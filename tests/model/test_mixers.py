@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import fastvit
 from fastvit.cli.main import main
+from fastvit.fusion import Affine, affine, norm_coefficients
 from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import LayerScale, RepConv
@@ -192,3 +193,38 @@ def test_a_name_is_registered_once() -> None:
         fastvit.register_mixer("pooling", lambda stage, config: Shift(), residual=True)
     with pytest.raises(fastvit.UserError, match="the variant 'fastvit_t8' exists already"):
         fastvit.register_variant(VARIANTS["fastvit_t8"])
+
+
+class Smooth(torch.nn.Module):
+    """A depthwise convolution with a norm, without a skip connection of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.norm = torch.nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x))
+
+
+def smooth(module: Smooth) -> Affine:
+    scale, shift = norm_coefficients(module.norm)
+    return affine(module.conv).scaled(scale).shifted(shift)
+
+
+def test_a_mixer_of_ones_own_fuses_by_a_rule_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for residual in (True, False):
+        name = f"smooth-{residual}"
+        monkeypatch.setitem(MIXERS, name, None)
+        del MIXERS[name]
+        fastvit.register_mixer(name, lambda stage, config: Smooth(stage.width), residual=residual)
+        affine.register(Smooth, smooth)
+        stages = tuple(fastvit.Stage(width, 2, name) for width in (8, 16))
+        model = randomise(fastvit.FastViT(fastvit.FastViTConfig(stages, num_classes=5)).eval().double())
+        fused = fastvit.fuse(model)
+        x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-9, atol=1e-9)
+        kinds = [type(module) for module in fused.modules()]
+        assert Smooth not in kinds
+        assert (torch.nn.BatchNorm2d in kinds) == residual, "padding keeps the norm before a convolution out of it"
+        del MIXERS[name]

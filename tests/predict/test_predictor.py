@@ -224,3 +224,16 @@ def test_records(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
         assert not list(tmp_path.glob("*b.*"))
     with pytest.raises(fastvit.UserError, match=r"to \.jsonl or \.parquet"), recording(tmp_path / "a.csv"):
         pass
+
+
+def test_another_size_is_another_predictor() -> None:
+    model = tiny(classes=tuple("abcdefghij"), preprocessing=fastvit.Preprocessing((32, 32)))
+    predictor = fastvit.Predictor(model)
+    larger = predictor.with_preprocessing(predictor.preprocessing.at(64))
+    assert (predictor.preprocessing.size, larger.preprocessing.size) == ((32, 32), (64, 64))
+    image = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    alone = tiny(classes=model.classes, preprocessing=fastvit.Preprocessing((64, 64), crop_pct=1.0))
+    alone.load_state_dict(model.state_dict())
+    assert larger(image)[0].labels == fastvit.Predictor(alone)(image)[0].labels
+    with pytest.raises(fastvit.UserError, match="mean and std belong to the network"):
+        predictor.with_preprocessing(fastvit.Preprocessing((32, 32), (0.0, 0.0, 0.0)))

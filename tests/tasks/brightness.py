@@ -97,7 +97,9 @@ class BrightnessSamples(Samples[tuple[Tensor, Tensor]]):
 
 
 class BrightnessData(RunData):
-    hflip = 0.0
+    def __init__(self, images: RunImages, preprocessing: fastvit.Preprocessing, hflip: float, **others: Any) -> None:
+        super().__init__(images, preprocessing, **others)
+        self.hflip = hflip
 
     def train_dataloader(self) -> Any:
         return self.train_loader(BrightnessSamples(self.train_images, self.preprocessing, self.hflip))
@@ -135,7 +137,6 @@ class BrightnessSpec(fastvit.TaskSpec):
     sections = {"brightness": BrightnessOptions}
     batched = True
     heads = ("dimmer",)
-    default_output = "brightness"
     outputs = ("brightness",)
 
     def model_class(self) -> type[TaskModel]:
@@ -148,17 +149,14 @@ class BrightnessSpec(fastvit.TaskSpec):
         return RunImages(Pictures(Path(recipe.data) / "train"), Pictures(Path(recipe.data) / "val"))
 
     def create_model(self, recipe: Any, classes: tuple[str, ...], backbone: Mapping[str, Any]) -> BrightnessModel:
-        preprocessing = {**backbone["preprocessing"], "size": (recipe.model.size,) * 2}
-        arguments = {**backbone, "preprocessing": preprocessing}
-        return create_on_backbone(BrightnessModel, None, recipe.model.name, False, 1, classes, **arguments)
+        return create_on_backbone(BrightnessModel, None, recipe.model.name, False, 1, classes, **backbone)
 
     def create_data(self, recipe: Any, images: RunImages, preprocessing: fastvit.Preprocessing) -> BrightnessData:
-        data = BrightnessData(images, preprocessing, recipe.batch_size, **recipe.loading)
-        data.hflip = recipe.brightness.hflip
-        return data
+        hflip = recipe.sections["brightness"].hflip
+        return BrightnessData(images, preprocessing, hflip, batch_size=recipe.batch_size, **recipe.loading)
 
     def create_module(self, recipe: Any, model: Any, configure: Any) -> BrightnessTask:
-        return BrightnessTask(model, recipe.brightness.scale, configure)
+        return BrightnessTask(model, recipe.sections["brightness"].scale, configure)
 
     def decode(self, outputs: Mapping[str, np.ndarray], shown: Any, network: Any, limits: Any) -> BrightnessPrediction:
         return BrightnessPrediction(shown.name, float(outputs["brightness"][0, 0]))

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import fastvit
 from fastvit.cli.commands import COMMANDS
 from fastvit.tasks.table import TASKS, all_tasks, find_task
-from tests.helpers import tiny
-from tests.tasks.contracts import make_detector, make_segmenter
-from tests.tasks.test_hand_mesh import make_regressor
+from tests.tasks.small_models import small_model
 from tests.test_cli import complaint, inside
 
-MAKERS: dict[str, Callable[[], Any]] = {
-    "classification": tiny,
-    "detection": lambda: make_detector("retinanet"),
-    "segmentation": lambda: make_segmenter("fpn"),
-    "hand_mesh": lambda: make_regressor("mlp"),
-}
 VALUES = {"k": 2, "batch_size": 2, "score": 0.5, "mesh": "meshes", "crop_pct": 0.9, "real_labels": None}
 PARAMETERS = {verb: inspect.signature(COMMANDS[verb]).parameters for verb in ("predict", "eval")}
 OWN = sorted({name for spec in all_tasks() for name in spec.own_options})
@@ -31,7 +21,7 @@ OWN = sorted({name for spec in all_tasks() for name in spec.own_options})
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {task: fastvit.save(MAKERS[task](), folder / f"{task}.safetensors") for task in TASKS}
+    return {task: fastvit.save(small_model(task), folder / f"{task}.safetensors") for task in TASKS}
 
 
 @pytest.mark.parametrize("task", TASKS)

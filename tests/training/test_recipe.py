@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,13 +10,16 @@ import timm
 import torch
 import yaml
 
+import fastvit
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.sampling import Draw
 from fastvit.errors import UserError
+from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
 from fastvit.synthetic.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.hand_mesh.skeleton import CLASSES
+from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.table import find_task
 from fastvit.training.build import build_model
 from fastvit.training.optim import configure
@@ -238,3 +241,41 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
             load_recipe(str(path))
     path.write_text("epochs: 30")
     assert load_recipe(str(path)).epochs == 30
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation", "segmentation on a classifier"])
+def test_the_recipe_and_the_data_have_the_last_word_over_weights(task: str, tmp_path: Path) -> None:
+    """Size and named fields are the recipe's, classes the data's; what the recipe leaves open is the weights'."""
+    own = Preprocessing((64, 64), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.75)
+    if task == "segmentation":
+        start: TaskModel = fastvit.create_segmenter(
+            "t8", classes="abc", preprocessing={"size": (64, 64), "mean": own.mean}
+        )
+    else:
+        start = fastvit.create_model("t8", classes="abc", preprocessing=asdict(own))
+    weights = fastvit.save(start, tmp_path / "start.safetensors")
+    name = task.partition(" ")[0]
+    sections = {"segmentation": SegmentationOptions(size=(96, 192))} if name == "segmentation" else {}
+    options = ModelOptions(
+        "t8", size=32 if name == "classification" else 256, weights=str(weights), std=(0.7, 0.8, 0.9)
+    )
+    model = build_model(Recipe(task=name, model=options, sections=sections), ("x", "y", "z"))
+    assert model.classes == ("x", "y", "z")
+    assert model.preprocessing.size == ((32, 32) if name == "classification" else (96, 192))
+    assert (model.preprocessing.mean, model.preprocessing.std) == (own.mean, (0.7, 0.8, 0.9))
+    assert model.preprocessing.crop_pct == (0.75 if name == "classification" else Preprocessing().crop_pct)
+    kept = start.trunk.state_dict()
+    assert all(torch.equal(tensor, kept[key]) for key, tensor in model.trunk.state_dict().items())
+
+
+def test_a_section_of_another_task_that_says_something_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for content, message in {
+        "task: detection\nmixing:\n  mixup: 0.5\n": "the section mixing does not apply to detection: leave it out",
+        "detection:\n": "mine.yaml: detection must hold fields",
+    }.items():
+        path.write_text(content)
+        with pytest.raises(UserError, match=message):
+            load_recipe(str(path))
+    path.write_text("task: detection\nmixing:\n  mixup: 0.2\n")  # as it is by default
+    assert load_recipe(str(path)).task == "detection"

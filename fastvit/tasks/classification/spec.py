@@ -39,21 +39,21 @@ class ClassificationSpec(TaskSpec):
     headline = "top1"
     metrics: ClassVar[Mapping[str, Metric]] = {
         "top1": TOP1,
-        "top5": Metric("top-5"),
+        "top5": Metric("top-5", compared=False),
         "loss": LOSS,
         "ece": Metric("ECE", lower_is_better=True),
-        "real_top1": Metric("ReaL top-1"),
-        "real_top5": Metric("ReaL top-5"),
+        "real_top1": Metric("ReaL top-1", compared=False),
+        "real_top5": Metric("ReaL top-5", compared=False),
     }
     sections: ClassVar[Mapping[str, type]] = {
         "augmentation": Augmentation,
         "mixing": Mixing,
         "distillation": Distillation,
     }
+    unused_fields: ClassVar[Mapping[str, str]] = {}
     labels_images = True
     batched = True
     int8 = True
-    own_options = ("k", "batch_size", "crop_pct", "real_labels")
     outputs = ("logits", "probabilities")
 
     def model_class(self) -> type[TaskModel]:
@@ -76,10 +76,7 @@ class ClassificationSpec(TaskSpec):
     def create_model(self, recipe: Recipe, classes: tuple[str, ...], backbone: Mapping[str, Any]) -> FastViT:
         from fastvit.create import create_model
 
-        options = recipe.model
-        preprocessing = {**backbone["preprocessing"], "size": (options.size, options.size)}
-        arguments = {**backbone, "preprocessing": preprocessing}
-        return create_model(options.name, options.pretrained, classes=classes, **arguments)
+        return create_model(recipe.model.name, recipe.model.pretrained, classes=classes, **backbone)
 
     def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> ClassificationData:
         from fastvit.tasks.classification.data import ClassificationData
@@ -110,7 +107,7 @@ class ClassificationSpec(TaskSpec):
 
         return draw(image, prediction)
 
-    def columns(self, limits: Limits) -> list[str]:
+    def table_header(self, limits: Limits) -> list[str]:
         return [f"top {i + 1}" for i in range(limits.k)]
 
     def validation_images(self, data: EvaluationData, network: Description) -> Any:

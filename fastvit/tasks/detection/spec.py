@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastvit.errors import UserError
 from fastvit.reports.metric_format import LOSS, Metric
 from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
-from fastvit.tasks.spec import TaskSpec, no_field
+from fastvit.tasks.spec import TaskSpec, with_own_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fastvit.evaluation.measurement import EvaluationRequest, Measurement
     from fastvit.export.options import ExportOptions
     from fastvit.export.pictures import Pictures
+    from fastvit.export.proof import Proof
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
     from fastvit.predict.prediction import Limits, Shown
@@ -49,13 +50,12 @@ class DetectionSpec(TaskSpec):
     }
     curves = ("box_ap", "box_ap50", "mask_ap")
     sections: ClassVar[Mapping[str, type]] = {"detection": DetectionOptions}
-    unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="detection.size")
+    unused_fields: ClassVar[Mapping[str, str]] = with_own_size("detection.size")
     options = DetectorConfig
     half_precision = False
     proved_on_pictures = True
-    own_options = ("score",)
+    scored = True
     heads = ("mask_rcnn", "faster_rcnn", "retinanet")
-    default_output = "objects"
     outputs = ("objects",)
 
     def model_class(self) -> type[TaskModel]:
@@ -69,6 +69,10 @@ class DetectionSpec(TaskSpec):
         # Without trained weights always the most objects that it may give.
         return create_detector(variant, kind=head, score=0.0)  # type: ignore[arg-type]
 
+    def image_size(self, recipe: Recipe) -> tuple[int, int]:
+        size: tuple[int, int] = recipe.sections["detection"].size
+        return size
+
     def open_images(self, recipe: Recipe) -> RunImages:
         from fastvit.tasks.detection.data import open_for_run
 
@@ -78,9 +82,8 @@ class DetectionSpec(TaskSpec):
         from fastvit.tasks.detection.create import create_detector
 
         own: DetectionOptions = recipe.sections["detection"]
-        arguments = {**backbone, "preprocessing": {**backbone["preprocessing"], "size": own.size}}
         name, pretrained = recipe.model.name, recipe.model.pretrained
-        return create_detector(name, pretrained, classes=classes, **asdict(own.network), **arguments)
+        return create_detector(name, pretrained, classes=classes, **asdict(own.network), **backbone)
 
     def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> DetectionData:
         from fastvit.tasks.detection.data import DetectionData
@@ -142,14 +145,14 @@ class DetectionSpec(TaskSpec):
             return (-(-max(preprocessing.size) // 32) * 32,) * 2, preprocessing
         return super().export_shape(preprocessing, output, size)
 
-    def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
+    def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import scenes
 
-        return scenes(count) if data.source == "sample" else super().pictures(model, data, count)
+        return scenes(count)
 
     def prove(
         self, model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None
-    ) -> Any:
+    ) -> Proof:
         if "boxes" not in artifact.signature.outputs:
             return super().prove(model, artifact, pictures, labels)
         from fastvit.tasks.detection.proof import prove_artifact

@@ -10,7 +10,7 @@ from fastvit.errors import UserError
 from fastvit.reports.metric_format import LOSS, Metric
 from fastvit.tasks.hand_mesh.mesh_file import SUFFIXES
 from fastvit.tasks.hand_mesh.options import HandMeshOptions, HandRegressorConfig
-from fastvit.tasks.spec import TaskSpec, no_field
+from fastvit.tasks.spec import TaskSpec, with_own_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,12 +51,10 @@ class HandMeshSpec(TaskSpec):
     }
     curves = ("pa_mpjpe", "mpjpe")
     sections: ClassVar[Mapping[str, type]] = {"hand_mesh": HandMeshOptions}
-    unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="hand_mesh.size")
+    unused_fields: ClassVar[Mapping[str, str]] = with_own_size("hand_mesh.size")
     options = HandRegressorConfig
     mesh_suffixes = (".obj", *(suffix for suffix in SUFFIXES if suffix != ".obj"))
-    own_options = ("mesh",)
     heads = ("hand", "hand_tokens")
-    default_output = "mesh"
     outputs = ("mesh",)
 
     def model_class(self) -> type[TaskModel]:
@@ -69,6 +67,10 @@ class HandMeshSpec(TaskSpec):
 
         return create_hand_regressor(variant, head="tokens" if head == "hand_tokens" else "mlp")
 
+    def image_size(self, recipe: Recipe) -> tuple[int, int]:
+        size = recipe.sections["hand_mesh"].size
+        return size, size
+
     def open_images(self, recipe: Recipe) -> RunImages:
         from fastvit.tasks.hand_mesh.data import open_for_run
 
@@ -79,9 +81,8 @@ class HandMeshSpec(TaskSpec):
         from fastvit.tasks.hand_mesh.freihand import hand_of
 
         own: HandMeshOptions = recipe.sections["hand_mesh"]
-        arguments = {**backbone, "preprocessing": {**backbone["preprocessing"], "size": (own.size, own.size)}}
         hand, name, pretrained = hand_of(recipe.data, own.hand), recipe.model.name, recipe.model.pretrained
-        return create_hand_regressor(name, pretrained, hand=hand, **asdict(own.network), **arguments)
+        return create_hand_regressor(name, pretrained, hand=hand, **asdict(own.network), **backbone)
 
     def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> HandMeshData:
         from fastvit.tasks.hand_mesh.data import HandMeshData
@@ -133,9 +134,7 @@ class HandMeshSpec(TaskSpec):
         if output == "mesh" and options.size == "dynamic":
             raise UserError("a hand mesh regressor is exported for one size of images: give --size a number")
 
-    def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
-        if data.source != "sample":
-            return super().pictures(model, data, count)
+    def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import FEW, Pictures
         from fastvit.tasks.hand_mesh.synthetic import sample_hands
 

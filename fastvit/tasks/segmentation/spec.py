@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastvit.reports.metric_format import LOSS, Metric
 from fastvit.tasks.segmentation.options import SegmentationOptions, SegmenterConfig
-from fastvit.tasks.spec import TaskSpec, no_field
+from fastvit.tasks.spec import TaskSpec, with_own_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class SegmentationSpec(TaskSpec):
     }
     curves = ("miou", "pixel_accuracy")
     sections: ClassVar[Mapping[str, type]] = {"segmentation": SegmentationOptions}
-    unused_fields: ClassVar[Mapping[str, str]] = no_field("val_fraction", "ema.recalibrate", size="segmentation.size")
+    unused_fields: ClassVar[Mapping[str, str]] = with_own_size("segmentation.size")
     options = SegmenterConfig
     heads = ("fpn", "upernet")
     outputs = ("logits", "probabilities")
@@ -59,6 +59,10 @@ class SegmentationSpec(TaskSpec):
 
         return create_segmenter(variant, head=head)  # type: ignore[arg-type]
 
+    def image_size(self, recipe: Recipe) -> tuple[int, int]:
+        size: tuple[int, int] = recipe.sections["segmentation"].size
+        return size
+
     def open_images(self, recipe: Recipe) -> RunImages:
         from fastvit.tasks.segmentation.data import open_for_run
 
@@ -68,9 +72,8 @@ class SegmentationSpec(TaskSpec):
         from fastvit.tasks.segmentation.create import create_segmenter
 
         own: SegmentationOptions = recipe.sections["segmentation"]
-        arguments = {**backbone, "preprocessing": {**backbone["preprocessing"], "size": own.size}}
         name, pretrained = recipe.model.name, recipe.model.pretrained
-        return create_segmenter(name, pretrained, classes=classes, **asdict(own.network), **arguments)
+        return create_segmenter(name, pretrained, classes=classes, **asdict(own.network), **backbone)
 
     def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> SegmentationData:
         from fastvit.tasks.segmentation.data import SegmentationData
@@ -119,10 +122,10 @@ class SegmentationSpec(TaskSpec):
     def prepare_export(self, model: TaskModel) -> None:
         model.options = replace(model.options, window=None)  # an artifact is shown all of an image
 
-    def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
+    def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import scenes
 
-        return scenes(count) if data.source == "sample" else super().pictures(model, data, count)
+        return scenes(count)
 
 
 SPEC = SegmentationSpec()
