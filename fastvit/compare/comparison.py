@@ -153,10 +153,11 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
 
 def _metric_cells(entry: Entry) -> dict[str, str]:
     """Those that were measured in training, and those that `fastvit eval` alone measures."""
-    shown = {name: metric for name, metric in entry.spec.metrics.items() if metric.compared}
     values = {**entry.evaluation, **entry.metrics}
     return {
-        metric.label: "" if values.get(name) is None else metric.text(values[name]) for name, metric in shown.items()
+        metric.label: "" if values.get(name) is None else metric.text(values[name])
+        for name, metric in entry.spec.metrics.items()
+        if metric.compared
     }
 
 
