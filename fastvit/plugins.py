@@ -6,6 +6,7 @@ imported when a name is looked up that is not there yet, so that they cost nothi
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TypeVar
@@ -18,22 +19,34 @@ GROUP = "fastvit.plugins"
 
 
 @cache
-def load_plugins() -> None:
-    """Import what installed packages add, once.
+def load_plugins() -> tuple[str, ...]:
+    """Import what installed packages add, once; one that cannot be imported does not keep the others from it.
 
-    Raises:
-        UserError: one of them cannot be imported; the message names its package.
+    Returns:
+        What could not be imported, a sentence each, which names the package.
     """
+    failures = []
     for plugin in entry_points(group=GROUP):
         try:
             plugin.load()
-        except Exception as error:  # whatever a package raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
             package = plugin.dist.name if plugin.dist else "an installed package"
-            raise UserError(
+            failures.append(
                 f"the plugin {plugin.name} ({plugin.value}) of {package} cannot be loaded: "
-                f"{type(error).__name__}: {first_line(error)}; "
-                "update or uninstall it"
-            ) from error
+                f"{type(error).__name__}: {first_line(error)}; update or uninstall it"
+            )
+    return tuple(failures)
+
+
+def warn_of_failures() -> None:
+    """Load the plugins, with a warning for each that cannot be loaded."""
+    for failure in load_plugins():
+        warnings.warn(failure, stacklevel=3)
+
+
+def not_loaded() -> str:
+    """Return what to add to an error about an unknown name: it may be that of a plugin that cannot be loaded."""
+    return "".join(f"; {failure}" for failure in load_plugins())
 
 
 def register(table: dict[str, Row], kind: str, name: str, row: Row) -> None:
@@ -56,5 +69,5 @@ def find(table: dict[str, Row], kind: str, name: str) -> Row:
     if name not in table:
         load_plugins()
     if name not in table:
-        raise unknown_name(kind, name, table)
+        raise unknown_name(kind, name, table, otherwise=not_loaded())
     return table[name]

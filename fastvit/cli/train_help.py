@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from fastvit.arguments import hyphenated
 from fastvit.cli.parser import CommandParser, help_text, value_name
 from fastvit.errors import unknown_name
-from fastvit.tasks.table import TASKS, find_task
+from fastvit.tasks.table import all_tasks, find_task
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import recipe_names, recipe_path
@@ -68,7 +68,9 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
         return _first_page(sections, find_task(recipe.task).unused_fields, description)
     shown = sections if page == ALL else {page: sections[page]} if page in sections else None
     if shown is None:
-        raise unknown_name("page of help", page, [*sections, RECIPES, ALL])
+        owners = [spec.name for spec in all_tasks() if page in spec.sections]
+        hint = f"; {page} is for {owners[0]}: give --task {owners[0]}" if owners else ""
+        raise unknown_name("page of help", page, [*sections, RECIPES, ALL], otherwise=hint)
     parser = _parser(description, _STYLE)
     for name, fields in shown.items():
         _add_fields(parser, f"{name}: {_about(name, fields)}", fields)
@@ -119,7 +121,7 @@ def _add_fields(parser: CommandParser, title: str, fields: Iterable[Field]) -> N
         if field.kind is bool:
             group.add_argument(f"--[no-]{name}", action="store_true", help=text)
         else:
-            kind = Literal[*TASKS] if name == "task" else field.kind
+            kind = Literal[*(spec.name for spec in all_tasks())] if name == "task" else field.kind
             group.add_argument(f"--{name}", metavar=_value(name.rpartition(".")[2], kind), help=text)
 
 

@@ -72,7 +72,8 @@ class Measured:
     @property
     def counted(self) -> str:
         """How many images were counted, and of which split, in words."""
-        return f"{self.found.images} {self.split + ' ' if self.split else ''}images"
+        image = "image" if self.found.images == 1 else "images"
+        return f"{self.found.images} {self.split + ' ' if self.split else ''}{image}"
 
     def summary(self) -> dict[str, Any]:
         """What fits on a line, for JSON; null where there is nothing to measure."""

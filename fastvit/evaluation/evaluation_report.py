@@ -43,7 +43,7 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
         summary=f"{measured.headline} on {measured.counted}.{skipped}",
         sections=[
             _numbers_section(measured),
-            *([examples_section(measured.examples)] if measured.examples else []),
+            *([examples_section(measured.examples, measured.spec)] if measured.examples else []),
             *found.sections(),
             _parts_section(measured),
         ],

@@ -14,6 +14,7 @@ from fastvit.errors import DamagedImageError
 from fastvit.predict.predictor import Predictor
 from fastvit.reports.figures import new_figure
 from fastvit.reports.page import Section
+from fastvit.tasks.spec import TaskSpec
 
 _COUNT = 6
 # Objects below it are not drawn.
@@ -45,9 +46,10 @@ def examples(predictor: Predictor, images: Named) -> list[Example]:
     return made
 
 
-def examples_section(made: Sequence[Example]) -> Section:
+def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
     """Two examples a row."""
-    text = f"Validation images: left the annotation, right the prediction; objects from a score of {_DRAWN:.0%} on."
+    scores = f"; from a score of {_DRAWN:.0%} on" if spec.scored else ""
+    text = f"Validation images: left the annotation, right the prediction{scores}."
     rows = -(-len(made) // 2)
     figure = new_figure(12, 3.2 * rows)
     places = figure.subplots(rows, 4, squeeze=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,10 @@ class Proof:
     images: int
     differences: Differences
     accuracy: tuple[float, float] | None
+
+    def without_top1(self) -> Proof:
+        """The same of outputs whose largest value means nothing."""
+        return replace(self, differences=replace(self.differences, top1=None))
 
     @property
     def faults(self) -> list[str]:

@@ -12,7 +12,7 @@ from fastvit.errors import UserError, first_line
 from fastvit.export.options import ExportOptions
 from fastvit.plugins import find, register
 from fastvit.quiet import quiet
-from fastvit.runtime.artifact import RUNTIMES, Precision, Runtime
+from fastvit.runtime.artifact import Precision, Runtime, find_runtime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +79,9 @@ class Target:
             OSError: the artifact cannot be written.
         """
         with quiet():
+            module = importlib.import_module(self.module)
             try:
-                importlib.import_module(self.module).write(program, path, calibration)
+                module.write(program, path, calibration)
             except (UserError, OSError):
                 raise
             except Exception as error:
@@ -92,7 +93,7 @@ class Target:
     @property
     def runner(self) -> Runtime | None:
         """What runs the artifacts; None where nothing of ours does."""
-        return RUNTIMES[self.runtime] if self.runtime else None
+        return find_runtime(self.runtime) if self.runtime else None
 
 
 TARGETS = {

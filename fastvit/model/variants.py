@@ -15,7 +15,7 @@ from typing import Literal
 
 from fastvit.errors import unknown_name
 from fastvit.model.config import FastViTConfig, Stage
-from fastvit.plugins import load_plugins, register
+from fastvit.plugins import load_plugins, not_loaded, register, warn_of_failures
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def register_variant(row: Variant) -> None:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the variants that match a shell-style pattern, with or without "fastvit_"; a bare word matches anywhere."""
-    load_plugins()
+    warn_of_failures()
     if not set(pattern) & set("*?["):
         pattern = f"*{pattern}*"
     patterns = pattern, f"fastvit_{pattern}"
@@ -146,5 +146,6 @@ def find_variant(name: str) -> Variant:
         load_plugins()
         row = _row(key)
     if row is None:
-        raise unknown_name("FastViT variant", name, VARIANTS, [key.removeprefix("fastvit_") for key in VARIANTS])
+        short = [key.removeprefix("fastvit_") for key in VARIANTS]
+        raise unknown_name("FastViT variant", name, VARIANTS, short, otherwise=not_loaded())
     return row

@@ -262,8 +262,8 @@ class TaskSpec(ABC):
         """Compare an artifact with its network on the same images."""
         from fastvit.export.proof import prove_outputs
 
-        known = labels if self.labels_images else None
-        return prove_outputs(model, artifact, pictures, known, step=16 if self.batched else 1)
+        proof = prove_outputs(model, artifact, pictures, labels, step=16 if self.batched else 1)
+        return proof if self.labels_images else proof.without_top1()
 
     def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
         """Compare a fused network with the one that it was made from.
@@ -275,7 +275,8 @@ class TaskSpec(ABC):
         """
         from fastvit.export.proof import prove_on_noise
 
-        return prove_on_noise(model, fused)
+        proof = prove_on_noise(model, fused)
+        return proof if self.labels_images else proof.without_top1()
 
 
 def with_own_size(field: str) -> dict[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import fields
 
 from fastvit.arguments import refuse_given
 from fastvit.errors import UserError
-from fastvit.plugins import find, load_plugins, register
+from fastvit.plugins import find, register, warn_of_failures
 from fastvit.tasks.spec import TaskSpec
 
 # What weights that do not name their task are for.
@@ -34,12 +35,8 @@ def find_task(name: str) -> TaskSpec:
 
 
 def all_tasks() -> list[TaskSpec]:
-    """Return all tasks, those of plugins included.
-
-    Raises:
-        UserError: a plugin cannot be loaded.
-    """
-    load_plugins()
+    """Return all tasks, those of plugins included; a plugin that cannot be loaded is a warning."""
+    warn_of_failures()
     return [find_task(name) for name in TASKS]
 
 
@@ -75,10 +72,19 @@ def register_task(spec: TaskSpec) -> None:
 def _check(spec: TaskSpec) -> None:
     from fastvit.training.options import Recipe
 
+    if not isinstance(spec, TaskSpec):
+        raise UserError(f"register_task takes an instance of TaskSpec, not {spec!r}")
+    if not re.fullmatch("[a-z][a-z0-9_]*", spec.name):
+        raise UserError(f"the name of a task is lower-case letters, digits and underscores, not {spec.name!r}")
     if missing := [name for name in (spec.headline, *spec.curves) if name not in spec.metrics]:
         raise UserError(f"the task {spec.name} has no metric {missing[0]!r}; it has {', '.join(spec.metrics)}")
     taken = {name: f"the task {other.name}" for other in map(find_task, TASKS) for name in other.sections}
-    taken |= dict.fromkeys((field.name for field in fields(Recipe)), "every recipe")
+    taken |= dict.fromkeys((*(field.name for field in fields(Recipe)), *vars(Recipe)), "every recipe")
+    for name in spec.unused_fields:
+        section, _, last = name.rpartition(".")
+        owner = type(getattr(Recipe(), section)) if section else Recipe
+        if last not in [field.name for field in fields(owner)]:
+            raise UserError(f"a recipe has no field {name}, of which the task {spec.name} says that it is not used")
     for name in spec.sections:
         if name in taken:
             raise UserError(f"the section {name} of the task {spec.name} is one of {taken[name]}: call it otherwise")

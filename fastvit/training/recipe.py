@@ -156,6 +156,9 @@ def parse_recipe(arguments: list[str]) -> Recipe:
                     "single fields to change"
                 )
             found.recipe = [_resolved_file(Path(found.resume))]
+            own = _task_of(found.recipe[0]) or DEFAULT_TASK
+            if found.task not in (None, own):
+                raise UserError(f"a run that goes on cannot change task from {own} to {found.task}: leave --task out")
             found.out = found.resume
             rest.append(f"--resume={found.resume}")
         rest += [f"--out={found.out}"] if found.out else []

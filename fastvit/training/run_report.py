@@ -46,7 +46,7 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
     if history.series:
         sections.append(Section("Training", _CURVES_TEXT, curves))
     if examples:
-        sections.append(examples_section(examples))
+        sections.append(examples_section(examples, find_task(description.task)))
     if settings:
         sections.append(_settings_section(settings, description.task))
     return write_report(

@@ -41,7 +41,11 @@ def locate(source: str | Path) -> Path:
         return _in_directory(path)
     if path.exists():
         if path.suffix not in SUFFIXES:
-            raise UserError(f"{path} is no weights file; their names end in {', '.join(SUFFIXES)}")
+            names = ", ".join(SUFFIXES)
+            raise UserError(
+                f"{path} is not a weights file, whose names end in {names} (an artifact can be used and evaluated, but not "
+                "loaded)"
+            )
         return path
     if repo := hub_id(source):
         from fastvit.weights.hub import download

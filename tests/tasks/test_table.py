@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import fastvit
@@ -9,6 +11,7 @@ from fastvit.reports.metric_format import Metric
 from fastvit.tasks.classification.options import Mixing
 from fastvit.tasks.classification.spec import ClassificationSpec
 from fastvit.tasks.table import TASKS, find_task
+from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -27,6 +30,9 @@ def test_each_says_what_fits_together(name: str) -> None:
         ({"curves": ("top1", "f1")}, "has no metric 'f1'"),
         ({"sections": {"optim": Mixing}}, "the section optim of the task other is one of every recipe"),
         ({"sections": {"mixing": Mixing}}, "the section mixing of the task other is one of the task classification"),
+        ({"sections": {"to_dict": Mixing}}, "the section to_dict of the task other is one of every recipe"),
+        ({"unused_fields": {"model.sise": "x"}}, "a recipe has no field model.sise"),
+        ({"name": "Bad Name"}, "lower-case letters, digits and underscores, not 'Bad Name'"),
         ({"name": "detection", "sections": {}}, "the task 'detection' exists already"),
     ],
 )
@@ -35,3 +41,14 @@ def test_what_cannot_be_registered(changes: dict[str, object], message: str) -> 
     with pytest.raises(fastvit.UserError, match=message):
         fastvit.register_task(kind())
     assert "other" not in TASKS
+
+
+def test_a_class_is_not_a_task() -> None:
+    with pytest.raises(fastvit.UserError, match="takes an instance of TaskSpec"):
+        fastvit.register_task(ClassificationSpec)
+
+
+def test_a_run_that_goes_on_keeps_its_task(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("quickstart")))
+    with pytest.raises(fastvit.UserError, match="cannot change task from classification to detection"):
+        parse_recipe(["--resume", str(tmp_path), "--task", "detection"])

@@ -151,7 +151,7 @@ def test_wrong_names(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(fastvit.UserError, match="is no Hub id"):
         fastvit.load("a/b--c")
-    with pytest.raises(fastvit.UserError, match="is no weights file"):
+    with pytest.raises(fastvit.UserError, match="is not a weights file"):
         fastvit.load(tmp_path / "notes.txt")
     with pytest.raises(fastvit.UserError, match=r"saved as \.safetensors"):
         fastvit.save(tiny(), tmp_path / "model.pth")

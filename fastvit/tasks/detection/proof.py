@@ -37,11 +37,13 @@ class DetectionProof(Proof):
     """What the comparison of two detectors found.
 
     Attributes:
+        crops: crops of the images that were compared as well, in other shapes.
         objects: what the differences are of.
         resized: of a detector that was exported for another size of images, what that changes: what it finds and what
             the model finds with the size of its own. Whoever chose the size chose that.
     """
 
+    crops: int = 0
     objects: Agreement | None = None
     resized: InUse | None = None
 
@@ -53,7 +55,8 @@ class DetectionProof(Proof):
 
     def __str__(self) -> str:
         resized = f"; at the checkpoint's own size of images: {self.resized}" if self.resized else ""
-        return f"{self.objects or self.differences}, on {self.images} images{resized}"
+        crops = f" and {self.crops} crops of them" if self.crops else ""
+        return f"{self.objects or self.differences}, on {self.images} images{crops}{resized}"
 
 
 def prove_artifact(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image]) -> DetectionProof:
@@ -65,7 +68,8 @@ def prove_artifact(model: TaskModel, artifact: Artifact, pictures: Sequence[Imag
     shown, theirs = in_shapes(pictures), Predictor(artifact.path, runtime=artifact.runtime)
     same_size = copy.copy(model)
     same_size.preprocessing = theirs.preprocessing
-    proof = _proof(model, _answers(_unchanged(same_size), shown), _answers(theirs, shown))
+    answers = _answers(_unchanged(same_size), shown), _answers(theirs, shown)
+    proof = _proof(model, len(pictures), *answers)
     if theirs.preprocessing == model.preprocessing:
         return proof
     return replace(proof, resized=in_use(*(_objects(side, shown) for side in (_unchanged(model), theirs))))
@@ -83,7 +87,7 @@ def prove_forms(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Ima
         UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
     """
     shown = in_shapes(pictures)
-    return _proof(model, *(_answers(_unchanged(form), shown) for form in (model, fused)))
+    return _proof(model, len(pictures), *(_answers(_unchanged(form), shown) for form in (model, fused)))
 
 
 def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -122,7 +126,7 @@ def _objects(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[Obje
 
 
 def _proof(
-    model: TaskModel, expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]
+    model: TaskModel, images: int, expected: list[dict[str, np.ndarray]], found: list[dict[str, np.ndarray]]
 ) -> DetectionProof:
     agreed = agreement(expected, found, model.options)
     if agreed is None:
@@ -137,4 +141,4 @@ def _proof(
         cosine=min(part.cosine for part in parts),
         top1=None,
     )
-    return DetectionProof(len(expected), worst, None, agreed)
+    return DetectionProof(images, worst, None, len(expected) - images, agreed)
