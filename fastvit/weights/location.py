@@ -43,8 +43,8 @@ def locate(source: str | Path) -> Path:
         if path.suffix not in SUFFIXES:
             names = ", ".join(SUFFIXES)
             raise UserError(
-                f"{path} is not a weights file, whose names end in {names} (an artifact can be used and evaluated, but not "
-                "loaded)"
+                f"{path} is not a weights file, whose names end in {names} (an artifact can be used and evaluated, "
+                "but not loaded)"
             )
         return path
     if repo := hub_id(source):
