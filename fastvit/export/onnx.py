@@ -72,8 +72,10 @@ def _convert(network: nn.Module, *inputs: Tensor, **options: Any) -> onnx.ModelP
         exported = torch.onnx.export(network, inputs, dynamo=True, verbose=False, **options)
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto
-    # Where in which source file each operator came from: half of a small file, and paths of this machine.
     for graph in (model.graph, *model.functions):
         for node in graph.node:
-            node.ClearField("metadata_props")
+            # Lines of source files on this machine, half of a small file; int8 finds layers by the other properties.
+            kept = [field for field in node.metadata_props if not field.key.endswith("stack_trace")]
+            del node.metadata_props[:]
+            node.metadata_props.extend(kept)
     return model

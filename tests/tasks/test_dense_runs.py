@@ -390,7 +390,7 @@ def test_a_detectors_artifact(exported: tuple[Detector, Exported]) -> None:
     assert proof.objects.unpaired == 0
     assert proof.differences.relative < 1e-4
     assert (proof.objects.masks is not None) == model.options.masks
-    assert proof.images == 3 + 2 * 3, "crops of three shapes"
+    assert (proof.images, proof.crops) == (3, 2 * 3), "crops of three shapes"
     assert proof.resized is None, "the images are as large as the checkpoint sees them"
     artifact = open_artifact(done.path)
     assert artifact.signature.inputs == model.inputs == ("images", "image_size")
