@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 
 from fastvit.errors import UserError
+from fastvit.renames import renamed_fields
 from fastvit.runs.files import LAST, RECIPE
 from fastvit.runs.settings import flatten, setting_text
 from fastvit.training.options import Recipe
@@ -18,12 +19,12 @@ from fastvit.training.recipe import resolved_recipe
 CHANGEABLE = frozenset(
     {
         # Where the same images are now.
-        *("data", "allow_damaged", "damaged_limit", "workers"),
+        *("data", "skip_unreadable", "max_unreadable", "num_workers"),
         # How the same steps are computed; the images of a step must stay as many, which `Resumed` sees to.
-        *("device", "devices", "nodes", "batch_size", "accumulate"),
-        *("precision", "compile", "channels_last", "model.train_form"),
+        *("device", "devices", "num_nodes", "batch_size", "accumulate_grad_batches"),
+        *("precision", "compile", "channels_last", "model.collapse_branches"),
         # How far, and what for safety.
-        *("epochs", "optim.clip", "checkpoint_every", "wandb"),
+        *("epochs", "optim.clip_grad", "checkpoint_every", "wandb"),
     }
 )
 # The fields that decide which images are held out. With others, weights of the run may have been trained on those.
@@ -77,7 +78,7 @@ class Resumed(L.Callback):
         checkpoint["recipe"] = _settings(self.recipe)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if changes := _refused(checkpoint.get("recipe", {}), _settings(self.recipe)):
+        if changes := _refused(renamed_fields(checkpoint.get("recipe", {})), _settings(self.recipe)):
             raise UserError(
                 f"{self.recipe.out / RECIPE} is not the recipe that the run has followed: it changes {changes}; set "
                 "these fields to what they were, or begin a new run in another folder"
@@ -110,8 +111,8 @@ def _see_that_the_place_is_the_same(trainer: L.Trainer) -> None:
     if trainer.global_step != expected:
         raise UserError(
             f"the run has made {trainer.global_step} steps up to here, where {expected} would be made now, {steps} "
-            "an epoch: batch_size x accumulate x devices x nodes and the number of training images must stay what "
-            "they were, or the learning rate would be that of another place"
+            "an epoch: batch_size x accumulate_grad_batches x devices x num_nodes and the number of training images "
+            "must stay what they were, or the learning rate would be that of another place"
         )
 
 
