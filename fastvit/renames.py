@@ -41,6 +41,11 @@ VALUES = {
     "norms": {"trained": "train", "synchronised": "sync"},
     "model.train_form": {"plain": "never", "collapsed": "always"},
 }
+# In the state of a run: callbacks by their classes, and what the batches of an epoch depend on.
+_CALLBACKS = {"DamagedImages": "UnreadableImages"}
+_BATCHES = {"workers": "num_workers", "group": "group_by_aspect_ratio"}
+# Files in a run's folder that have another name now.
+OLD_FILES = ("damaged.txt",)
 
 
 def renamed_recipe(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +83,21 @@ def renamed_network(task: str, options: Any) -> Any:
         return options  # there are none, or the description is damaged, which others find out
     prefix = f"{task}.network."
     return {FIELDS.get(prefix + name, prefix + name).removeprefix(prefix): value for name, value in options.items()}
+
+
+def renamed_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state that a run resumes from, its recipe and its callbacks under their new names."""
+    renamed = dict(state)
+    if "recipe" in state:
+        renamed["recipe"] = renamed_fields(state["recipe"])
+    if "callbacks" in state:
+        renamed["callbacks"] = {_CALLBACKS.get(name, name): value for name, value in state["callbacks"].items()}
+    return renamed
+
+
+def renamed_batches(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the batches of an epoch depended on, from the state of a run, under the new names."""
+    return {_BATCHES.get(name, name): value for name, value in made.items()}
 
 
 def new_option(name: str) -> str | None:

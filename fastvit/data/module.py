@@ -16,6 +16,7 @@ from fastvit.data.unreadable import UnreadableLog
 from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.renames import renamed_batches
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class RunData(L.LightningDataModule):
             UserError: it is inside an epoch whose batches would be others now.
         """
         self.place = {name: state_dict[name] for name in ("epoch", "start")}
-        if self.place["start"] and (made := state_dict["batches"]) != (making := self.making()):
+        if self.place["start"] and (made := renamed_batches(state_dict["batches"])) != (making := self.making()):
             raise UserError(
                 f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
                 f"{_listed(made)}; now it would be {_listed(making)}: go on as it began"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import lightning as L
 
 from fastvit.errors import UserError
-from fastvit.renames import renamed_fields
 from fastvit.runs.files import LAST, RECIPE
 from fastvit.runs.settings import flatten, setting_text
 from fastvit.training.options import Recipe
@@ -39,7 +39,10 @@ def refuse_changes(recipe: Recipe) -> None:
     """
     if not recipe.resume:
         return
-    before, now = _settings(resolved_recipe(recipe.out)), _settings(recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the recipe of the run has been read before, for this one
+        before = _settings(resolved_recipe(recipe.out))
+    now = _settings(recipe)
     if changes := _refused(before, now):
         same_split = all(now[name] == before[name] for name in _SPLIT_FIELDS)
         weights = f"--model.weights {recipe.out / LAST} " if same_split else ""
@@ -78,7 +81,7 @@ class Resumed(L.Callback):
         checkpoint["recipe"] = _settings(self.recipe)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if changes := _refused(renamed_fields(checkpoint.get("recipe", {})), _settings(self.recipe)):
+        if changes := _refused(checkpoint.get("recipe", {}), _settings(self.recipe)):
             raise UserError(
                 f"{self.recipe.out / RECIPE} is not the recipe that the run has followed: it changes {changes}; set "
                 "these fields to what they were, or begin a new run in another folder"

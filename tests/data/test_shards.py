@@ -126,10 +126,13 @@ def test_the_data_module_reads_shards(uneven: Path, num_workers: int) -> None:
     assert len(batches) == len(data.train_dataloader()) == 16
     assert sorted(torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist()) == list(range(64))
     state = {**data.state_dict(), "start": 5}
-    data.load_state_dict(state)
+    # As it was called before version 0.2.
+    old = {"workers" if name == "num_workers" else name: value for name, value in state["batches"].items()}
+    for each in ({**state, "batches": old}, state):
+        data.load_state_dict(each)
     rest = list(data.train_dataloader())
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(rest, batches[5:], strict=True))
-    with pytest.raises(UserError, match=f"workers {max(num_workers, 1)}; now .* workers 3: go on as it began"):
+    with pytest.raises(UserError, match=f"num_workers {max(num_workers, 1)}; now .* num_workers 3: go on as it began"):
         ClassificationData(images, SMALL, 4, PLAIN, num_workers=3).load_state_dict(state)
     labels = torch.cat([labels for _, labels in data.val_dataloader()])
     assert sorted(labels[labels != IGNORED].tolist()) == sorted(i % 3 for i in range(100, 107))

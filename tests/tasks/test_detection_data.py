@@ -515,9 +515,13 @@ def test_the_data_of_a_run(tmp_path: Path) -> None:
     assert "masks" in next(iter(masks.train_dataloader()))[1][0]
     assert type(data.train_batches()) is GroupedBatches
     assert type(masks.train_batches()) is TrainBatches
-    masks.load_state_dict({"epoch": 1, "start": 1, "batches": masks.making()})
-    with pytest.raises(UserError, match="group 0; now it would be"):
-        data.load_state_dict({"epoch": 1, "start": 1, "batches": masks.making()})
+    # As it was called before version 0.2.
+    old = masks.making()
+    old["group"] = old.pop("group_by_aspect_ratio")
+    for made in (masks.making(), old):
+        masks.load_state_dict({"epoch": 1, "start": 1, "batches": made})
+        with pytest.raises(UserError, match="group_by_aspect_ratio 0; now it would be"):
+            data.load_state_dict({"epoch": 1, "start": 1, "batches": made})
 
 
 def test_a_held_out_part_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from fastvit.cli.main import main
 from fastvit.collapse import collapse_mode
 from fastvit.errors import UserError
+from fastvit.renames import FIELDS, VALUES
 from fastvit.runs.files import STATE
 from fastvit.runs.settings import flatten
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, check_state
@@ -29,7 +31,7 @@ from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
 from fastvit.training.resume import CHANGEABLE, refuse_changes
 from fastvit.training.train import train
-from tests.helpers import make_folder
+from tests.helpers import make_folder, nested
 from tests.training.runs import SignalAt, make_data, options, recipe
 
 KILLED = """
@@ -108,6 +110,47 @@ def test_sigterm_ends_between_two_steps(data: Path, whole: Path, tmp_path: Path,
     assert signal.getsignal(signal.SIGTERM) == handler
     resume(run)
     assert_same(run, whole)
+
+
+def test_a_run_of_before_version_0_2_goes_on_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Its recipe, and the recipe and the callbacks in its state, have old names."""
+    run = tmp_path / "run"
+    with pytest.raises(Terminated):
+        train(recipe(data, run), [SignalAt(3, signal.SIGTERM)])
+    old_names = {new: old for old, new in FIELDS.items()}
+    old_values = {old: {new: value for value, new in values.items()} for old, values in VALUES.items()}
+
+    def old(fields: dict[str, Any]) -> dict[str, Any]:
+        named = {old_names.get(name, name): value for name, value in fields.items()}
+        return {
+            name: old_values[name].get(value, value) if name in old_values else value for name, value in named.items()
+        }
+
+    (run / "recipe.yaml").write_text(
+        yaml.safe_dump(nested(old(flatten(yaml.safe_load((run / "recipe.yaml").read_text())))))
+    )
+    state = torch.load(run / STATE, weights_only=True)
+    assert state["recipe"].keys() & old_names.keys()
+    state["recipe"] = old(state["recipe"])
+    del state["callbacks"]["UnreadableImages"]
+    state["callbacks"]["DamagedImages"] = {"found": {"gone.png": "cut short"}}
+    torch.save(state, run / STATE)
+    with pytest.warns(UserWarning, match="uses old field names") as given:
+        resume(run)
+    assert len([each for each in given if "is now called" in str(each.message)]) == 1
+    assert_same(run, whole)
+    assert (run / "unreadable.txt").read_text() == "gone.png\tcut short\n"
+    assert not flatten(yaml.safe_load((run / "recipe.yaml").read_text())).keys() & old_names.values()
+
+
+def test_an_old_state_of_another_recipe_is_refused(whole: Path, tmp_path: Path) -> None:
+    """Under its new name."""
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    state = torch.load(run / STATE, weights_only=True)
+    state["recipe"]["mixing.smoothing"] = state["recipe"].pop("mixup.label_smoothing") / 2
+    torch.save(state, run / STATE)
+    with pytest.raises(UserError, match=r"it changes mixup\.label_smoothing from 0\.05 to 0\.1; set"):
+        resume(run, "--epochs=3")
 
 
 @pytest.mark.slow

@@ -129,7 +129,10 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
         *("best-fused.safetensors", "best-export/model.onnx", "best-fused-export/model.onnx", "[1]-export/model.onnx"),
         *("last-fused.safetensors", "best-imagenet-c/robustness.json", "last-imagenet-a/robustness.html"),
     )
-    files = ("best.safetensors", "evaluation.json", "split.csv", "tensorboard/events", *derived)
+    files = (
+        *("best.safetensors", "evaluation.json", "split.csv", "tensorboard/events", "unreadable.txt"),
+        *("damaged.txt", *derived),  # as an older version called the one before
+    )
     mine = (
         *("notes.txt", "plots/a.png", "other/best.safetensors", "other/robustness.json", "[1].safetensors"),
         *("photos-export/recipe.yaml", "photos-export/best.safetensors"),

@@ -86,5 +86,5 @@ class ClassificationData(RunData):
     def making(self) -> dict[str, int]:
         making = super().making()
         if isinstance(self.train_images, ShardImages):
-            making["workers"] = max(worker_count(self.num_workers), 1)
+            making["num_workers"] = max(worker_count(self.num_workers), 1)
         return making

@@ -174,4 +174,4 @@ class DetectionData(RunData):
         return self.val_loader(samples, self.batch_size, collate)
 
     def making(self) -> dict[str, int]:
-        return {**super().making(), "group": int(self.options.group_by_aspect_ratio)}
+        return {**super().making(), "group_by_aspect_ratio": int(self.options.group_by_aspect_ratio)}
