@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.version import __version__
 
 if TYPE_CHECKING:
-    from fastvit.collapse import set_train_form, train_form
+    from fastvit.collapse import collapse_branches, collapse_mode
     from fastvit.create import create_backbone, create_model
     from fastvit.errors import UserError
     from fastvit.export.target import Target, register_target
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "accelerate": "fastvit.kernels.inference.accelerate",
-    "set_train_form": "fastvit.collapse",
-    "train_form": "fastvit.collapse",
+    "collapse_branches": "fastvit.collapse",
+    "collapse_mode": "fastvit.collapse",
     "create_backbone": "fastvit.create",
     "create_detector": "fastvit.tasks.create",
     "create_hand_regressor": "fastvit.tasks.create",

@@ -27,52 +27,53 @@ from fastvit.model.blocks import ConvFFN, MobileOne
 from fastvit.model.layers import ConvNorm, RepConv
 from fastvit.model.mixers import RepMixer
 
-TrainForm = Literal["plain", "collapsed", "auto"]
+CollapseMode = Literal["never", "always", "auto"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def set_train_form(model: Model, form: TrainForm) -> Model:
-    """Choose how a model is computed in training, in place.
+def collapse_branches(model: Model, mode: CollapseMode) -> Model:
+    """Set how the branches of a model are computed in training, in place.
 
     Modules keep their classes, names, parameters, buffers and hooks: only the `forward` of these very modules is
     another, so that `fastvit.fuse`, `fastvit.form` and `fastvit.save` see no difference. Choose before torch.compile.
 
     Args:
         model: any module that contains FastViT's; what is not FastViT's stays as it is.
-        form: "plain", branch by branch; "collapsed"; or "auto", whichever is known to be faster where the images are.
+        mode: "never" runs each branch and its norm, "always" computes each block as one sum, "auto" takes the one
+            that is known to be faster on the device of the images.
 
     Returns:
         The same model.
 
     Raises:
-        UserError: there is no such form.
+        UserError: there is no such mode.
     """
-    if form not in get_args(TrainForm):
-        raise unknown_name("train form", form, get_args(TrainForm))
+    if mode not in get_args(CollapseMode):
+        raise unknown_name("collapse mode", mode, get_args(CollapseMode))
     for module in model.modules():
-        if _form_of(module) != "plain":
+        if _mode_of(module) != "never":
             del module.forward  # what its class defines is there again
         collapsed = _COLLAPSED.get(type(module))
         # Partial functions, which copy and pickle with their module; a bound method of another class would not.
-        if collapsed and form == "collapsed":
+        if collapsed and mode == "always":
             module.forward = partial(collapsed, module)
-        elif collapsed and form == "auto" and not isinstance(module, _NEVER_FASTER):
+        elif collapsed and mode == "auto" and not isinstance(module, _NEVER_FASTER):
             module.forward = partial(_where_faster, collapsed, module)
     return model
 
 
-def train_form(model: nn.Module) -> TrainForm:
-    """Return how a model is computed in training, by its modules; "plain" too where there is nothing to choose."""
-    return next((form for form in map(_form_of, model.modules()) if form != "plain"), "plain")
+def collapse_mode(model: nn.Module) -> CollapseMode:
+    """Return how the branches of a model are computed in training; "never" too where there are none."""
+    return next((mode for mode in map(_mode_of, model.modules()) if mode != "never"), "never")
 
 
-def _form_of(module: nn.Module) -> TrainForm:
-    """Return the form of a module by itself."""
+def _mode_of(module: nn.Module) -> CollapseMode:
+    """Return the mode of a module by itself."""
     forward = vars(module).get("forward")
     function = forward.func if isinstance(forward, partial) else None
     if function is _where_faster:
         return "auto"
-    return "collapsed" if function in _COLLAPSED.values() else "plain"
+    return "always" if function in _COLLAPSED.values() else "never"
 
 
 def _conv_norm(module: ConvNorm, x: Tensor) -> Tensor:

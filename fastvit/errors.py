@@ -12,7 +12,7 @@ class UserError(ValueError):
     """
 
 
-class DamagedImageError(UserError):
+class UnreadableImageError(UserError):
     """An image that cannot be decoded; the message names it."""
 
 

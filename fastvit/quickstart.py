@@ -144,7 +144,7 @@ def _can_compile() -> bool:
 
 
 def _first_images(pictures: LabelledImages, model: FastViT, count: int) -> torch.Tensor:
-    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, workers=0)
+    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, num_workers=0)
     return normalise(next(iter(batches))[0], model.preprocessing)
 
 

@@ -40,7 +40,7 @@ class Timing:
 
 
 def wall_clock(call: Callable[[], object]) -> float:
-    """Run a call that has finished its work when it returns (synchronise inside on a GPU); return its milliseconds."""
+    """Run a call that has finished its work when it returns (synchronize inside on a GPU); return its milliseconds."""
     start = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - start)

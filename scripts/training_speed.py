@@ -23,7 +23,7 @@ from torch import Tensor
 from fastvit.create import create_model
 from fastvit.device import pick_device
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.options import MixupOptions
 from fastvit.timing import measure
 from fastvit.training.optim import parameter_groups
 from fastvit.training.options import OptimOptions
@@ -35,7 +35,7 @@ def ours(name: str, device: str, autocast: Callable[[], AbstractContextManager[N
     """The step of `fastvit train`."""
     model = create_model(name).train()
     model = (model.to(memory_format=torch.channels_last) if last else model).to(device)
-    task = ClassificationTask(model, Mixing()).train().to(device)
+    task = ClassificationTask(model, MixupOptions()).train().to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, OptimOptions()), foreach=True)
 
     def step(pixels: Tensor, labels: Tensor) -> None:
@@ -50,7 +50,7 @@ def ours(name: str, device: str, autocast: Callable[[], AbstractContextManager[N
 
 
 def plain(name: str, device: str, autocast: Callable[[], AbstractContextManager[None]], last: bool) -> Step:
-    """The same with timm's model, mixing, loss and parameter groups."""
+    """The same with timm's model, mixup, loss and parameter groups."""
     model = timm.create_model(name).train().to(device)
     if last:
         model = model.to(memory_format=torch.channels_last)

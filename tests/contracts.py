@@ -214,7 +214,7 @@ class VariantContract:
         expected.square().mean().backward()
         largest = max(float(p.grad.abs().max()) for p in plain.parameters())
         for recomputed in (False, True):
-            collapsed = fastvit.set_train_form(copy.deepcopy(model), "collapsed").train()
+            collapsed = fastvit.collapse_branches(copy.deepcopy(model), "always").train()
             collapsed.set_grad_checkpointing(recomputed)
             out = collapsed(images)
             torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -86,3 +86,15 @@ class Clock:
             self.now += next(turns)
 
         return call
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by their dotted names, such as "optim.lr", in sections, as a recipe file has them."""
+    content: dict[str, Any] = {}
+    for name, value in fields.items():
+        *sections, last = name.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return content

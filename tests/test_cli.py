@@ -224,13 +224,13 @@ def test_info(checkpoint: Path) -> None:
 
 @pytest.mark.slow
 def test_eval_of_checkpoint_and_artifact_agree(checkpoint: Path, tmp_path: Path) -> None:
-    first = json.loads(succeeded("eval", checkpoint, "--json", "--workers", "0"))
+    first = json.loads(succeeded("eval", checkpoint, "--json", "--num-workers", "0"))
     assert first["images"] == 1000
     assert 0 <= first["top1"] <= first["top5"] <= 1
     text = succeeded("export", checkpoint, "--batch", "dynamic", "--out", tmp_path / "m", run=inside)
     assert "same top-1 on 100.00%" in text
     (artifact,) = (tmp_path / "m").glob("*.onnx")
-    second = json.loads(succeeded("eval", artifact, "--json", "--workers", "0", run=inside))
+    second = json.loads(succeeded("eval", artifact, "--json", "--num-workers", "0", run=inside))
     assert second["top1"] == first["top1"]
     assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
 
@@ -286,7 +286,7 @@ def test_bench(checkpoint: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"latency.csv", "report.html"}
 
 
-def test_a_damaged_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder: Path) -> None:
+def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, folder: Path) -> None:
     model = fastvit.load(checkpoint)
     model.reset_classifier(2)
     two = fastvit.save(model, folder / "two.safetensors")

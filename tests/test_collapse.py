@@ -70,8 +70,8 @@ def test_every_block_over_two_batches(name: str, momentum: float | None) -> None
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = momentum
-    collapsed = fastvit.set_train_form(copy.deepcopy(plain), "collapsed")
-    assert fastvit.train_form(collapsed) == "collapsed"
+    collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
+    assert fastvit.collapse_mode(collapsed) == "always"
     channels = (
         next(plain.parameters()).shape[1]
         if name in ("stem", "convnorm, dense", "one branch", "point", "point with gelu")
@@ -84,9 +84,9 @@ def test_every_block_over_two_batches(name: str, momentum: float | None) -> None
 def test_it_is_another_computation() -> None:
     """Or equality would say nothing: neither the scale branch nor a norm runs."""
     ran: list[nn.Module] = []
-    model = fastvit.set_train_form(tiny().train(), "collapsed")
+    model = fastvit.collapse_branches(tiny().train(), "always")
     mixer = model.backbone.stages[0].blocks[0].token_mixer
-    assert fastvit.train_form(mixer) == "collapsed"
+    assert fastvit.collapse_mode(mixer) == "always"
     for module in mixer.modules():
         module.register_forward_hook(lambda module, *_: ran.append(module))
     model(torch.randn(2, 3, 64, 64))
@@ -98,12 +98,12 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     names, kinds = list(dict(model.named_modules())), [type(module) for module in model.modules()]
     parameters = list(model.parameters())
-    assert fastvit.train_form(model) == "plain"
-    for form in ("collapsed", "auto"):
-        assert fastvit.set_train_form(model, form) is model
-        assert fastvit.train_form(model) == form
-        assert fastvit.train_form(copy.deepcopy(model)) == form
-        assert fastvit.train_form(pickle.loads(pickle.dumps(model))) == form
+    assert fastvit.collapse_mode(model) == "never"
+    for form in ("always", "auto"):
+        assert fastvit.collapse_branches(model, form) is model
+        assert fastvit.collapse_mode(model) == form
+        assert fastvit.collapse_mode(copy.deepcopy(model)) == form
+        assert fastvit.collapse_mode(pickle.loads(pickle.dumps(model))) == form
         assert list(dict(model.named_modules())) == names
         assert [type(module) for module in model.modules()] == kinds
         assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
@@ -117,19 +117,19 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
         assert fastvit.form(fused) == "fused"
         assert fastvit.verify(model, fused, x).relative < 1e-4
         loaded = fastvit.load(fastvit.save(model, tmp_path / f"{form}.safetensors"))
-        assert fastvit.train_form(loaded) == "plain", "a file says what a model is, not how it was trained"
+        assert fastvit.collapse_mode(loaded) == "never", "a file says what a model is, not how it was trained"
         # Not to the last bit: where weights lie in a file, a CPU's library may add up in another order.
         torch.testing.assert_close(loaded.eval()(x), model.eval()(x), rtol=1e-5, atol=1e-7)
-    fastvit.set_train_form(model, "plain")
+    fastvit.collapse_branches(model, "never")
     assert [type(module) for module in model.modules()] == kinds
     assert not any("forward" in vars(module) for module in model.modules())
-    with pytest.raises(fastvit.UserError, match="no train form 'fast'; there are plain, collapsed, auto"):
-        fastvit.set_train_form(model, "fast")
+    with pytest.raises(fastvit.UserError, match="no collapse mode 'fast'; there are never, always, auto"):
+        fastvit.collapse_branches(model, "fast")
 
 
 def test_eval_mode_is_the_plain_form() -> None:
     plain = randomise(tiny(attention=True)).eval()
-    collapsed = fastvit.set_train_form(copy.deepcopy(plain), "collapsed")
+    collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
     x = torch.randn(2, 3, 64, 64)
     with torch.profiler.profile() as profile:
         assert torch.equal(plain(x), collapsed(x))
@@ -149,7 +149,7 @@ def test_frozen_norms_and_norms_of_other_kinds_keep_to_the_plain_form() -> None:
     ):
         plain = randomise(RepMixer(6, 3, 1e-5)).double()
         change(plain)
-        collapsed = fastvit.set_train_form(copy.deepcopy(plain), "collapsed")
+        collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
         outs = []
         for block in (plain, collapsed):
             block.train()
@@ -159,7 +159,7 @@ def test_frozen_norms_and_norms_of_other_kinds_keep_to_the_plain_form() -> None:
 
 
 def test_a_batch_of_one_pixel_is_refused() -> None:
-    block = fastvit.set_train_form(RepMixer(6, 3, 1e-5).train(), "collapsed")
+    block = fastvit.collapse_branches(RepMixer(6, 3, 1e-5).train(), "always")
     with pytest.raises(ValueError, match=r"more than one pixel a channel in training, got \(1, 6, 1, 1\)"):
         block(torch.zeros(1, 6, 1, 1))
 
@@ -170,8 +170,8 @@ def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
     exact = copy.deepcopy(plain).double()
     truth = exact(x.double())
     errors = {}
-    for form in ("plain", "collapsed"):
-        model = fastvit.set_train_form(copy.deepcopy(plain), form)
+    for form in ("never", "always"):
+        model = fastvit.collapse_branches(copy.deepcopy(plain), form)
         with torch.autocast("cpu", torch.bfloat16):
             out = model(x)
         out.float().square().sum().backward()
@@ -180,19 +180,19 @@ def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
             float((a.double() - b.double()).abs().max()) for a, b in zip(model.buffers(), exact.buffers(), strict=True)
         )
         errors[form] = float((out.double() - truth).detach().abs().max()), statistics
-    for ours, theirs in zip(errors["collapsed"], errors["plain"], strict=True):
+    for ours, theirs in zip(errors["always"], errors["never"], strict=True):
         assert ours < 1.5 * theirs + 1e-3
 
 
-@pytest.mark.parametrize("form", ["collapsed", "auto"])
+@pytest.mark.parametrize("form", ["always", "auto"])
 def test_twenty_steps_of_training(form: str) -> None:
     """In float32, from real initial values with larger layer scales: losses, weights and statistics stay together."""
     torch.manual_seed(0)
     plain = randomise(tiny(attention=True))
     data = [(torch.randn(8, 3, 64, 64), torch.randint(0, 10, (8,))) for _ in range(4)]
     runs = {}
-    for name in ("plain", form):
-        model = fastvit.set_train_form(copy.deepcopy(plain), name).train()
+    for name in ("never", form):
+        model = fastvit.collapse_branches(copy.deepcopy(plain), name).train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
         losses = []
         for step in range(20):
@@ -203,10 +203,10 @@ def test_twenty_steps_of_training(form: str) -> None:
             optimizer.step()
             losses.append(loss.detach())
         runs[name] = torch.stack(losses), [p.detach() for p in model.parameters()], list(model.buffers())
-    assert runs["plain"][0][-4:].mean() < 0.8 * runs["plain"][0][:4].mean(), "it learns"
-    torch.testing.assert_close(runs[form][0], runs["plain"][0], rtol=2e-3, atol=2e-3)
+    assert runs["never"][0][-4:].mean() < 0.8 * runs["never"][0][:4].mean(), "it learns"
+    torch.testing.assert_close(runs[form][0], runs["never"][0], rtol=2e-3, atol=2e-3)
     for kind in (1, 2):
-        for ours, theirs in zip(runs[form][kind], runs["plain"][kind], strict=True):
+        for ours, theirs in zip(runs[form][kind], runs["never"][kind], strict=True):
             difference = (ours - theirs).double().norm() / (theirs.double().norm() + 1e-2)
             assert difference < 5e-3
 
@@ -217,8 +217,8 @@ def test_moving_averages_are_those_of_the_plain_form() -> None:
     plain = randomise(tiny(attention=True)).double()
     data = [torch.randn(4, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
     averages = {}
-    for form in ("plain", "collapsed"):
-        model = fastvit.set_train_form(copy.deepcopy(plain), form).train()
+    for form in ("never", "always"):
+        model = fastvit.collapse_branches(copy.deepcopy(plain), form).train()
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for x in data:
@@ -227,17 +227,17 @@ def test_moving_averages_are_those_of_the_plain_form() -> None:
             optimizer.step()
             average.update_parameters(model)
         averages[form] = average.module.eval()
-    same(list(averages["collapsed"].state_dict().values()), list(averages["plain"].state_dict().values()), 1e-9)
-    moved = [not torch.equal(p, q) for p, q in zip(averages["plain"].parameters(), plain.parameters(), strict=True)]
+    same(list(averages["always"].state_dict().values()), list(averages["never"].state_dict().values()), 1e-9)
+    moved = [not torch.equal(p, q) for p, q in zip(averages["never"].parameters(), plain.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved), "it learns"
     with torch.no_grad():
-        same([averages["collapsed"](data[0])], [averages["plain"](data[0])], 1e-9)
+        same([averages["always"](data[0])], [averages["never"](data[0])], 1e-9)
 
 
 @pytest.mark.slow
 def test_compiled_without_graph_breaks() -> None:
     torch.compiler.reset()
-    eager = fastvit.set_train_form(randomise(tiny(attention=True)), "collapsed").train()
+    eager = fastvit.collapse_branches(randomise(tiny(attention=True)), "always").train()
     compiled = copy.deepcopy(eager)
     run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 3, 64, 64)
@@ -245,7 +245,7 @@ def test_compiled_without_graph_breaks() -> None:
 
 
 def test_torch_export_sees_the_operators() -> None:
-    model = fastvit.set_train_form(RepMixer(6, 3, 1e-5).train(), "collapsed")
+    model = fastvit.collapse_branches(RepMixer(6, 3, 1e-5).train(), "always")
     program = torch.export.export(model, (torch.randn(2, 6, 8, 8),), strict=True)
     called = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert {"fastvit.depthwise_conv.default", "fastvit.branch_sum.default"} <= called
@@ -265,7 +265,7 @@ distributed.init_process_group("gloo", init_method=f"file://{folder}/store-{form
 given = torch.load(f"{folder}/given.pt", weights_only=True)
 block = torch.nn.Sequential(RepMixer(6, 3, 1e-5), ConvFFN(6, 2.0)).double().train()
 block.load_state_dict(given["state"])
-SyncNorms().apply(fastvit.set_train_form(block, form))
+SyncNorms().apply(fastvit.collapse_branches(block, form))
 x = given["images"][rank].requires_grad_()
 out = block(x)
 (out * given["pulls"][rank]).sum().backward()
@@ -276,13 +276,13 @@ distributed.destroy_process_group()
 
 @pytest.mark.slow
 def test_statistics_over_two_processes(tmp_path: Path) -> None:
-    """With images of different sizes: as the plain form with synchronised norms has it."""
+    """With images of different sizes: as the plain form with synchronized norms has it."""
     block = randomise(nn.Sequential(RepMixer(6, 3, 1e-5), ConvFFN(6, 2.0))).double()
     state = block.state_dict()
     shared = [images(2, 6, 7, 9), images(3, 6, 4, 6)]
     pulls = [torch.randn_like(one) for one in shared]
     torch.save({"state": state, "images": shared, "pulls": pulls}, tmp_path / "given.pt")
-    for form in ("plain", "collapsed"):
+    for form in ("never", "always"):
         command = [sys.executable, "-c", PROCESS]
         processes = [
             subprocess.Popen([*command, str(rank), str(tmp_path), form], stderr=subprocess.PIPE, text=True)
@@ -293,7 +293,7 @@ def test_statistics_over_two_processes(tmp_path: Path) -> None:
             assert process.returncode == 0, said
     plain, collapsed = (
         [torch.load(tmp_path / f"{form}{rank}.pt", weights_only=True) for rank in (0, 1)]
-        for form in ("plain", "collapsed")
+        for form in ("never", "always")
     )
     # Each process has its own share of a parameter's gradient, and DDP adds them up.
     parameters = slice(2, 2 + len(list(block.parameters())))
@@ -309,8 +309,8 @@ def test_statistics_over_one_process_that_is_alone(tmp_path: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
         plain = randomise(RepConv(6, 6, (3, 1), groups=6)).double()
-        collapsed = SyncNorms().apply(fastvit.set_train_form(copy.deepcopy(plain), "collapsed"))
-        assert fastvit.train_form(collapsed) == "collapsed"
+        collapsed = SyncNorms().apply(fastvit.collapse_branches(copy.deepcopy(plain), "always"))
+        assert fastvit.collapse_mode(collapsed) == "always"
         x = images(3, 6, 8, 8)
         same(trained(collapsed, x), trained(plain, x), 1e-11)
     finally:
@@ -323,6 +323,6 @@ def test_a_block_of_somebody_elses_keeps_to_its_own_forward() -> None:
             return 2 * super().forward(x)
 
     plain = randomise(Doubled(6, 6, (3, 1), groups=6)).double()
-    collapsed = fastvit.set_train_form(copy.deepcopy(plain), "collapsed")
+    collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
     x = images(3, 6, 8, 8)
     same(trained(collapsed, x), trained(plain, x), 1e-11)

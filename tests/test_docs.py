@@ -87,4 +87,4 @@ def test_the_recipes_differ_as_the_table_says() -> None:
         kind = "-distilled" if "distilled" in title else ""
         for variant, cell in zip(header, cells, strict=True):
             recipe = load_recipe(f"imagenet-{variant}{kind}")
-            assert float(cell) == (recipe.model.drop_path if "drop path" in title else recipe.mixing.mixup)
+            assert float(cell) == (recipe.model.drop_path if "drop path" in title else recipe.mixup.mixup)

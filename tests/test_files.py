@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-OWNERS = {"TemporaryFolder": "fastvit.files", "DamageLog": "fastvit.data.damaged"}
+OWNERS = {"TemporaryFolder": "fastvit.files", "UnreadableLog": "fastvit.data.unreadable"}
 CODE = """
 import os, sys
 from {module} import {name}

@@ -182,7 +182,7 @@ def test_evaluation_shows_names(checkpoint: Path, tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "data" / "val" / name).mkdir(parents=True)
         noise_pictures(1)[0].save(tmp_path / "data" / "val" / name / f"{name}.png")
-    done = command("eval", "model.safetensors", "--data", "data", "--out", "page", "--workers", 0, folder=tmp_path)
+    done = command("eval", "model.safetensors", "--data", "data", "--out", "page", "--num-workers", 0, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "page" / "evaluation.html").read_text()
     for name in names:

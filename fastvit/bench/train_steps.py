@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fastvit.bench.harness import Call, side_by_side
 from fastvit.bench.report import ratio_cell, timing_cells, timing_columns, write_csv
-from fastvit.collapse import TrainForm, set_train_form
+from fastvit.collapse import CollapseMode, collapse_branches
 from fastvit.create import create_model
 from fastvit.errors import UserError, unknown_name
 from fastvit.model.variants import find_variant
@@ -35,14 +35,14 @@ class StepWay:
 
     Attributes:
         name: for tables and the command line.
-        form: of ours; None for timm's network.
+        collapse: mode of `fastvit.collapse_branches`; None for timm's network.
         last: channels last in memory.
         compiled: by torch.compile.
         branches: with those that over-parameterize it; without, every RepConv is one convolution and its norm.
     """
 
     name: str
-    form: TrainForm | None
+    collapse: CollapseMode | None
     last: bool = True
     compiled: bool = False
     branches: bool = True
@@ -53,18 +53,18 @@ STEP_WAYS = {
     for way in (
         StepWay("timm", None, last=False),
         StepWay("timm-channels-last", None),
-        StepWay("plain", "plain", last=False),
-        StepWay("plain-channels-last", "plain"),
-        StepWay("collapsed", "collapsed", last=False),
-        StepWay("collapsed-channels-last", "collapsed"),
+        StepWay("plain", "never", last=False),
+        StepWay("plain-channels-last", "never"),
+        StepWay("collapsed", "always", last=False),
+        StepWay("collapsed-channels-last", "always"),
         StepWay("auto", "auto", last=False),
         StepWay("auto-channels-last", "auto"),
-        StepWay("one-branch", "plain", branches=False),
-        StepWay("one-branch-collapsed", "collapsed", branches=False),
+        StepWay("one-branch", "never", branches=False),
+        StepWay("one-branch-collapsed", "always", branches=False),
         StepWay("timm-compiled", None, compiled=True),
-        StepWay("plain-compiled", "plain", compiled=True),
-        StepWay("collapsed-compiled", "collapsed", compiled=True),
-        StepWay("one-branch-compiled", "plain", compiled=True, branches=False),
+        StepWay("plain-compiled", "never", compiled=True),
+        StepWay("collapsed-compiled", "always", compiled=True),
+        StepWay("one-branch-compiled", "never", compiled=True, branches=False),
     )
 }
 
@@ -186,7 +186,7 @@ def _prepared(name: str, way: StepWay, batch: int, size: int, device: str) -> tu
 
 def _network(name: str, way: StepWay) -> nn.Module:
     torch.manual_seed(0)
-    if way.form is None:
+    if way.collapse is None:
         import timm
 
         theirs = timm.create_model(name)
@@ -196,7 +196,7 @@ def _network(name: str, way: StepWay) -> nn.Module:
             theirs.stem[0].to(memory_format=torch.contiguous_format)
         return theirs
     model = create_model(name, overparameterized=way.branches)
-    set_train_form(model, way.form)
+    collapse_branches(model, way.collapse)
     return model.to(memory_format=torch.channels_last) if way.last else model
 
 

@@ -25,11 +25,11 @@ def evaluate(
     size: str | None = None,
     crop_pct: float | None = None,
     real_labels: bool = False,
-    allow_damaged: bool = False,
+    skip_unreadable: bool = False,
     per_class: bool = False,
     out: Path | None = None,
     batch_size: int | None = None,
-    workers: int | None = None,
+    num_workers: int | None = None,
     device: Device = "auto",
     precision: Precision | None = None,
     no_kernels: bool = False,
@@ -50,11 +50,11 @@ def evaluate(
             shown; by default the checkpoint's own.
         crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
-        allow_damaged: leave out images that cannot be decoded, naming them, where they would be an error.
+        skip_unreadable: leave out unreadable (corrupt) images, with a warning for each, instead of an error.
         per_class: print a table of the classes, or of the task's other parts, such as joints.
         out: folder for evaluation.json and evaluation.html.
         batch_size: images a step, of a task that takes batches; by default 64.
-        workers: processes that decode images; by default one a core but one.
+        num_workers: processes that decode images; by default one per core but one.
         device: where PyTorch runs.
         precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 where the task has them; of an artifact its own.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
@@ -77,7 +77,7 @@ def evaluate(
         checkpoint,
         data,
         form,
-        EvaluationRequest(sides, crop_pct, real_labels, allow_damaged, batch_size, workers),
+        EvaluationRequest(sides, crop_pct, real_labels, skip_unreadable, batch_size, num_workers),
         device,
         precision,
         kernels=not no_kernels,

@@ -13,7 +13,7 @@ def hands(
     size: int = 224,
     seed: int = 0,
     hand: str = "procedural",
-    workers: int | None = None,
+    num_workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Make a small dataset for hand mesh regression: pictures of a rendered hand in FreiHAND's layout.
@@ -24,11 +24,11 @@ def hands(
         size: side of a picture, in pixels.
         seed: of everything random; the same one gives the same pictures.
         hand: procedural (the package's own), mano (from ~/.cache/fastvit/mano), or a file: MANO's .pkl, or .npz.
-        workers: processes that make pictures; by default one a core but one.
+        num_workers: processes that make pictures; by default one per core but one.
         overwrite: replace hands that the folder holds.
     """
     from fastvit.tasks.hand_mesh.hands_folder import write_hands
 
-    written = write_hands(folder, images, size, seed, hand, workers, overwrite)
+    written = write_hands(folder, images, size, seed, hand, num_workers, overwrite)
     counts = " and ".join(f"{count:,} {part}" for part, count in written.items())
     print_line(f"{folder}: {counts} pictures, {size}x{size} px")

@@ -47,7 +47,7 @@ def predict(
             own.
         device: where PyTorch runs.
         out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
-        score: leave out objects of which a detector is less sure; by default 0.3.
+        score: score threshold: leave out detected objects with a lower score; by default 0.3.
         draw: folder for the images with what was found drawn into them.
         mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
         no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.

@@ -23,7 +23,7 @@ def robustness(
     limit: int | None = None,
     seed: int | None = None,
     batch_size: int = 64,
-    workers: int | None = None,
+    num_workers: int | None = None,
     device: Device = "auto",
     allow_native_code: bool = False,
     json: bool = False,
@@ -41,7 +41,7 @@ def robustness(
         limit: measure only so many images of each set, for a quick look.
         seed: of the corruptions that are made here; by default 0.
         batch_size: images a step.
-        workers: processes that decode and corrupt images; by default one a core but one.
+        num_workers: processes that decode and corrupt images; by default one per core but one.
         device: where PyTorch runs.
         allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
             where it comes from.
@@ -75,7 +75,7 @@ def robustness(
         )
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions else tuple(CORRUPTIONS)
     clean_data = EvaluationData(checkpoint, clean) if clean else None
-    settings = Settings(names, clean_data, limit, seed or 0, batch_size, workers)
+    settings = Settings(names, clean_data, limit, seed or 0, batch_size, num_workers)
     runtime = "auto" if is_artifact(checkpoint) else "torch"
     predictor = Predictor(checkpoint, pick_device(device), runtime, allow_native_code=allow_native_code)
     result = measure(predictor, chosen, evaluated, settings)

@@ -22,8 +22,16 @@ from fastvit.training.recipe import recipe_names, recipe_path
 USUAL: dict[str, tuple[str, ...]] = {
     "data and run": ("task", "data", "val_fraction", "out", "overwrite", "resume"),
     "model": ("model.name", "model.pretrained", "model.weights", "model.size", "model.freeze"),
-    "training": ("epochs", "batch_size", "accumulate", "optim.lr", "optim.warmup_epochs", "optim.weight_decay", "seed"),
-    "machine": ("device", "devices", "nodes", "workers", "precision", "compile", "channels_last"),
+    "training": (
+        "epochs",
+        "batch_size",
+        "accumulate_grad_batches",
+        "optim.lr",
+        "optim.warmup_epochs",
+        "optim.weight_decay",
+        "seed",
+    ),
+    "machine": ("device", "devices", "num_nodes", "num_workers", "precision", "compile", "channels_last"),
 }
 # Pages beside those of the sections: the fields outside sections, the shipped recipes, and everything.
 RUN, RECIPES, ALL = "run", "recipes", "all"

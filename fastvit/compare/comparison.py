@@ -69,7 +69,8 @@ class Entry:
         """Training images over all steps, repeated ones counted again."""
         if not (self.settings and self.history.steps):
             return None
-        factors = [int(self.settings.get(name, 1)) for name in ("batch_size", "accumulate", "devices", "nodes")]
+        names = ("batch_size", "accumulate_grad_batches", "devices", "num_nodes")
+        factors = [int(self.settings.get(name, 1)) for name in names]
         images = self.history.steps
         for factor in factors:
             images *= factor

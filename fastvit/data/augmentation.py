@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Of training images; mixing happens on batches and is not here.
+    """Augmentation of single training images; mixup and CutMix, which work on batches, have a section of their own.
 
     Attributes:
         scale: smallest and largest share of the image's area in a random resized crop.

@@ -12,16 +12,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastvit.data.damaged import note
 from fastvit.data.sampling import PADDING, Draw, seeded
 from fastvit.data.transforms import Transform, eval_pixels
-from fastvit.errors import DamagedImageError, UserError
+from fastvit.data.unreadable import note
+from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 
 Item = TypeVar("Item")
 # The label of an image that no metric counts, as torch's cross entropy has it: no number of classes reaches it.
 IGNORED = -100
-# Damaged images in a row after which no other one is looked for.
+# Unreadable images in a row after which no other one is looked for.
 _PATIENCE = 100
 
 
@@ -52,19 +52,19 @@ class Samples(Dataset[Item], Generic[Item]):
 
     Args:
         pictures: where images come from.
-        damage_log: file to note images in that cannot be decoded (see `fastvit.data.damaged`); for a Draw, the next
-            image that can be takes their place. None makes such an image an error.
-        allow_damaged: for an image that is asked for by its index, give what no metric counts, with a warning, if it
-            cannot be decoded.
+        unreadable_log: file that lists images that cannot be decoded (see `fastvit.data.unreadable`). For a Draw, the
+            next readable image replaces each of them. None raises an error for such an image.
+        skip_unreadable: replace an image that is asked for by its index and cannot be decoded by a sample that no
+            metric counts, with a warning.
 
     Raises:
-        DamagedImageError: an image cannot be decoded, and must be.
+        UnreadableImageError: an image cannot be decoded, and must be.
     """
 
-    def __init__(self, pictures: Named, damage_log: Path | None = None, allow_damaged: bool = False) -> None:
+    def __init__(self, pictures: Named, unreadable_log: Path | None = None, skip_unreadable: bool = False) -> None:
         self.pictures = pictures
-        self.damage_log = damage_log
-        self.allow_damaged = allow_damaged
+        self.unreadable_log = unreadable_log
+        self.skip_unreadable = skip_unreadable
 
     def item(self, index: int, varied: bool) -> Item:
         """The sample of an image, varied at random for training, or as it is for evaluation."""
@@ -80,25 +80,25 @@ class Samples(Dataset[Item], Generic[Item]):
     def __getitem__(self, key: int | Draw) -> Item:
         if isinstance(key, Draw):
             with seeded(key.seed):
-                return self._first_whole(key.image) if self.damage_log else self.item(key.image, varied=True)
+                return self._first_whole(key.image) if self.unreadable_log else self.item(key.image, varied=True)
         if key == PADDING:
             return self.uncounted()
         try:
             return self.item(key, varied=False)
-        except DamagedImageError as error:
-            if not self.allow_damaged:
+        except UnreadableImageError as error:
+            if not self.skip_unreadable:
                 raise
             warnings.warn(f"{error}; it does not count", stacklevel=2)
             return self.uncounted()
 
     def _first_whole(self, first: int) -> Item:
         """The first image from there on that can be decoded."""
-        assert self.damage_log
+        assert self.unreadable_log
         for index in range(first, first + _PATIENCE):
             try:
                 return self.item(index % len(self), varied=True)
-            except DamagedImageError as error:
-                note(self.damage_log, self.pictures.name(index % len(self)), str(error))
+            except UnreadableImageError as error:
+                note(self.unreadable_log, self.pictures.name(index % len(self)), str(error))
                 last = error
         raise UserError(f"{_PATIENCE} training images in a row cannot be decoded; the last of them: {last}")
 
@@ -118,10 +118,10 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
         self,
         pictures: LabelledImages,
         pixels: Transform,
-        damage_log: Path | None = None,
-        allow_damaged: bool = False,
+        unreadable_log: Path | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
-        super().__init__(pictures, damage_log, allow_damaged)
+        super().__init__(pictures, unreadable_log, skip_unreadable)
         self.pixels = pixels
 
     def item(self, index: int, varied: bool) -> tuple[Tensor, int]:
@@ -132,13 +132,13 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
 
 
 def samples_for_evaluation(
-    pictures: LabelledImages, preprocessing: Preprocessing, allow_damaged: bool = False
+    pictures: LabelledImages, preprocessing: Preprocessing, skip_unreadable: bool = False
 ) -> ImageDataset:
     """Return labelled images as samples of uint8 pixels, resized as a model's evaluation does it.
 
     Args:
         pictures: where images and labels come from.
         preprocessing: what the model expects.
-        allow_damaged: as `Samples` has it.
+        skip_unreadable: as `Samples` has it.
     """
-    return ImageDataset(pictures, eval_pixels(preprocessing), allow_damaged=allow_damaged)
+    return ImageDataset(pictures, eval_pixels(preprocessing), skip_unreadable=skip_unreadable)

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastvit.errors import DamagedImageError, UserError
+from fastvit.errors import UnreadableImageError, UserError
 from fastvit.files import user_path
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,7 +28,7 @@ def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) 
         name: what to call it in an error, if not its path.
 
     Raises:
-        DamagedImageError: it does not exist, is no image, or is cut short.
+        UnreadableImageError: it does not exist, is no image, or is cut short.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "the image"))
     try:
@@ -40,11 +40,11 @@ def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) 
                 ImageOps.exif_transpose(image, in_place=True)  # else it copies images that are upright
                 return to_rgb(image)
     except FileNotFoundError as error:
-        raise DamagedImageError(f"there is no file {name}") from error
+        raise UnreadableImageError(f"there is no file {name}") from error
     except UnidentifiedImageError as error:
-        raise DamagedImageError(f"{name} is no image that can be read") from error
+        raise UnreadableImageError(f"{name} is no image that can be read") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DamagedImageError(f"{name} cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -10,12 +10,13 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
-from fastvit.data.damaged import DamageLog
 from fastvit.data.datasets import Named
 from fastvit.data.sampling import EvaluationShare, TrainBatches
+from fastvit.data.unreadable import UnreadableLog
 from fastvit.data.workers import loader_settings
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.renames import renamed_batches
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,13 @@ class RunData(L.LightningDataModule):
         images: to train and to validate on.
         preprocessing: what the model expects.
         batch_size: images a step.
-        workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
+        num_workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
         seed: of order and augmentation.
-        allow_damaged: leave validation images out that cannot be decoded, with a warning, where they are an error.
+        skip_unreadable: leave out validation images that cannot be decoded, with a warning, instead of raising an
+            error.
 
     Attributes:
-        damage_log: where the workers note training images that they could not decode.
+        unreadable_log: where the workers note training images that they could not decode.
         place: the epoch to begin with, and the batches of it that have been trained on.
     """
 
@@ -62,18 +64,18 @@ class RunData(L.LightningDataModule):
         preprocessing: Preprocessing,
         batch_size: int,
         *,
-        workers: int | None = None,
+        num_workers: int | None = None,
         seed: int = 0,
-        allow_damaged: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
         super().__init__()
         self.train_images: Named = images.train
         self.test_images: Named = images.val
         self.preprocessing = preprocessing
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.allow_damaged = allow_damaged
-        self.damage_log = (log := DamageLog()).path
-        self._damage = log
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.skip_unreadable = skip_unreadable
+        self.unreadable_log = (log := UnreadableLog()).path
+        self._unreadable_log = log
         self.place = {"epoch": 0, "start": 0}
 
     @property
@@ -84,9 +86,9 @@ class RunData(L.LightningDataModule):
         """Write down which images are held out, if the data did not come with a validation part."""
 
     @property
-    def damaged(self) -> dict[str, str]:
+    def unreadable(self) -> dict[str, str]:
         """Training images that this process and its workers could not decode up to now: reason by name."""
-        return self._damage.read()
+        return self._unreadable_log.read()
 
     @property
     def process(self) -> tuple[int, int]:
@@ -102,14 +104,14 @@ class RunData(L.LightningDataModule):
         images, (_, processes) = len(self.train_images), self.process
         if images < 2 * processes:
             raise UserError(f"{images} training images are too few for {processes} processes: each needs two a step")
-        settings = loader_settings(self.workers)
+        settings = loader_settings(self.num_workers)
         return DataLoader(dataset, batch_sampler=self.train_batches(), collate_fn=collate, **settings)
 
     def val_loader(
         self, dataset: Dataset[Any], batch_size: int, collate: Callable[[list[Any]], Any] | None = None
     ) -> DataLoader[Any]:
         """Batches of this process's share of the validation images."""
-        return evaluation_loader(dataset, batch_size, self.workers, self.val_share(), collate)
+        return evaluation_loader(dataset, batch_size, self.num_workers, self.val_share(), collate)
 
     def val_share(self) -> EvaluationShare:
         """Which validation images this process measures on."""
@@ -134,7 +136,7 @@ class RunData(L.LightningDataModule):
             UserError: it is inside an epoch whose batches would be others now.
         """
         self.place = {name: state_dict[name] for name in ("epoch", "start")}
-        if self.place["start"] and (made := state_dict["batches"]) != (making := self.making()):
+        if self.place["start"] and (made := renamed_batches(state_dict["batches"])) != (making := self.making()):
             raise UserError(
                 f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
                 f"{_listed(made)}; now it would be {_listed(making)}: go on as it began"
@@ -149,7 +151,7 @@ class RunData(L.LightningDataModule):
 def evaluation_loader(
     dataset: Dataset[Any],
     batch_size: int,
-    workers: int | None = None,
+    num_workers: int | None = None,
     share: EvaluationShare | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader[Any]:
@@ -158,16 +160,16 @@ def evaluation_loader(
     Args:
         dataset: samples made for evaluation; see `fastvit.data.datasets.Samples` for images that cannot be decoded.
         batch_size: samples a batch, 1 or more.
-        workers: processes that decode images; 0 decodes in this process, None takes one a core but one.
+        num_workers: processes that decode images; 0 decodes in this process, None takes one a core but one.
         share: of a process; None for all samples.
         collate: a list of samples -> a batch; None stacks them.
 
     Raises:
-        UserError: batch_size or workers make no sense.
+        UserError: batch_size is below 1, or num_workers below 0.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
-    return DataLoader(dataset, batch_size, sampler=share, collate_fn=collate, **loader_settings(workers))
+    return DataLoader(dataset, batch_size, sampler=share, collate_fn=collate, **loader_settings(num_workers))
 
 
 def _listed(making: dict[str, int]) -> str:

@@ -113,7 +113,7 @@ class ShardBatches(TrainBatches):
     Args:
         lengths: samples of each shard.
         window: see above.
-        workers: of the DataLoader; 0 is as good as 1.
+        num_workers: of the DataLoader; 0 is as good as 1.
         others: as TrainBatches has them.
     """
 
@@ -123,14 +123,14 @@ class ShardBatches(TrainBatches):
         batch_size: int,
         seed: int,
         window: int,
-        workers: int = 0,
+        num_workers: int = 0,
         rank: int = 0,
         processes: int = 1,
         epoch: int = 0,
         start: int = 0,
     ) -> None:
         super().__init__(sum(lengths), batch_size, seed, rank, processes, epoch, start)
-        self._lengths, self._window, self._workers = lengths, window, max(workers, 1)
+        self._lengths, self._window, self._workers = lengths, window, max(num_workers, 1)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         random_shards = np.random.default_rng(seed_of(self._seed, self._epoch))
@@ -173,11 +173,11 @@ class ShardShare(EvaluationShare):
     PADDING fills up to the same number of whole batches for all processes. The order is not that of the data.
     """
 
-    def __init__(self, length: int, batch_size: int, workers: int = 0, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, length: int, batch_size: int, num_workers: int = 0, rank: int = 0, processes: int = 1) -> None:
         count = -(-length // processes)
         steps = -(-count // batch_size)
         own = np.full(steps * batch_size, PADDING)
         samples = np.arange(length)[rank * count : (rank + 1) * count]
         own[: len(samples)] = samples
-        lanes = np.array_split(own.reshape(steps, batch_size), max(workers, 1))
+        lanes = np.array_split(own.reshape(steps, batch_size), max(num_workers, 1))
         self._indices = [i for step in range(steps) for i in lanes[step % len(lanes)][step // len(lanes)].tolist()]

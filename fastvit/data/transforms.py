@@ -32,7 +32,7 @@ def _eval_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
-    """Image -> (C, H, W) uint8, varied at random; what works on batches (erasing, mixing) comes later."""
+    """Image -> (C, H, W) uint8, varied at random; what works on batches (erasing, mixup) comes later."""
     transform = create_transform(
         (len(preprocessing.mean), *preprocessing.size),
         is_training=True,

@@ -24,24 +24,24 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def worker_count(workers: int | None) -> int:
+def worker_count(num_workers: int | None) -> int:
     """How many processes to decode in: as asked for, or one a core but one.
 
     Raises:
         UserError: there cannot be so many.
     """
-    if (workers or 0) < 0:
-        raise UserError(f"workers must be at least 0, got {workers}")
-    return available_cores() - 1 if workers is None else workers
+    if (num_workers or 0) < 0:
+        raise UserError(f"num_workers must be at least 0, got {num_workers}")
+    return available_cores() - 1 if num_workers is None else num_workers
 
 
-def loader_settings(workers: int | None) -> dict[str, Any]:
+def loader_settings(num_workers: int | None) -> dict[str, Any]:
     """What all our loaders share.
 
     Raises:
         UserError: there cannot be so many workers.
     """
-    count = worker_count(workers)
+    count = worker_count(num_workers)
     return {
         "num_workers": count,
         "persistent_workers": count > 0,

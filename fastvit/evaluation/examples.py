@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastvit.data.datasets import Named
 from fastvit.data.subset import evenly_spaced
-from fastvit.errors import DamagedImageError
+from fastvit.errors import UnreadableImageError
 from fastvit.predict.predictor import Predictor
 from fastvit.reports.figures import new_figure
 from fastvit.reports.page import Section
@@ -37,7 +37,7 @@ def examples(predictor: Predictor, images: Named) -> list[Example]:
         try:
             picture = images.image(place)
             truth = spec.ground_truth(images, place, predictor.network)
-        except DamagedImageError:
+        except UnreadableImageError:
             continue  # whoever allowed it has been told
         if truth is None:
             return []

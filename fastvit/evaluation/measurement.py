@@ -23,17 +23,17 @@ class EvaluationRequest:
             which they are shown; None for the network's own.
         crop_pct: centre crop as a share of the resized image; None for the network's own.
         real_labels: also measure against ImageNet's ReaL labels.
-        allow_damaged: leave out images that cannot be decoded, with a warning, where they are an error.
+        skip_unreadable: leave out images that cannot be decoded, with a warning, instead of raising an error.
         batch_size: images a step, of a task that takes batches; None for 64.
-        workers: processes that decode images; None takes one a core but one.
+        num_workers: processes that decode images; None takes one a core but one.
     """
 
     size: tuple[int, int] | None = None
     crop_pct: float | None = None
     real_labels: bool = False
-    allow_damaged: bool = False
+    skip_unreadable: bool = False
     batch_size: int | None = None
-    workers: int | None = None
+    num_workers: int | None = None
 
     def within(self, preprocessing: Preprocessing) -> Preprocessing:
         """Return a preprocessing that keeps the shape of images, for the size that is asked for.

@@ -10,7 +10,7 @@ RECALIBRATED = "recalibrated.safetensors"
 # The state to resume from.
 STATE = "last.ckpt"
 # What was logged.
-HISTORY, TENSORBOARD, DAMAGED = "metrics.csv", "tensorboard", "damaged.txt"
+HISTORY, TENSORBOARD, UNREADABLE = "metrics.csv", "tensorboard", "unreadable.txt"
 # Pages and what they show, of training and of the commands that measure a run afterwards.
 REPORT, CURVES = "report.html", "curves.png"
 EVALUATION, EVALUATION_PAGE = "evaluation.json", "evaluation.html"

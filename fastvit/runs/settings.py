@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from fastvit.errors import UserError
+from fastvit.renames import renamed_recipe
 
 # What says where a run was and not what it did.
-_PLACES = ("out", "overwrite", "resume", "workers")
+_PLACES = ("out", "overwrite", "resume", "num_workers")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} is no recipe: it must hold fields, such as epochs: 30")
-    return flatten(content)
+    return flatten(renamed_recipe(content))
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastvit.collapse import set_train_form
+from fastvit.collapse import collapse_branches
 from fastvit.data.module import RunData
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.table import find_task
@@ -31,12 +31,12 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
     images = spec.open_images(recipe)
     model = build_model(recipe, images.classes)
     data = spec.create_data(recipe, images, model.preprocessing)
-    if recipe.norms == "frozen":
+    if recipe.batchnorm == "frozen":
         freeze_norms(model.trunk)
     if recipe.model.freeze:
         freeze_norms(model.trunk)
         model.trunk.requires_grad_(False)
-    set_train_form(model, recipe.model.train_form)
+    collapse_branches(model, recipe.model.collapse_branches)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if recipe.compile:

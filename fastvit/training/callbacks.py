@@ -293,6 +293,6 @@ def refuse_non_finite(trainer: L.Trainer, module: torch.nn.Module, checkpoint: P
 def _diverged(what: str, step: int, lr: float, checkpoint: Path | None) -> UserError:
     good = checkpoint and checkpoint.exists()
     return UserError(
-        f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip, or use precision 32-true; "
+        f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip_grad, or use precision 32-true; "
         + (f"the last good checkpoint is {checkpoint}" if good else "there is no checkpoint from before")
     )

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fastvit.errors import UserError, first_line
 from fastvit.files import atomic
+from fastvit.renames import renamed_state
 from fastvit.runs.files import HISTORY, STATE
 from fastvit.training.callbacks import refuse_non_finite
 
@@ -68,11 +69,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            state = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} is no checkpoint that can be read ({first_line(error)}): take it away, and the run starts over"
             ) from error
+        return renamed_state(state) if isinstance(state, dict) else state
 
 
 class SaveState(Checkpoint):

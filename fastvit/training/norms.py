@@ -61,7 +61,7 @@ def freeze_norms(model: nn.Module) -> None:
 
 
 class SyncNorms(LayerSync):
-    """Lightning's switch from batch norm to its synchronised form and back, on the CPU."""
+    """Lightning's switch from batch norm to its synchronized form and back, on the CPU."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         return _replace(model, nn.BatchNorm2d, CpuSyncBatchNorm)

@@ -12,21 +12,24 @@ from fastvit.tasks.table import DEFAULT_TASK, find_task
 
 @dataclass
 class ModelOptions:
-    """Which network.
+    """Network to train.
 
     Attributes:
-        name: a variant, or a variant with the tag of released weights.
-        pretrained: start from the default released weights.
-        weights: start from these weights instead: a file, a directory or a Hub id.
-        drop_path: stochastic depth of the last block.
-        layer_scale_init: initial layer scale; None for the variant's own (1e-5 or 1e-6).
-        freeze: train only what stands on the backbone.
-        train_form: how the network is computed in training: "plain" branch by branch, "collapsed" with the norms of
-            each block as one sum, or "auto", the one that is known to be faster on the device. The network is the same.
-        size: side of the square input in pixels, of a classifier; the other tasks have theirs among their own options.
-        mean: subtracted from pixels in [0, 1], a value a channel; None for the weights' or variant's own.
-        std: then divided by, a value a channel; None likewise.
-        crop_pct: centre crop of the evaluation; None likewise.
+        name: name of a variant, alone or with the tag of released weights.
+        pretrained: start from the default released weights of the variant.
+        weights: start from these weights instead: a file, a directory or a Hugging Face Hub id.
+        drop_path: stochastic depth rate (drop path) of the last block.
+        layer_scale_init: initial value of the layer scales; None for the variant's own (1e-5 or 1e-6).
+        freeze: freeze the backbone and train only the layers on it.
+        collapse_branches: how the branches are computed in training: "never" runs each branch and its batch norm,
+            "always" computes each block as one sum, "auto" takes the one that is known to be faster on the device. The
+            network and its outputs are the same.
+        size: side of a classifier's square input, in pixels; other tasks have a size in their own section.
+        mean: mean of each channel, subtracted from pixels in [0, 1]; None for that of the weights or the variant.
+        std: standard deviation of each channel, by which pixels are divided; None for that of the weights or the
+            variant.
+        crop_pct: center crop in evaluation, as a share of the resized image; None for that of the weights or the
+            variant.
     """
 
     name: str = "fastvit_t8"
@@ -35,7 +38,7 @@ class ModelOptions:
     drop_path: float = 0.0
     layer_scale_init: float | None = None
     freeze: bool = False
-    train_form: Literal["plain", "collapsed", "auto"] = "auto"
+    collapse_branches: Literal["never", "always", "auto"] = "auto"
     size: int = 256
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -44,26 +47,26 @@ class ModelOptions:
 
 @dataclass
 class OptimOptions:
-    """AdamW with linear warm-up, decay and cool-down, stepped every batch.
+    """AdamW and its learning rate schedule, which changes the rate at every step.
 
     Attributes:
         lr: peak learning rate.
-        schedule: the way from lr to min_lr: "cosine"; "poly", (1 - progress) ** power; or "step", a tenth after each of
-            `milestones`, at which min_lr does not count.
-        milestones: epochs, of "step".
-        power: of "poly".
-        min_lr: at the end of the decay and all through the cool-down.
-        warmup_lr: at the first step.
-        warmup_epochs: length of the warm-up; fractions are fine.
-        cooldown_epochs: trained at min_lr after `epochs`, as the official scheduler does.
-        weight_decay: not for norms, biases and layer scales.
-        weight_decay_end: of the last step, reached along a cosine; None keeps it constant.
-        decay_layer_scales: decay layer scales too, as the official code does (it skips what has one dimension, and
-            layer scales have three).
-        layer_decay: the learning rate of each block is this times that of the block after it (arXiv 2003.10555); 1 for
-            none.
-        betas: of Adam.
-        clip: largest norm of the gradient; None for no clipping.
+        schedule: decay of the learning rate from lr to min_lr: "cosine"; "poly", (1 - progress) ** power; or "step", a
+            tenth after each of `milestones`, whatever min_lr is.
+        milestones: epochs after which "step" lowers the learning rate.
+        power: exponent of "poly".
+        min_lr: learning rate at the end of the decay and during the cool-down.
+        warmup_lr: learning rate of the first step.
+        warmup_epochs: epochs of linear warm-up; may be a fraction.
+        cooldown_epochs: epochs at min_lr after `epochs`, as the official scheduler has them.
+        weight_decay: weight decay; norms, biases and layer scales have none.
+        weight_decay_end: weight decay of the last step, reached along a cosine; None keeps it constant.
+        decay_layer_scales: apply weight decay to layer scales too, as the official code does (it skips parameters with
+            one dimension, and layer scales have three).
+        layer_decay: layer-wise learning rate decay: the learning rate of each block is this times that of the block
+            after it (arXiv 2003.10555); 1 for none.
+        betas: beta1 and beta2 of Adam.
+        clip_grad: gradient clipping: maximum norm of the gradient; None for no clipping.
     """
 
     lr: float = 1e-3
@@ -79,18 +82,18 @@ class OptimOptions:
     decay_layer_scales: bool = False
     layer_decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = None
+    clip_grad: float | None = None
 
 
 @dataclass
 class EmaOptions:
-    """Exponential moving average of weights and norm statistics; it is what gets evaluated and saved.
+    """Exponential moving average (EMA) of the weights, with batch norm statistics; it is evaluated and saved.
 
     Attributes:
-        decay: 0 switches it off.
-        warmup: let the decay grow as (1 + step) / (10 + step) until it reaches `decay`, for short runs.
-        recalibrate: training batches, of one device and at most an epoch, on which norm statistics are measured anew
-            for the averaged weights when training has ended, saved as recalibrated.safetensors; 0 for none.
+        decay: EMA decay per step; 0 switches the average off.
+        warmup: let the EMA decay grow as (1 + step) / (10 + step) until it reaches `decay`, for short runs.
+        recalibrate: number of training batches, of one device and at most an epoch, on which batch norm statistics are
+            measured again for the averaged weights after training, saved as recalibrated.safetensors; 0 for none.
     """
 
     decay: float = 0.9995
@@ -100,36 +103,37 @@ class EmaOptions:
 
 @dataclass
 class Recipe:
-    """A whole run.
+    """Training run.
 
     Attributes:
-        task: what is learnt: a name in the table of tasks.
-        data: a folder in the task's layout, or a named source: docs/data.md lists them; "sample" is embedded.
-        val_fraction: share of the training images to hold out, of every class alike; for data without a held-out part.
-        damaged_limit: training images that may be unreadable before the run ends.
-        allow_damaged: leave unreadable validation images out, with a warning, instead of ending the run.
+        task: task to train, by its name in the table of tasks.
+        data: folder in the task's layout, or a named source, which docs/data.md lists; "sample" is embedded.
+        val_fraction: share of the training images of each class to hold out for validation, for data without
+            validation images.
+        max_unreadable: largest number of unreadable (corrupt) training images; one more ends the run.
+        skip_unreadable: leave out unreadable (corrupt) validation images, with a warning, instead of ending the run.
         out: folder of the run.
         overwrite: replace a run that is in that folder already.
-        resume: go on with the run in this folder, by its own recipe.
-        model: which network.
+        resume: resume the run in this folder, by its own recipe.
+        model: network to train.
         epochs: passes over the training images, without the cool-down.
-        batch_size: images a step and device.
-        accumulate: steps whose gradients are added up before the optimizer's.
-        workers: processes that decode images; None takes one a core but one.
+        batch_size: images per step and device.
+        accumulate_grad_batches: gradient accumulation: batches whose gradients are added up for one optimizer step.
+        num_workers: processes that decode images; None for one per core but one.
         optim: optimizer and schedule.
         ema: moving average.
-        precision: of the arithmetic, in Lightning's words; 16-mixed scales the loss.
-        compile: run the network through torch.compile.
-        device: where to run.
-        devices: how many of them in each machine.
-        nodes: machines; torchrun and SLURM say it themselves.
-        norms: "trained" takes the statistics of each device's batch, "synchronised" those of all devices' together;
-            "frozen" leaves the backbone's batch norms as they were loaded, statistics and parameters, for batches of
-            few images.
-        channels_last: memory format of the convolutions.
-        checkpoint_every: optimizer steps after which last.ckpt is written inside an epoch too; 0 for epochs only.
+        precision: arithmetic, in Lightning's notation; 16-mixed scales the loss.
+        compile: compile the network with torch.compile.
+        device: device to train on.
+        devices: number of devices in each machine.
+        num_nodes: number of machines; torchrun and SLURM set it.
+        batchnorm: batch norm in training: "train" takes the statistics of each device's batch, "sync" those of all
+            devices together (sync batch norm, synchronized batch norm, SyncBatchNorm), "frozen" keeps the statistics
+            and parameters of the backbone as they were loaded, for batches of few images.
+        channels_last: use the channels-last memory format for convolutions.
+        checkpoint_every: optimizer steps after which last.ckpt is also written inside an epoch; 0 for epochs only.
         wandb: project at Weights & Biases to log to as well, if wandb is installed.
-        seed: of everything random.
+        seed: seed of all random numbers.
         sections: the sections of the task, `TaskSpec.sections`, by name; those that are missing get their defaults. In
             files and on the command line they stand beside the other fields.
     """
@@ -137,24 +141,24 @@ class Recipe:
     task: str = DEFAULT_TASK
     data: str = "sample"
     val_fraction: float = 0.0
-    damaged_limit: int = 100
-    allow_damaged: bool = False
+    max_unreadable: int = 100
+    skip_unreadable: bool = False
     out: Path = Path("runs/train")
     overwrite: bool = False
     resume: Path | None = None
     model: ModelOptions = field(default_factory=ModelOptions)
     epochs: int = 300
     batch_size: int = 128
-    accumulate: int = 1
-    workers: int | None = None
+    accumulate_grad_batches: int = 1
+    num_workers: int | None = None
     optim: OptimOptions = field(default_factory=OptimOptions)
     ema: EmaOptions = field(default_factory=EmaOptions)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
-    nodes: int = 1
-    norms: Literal["trained", "synchronised", "frozen"] = "trained"
+    num_nodes: int = 1
+    batchnorm: Literal["train", "sync", "frozen"] = "train"
     channels_last: bool = False
     checkpoint_every: int = 1000
     wandb: str | None = None
@@ -173,18 +177,18 @@ class Recipe:
             {
                 "epochs": self.epochs,
                 "model.size": self.model.size,
-                "accumulate": self.accumulate,
+                "accumulate_grad_batches": self.accumulate_grad_batches,
                 "devices": self.devices,
-                "nodes": self.nodes,
+                "num_nodes": self.num_nodes,
             },
         )
         _at_least(
             0,
             {
                 "seed": self.seed,
-                "workers": self.workers or 0,
+                "num_workers": self.num_workers or 0,
                 "checkpoint_every": self.checkpoint_every,
-                "damaged_limit": self.damaged_limit,
+                "max_unreadable": self.max_unreadable,
                 "optim.cooldown_epochs": self.optim.cooldown_epochs,
                 "optim.warmup_epochs": self.optim.warmup_epochs,
                 "ema.recalibrate": self.ema.recalibrate,
@@ -222,7 +226,7 @@ class Recipe:
     if not TYPE_CHECKING:  # or every misspelt field would be one
 
         def __getattr__(self, name: str) -> Any:
-            """A section by its name, such as recipe.mixing."""
+            """A section by its name, such as recipe.mixup."""
             if name in (sections := self.__dict__.get("sections", {})):
                 return sections[name]
             raise AttributeError(f"a recipe for {self.__dict__.get('task')} has no field {name}")
@@ -230,7 +234,7 @@ class Recipe:
     @property
     def loading(self) -> dict[str, Any]:
         """Keyword arguments of `fastvit.data.module.RunData`."""
-        return {"workers": self.workers, "seed": self.seed, "allow_damaged": self.allow_damaged}
+        return {"num_workers": self.num_workers, "seed": self.seed, "skip_unreadable": self.skip_unreadable}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, the sections beside the others, as a recipe file has them."""

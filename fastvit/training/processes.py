@@ -25,22 +25,22 @@ def with_processes(recipe: Recipe) -> Recipe:
     """
     if TorchElasticEnvironment.detect():
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        return replace(recipe, devices=devices, nodes=int(os.environ["WORLD_SIZE"]) // devices)
+        return replace(recipe, devices=devices, num_nodes=int(os.environ["WORLD_SIZE"]) // devices)
     if SLURMEnvironment.detect():  # not in a job's interactive shell
         return _with_slurm(recipe)
-    if recipe.nodes > 1:
-        raise UserError(f"nodes is {recipe.nodes}: start the processes of several machines with torchrun or srun")
+    if recipe.num_nodes > 1:
+        raise UserError(f"num_nodes is {recipe.num_nodes}: start a process on each machine with torchrun or srun")
     return recipe
 
 
 def _with_slurm(recipe: Recipe) -> Recipe:
     tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
-    if tasks == 1 < recipe.devices * recipe.nodes:
+    if tasks == 1 < recipe.devices * recipe.num_nodes:
         raise UserError(
-            f"SLURM has started one process, the recipe is for {recipe.devices * recipe.nodes}: "
+            f"SLURM has started one process, the recipe is for {recipe.devices * recipe.num_nodes}: "
             f"srun --ntasks-per-node {recipe.devices} starts them, --devices 1 does with one"
         )
-    return replace(recipe, devices=tasks // nodes, nodes=nodes)
+    return replace(recipe, devices=tasks // nodes, num_nodes=nodes)
 
 
 @contextmanager

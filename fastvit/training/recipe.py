@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
 from fastvit.errors import UserError, unknown_name
+from fastvit.renames import old_names, renamed_recipe
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
 from fastvit.tasks.spec import TaskSpec
@@ -58,8 +60,9 @@ def recipe_parser(task: TaskSpec) -> ArgumentParser:
                 base, content = _read(path)
                 if base:
                     self(parser, cfg, base, option_string)
-                own = yaml.safe_dump(_without_other_sections(content, task, path))
-                super().__call__(parser, cfg, own, option_string)
+                own = _without_other_sections(renamed_recipe(content), task, path)
+                _warn_of_old_names(old_names(content), own, path)
+                super().__call__(parser, cfg, yaml.safe_dump(own), option_string)
             except UserError:
                 raise
             except Exception as error:  # jsonargparse and YAML have no common base but this
@@ -107,6 +110,13 @@ def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path)
             raise UserError(f"{reason}: leave it out")
         warnings.warn(f"{reason} and is left out", stacklevel=2)
     return {name: value for name, value in content.items() if name not in others}
+
+
+def _warn_of_old_names(old: Mapping[str, str], own: Collection[str], path: Path) -> None:
+    """Warn of old field names in a file, but for those in sections that are left out."""
+    changed = [f"{name} is now called {new}" for name, new in old.items() if new.partition(".")[0] in own]
+    if changed:
+        warnings.warn(f"{path} uses old field names: {', '.join(changed)}", stacklevel=2)
 
 
 def _task_of(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import lightning as L
@@ -18,12 +19,12 @@ from fastvit.training.recipe import resolved_recipe
 CHANGEABLE = frozenset(
     {
         # Where the same images are now.
-        *("data", "allow_damaged", "damaged_limit", "workers"),
+        *("data", "skip_unreadable", "max_unreadable", "num_workers"),
         # How the same steps are computed; the images of a step must stay as many, which `Resumed` sees to.
-        *("device", "devices", "nodes", "batch_size", "accumulate"),
-        *("precision", "compile", "channels_last", "model.train_form"),
+        *("device", "devices", "num_nodes", "batch_size", "accumulate_grad_batches"),
+        *("precision", "compile", "channels_last", "model.collapse_branches"),
         # How far, and what for safety.
-        *("epochs", "optim.clip", "checkpoint_every", "wandb"),
+        *("epochs", "optim.clip_grad", "checkpoint_every", "wandb"),
     }
 )
 # The fields that decide which images are held out. With others, weights of the run may have been trained on those.
@@ -38,7 +39,10 @@ def refuse_changes(recipe: Recipe) -> None:
     """
     if not recipe.resume:
         return
-    before, now = _settings(resolved_recipe(recipe.out)), _settings(recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the recipe of the run has been read before, for this one
+        before = _settings(resolved_recipe(recipe.out))
+    now = _settings(recipe)
     if changes := _refused(before, now):
         same_split = all(now[name] == before[name] for name in _SPLIT_FIELDS)
         weights = f"--model.weights {recipe.out / LAST} " if same_split else ""
@@ -110,8 +114,8 @@ def _see_that_the_place_is_the_same(trainer: L.Trainer) -> None:
     if trainer.global_step != expected:
         raise UserError(
             f"the run has made {trainer.global_step} steps up to here, where {expected} would be made now, {steps} "
-            "an epoch: batch_size x accumulate x devices x nodes and the number of training images must stay what "
-            "they were, or the learning rate would be that of another place"
+            "an epoch: batch_size x accumulate_grad_batches x devices x num_nodes and the number of training images "
+            "must stay what they were, or the learning rate would be that of another place"
         )
 
 

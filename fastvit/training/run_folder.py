@@ -19,10 +19,10 @@ from fastvit.data.module import RunData
 from fastvit.environment import environment
 from fastvit.errors import UserError
 from fastvit.files import write_text
+from fastvit.renames import OLD_FILES
 from fastvit.runs.files import (
     BEST,
     CURVES,
-    DAMAGED,
     ENVIRONMENT,
     EVALUATION,
     EVALUATION_PAGE,
@@ -37,6 +37,7 @@ from fastvit.runs.files import (
     STATE,
     TENSORBOARD,
     TRAINED,
+    UNREADABLE,
 )
 from fastvit.training.checkpoint import check_state, rewind_metrics
 from fastvit.training.loggers import MetricsFile
@@ -44,7 +45,10 @@ from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe
 
 # What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
-_LEFT = (STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, DAMAGED, SPLIT, ENVIRONMENT, CURVES, REPORT)
+_LEFT = (
+    *(STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, UNREADABLE, SPLIT, ENVIRONMENT, CURVES, REPORT),
+    *OLD_FILES,
+)
 _MEASURED = (EVALUATION, EVALUATION_PAGE)
 # What `fastvit fuse`, `export` and `robustness` write beside a checkpoint, after its name without its suffix.
 _DERIVED = ("-fused.safetensors", "-export", f"-*/{ROBUSTNESS}", f"-*/{ROBUSTNESS_PAGE}")

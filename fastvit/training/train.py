@@ -21,7 +21,7 @@ from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples
 from fastvit.predict.predictor import Predictor
-from fastvit.runs.files import BEST, DAMAGED, STATE, TRAINED
+from fastvit.runs.files import BEST, STATE, TRAINED, UNREADABLE
 from fastvit.tasks.table import find_task
 from fastvit.terminal import print_line
 from fastvit.training.build import build
@@ -35,7 +35,6 @@ from fastvit.training.callbacks import (
     StopOnNonFinite,
 )
 from fastvit.training.checkpoint import AtomicCheckpointIO, SaveState, StopRequest
-from fastvit.training.damaged import DamagedImages
 from fastvit.training.loggers import make_loggers
 from fastvit.training.norms import SyncNorms
 from fastvit.training.options import Recipe
@@ -45,6 +44,7 @@ from fastvit.training.resume import Resumed, refuse_changes
 from fastvit.training.run_folder import WriteDown, begin, claim, locked, state_to_resume
 from fastvit.training.run_report import write_run_report
 from fastvit.training.task import Task
+from fastvit.training.unreadable import UnreadableImages
 
 LOG_EVERY = 10
 
@@ -112,7 +112,7 @@ def _callbacks(
         Resumed(recipe),
         WriteDown(recipe),
         SeedSteps(recipe.seed),
-        DamagedImages(recipe.damaged_limit, recipe.out / DAMAGED),
+        UnreadableImages(recipe.max_unreadable, recipe.out / UNREADABLE),
         StopOnNonFinite(every, recipe.out / STATE),
         LogSteps(LOG_EVERY),
         best,  # must see the averaged model before Ema takes it out again
@@ -127,18 +127,18 @@ def _callbacks(
 
 
 def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trainer:
-    # Lightning's own synchronised batch norm needs GPUs.
-    synchronised = recipe.norms == "synchronised"
-    plugins = [AtomicCheckpointIO(), *([SyncNorms()] if synchronised and device == "cpu" else [])]
+    # Lightning's own synchronized batch norm needs GPUs.
+    sync = recipe.batchnorm == "sync"
+    plugins = [AtomicCheckpointIO(), *([SyncNorms()] if sync and device == "cpu" else [])]
     return L.Trainer(
         accelerator="gpu" if device == "cuda" else device,
         devices=recipe.devices,
-        num_nodes=recipe.nodes,
+        num_nodes=recipe.num_nodes,
         precision=recipe.precision,
         max_epochs=recipe.epochs + recipe.optim.cooldown_epochs,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.optim.clip,
-        sync_batchnorm=synchronised and device != "cpu",
+        accumulate_grad_batches=recipe.accumulate_grad_batches,
+        gradient_clip_val=recipe.optim.clip_grad,
+        sync_batchnorm=sync and device != "cpu",
         callbacks=callbacks,
         plugins=plugins,
         logger=make_loggers(recipe.out, recipe.wandb),
@@ -151,8 +151,8 @@ def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trai
 
 @rank_zero_only
 def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
-    processes = recipe.devices * recipe.nodes
-    batch = recipe.batch_size * recipe.accumulate * processes
+    processes = recipe.devices * recipe.num_nodes
+    batch = recipe.batch_size * recipe.accumulate_grad_batches * processes
     parameters = sum(p.numel() for p in task.model.parameters())
     epochs = recipe.epochs + recipe.optim.cooldown_epochs
     print_line(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.renames import renamed_network
 from fastvit.tasks.table import DEFAULT_TASK, find_task
 from fastvit.version import __version__
 from fastvit.weights.location import locate
@@ -111,7 +112,7 @@ class Description:
                 preprocessing=Preprocessing.from_dict(data["preprocessing"]),
                 metrics=dict(data.get("metrics") or {}),
                 task=task.name,
-                options=task.make_options(data.get("options")),
+                options=task.make_options(renamed_network(task.name, data.get("options"))),
             )
         except (UserError, TypeError) as error:
             raise UserError(f"{name}: {error}") from error

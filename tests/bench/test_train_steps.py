@@ -47,8 +47,8 @@ def test_a_row_by_hand() -> None:
 def test_what_fails_is_told() -> None:
     """A way that cannot be gone: the other is timed all the same."""
     plain = STEP_WAYS["plain"]
-    results = bench_steps("t8", [replace(plain, form="fast"), plain], 2, 32, rounds=1)
-    assert "no train form 'fast'" in results[0].failure
+    results = bench_steps("t8", [replace(plain, collapse="fast"), plain], 2, 32, rounds=1)
+    assert "no collapse mode 'fast'" in results[0].failure
     assert results[0].timing is None
     assert len(step_table(results).rows) == 1
     with pytest.raises(fastvit.UserError, match="a batch of at least 2"):

@@ -19,7 +19,7 @@ from tests.helpers import tiny
 
 
 def test_tables(tmp_path: Path) -> None:
-    first = make_run(tmp_path / "a", optim={"lr": 0.1}, accumulate=2)
+    first = make_run(tmp_path / "a", optim={"lr": 0.1}, accumulate_grad_batches=2)
     second = make_run(tmp_path / "b", epochs=3, top1=0.625)
     measured = Robustness("imagenet-c", "sample", 9, True, True, 0, {"top1": 0.6, "mean_error": 0.4})
     write_robustness(measured, "first", first / "best-imagenet-c")
@@ -40,7 +40,7 @@ def test_tables(tmp_path: Path) -> None:
     assert rows["parameters, M"][0] == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}"
     assert rows["parameters fused, M"][0] == f"{sum(p.numel() for p in fused.parameters()) / 1e6:.2f}"
     differing = {name: values for name, *values in settings_table(entries).rows}
-    assert differing == {"epochs": ["2", "3"], "optim.lr": ["0.1", "0.001"], "accumulate": ["2", "1"]}
+    assert differing == {"epochs": ["2", "3"], "optim.lr": ["0.1", "0.001"], "accumulate_grad_batches": ["2", "1"]}
 
 
 def test_pareto_front() -> None:

@@ -90,7 +90,7 @@ def rows(path: str | Path) -> list[dict[str, float]]:
 
 
 def test_a_run_is_evaluated_on_the_images_that_it_held_out(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", run, "--json", "--device=cpu", "--workers=0"]) == 0
+    assert main(["eval", run, "--json", "--device=cpu", "--num-workers=0"]) == 0
     found = json.loads(capsys.readouterr().out)
     best = max(rows(Path(run, "metrics.csv")), key=lambda row: row["val/top1"])
     assert found["images"] == 9

@@ -41,7 +41,7 @@ def uneven(tmp_path: Path) -> Path:
 def read_share(source: str, rank: int) -> list[tuple[int, int]]:
     """What one of two processes sees in an epoch: (number, class) of each sample."""
     pictures = open_shards(source, "train")
-    share = ShardBatches(pictures.lengths, 4, seed=7, window=16, workers=2, rank=rank, processes=2)
+    share = ShardBatches(pictures.lengths, 4, seed=7, window=16, num_workers=2, rank=rank, processes=2)
     loader = DataLoader(ImageDataset(pictures, eval_pixels(SMALL)), batch_sampler=share, num_workers=2)
     batches = [(images[:, 0, 0, 0].tolist(), labels.tolist()) for images, labels in loader]
     return [pair for numbers, classes in batches for pair in zip(numbers, classes, strict=True)]
@@ -68,10 +68,10 @@ def test_two_processes_of_two_workers_see_every_sample_once_over_http(tmp_path: 
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("workers", [0, 2, 3])
-def test_orders_of_shards(processes: int, workers: int) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2, 3])
+def test_orders_of_shards(processes: int, num_workers: int) -> None:
     def epoch(number: int, start: int = 0) -> list[list[list[Draw]]]:
-        arguments = UNEVEN, 4, 7, 16, workers
+        arguments = UNEVEN, 4, 7, 16, num_workers
         return [list(ShardBatches(*arguments, rank, processes, number, start)) for rank in range(processes)]
 
     first = epoch(0)
@@ -89,7 +89,7 @@ def test_orders_of_shards(processes: int, workers: int) -> None:
 
 def test_a_worker_reads_few_shards_and_mixes_what_it_reads() -> None:
     lengths = [100] * 20
-    batches = list(ShardBatches(lengths, 10, seed=0, window=50, workers=4, rank=0, processes=1))
+    batches = list(ShardBatches(lengths, 10, seed=0, window=50, num_workers=4, rank=0, processes=1))
     for worker in range(4):
         images = [draw.image for batch in batches[worker::4] for draw in batch]
         shards = [image // 100 for image in images]
@@ -100,37 +100,40 @@ def test_a_worker_reads_few_shards_and_mixes_what_it_reads() -> None:
         assert np.abs(np.diff(images)).mean() > 10, "not in the order of the shards"
 
 
-@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 3), (2, 2), (3, 2), (4, 1)])
+@pytest.mark.parametrize(("processes", "num_workers"), [(1, 0), (1, 3), (2, 2), (3, 2), (4, 1)])
 @pytest.mark.parametrize("length", [1, 10, 24, 57])
-def test_shares_of_an_evaluation(length: int, processes: int, workers: int) -> None:
+def test_shares_of_an_evaluation(length: int, processes: int, num_workers: int) -> None:
     """Even, complete, without a sample twice; a process and a worker read samples that follow each other."""
     batch = 4
-    shares = [list(ShardShare(length, batch, workers, rank, processes)) for rank in range(processes)]
+    shares = [list(ShardShare(length, batch, num_workers, rank, processes)) for rank in range(processes)]
     assert sorted(i for share in shares for i in share if i != PADDING) == list(range(length))
     steps = math.ceil(math.ceil(length / processes) / batch)
     assert {len(share) for share in shares} == {steps * batch}, "whole batches, and no more than it takes"
     for share in shares:
         batches = [share[start : start + batch] for start in range(0, len(share), batch)]
-        count = max(workers, 1)
+        count = max(num_workers, 1)
         lanes = [[i for part in batches[worker::count] for i in part if i != PADDING] for worker in range(count)]
         for samples in ([i for i in share if i != PADDING], *lanes):
             assert sorted(samples) == list(range(min(samples, default=0), min(samples, default=0) + len(samples)))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_data_module_reads_shards(uneven: Path, workers: int) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_data_module_reads_shards(uneven: Path, num_workers: int) -> None:
     images = open_for_run(f"wds/{uneven}")
-    data = ClassificationData(images, SMALL, 4, PLAIN, workers=workers)
+    data = ClassificationData(images, SMALL, 4, PLAIN, num_workers=num_workers)
     assert data.classes == ("ape", "bee", "cat")
     batches = list(data.train_dataloader())
     assert len(batches) == len(data.train_dataloader()) == 16
     assert sorted(torch.cat([images[:, 0, 0, 0] for images, _ in batches]).tolist()) == list(range(64))
     state = {**data.state_dict(), "start": 5}
-    data.load_state_dict(state)
+    # As it was called before version 0.2.
+    old = {"workers" if name == "num_workers" else name: value for name, value in state["batches"].items()}
+    for each in ({**state, "batches": old}, state):
+        data.load_state_dict(each)
     rest = list(data.train_dataloader())
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(rest, batches[5:], strict=True))
-    with pytest.raises(UserError, match=f"workers {max(workers, 1)}; now .* workers 3: go on as it began"):
-        ClassificationData(images, SMALL, 4, PLAIN, workers=3).load_state_dict(state)
+    with pytest.raises(UserError, match=f"num_workers {max(num_workers, 1)}; now .* num_workers 3: go on as it began"):
+        ClassificationData(images, SMALL, 4, PLAIN, num_workers=3).load_state_dict(state)
     labels = torch.cat([labels for _, labels in data.val_dataloader()])
     assert sorted(labels[labels != IGNORED].tolist()) == sorted(i % 3 for i in range(100, 107))
 

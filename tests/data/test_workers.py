@@ -101,9 +101,9 @@ def test_a_forked_process_ends_its_own_workers_alone(tmp_path: Path) -> None:
             os.kill(int(worker), 0)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_loader_is_pickled_with_its_settings(workers: int) -> None:
-    loader = DataLoader(torch.arange(4), batch_size=2, **loader_settings(workers))
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_is_pickled_with_its_settings(num_workers: int) -> None:
+    loader = DataLoader(torch.arange(4), batch_size=2, **loader_settings(num_workers))
     again = pickle.loads(pickle.dumps(loader))
     assert [batch.tolist() for batch in again] == [[0, 1], [2, 3]]
 

@@ -26,7 +26,7 @@ from tests.helpers import randomise, tiny
 
 CLASSES = ("Ankle_boot", "Trouser")
 
-ALONE = EvaluationRequest(workers=0)
+ALONE = EvaluationRequest(num_workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_an_artifact_of_one_size_says_so(run: Path, folder: Path, tmp_path: Path
 
 
 def test_files_and_terminal(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["eval", str(run), "--data", str(folder), "--workers", "0", "--device", "cpu", "--batch-size", "8"]
+    command = ["eval", str(run), "--data", str(folder), "--num-workers", "0", "--device", "cpu", "--batch-size", "8"]
     assert main([*command, "--out", str(tmp_path), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "evaluation.json").read_text())
@@ -152,7 +152,7 @@ def test_files_and_terminal(run: Path, folder: Path, tmp_path: Path, capsys: pyt
     [
         (["--size", "8"], "size must be at least 32"),
         (["--crop-pct", "0"], "crop_pct must be above 0"),
-        (["--workers", "-1"], "workers must be at least 0"),
+        (["--num-workers", "-1"], "num_workers must be at least 0"),
         (["--form", "merged"], "form"),
         (["--real-labels"], "ImageNet's validation set"),
     ],

@@ -123,6 +123,8 @@ def test_images_a_second_leave_the_first_image_out(
     path = fastvit.save(model, tmp_path / "model.safetensors")
     looks = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(looks) / 4)
-    assert main(["eval", str(path), "--data", str(tmp_path / "scenes"), "--json", "--workers=0", "--size=64x64"]) == 0
+    assert (
+        main(["eval", str(path), "--data", str(tmp_path / "scenes"), "--json", "--num-workers=0", "--size=64x64"]) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["images_per_second"]) == (3, 4.0)

@@ -62,7 +62,7 @@ def rows(run: Path, split: str) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of one epoch on 36 images of 48, that lies beside its data."""
     root = tmp_path_factory.mktemp("run")
-    more = ("--epochs=1", "--optim.warmup_epochs=0", f"--val_fraction={FRACTION}", "--workers=0")
+    more = ("--epochs=1", "--optim.warmup_epochs=0", f"--val_fraction={FRACTION}", "--num-workers=0")
     return train(recipe(photos(root / "photos"), root / "runs" / "photos", *more))
 
 
@@ -72,11 +72,11 @@ def test_eval_gives_the_number_of_the_training(run: Run, capsys: pytest.CaptureF
     shutil.copy(run.best, run.out / "of my own.safetensors")
     for checkpoint in (run.out, run.best, run.out / "of my own.safetensors"):
         for option in ([], ["--data", str(data)], ["--data", f"{data}/../photos"]):
-            assert main(["eval", str(checkpoint), *option, "--workers=0", "--device=cpu", "--json"]) == 0
+            assert main(["eval", str(checkpoint), *option, "--num-workers=0", "--device=cpu", "--json"]) == 0
             result = json.loads(capsys.readouterr().out)
             assert (result["images"], result["top1"]) == expected
             assert (result["held_out_by_run"], result["data"]) == (True, option[1] if option else str(data))
-    assert main(["eval", str(run.out), "--workers=0", "--device=cpu"]) == 0
+    assert main(["eval", str(run.out), "--num-workers=0", "--device=cpu"]) == 0
     assert f"12 validation images of {data}, which the run held out" in " ".join(capsys.readouterr().out.split())
 
 
@@ -89,7 +89,7 @@ def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
     )
     assert (len(training), len(validation)) == (36, 12)
     model, predictor = fastvit.load(run.best), Predictor(run.best, pick_device("cpu"), "torch")
-    measured = evaluate_checkpoint(str(run.best), request=EvaluationRequest(workers=0), device="cpu")
+    measured = evaluate_checkpoint(str(run.best), request=EvaluationRequest(num_workers=0), device="cpu")
     assert contents(measured.images) == validation
     for given in (None, str(photos)):
         data = EvaluationData(run.best, given)
@@ -98,7 +98,7 @@ def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
         assert proved.labels is not None
         for calibrated in (find_task(model.task).calibration_images(model, data, 64), calibration_pictures(data, 64)):
             assert {picture.tobytes() for picture in calibrated} == training
-        result = measure(predictor, SUITES["imagenet-c"], data, Settings(("brightness",), workers=0))
+        result = measure(predictor, SUITES["imagenet-c"], data, Settings(("brightness",), num_workers=0))
         assert (result.images, result.complete) == (12, True)
         assert result.metrics["clean_error"] == pytest.approx(1 - run.score)
 
@@ -107,7 +107,7 @@ def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
 def test_the_commands(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run.out), "--precision", "int8", "--calibrate", "8", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["compared_on"].startswith("12 images of ")
-    assert main(["robustness", str(run.out), "--corruptions", "fog", "--out", str(tmp_path), "--workers", "0"]) == 0
+    assert main(["robustness", str(run.out), "--corruptions", "fog", "--out", str(tmp_path), "--num-workers", "0"]) == 0
     assert json.loads((tmp_path / "robustness.json").read_text())["images"] == 12
     assert "12 images of " in capsys.readouterr().out
 
@@ -116,12 +116,12 @@ def test_what_training_prints_next_works(tmp_path: Path, capsys: pytest.CaptureF
     import shlex
 
     data = photos(tmp_path / "photos", 24)
-    more = ["--epochs=1", "--optim.warmup_epochs=0", "--val_fraction=0.5", "--workers=0", "--model.size=32"]
+    more = ["--epochs=1", "--optim.warmup_epochs=0", "--val_fraction=0.5", "--num-workers=0", "--model.size=32"]
     command = ["--recipe=quickstart", f"--data={data}", f"--out={tmp_path / 'a run'}", "--batch_size=4"]
     assert main(["train", *command, *more, "--device=cpu"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: fastvit "))
     printed = shlex.split(line.partition("fastvit ")[2].partition(";")[0])
-    assert main([*printed, "--json", "--workers=0", "--device=cpu"]) == 0
+    assert main([*printed, "--json", "--num-workers=0", "--device=cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 12
 
 
@@ -346,14 +346,14 @@ def test_images_are_called_what_they_are(run: Run, tmp_path: Path, capsys: pytes
     for name, split in {"train": "training", "Val": "validation", "photos": None}.items():
         (target := tmp_path / name).symlink_to(photos)
         out = tmp_path / "report"
-        command = ["eval", str(weights), "--data", str(target), "--workers=0", "--device=cpu", "--out", str(out)]
+        command = ["eval", str(weights), "--data", str(target), "--num-workers=0", "--device=cpu", "--out", str(out)]
         assert main(command) == 0
         words = f"48 {split} images" if split else "48 images"
         assert f"{words} of {target}" in " ".join(capsys.readouterr().out.split())
         assert f" on {words}." in (out / "evaluation.html").read_text()
         assert json.loads((out / "evaluation.json").read_text())["split"] == split
     copy = shutil.copytree(photos, tmp_path / "copy" / "train")
-    assert main(["eval", str(run.out), "--data", str(copy), "--workers=0", "--device=cpu"]) == 0
+    assert main(["eval", str(run.out), "--data", str(copy), "--num-workers=0", "--device=cpu"]) == 0
     assert f"12 validation images of {copy}, which the run held" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "train").symlink_to(photos)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastvit.collapse import TrainForm
+from fastvit.collapse import CollapseMode
 from fastvit.model.layers import StridedPointwise
 
 
@@ -38,7 +38,7 @@ STEPS = """
 import sys, torch, fastvit
 torch.manual_seed(0)
 torch.set_num_threads(1)
-model = fastvit.set_train_form(fastvit.create_model("fastvit_t8").train(), sys.argv[1])
+model = fastvit.collapse_branches(fastvit.create_model("fastvit_t8").train(), sys.argv[1])
 model = model.to(memory_format=torch.channels_last)
 assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)
 branch = model.trunk.stem[0].conv.branches[1].conv
@@ -56,7 +56,7 @@ print("trained")
 """
 
 
-@pytest.mark.parametrize("form", get_args(TrainForm))
+@pytest.mark.parametrize("form", get_args(CollapseMode))
 def test_channels_last_trains_on_a_cpu(form: str) -> None:
     """In a process of its own: oneDNN's fault ends it, or corrupts the gradient of the stem's 1x1 branch."""
     done = subprocess.run([sys.executable, "-c", STEPS, form], capture_output=True, text=True)

@@ -140,7 +140,7 @@ def test_without_overparameterization_one_convolution_is_left() -> None:
     fused = [sum(p.numel() for p in fastvit.fuse(one).parameters()) for one in (model, fastvit.create_model("t8"))]
     assert fused[0] == fused[1]
     images = torch.randn(2, 3, 64, 64)
-    outputs = [fastvit.set_train_form(model, form).train()(images) for form in ("plain", "collapsed")]
+    outputs = [fastvit.collapse_branches(model, form).train()(images) for form in ("never", "always")]
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
 
 

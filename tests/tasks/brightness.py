@@ -172,7 +172,7 @@ class BrightnessSpec(fastvit.TaskSpec):
     def evaluate(self, predictor: fastvit.Predictor, images: Pictures, request: Any) -> Measurement:
         clock, errors = Clock(), {}
         samples = BrightnessSamples(images, predictor.preprocessing)
-        for index, (pixels, target) in enumerate(evaluation_loader(samples, 1, request.workers)):
+        for index, (pixels, target) in enumerate(evaluation_loader(samples, 1, request.num_workers)):
             with clock:
                 (found,) = predictor.answers(pixels.numpy()).values()
             errors[Path(images.name(index)).name] = abs(float(found[0, 0]) - float(target))

@@ -40,8 +40,8 @@ FAST = ("fastvit_mci3",)
 SLOWLY = every_variant(FAST)
 BLOCKS = [pytest.param(name, marks=() if name == "fastvit_mci3" else pytest.mark.slow) for name in KINDS]
 FORMS = [pytest.param("train", marks=pytest.mark.slow), pytest.param("merged", marks=pytest.mark.slow), "fused"]
-# Small enough for tests: everything else in proportion to `width`.
-SMALL = {"width": 32, "anchor": 8, "proposals": 60, "samples": 32, "detections": 40}
+# Small enough for tests: everything else in proportion to the width of the pyramid.
+SMALL = {"fpn_channels": 32, "anchor_size": 8, "post_nms_top_n": 60, "roi_batch_size": 32, "max_detections": 40}
 
 
 def make_detector(kind: str, config: fastvit.FastViTConfig | None = None, **details: object) -> Detector:
@@ -138,9 +138,10 @@ class DenseContract:
 
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         """Changes of a description, and what is said of them."""
+        width = "fpn_channels" if "fpn_channels" in options else "width"
         return [
-            ({"options": {"width": 0}}, "width of a .* must be at least 1, got 0"),
-            ({"options": {"width": 8}}, "does not fit the model"),
+            ({"options": {width: 0}}, f"{width} of a .* must be at least 1, got 0"),
+            ({"options": {width: 8}}, "does not fit the model"),
         ]
 
     @pytest.mark.parametrize("name", SLOWLY)

@@ -63,15 +63,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_does_all_that_a_task_of_the_package_does(site: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     commands = [
-        f"train --task brightness --data {photos} --out {out} --model.name t8 --model.size 32 --epochs 2 --workers 0"
-        " --batch_size 8 --optim.warmup_epochs 0 --brightness.hflip 0.25 --device cpu --ema.decay 0",
+        f"train --task brightness --data {photos} --out {out} --model.name t8 --model.size 32 --epochs 2"
+        " --num-workers 0 --batch_size 8 --optim.warmup_epochs 0 --brightness.hflip 0.25 --device cpu --ema.decay 0",
         f"train --resume {out} --epochs 3",
-        f"eval {out} --workers 0 --device cpu --out {tmp_path / 'evaluation'} --per-class",
+        f"eval {out} --num-workers 0 --device cpu --out {tmp_path / 'evaluation'} --per-class",
         f"predict {out} {photos / 'val'} --out {tmp_path / 'predictions.jsonl'} --draw {tmp_path / 'drawn'}",
         f"fuse {out} --out {tmp_path / 'fused.safetensors'}",
         f"export {out} --to onnx --out {tmp_path / 'export'} --images 4",
         f"predict {tmp_path / 'export' / 'fastvit_t8-fp32.onnx'} {photos / 'val'} --out {tmp_path / 'onnx.jsonl'}",
-        f"eval {tmp_path / 'export' / 'fastvit_t8-fp32.onnx'} --data {photos} --workers 0 --json",
+        f"eval {tmp_path / 'export' / 'fastvit_t8-fp32.onnx'} --data {photos} --num-workers 0 --json",
         f"info {out}",
         f"report {out} --no-latency --out {tmp_path / 'report.html'}",
         f"bench dimmer-t8 --size 32 --runtime fused --rounds 2 --out {tmp_path / 'bench'}",
@@ -81,7 +81,7 @@ def test_it_does_all_that_a_task_of_the_package_does(site: Path, photos: Path, t
     assert done.returncode == 0, done.stdout + done.stderr
     recipe = (out / "recipe.yaml").read_text()
     assert "brightness:\n  hflip: 0.25" in recipe
-    assert not any(f"\n{name}:" in recipe for name in ("mixing", "detection", "augmentation"))
+    assert not any(f"\n{name}:" in recipe for name in ("mixup", "detection", "augmentation"))
     evaluation = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     assert (evaluation["task"], evaluation["images"], len(evaluation["per_image"])) == ("brightness", 6, 6)
     assert "<h2>Examples</h2>" in (tmp_path / "evaluation" / "evaluation.html").read_text()

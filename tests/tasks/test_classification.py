@@ -13,7 +13,7 @@ from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.module import ClassificationTask, accuracy
-from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.options import MixupOptions
 from fastvit.tasks.classification.prediction import decode, softmax
 from tests.helpers import tiny
 
@@ -36,7 +36,7 @@ def test_accuracy_by_hand() -> None:
 
 def test_loss_with_hard_soft_and_smoothed_labels() -> None:
     logits, targets = torch.randn(4, 10), torch.tensor([1, 2, 3, 4])
-    task = ClassificationTask(tiny(), Mixing(mixup=0, cutmix=0, smoothing=0.1))
+    task = ClassificationTask(tiny(), MixupOptions(mixup=0, cutmix=0, label_smoothing=0.1))
     log_p = F.log_softmax(logits, 1)
     smoothed = -(0.9 * log_p[torch.arange(4), targets] + 0.1 * log_p.mean(1)).mean()
     torch.testing.assert_close(task.loss(logits, targets), smoothed)
@@ -49,7 +49,7 @@ def test_loss_with_hard_soft_and_smoothed_labels() -> None:
 
 
 def test_mixing_makes_soft_labels_that_sum_to_one() -> None:
-    task = ClassificationTask(tiny(), Mixing(mixup=0.2, cutmix=1.0, smoothing=0.1))
+    task = ClassificationTask(tiny(), MixupOptions(mixup=0.2, cutmix=1.0, label_smoothing=0.1))
     images, targets = task.prepare(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
     assert targets.shape == (4, 10)
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
@@ -70,7 +70,7 @@ def test_classes_that_differ_from_those_of_a_checkpoint_are_named() -> None:
 
 
 def test_data_module() -> None:
-    data = ClassificationData(open_for_run("sample"), Preprocessing((32, 32)), 500, workers=0)
+    data = ClassificationData(open_for_run("sample"), Preprocessing((32, 32)), 500, num_workers=0)
     images, labels = next(iter(data.val_dataloader()))
     assert images.shape == (500, 3, 32, 32)
     assert labels.dtype == torch.int64

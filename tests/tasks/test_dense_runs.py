@@ -55,16 +55,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 SIDE = 64
 # What makes runs short; an object is found wherever the network is not sure that there is none.
 SHARED = (
-    *("--device=cpu", "--epochs=2", "--batch_size=2", "--workers=0", "--optim.warmup_epochs=0", "--optim.lr=1e-4"),
+    *("--device=cpu", "--epochs=2", "--batch_size=2", "--num-workers=0", "--optim.warmup_epochs=0", "--optim.lr=1e-4"),
     *("--model.layer_scale_init=0.1", "--checkpoint_every=2"),
 )
 # Few objects are likely after so little training.
 SCORE = {"detection": ("--score", "0.02"), "segmentation": ()}
 OPTIONS = {
     "detection": (
-        *("--detection.network.kind=faster_rcnn", "--detection.network.width=32", "--detection.network.anchor=8"),
-        *("--detection.network.samples=32", "--detection.network.proposals=40", "--detection.network.score=0.01"),
-        *("--detection.network.detections=20", f"--detection.size=[{SIDE},{SIDE}]"),
+        *("--detection.network.kind=faster_rcnn", "--detection.network.fpn-channels=32"),
+        *("--detection.network.anchor-size=8", "--detection.network.roi-batch-size=32"),
+        *("--detection.network.post-nms-top-n=40", "--detection.network.score-thresh=0.01"),
+        *("--detection.network.max-detections=20", f"--detection.size=[{SIDE},{SIDE}]"),
     ),
     "segmentation": (
         *("--segmentation.network.width=24", "--segmentation.network.head_width=16"),
@@ -134,7 +135,7 @@ def test_evaluation_is_that_of_the_run(task: str, trained: Path, data: Path, tmp
     """Train form, fused form, and what was logged in training; then as files."""
     headline = HEADLINES[task]
     best = max(float(row[f"val/{headline}"]) for row in rows(trained) if row[f"val/{headline}"])
-    options = ("--data", data, "--workers", 0, "--device", "cpu", "--json")
+    options = ("--data", data, "--num-workers", 0, "--device", "cpu", "--json")
     plain = json.loads(succeeded("eval", trained, *options[2:], "--form", "train", run=inside))  # of the run's own data
     assert (plain["images"], plain["task"], plain["form"], plain["size"]) == (1, task, "train", [SIDE, SIDE])
     assert plain[headline] == pytest.approx(best, abs=1e-6)
@@ -227,7 +228,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
             np.testing.assert_array_equal(one.objects.labels, other.objects.labels)
             np.testing.assert_allclose(one.objects.boxes, other.objects.boxes, rtol=0, atol=1e-2)
             np.testing.assert_allclose(one.objects.scores, other.objects.scores, rtol=0, atol=1e-4)
-    options = ("--data", data, "--workers", 0, "--device", "cpu", "--json")
+    options = ("--data", data, "--num-workers", 0, "--device", "cpu", "--json")
     first, second = (
         json.loads(succeeded("eval", source, *options, run=inside))[headline] for source in (trained, artifact)
     )
@@ -246,7 +247,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
 @pytest.mark.parametrize("way", ["frozen", "trained", "freeze"])
 def test_norms_and_backbone_are_frozen_or_learn(data: Path, tmp_path: Path, way: str) -> None:
     start = fastvit.save(randomise(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
-    asked = {"frozen": "--norms=frozen", "trained": "--norms=trained", "freeze": "--model.freeze=true"}[way]
+    asked = {"frozen": "--batchnorm=frozen", "trained": "--batchnorm=train", "freeze": "--model.freeze=true"}[way]
     more = ("--epochs=1", f"--model.weights={start}", "--detection.network.kind=retinanet", asked)
     out = run("detection", data, tmp_path / "run", *more)
     before = fastvit.load(start, fastvit.FastViT).backbone
@@ -320,20 +321,18 @@ def test_a_killed_process_goes_on(task: str, trained: Path, data: Path, tmp_path
 # As in tests.training.test_processes; and no pixel is ignored, of which processes would have different counts.
 QUIET = (
     *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--ema.decay=0", "--segmentation.network.dropout=0"),
-    *("--segmentation.ratio=[1,1]", "--segmentation.largest_share=1"),
+    *("--segmentation.scale-range=[1,1]", "--segmentation.cat-max-ratio=1"),
 )
 
 
 @pytest.mark.slow
 def test_two_processes(task: str, data: Path, tmp_path: Path) -> None:
-    """Of segmentation, norms synchronised, what one process does with their batches together; of detection, whose
+    """Of segmentation, with sync batch norm, what one process does with their batches together; of detection, whose
     losses are means over the objects of a process's images, a run that ends well with metrics over all images."""
-    norms = {"segmentation": "synchronised", "detection": "frozen"}[task]
-    two = (*QUIET, "--devices=2", f"--norms={norms}", "--batch_size=2")
+    norms = {"segmentation": "sync", "detection": "frozen"}[task]
+    two = (*QUIET, "--devices=2", f"--batchnorm={norms}", "--batch_size=2")
     succeeded(*arguments(task, data, tmp_path / "two", *two))
-    alone = run(
-        task, data, tmp_path / "one", *QUIET, "--batch_size=4", f"--norms={norms.replace('synchronised', 'trained')}"
-    )
+    alone = run(task, data, tmp_path / "one", *QUIET, "--batch_size=4", f"--batchnorm={norms.replace('sync', 'train')}")
     ours, theirs = rows(tmp_path / "two"), rows(alone)
     headline = f"val/{HEADLINES[task]}"
     assert len([row for row in ours if row[headline]]) == len([row for row in theirs if row[headline]]) == 2
@@ -520,7 +519,7 @@ def _type(array: np.ndarray) -> tuple[int, tuple[int, ...]]:
 
 
 def test_where_nothing_is_found_nothing_is_proved(tmp_path: Path) -> None:
-    silent = detector("faster_rcnn", score=1.0)
+    silent = detector("faster_rcnn", score_thresh=1.0)
     with pytest.raises(fastvit.UserError, match="finds nothing in the pictures"):
         prove_forms(silent, fastvit.fuse(silent), scenes(2))
 
@@ -716,8 +715,11 @@ MISTAKES = [
     ),
     ((*DETECT, "--data=DATA", "--ema.recalibrate=2"), ("ema.recalibrate does not apply to detection",)),
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
-    ((*DETECT, "--data=DATA", "--detection.network.width=0"), ("width of a detector must be at least 1",)),
-    ((*DETECT, "--data=DATA", "--detection.network.score=2"), ("score of a detector must be in 0 to 1",)),
+    (
+        (*DETECT, "--data=DATA", "--detection.network.fpn-channels=0"),
+        ("fpn_channels of a detector must be at least 1",),
+    ),
+    ((*DETECT, "--data=DATA", "--detection.network.score-thresh=2"), ("score_thresh of a detector must be in 0 to 1",)),
     ((*DETECT, "--data=DATA", "--model.size=640"), ("give detection.size",)),
     ((*DETECT, "--data=NOTHING"), ("no training image of", "has an object")),
     ((*DETECT, "--data=DATA", "--detection.size=[0,64]"), ("detection.size",)),
@@ -727,11 +729,14 @@ MISTAKES = [
     ((*SEGMENT, "--data=EMPTY"), ("empty", "images/train")),
     ((*SEGMENT, "--data=BOXES"), ("only_boxes", "images without masks")),
     ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to segmentation",)),
-    ((*SEGMENT, "--data=DATA", "--segmentation.network.window=8"), ("window of a segmenter must be at least 32",)),
+    (
+        (*SEGMENT, "--data=DATA", "--segmentation.network.slide-window=8"),
+        ("slide_window of a segmenter must be at least 32",),
+    ),
     ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("dropout of a segmenter",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[1,2]"), ("class_weights has 2 values for 11 classes",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[-1,2]"), ("class_weights must be at least 0",)),
-    ((*SEGMENT, "--data=DATA", "--segmentation.largest_share=0"), ("largest_share must be above 0",)),
+    ((*SEGMENT, "--data=DATA", "--segmentation.cat-max-ratio=0"), ("cat_max_ratio must be above 0",)),
     ((*SEGMENT, "--data=BADMASKS"), ("000000.png", "77")),
     (("eval", "DETECTOR", "--data=MASKS"), ("only_masks", "no COCO annotations")),
     (("eval", "DETECTOR", "--data=OTHER"), ("Trainer",)),
@@ -739,7 +744,7 @@ MISTAKES = [
     (("eval", "DETECTOR", "--data=DATA", "--real_labels"), ("--real-labels is for classification",)),
     (("eval", "DETECTOR", "--data=DATA", "--size=8"), ("size",)),
     (("eval", "DETECTOR"), ("sample",)),
-    (("eval", "SEGMENTER", "--data=BADMASKS", "--workers=0"), ("000000.png", "77")),
+    (("eval", "SEGMENTER", "--data=BADMASKS", "--num-workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
     (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
     (("predict", "CLASSIFIER", "PICTURE", "--k=0", "--runtime=torch"), ("k must be at least 1",)),
@@ -792,8 +797,8 @@ def test_mistakes_are_one_line(files: dict[str, str], line: tuple[str, ...], sai
 
 def test_a_mistake_in_the_data_is_one_line_in_a_worker_too(files: dict[str, str]) -> None:
     """Whose traceback a person must not see."""
-    line = [text.replace("OUT", files["OUT"]) for text in SEGMENT if not text.startswith("--workers")]
-    done = inside(*line, f"--data={files['BADMASKS']}", "--workers=1")
+    line = [text.replace("OUT", files["OUT"]) for text in SEGMENT if not text.startswith("--num-workers")]
+    done = inside(*line, f"--data={files['BADMASKS']}", "--num-workers=1")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (said,) = [text for text in done.stderr.splitlines() if text.startswith("fastvit: error: ")]

@@ -149,7 +149,7 @@ def test_masks_are_those_of_the_objects_classes() -> None:
 def test_anchors() -> None:
     """They double from map to map, around the corners of its cells, three ratios each, of RetinaNet three sizes too."""
     for kind, per_cell, first in (("faster_rcnn", 3, 4), ("retinanet", 9, 8)):
-        detector = make_detector(kind, anchor=10).eval()
+        detector = make_detector(kind, anchor_size=10).eval()
         network = detector.network
         generator = network.anchor_generator if kind == "retinanet" else network.rpn.anchor_generator
         seen = []
@@ -198,7 +198,7 @@ def test_objects_of_a_pixel_are_learnt_from(kind: str) -> None:
 
 def test_more_objects_than_samples(kind: str) -> None:
     places = [[float(x), float(y), x + 7.0, y + 9.0] for x in range(0, 56, 4) for y in range(0, 54, 6)]
-    found = gradients(make_detector(kind, samples=8), [target(places, [i % 5 for i in range(len(places))])])
+    found = gradients(make_detector(kind, roi_batch_size=8), [target(places, [i % 5 for i in range(len(places))])])
     assert all(gradient.isfinite().all() for gradient in found.values())
 
 
@@ -212,10 +212,10 @@ Batch = tuple[list[Tensor], list[Detections]]
 
 def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], DetectionData]:
     """A small detector, the scenes as one training batch, ready for it, and their data."""
-    network = DetectorConfig(kind, width=48, anchor=12, samples=64, proposals=100)
+    network = DetectorConfig(kind, fpn_channels=48, anchor_size=12, roi_batch_size=64, post_nms_top_n=100)
     preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
     options = DetectionOptions(network, size=(96, 96), hflip=0.0)
-    data = DetectionData(open_for_run(scenes, network.masks), preprocessing, 8, options, workers=0)
+    data = DetectionData(open_for_run(scenes, network.masks), preprocessing, 8, options, num_workers=0)
     torch.manual_seed(0)
     config = tiny(num_classes=len(data.classes)).config.replace(layer_scale_init=0.1)
     detector = Detector(config, classes=data.classes, preprocessing=preprocessing, options=network)
@@ -379,7 +379,7 @@ def test_a_narrow_image_first_changes_nothing_for_the_next() -> None:
 
 def test_nothing_is_found_outside_of_an_image(kind: str) -> None:
     """Up to 31 rows are padded: boxes there, clipped to the image, would be objects without any area."""
-    detector = lively(make_detector(kind, detections=1000, overlap=1.0)).eval()
+    detector = lively(make_detector(kind, max_detections=1000, nms_thresh=1.0)).eval()
     for size in ((33, 64), (64, 35)):
         (image,) = noise(size)
         with torch.no_grad():
@@ -588,7 +588,7 @@ def test_the_edge_of_the_scores_has_an_end() -> None:
     """A thousandth above the least score is rounding; the next number is not. The least score counts, though."""
     found = detections(np.random.default_rng(2))
     found["scores"] = found["scores"].astype(np.float64)
-    for options in (DetectorConfig(score=0.25), DetectorConfig(score=0.25, detections=12)):
+    for options in (DetectorConfig(score_thresh=0.25), DetectorConfig(score_thresh=0.25, max_detections=12)):
         found["scores"][-1] = 0.25 + 1e-3
         for expected in (0, 1):
             for one, other in ((found, chosen(found, slice(-1))), (chosen(found, slice(-1)), found)):
@@ -611,7 +611,7 @@ def test_the_last_of_a_full_image_is_at_the_edge() -> None:
     found = detections(np.random.default_rng(2))
     found["scores"][-2:] = 0.2004, 0.2001
     sides = [chosen(found, slice(-1))], [chosen(found, [*range(10), 11])]
-    agreed = agreement(*sides, DetectorConfig(detections=11))
+    agreed = agreement(*sides, DetectorConfig(max_detections=11))
     assert agreed is not None
     assert (agreed.objects, agreed.unpaired) == (10, 0)
     agreed = agreement(*sides, EDGES)

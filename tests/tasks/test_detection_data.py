@@ -369,7 +369,7 @@ def test_what_fills_up_has_the_form_of_the_others(tmp_path: Path, channels: int,
 
 
 def test_training_leaves_crowds_out_and_follows_the_seed(tmp_path: Path) -> None:
-    data = samples(make(tmp_path), ratio=(0.5, 2.0), crop=40, photometric=0.5)
+    data = samples(make(tmp_path), scale_range=(0.5, 2.0), crop=40, photometric=0.5)
     first, again, other = (data[Draw(0, seed)] for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0])
     assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
@@ -412,7 +412,7 @@ def test_boxes_stay_tight_around_masks(crop: int | None, photometric: float) -> 
         "labels": torch.arange(4),
         "masks": torch.tensor(masks.astype(np.uint8)),
     }
-    options = DetectionOptions(size=(90, 160), ratio=(0.6, 2.0), crop=crop, photometric=photometric)
+    options = DetectionOptions(size=(90, 160), scale_range=(0.6, 2.0), crop=crop, photometric=photometric)
     vary = TrainTransform(options, Preprocessing())
     counts = []
     for seed in range(40):
@@ -446,7 +446,7 @@ def test_evaluation_in_order_for_each_process(tmp_path: Path) -> None:
         evaluation_loader(DetectionSamples(images, FIT, False), 0)
 
 
-def test_a_damaged_image_counts_only_if_it_must(tmp_path: Path) -> None:
+def test_an_unreadable_image_counts_only_if_it_must(tmp_path: Path) -> None:
     root = make(tmp_path)
     (root / "images" / "val" / "a.png").write_bytes(b"no image")
     images = open_coco(root, "test")
@@ -454,7 +454,7 @@ def test_a_damaged_image_counts_only_if_it_must(tmp_path: Path) -> None:
         list(evaluation_loader(DetectionSamples(images, FIT, True), 1, 0, collate=collate))
     with pytest.warns(UserWarning, match="a.png is no image"):
         batches = list(
-            evaluation_loader(DetectionSamples(images, FIT, True, allow_damaged=True), 1, 0, collate=collate)
+            evaluation_loader(DetectionSamples(images, FIT, True, skip_unreadable=True), 1, 0, collate=collate)
         )
     assert [int(targets[0]["image_id"]) for _, targets in batches] == [7, UNCOUNTED, 9]
 
@@ -503,19 +503,25 @@ def test_one_shape_is_one_group() -> None:
 def test_the_data_of_a_run(tmp_path: Path) -> None:
     root = make(tmp_path)
     boxes = DetectionOptions(DetectorConfig("retinanet"), FIT.size)
-    data = DetectionData(open_for_run(root, masks=False), FIT, 2, boxes, workers=0)
+    data = DetectionData(open_for_run(root, masks=False), FIT, 2, boxes, num_workers=0)
     assert data.classes == data.test_images.classes == ("cat", "dog")
     ((pixels, targets),) = data.train_dataloader()
     assert [image.dtype for image in pixels] == [torch.uint8] * 2
     assert set(targets[0]) == {"boxes", "labels"}
     assert [len(images) for images, _ in data.val_dataloader()] == [2, 1]
-    masks = DetectionData(open_for_run(root), FIT, 2, DetectionOptions(size=FIT.size, group=False), workers=0)
+    masks = DetectionData(
+        open_for_run(root), FIT, 2, DetectionOptions(size=FIT.size, group_by_aspect_ratio=False), num_workers=0
+    )
     assert "masks" in next(iter(masks.train_dataloader()))[1][0]
     assert type(data.train_batches()) is GroupedBatches
     assert type(masks.train_batches()) is TrainBatches
-    masks.load_state_dict({"epoch": 1, "start": 1, "batches": masks.making()})
-    with pytest.raises(UserError, match="group 0; now it would be"):
-        data.load_state_dict({"epoch": 1, "start": 1, "batches": masks.making()})
+    # As it was called before version 0.2.
+    old = masks.making()
+    old["group"] = old.pop("group_by_aspect_ratio")
+    for made in (masks.making(), old):
+        masks.load_state_dict({"epoch": 1, "start": 1, "batches": made})
+        with pytest.raises(UserError, match="group_by_aspect_ratio 0; now it would be"):
+            data.load_state_dict({"epoch": 1, "start": 1, "batches": made})
 
 
 def test_a_held_out_part_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.distillation import Taught, Teacher, convert, distillation_loss
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.tasks.classification.options import Distillation, Mixing
+from fastvit.tasks.classification.options import Distillation, MixupOptions
 from tests.helpers import tiny
 
 SMALL = Preprocessing((32, 32), mean=(0.3,) * 3, std=(0.35,) * 3)
@@ -38,7 +38,7 @@ def test_hard_and_soft_by_hand(double: None) -> None:
 @pytest.mark.parametrize(("kind", "alpha", "temperature"), [("hard", 0.5, 1.0), ("soft", 0.3, 2.0)])
 def test_the_loss_mixes_labels_and_teacher(kind: str, alpha: float, temperature: float) -> None:
     options = Distillation(kind=kind, alpha=alpha, temperature=temperature)
-    task = ClassificationTask(tiny(), Mixing(smoothing=0.1), distillation=options)
+    task = ClassificationTask(tiny(), MixupOptions(label_smoothing=0.1), distillation=options)
     outputs, answer, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
     plain = -(labels * F.log_softmax(outputs, 1)).sum(1).mean()
     expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, answer, kind, temperature)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import PADDING, Draw
-from fastvit.errors import DamagedImageError, UserError
+from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, root_in_space, to_pixels, to_places, weak_projection
 from fastvit.tasks.hand_mesh.data import HandSamples, open_for_run
@@ -37,7 +37,7 @@ SIDE = 64
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training pictures and one for evaluation."""
     path = tmp_path_factory.mktemp("hands") / "data"
-    assert write_hands(path, 4, SIDE, workers=0) == {"training": 4, "evaluation": 1}
+    assert write_hands(path, 4, SIDE, num_workers=0) == {"training": 4, "evaluation": 1}
     return path
 
 
@@ -141,8 +141,8 @@ def test_made_hands_are_read_again(folder: Path) -> None:
 
 
 def test_the_same_seed_makes_the_same_pictures(folder: Path, tmp_path: Path) -> None:
-    write_hands(tmp_path / "again", 4, SIDE, workers=2)
-    write_hands(tmp_path / "other", 1, SIDE, seed=1, workers=0)
+    write_hands(tmp_path / "again", 4, SIDE, num_workers=2)
+    write_hands(tmp_path / "other", 1, SIDE, seed=1, num_workers=0)
     for path in folder.rglob("*"):
         if path.suffix in (".jpg", ".json", ".npz"):
             same = (tmp_path / "again" / path.relative_to(folder)).read_bytes() == path.read_bytes()
@@ -155,12 +155,12 @@ def test_the_same_seed_makes_the_same_pictures(folder: Path, tmp_path: Path) -> 
 
 def test_a_folder_is_made_whole_or_not_at_all(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds hands already: --overwrite"):
-        write_hands(copied, 1, SIDE, workers=0)
-    write_hands(copied, 1, SIDE, workers=0, overwrite=True)
+        write_hands(copied, 1, SIDE, num_workers=0)
+    write_hands(copied, 1, SIDE, num_workers=0, overwrite=True)
     assert len(open_freihand(copied, "train")) == 1
     (copied / "mine.txt").touch()
     with pytest.raises(UserError, match=r"holds other things \(mine\.txt\)"):
-        write_hands(copied, 1, SIDE, workers=0, overwrite=True)
+        write_hands(copied, 1, SIDE, num_workers=0, overwrite=True)
     for options, message in (
         ({"images": 0}, "images must be 1 or more"),
         ({"size": 8}, "size must be from 64 to 1024"),
@@ -373,15 +373,15 @@ def test_samples(folder: Path) -> None:
         HandSamples(images, Preprocessing((48, 48)))
 
 
-def test_a_damaged_picture_is_named(copied: Path) -> None:
+def test_an_unreadable_picture_is_named(copied: Path) -> None:
     picture = copied / "training" / "rgb" / "00000001.jpg"
     picture.write_bytes(picture.read_bytes()[:300])
     images = open_freihand(copied, "train")
     preprocessing = Preprocessing((48, 48), resize="letterbox")
-    with pytest.raises(DamagedImageError, match=r"00000001\.jpg"):
+    with pytest.raises(UnreadableImageError, match=r"00000001\.jpg"):
         HandSamples(images, preprocessing)[1]
     with pytest.warns(UserWarning, match=r"00000001\.jpg.*does not count"):
-        assert HandSamples(images, preprocessing, allow_damaged=True)[1][1]["index"] == PADDING
+        assert HandSamples(images, preprocessing, skip_unreadable=True)[1][1]["index"] == PADDING
 
 
 @pytest.mark.parametrize(

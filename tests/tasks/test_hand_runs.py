@@ -29,7 +29,7 @@ from tests.training.runs import SignalAt
 
 SIDE = 64
 SHARED = (
-    *("--task=hand_mesh", "--device=cpu", "--epochs=2", "--batch_size=2", "--workers=0", "--optim.warmup_epochs=0"),
+    *("--task=hand_mesh", "--device=cpu", "--epochs=2", "--batch_size=2", "--num-workers=0", "--optim.warmup_epochs=0"),
     *("--optim.lr=1e-3", "--checkpoint_every=2", f"--hand_mesh.size={SIDE}", "--hand_mesh.network.width=32"),
     *("--hand_mesh.network.sides=both", "--hand_mesh.hflip=0.5"),
 )
@@ -39,7 +39,7 @@ SHARED = (
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pictures to train on and one to validate on."""
     folder = tmp_path_factory.mktemp("hands") / "hands"
-    text = succeeded("hands", folder, "--images", 6, "--size", SIDE, "--workers", 0, run=inside)
+    text = succeeded("hands", folder, "--images", 6, "--size", SIDE, "--num-workers", 0, run=inside)
     assert "6 training and 1 evaluation pictures, 64x64 px" in text
     return folder
 
@@ -88,7 +88,7 @@ def test_the_best_weights_are_those_of_the_least_error(trained: Path) -> None:
 
 def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path) -> None:
     best = min(float(row["val/pa_mpjpe"]) for row in rows(trained) if row["val/pa_mpjpe"])
-    options = ("--data", data, "--workers", 0, "--device", "cpu", "--json")
+    options = ("--data", data, "--num-workers", 0, "--device", "cpu", "--json")
     plain = json.loads(succeeded("eval", trained, *options[2:], "--form", "train", run=inside))  # of the run's own data
     assert (plain["images"], plain["task"], plain["size"]) == (1, "hand_mesh", [SIDE, SIDE])
     assert plain["pa_mpjpe"] == pytest.approx(best, abs=1e-3)
@@ -124,7 +124,7 @@ def test_evaluation_without_truth_writes_for_the_server(trained: Path, data: Pat
     copied = Path(shutil.copytree(data, tmp_path / "data"))
     for kind in ("xyz", "verts", "mano"):
         (copied / f"evaluation_{kind}.json").unlink()
-    options = ("--data", copied, "--workers", 0, "--device", "cpu")
+    options = ("--data", copied, "--num-workers", 0, "--device", "cpu")
     found = json.loads(succeeded("eval", trained, *options, "--json", "--out", tmp_path / "out", run=inside))
     assert found["pa_mpjpe"] is None
     assert found["images"] == 1
@@ -174,7 +174,7 @@ def test_an_export_scores_as_its_checkpoint(trained: Path, data: Path, tmp_path:
     text = succeeded("export", trained, "--out", tmp_path / "onnx", "--data", data, run=inside)
     assert "onnxruntime: max abs" in text
     (artifact,) = (tmp_path / "onnx").glob("*.onnx")
-    options = ("--data", data, "--workers", 0, "--json")
+    options = ("--data", data, "--num-workers", 0, "--json")
     ours, theirs = (json.loads(succeeded("eval", source, *options, run=inside)) for source in (trained, artifact))
     assert theirs["runtime"] == "onnxruntime"
     assert theirs["pa_mpjpe"] == pytest.approx(ours["pa_mpjpe"], abs=1e-2)
@@ -232,13 +232,13 @@ def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], message: str, t
 def test_sixteen_pictures_are_learnt_by_heart(head: str, tmp_path: Path) -> None:
     """To under a millimetre."""
     data = tmp_path / "data"
-    write_hands(data, 16, SIDE, workers=0)
+    write_hands(data, 16, SIDE, num_workers=0)
     for kind in ("K", "mano", "scale", "verts", "xyz"):
         shutil.copy(data / f"training_{kind}.json", data / f"evaluation_{kind}.json")
     shutil.rmtree(data / "evaluation")
     shutil.copytree(data / "training", data / "evaluation")
     options = (
-        *("--task=hand_mesh", f"--data={data}", "--device=cpu", "--batch_size=16", "--workers=0", "--epochs=400"),
+        *("--task=hand_mesh", f"--data={data}", "--device=cpu", "--batch_size=16", "--num-workers=0", "--epochs=400"),
         *(f"--hand_mesh.size={SIDE}", f"--hand_mesh.network.head={head}", "--hand_mesh.rotation=0"),
         *("--hand_mesh.scale=[1,1]", "--hand_mesh.translation=0", "--hand_mesh.colour=0", "--optim.lr=2e-3"),
         *("--optim.min_lr=1e-6", "--optim.weight_decay=0", "--ema.decay=0.9", "--checkpoint_every=0"),

@@ -167,7 +167,7 @@ def test_windows(images: Tensor) -> None:
     """The mean of what is said in each; they overlap by a third, the last of a row ends with it."""
     window = 48
     whole = lively(make_segmenter("fpn")).double().eval()
-    sliding = make_segmenter("fpn", window=window).double().eval()
+    sliding = make_segmenter("fpn", slide_window=window).double().eval()
     sliding.load_state_dict(whole.state_dict())
     total, seen = torch.zeros(2, 5, 65, 97, dtype=torch.float64), torch.zeros(65, 97, dtype=torch.float64)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_windows(images: Tensor) -> None:
         torch.testing.assert_close(found, total / seen, rtol=1e-12, atol=1e-12)
         assert not torch.allclose(found, whole(images), atol=1e-3)
         torch.testing.assert_close(sliding(images), whole(images), rtol=0, atol=1e-12)
-        (large,) = make_like(whole, window=200).answers(images)
+        (large,) = make_like(whole, slide_window=200).answers(images)
         torch.testing.assert_close(large, whole(images), rtol=0, atol=1e-12)
 
 
@@ -194,7 +194,7 @@ def make_like(segmenter: Segmenter, **options: object) -> Segmenter:
 def test_what_uses_windows_and_what_does_not() -> None:
     """A Predictor and validation do, as the file says; an artifact is shown all of an image."""
     preprocessing = Preprocessing((96, 96), resize="fit")
-    segmenter = lively(make_segmenter("fpn", window=40, preprocessing=preprocessing)).eval()
+    segmenter = lively(make_segmenter("fpn", slide_window=40, preprocessing=preprocessing)).eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
     (answer,) = fastvit.Predictor(segmenter, prepare=copy.deepcopy)(picture)
     shown = fastvit.data.transforms.eval_pixels(preprocessing)(picture)
@@ -212,8 +212,8 @@ def test_what_uses_windows_and_what_does_not() -> None:
     with torch.no_grad():
         (logits,) = program.module(normal)
     assert torch.equal(logits.argmax(1)[0], whole)
-    assert program.description.options.window is None
-    assert segmenter.options.window == 40
+    assert program.description.options.slide_window is None
+    assert segmenter.options.slide_window == 40
 
 
 # Loss.
@@ -296,9 +296,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, SegmentationData]:
     preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
     network = SegmenterConfig(head, width=32, head_width=32, dropout=0.0)
-    changes = {"ratio": (1.0, 1.0), "crop": 96, "largest_share": 1.0, "hflip": 0.0, "photometric": 0.0}
+    changes = {"scale_range": (1.0, 1.0), "crop": 96, "cat_max_ratio": 1.0, "hflip": 0.0, "photometric": 0.0}
     options = SegmentationOptions(network, size=(96, 96), **changes)
-    data = SegmentationData(open_for_run(str(scenes)), preprocessing, 8, options, workers=0)
+    data = SegmentationData(open_for_run(str(scenes)), preprocessing, 8, options, num_workers=0)
     torch.manual_seed(0)
     config = tiny(num_classes=len(data.classes)).config.replace(layer_scale_init=0.1)
     segmenter = Segmenter(config, classes=data.classes, preprocessing=preprocessing, options=network)

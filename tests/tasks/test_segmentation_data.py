@@ -15,7 +15,7 @@ from PIL import Image
 from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import eval_array
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, seeded
-from fastvit.errors import DamagedImageError, UserError
+from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colours import palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
@@ -26,7 +26,7 @@ from fastvit.tasks.segmentation.transforms import TrainTransform, choose_crop, p
 
 CLASSES = "0\tground\t0 0 0\n3\ttraffic light\t250 170 30\n7\tcar\t0 0 142\n"
 FIT = Preprocessing((40, 90), resize="fit")
-PLAIN = SegmentationOptions(size=(40, 90), ratio=(1, 1), crop=48, largest_share=1, hflip=0, photometric=0)
+PLAIN = SegmentationOptions(size=(40, 90), scale_range=(1, 1), crop=48, cat_max_ratio=1, hflip=0, photometric=0)
 
 
 def write(root: Path, name: str, mask: Image.Image, size: tuple[int, int] | None = None, **folders: str) -> Path:
@@ -262,19 +262,21 @@ def test_an_image_on_its_side_is_turned_as_its_mask_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["images", "masks"])
-def test_damaged_files(folder: Path, broken: str) -> None:
+def test_unreadable_files(folder: Path, broken: str) -> None:
     path = folder / broken / "train" / "0.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DamagedImageError, match=re.escape(str(path))):
+    with pytest.raises(UnreadableImageError, match=re.escape(str(path))):
         open_masks(folder, "train").mask(0)
-    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, crop=96), workers=0)
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, crop=96), num_workers=0)
     ((images, masks),) = data.train_dataloader()
     assert torch.equal(images[0], images[1]), "the next one stands in"
     assert torch.equal(masks[0], masks[1])
-    assert [(Path(name).name, str(path) in reason) for name, reason in data.damaged.items()] == [("0.png", True)]
+    assert [(Path(name).name, str(path) in reason) for name, reason in data.unreadable.items()] == [("0.png", True)]
     pictures = open_masks(folder, "train")
     with pytest.warns(UserWarning, match="does not count"):
-        first, second = evaluation_loader(SegmentationSamples(pictures, FIT, allow_damaged=True), 1, 0, collate=listed)
+        first, second = evaluation_loader(
+            SegmentationSamples(pictures, FIT, skip_unreadable=True), 1, 0, collate=listed
+        )
     assert (first[1][0] == VOID).all()
     assert second[1][0].shape == (30, 71)
 
@@ -294,7 +296,7 @@ def test_images_in_any_mode(tmp_path: Path, mode: str) -> None:
 
 
 def test_training_batches(folder: Path) -> None:
-    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, ratio=(0.5, 2)), workers=0)
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, replace(PLAIN, scale_range=(0.5, 2)), num_workers=0)
     assert data.classes == ("ground", "traffic light", "car")
     ((images, masks),) = data.train_dataloader()
     assert (images.shape, images.dtype) == ((2, 3, 48, 48), torch.uint8)
@@ -303,7 +305,7 @@ def test_training_batches(folder: Path) -> None:
 
 
 def test_validation_batches_are_lists(folder: Path) -> None:
-    data = SegmentationData(open_for_run(str(folder)), FIT, 2, PLAIN, workers=0)
+    data = SegmentationData(open_for_run(str(folder)), FIT, 2, PLAIN, num_workers=0)
     batches = list(data.val_dataloader())
     assert [mask[0].shape for _, mask in batches] == [(64, 48), (33, 67), (45, 45)], "as they are stored"
     assert [image[0].shape for image, _ in batches] == [(3, 53, 40), (3, 40, 81), (3, 40, 40)]
@@ -363,7 +365,7 @@ def halves(height: int, width: int) -> tuple[Image.Image, np.ndarray]:
 @pytest.mark.parametrize("hflip", [0, 1])
 def test_image_and_mask_stay_together(interpolation: str, hflip: float) -> None:
     fit = replace(FIT, interpolation=interpolation)
-    transform = TrainTransform(replace(PLAIN, ratio=(0.5, 2), crop=37, hflip=hflip), fit)
+    transform = TrainTransform(replace(PLAIN, scale_range=(0.5, 2), crop=37, hflip=hflip), fit)
     seen = set()
     for seed in range(20):
         with seeded(seed):
@@ -393,7 +395,7 @@ def test_scale_is_drawn_from_the_ratio() -> None:
     heights = []
     for seed in range(40):
         with seeded(seed):
-            _, mask = TrainTransform(replace(PLAIN, ratio=(0.5, 2), crop=200), FIT)(*halves(20, 20))
+            _, mask = TrainTransform(replace(PLAIN, scale_range=(0.5, 2), crop=200), FIT)(*halves(20, 20))
         heights.append(int((mask != VOID).any(1).sum()))
     assert 20 <= min(heights) < 30
     assert 70 < max(heights) <= 80

@@ -8,7 +8,7 @@ import pytest
 
 import fastvit
 from fastvit.reports.metric_format import Metric
-from fastvit.tasks.classification.options import Mixing
+from fastvit.tasks.classification.options import MixupOptions
 from fastvit.tasks.classification.spec import ClassificationSpec
 from fastvit.tasks.table import TASKS, find_task
 from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
@@ -28,9 +28,12 @@ def test_each_says_what_fits_together(name: str) -> None:
     [
         ({"headline": "top9"}, "the task other has no metric 'top9'; it has top1, top5"),
         ({"curves": ("top1", "f1")}, "has no metric 'f1'"),
-        ({"sections": {"optim": Mixing}}, "the section optim of the task other is one of every recipe"),
-        ({"sections": {"mixing": Mixing}}, "the section mixing of the task other is one of the task classification"),
-        ({"sections": {"to_dict": Mixing}}, "the section to_dict of the task other is one of every recipe"),
+        ({"sections": {"optim": MixupOptions}}, "the section optim of the task other is one of every recipe"),
+        (
+            {"sections": {"mixup": MixupOptions}},
+            "the section mixup of the task other is one of the task classification",
+        ),
+        ({"sections": {"to_dict": MixupOptions}}, "the section to_dict of the task other is one of every recipe"),
         ({"unused_fields": {"model.sise": "x"}}, "a recipe has no field model.sise"),
         ({"name": "Bad Name"}, "lower-case letters, digits and underscores, not 'Bad Name'"),
         ({"name": "detection", "sections": {}}, "the task 'detection' exists already"),

@@ -31,7 +31,7 @@ def options(data: Path, out: Path, *more: str) -> list[str]:
     return [
         *(f"--data={data}", f"--out={out}", "--device=cpu", "--model.size=32", "--model.drop_path=0.2"),
         *("--epochs=2", "--batch_size=8", "--optim.warmup_epochs=1", "--optim.lr=1e-3", "--checkpoint_every=2"),
-        *("--mixing.mixup=0.2", "--mixing.cutmix=1", "--augmentation.random_erasing=0.5", "--ema.decay=0.9"),
+        *("--mixup.mixup=0.2", "--mixup.cutmix=1", "--augmentation.random_erasing=0.5", "--ema.decay=0.9"),
         *more,
     ]
 

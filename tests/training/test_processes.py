@@ -22,13 +22,13 @@ from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from tests.training.runs import make_data, options, recipe
 
-# What differs between processes by design is off: mixing pairs the images of a process, noise is of a process. Adam
+# What differs between processes by design is off: mixup pairs the images of a process, noise is of a process. Adam
 # makes steps of the learning rate's size from gradients that are nothing but rounding, so that is small.
 QUIET = (
-    *("--mixing.mixup=0", "--mixing.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
+    *("--mixup.mixup=0", "--mixup.cutmix=0", "--augmentation.random_erasing=0", "--model.drop_path=0"),
     *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--model.size=64", "--ema.recalibrate=1"),
 )
-TWO = ("--batch_size=4", "--norms=synchronised", *QUIET)
+TWO = ("--batch_size=4", "--batchnorm=sync", *QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +92,20 @@ def test_two_machines(data: Path, alone: Path, tmp_path: Path) -> None:
     assert_equal(run, alone)
     assert (run / "recalibrated.safetensors").exists()
     written = load_recipe(str(run / "recipe.yaml"))
-    assert (written.devices, written.nodes) == (1, 2)
+    assert (written.devices, written.num_nodes) == (1, 2)
 
 
 def test_processes_are_those_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = load_recipe("imagenet-sa12")
-    assert (asked.devices, asked.nodes) == (8, 1)
+    assert (asked.devices, asked.num_nodes) == (8, 1)
     for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_JOB_NAME"):
         monkeypatch.delenv(name, raising=False)
     assert with_processes(asked) == asked
-    with pytest.raises(UserError, match="nodes is 2: start the processes of several machines with torchrun or srun"):
-        with_processes(replace(asked, nodes=2))
+    with pytest.raises(UserError, match="num_nodes is 2: start a process on each machine with torchrun or srun"):
+        with_processes(replace(asked, num_nodes=2))
     for name, value in {"SLURM_NTASKS": "32", "SLURM_NNODES": "4"}.items():
         monkeypatch.setenv(name, value)
-    assert with_processes(asked) == replace(asked, nodes=4)
+    assert with_processes(asked) == replace(asked, num_nodes=4)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     with pytest.raises(UserError, match=r"SLURM has started one process, the recipe is for 8: srun --ntasks-per-node"):
         with_processes(asked)
@@ -113,12 +113,12 @@ def test_processes_are_those_that_were_started(monkeypatch: pytest.MonkeyPatch) 
     assert with_processes(asked) == asked, "a job's interactive shell"
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert with_processes(asked) == replace(asked, devices=2, nodes=3)
+    assert with_processes(asked) == replace(asked, devices=2, num_nodes=3)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of 24 images are damaged; with a batch a process, each process meets one or both."""
+    """Two of 24 images are unreadable; with a batch a process, each process meets one or both."""
     root = tmp_path_factory.mktemp("photos")
     sample = open_images("sample", "test")
     for index in range(32):
@@ -132,18 +132,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [2, 0])
-def test_damaged_images_of_all_processes_count(photos: Path, tmp_path: Path, limit: int) -> None:
-    """Above the limit the run ends in every process, the one that met no damaged image too."""
-    more = ("--batch_size=6", "--devices=2", f"--damaged_limit={limit}", "--epochs=1", "--optim.warmup_epochs=0")
+def test_unreadable_images_of_all_processes_count(photos: Path, tmp_path: Path, limit: int) -> None:
+    """Above the limit the run ends in every process, the one that met no unreadable image too."""
+    more = ("--batch_size=6", "--devices=2", f"--max-unreadable={limit}", "--epochs=1", "--optim.warmup_epochs=0")
     line = [*command("-m", "fastvit"), *options(photos, tmp_path / "run", *more)]
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
     if limit:
         assert done.returncode == 0, done.stderr
-        listed = (tmp_path / "run" / "damaged.txt").read_text().splitlines()
+        listed = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
         assert {Path(line.split("\t")[0]).name for line in listed} == {"0.png", "1.png"}
     else:
         assert done.returncode != 0
-        assert "cannot be decoded, more than damaged_limit (0)" in done.stderr
+        assert "cannot be decoded, more than max_unreadable (0)" in done.stderr
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
         return
     assert model.preprocessing.size == (recipe.model.size, recipe.model.size)
     loader = ClassificationData(
-        open_for_run("sample"), model.preprocessing, recipe.batch_size, recipe.augmentation, workers=0
+        open_for_run("sample"), model.preprocessing, recipe.batch_size, recipe.augmentation, num_workers=0
     )
     images, labels = loader.train_dataloader().dataset[Draw(0, 0)]
     assert images.shape == (3, recipe.model.size, recipe.model.size)
@@ -83,7 +83,7 @@ def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -
     dense = recipe.detection if recipe.task == "detection" else recipe.segmentation
     assert model.options == dense.network
     assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "fit")
-    recipe, spec = replace(recipe, data=str(scenes), workers=0), find_task(recipe.task)
+    recipe, spec = replace(recipe, data=str(scenes), num_workers=0), find_task(recipe.task)
     data = spec.create_data(recipe, spec.open_images(recipe), model.preprocessing)
     image, target = data.train_dataloader().dataset[Draw(0, 0)]
     if recipe.task == "segmentation":
@@ -91,7 +91,7 @@ def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -
         assert target.shape == (dense.crop, dense.crop)
     else:
         assert ("masks" in target) == dense.network.masks
-        low, high = (round(factor * min(dense.size)) for factor in dense.ratio)
+        low, high = (round(factor * min(dense.size)) for factor in dense.scale_range)
         assert low <= image.shape[1] == image.shape[2] <= high
 
 
@@ -106,12 +106,12 @@ def test_dense_recipes_are_the_published_ones() -> None:
     assert coco.model.pretrained
     assert ade.model.pretrained
     assert (coco.detection.network.kind, coco.detection.size, coco.epochs) == ("mask_rcnn", (800, 1333), 12)
-    assert coco.batch_size * coco.devices * coco.accumulate == 16
+    assert coco.batch_size * coco.devices * coco.accumulate_grad_batches == 16
     assert (coco.optim.lr, coco.optim.weight_decay) == (2e-4, 1e-4)
     assert (coco.optim.schedule, coco.optim.milestones) == ("step", (8, 11))
     steps = 118_287 // 16
     assert coco.optim.warmup_epochs * steps == pytest.approx(500, rel=0.01)
-    batch = ade.batch_size * ade.devices * ade.accumulate
+    batch = ade.batch_size * ade.devices * ade.accumulate_grad_batches
     assert (ade.segmentation.network.head, ade.segmentation.crop, batch) == ("fpn", 512, 32)
     assert (ade.optim.lr, ade.optim.schedule, ade.optim.power, ade.optim.min_lr) == (2e-4, "poly", 0.9, 0.0)
     assert ade.epochs * (20_210 // 32) == pytest.approx(40_000, rel=0.02)
@@ -121,13 +121,13 @@ def test_dense_recipes_are_the_published_ones() -> None:
 def test_imagenet_recipes_are_the_published_ones(variant: str) -> None:
     drop_path, mixup, drop_path_distilled, mixup_distilled = IMAGENET[variant]
     plain, distilled, large = (load_recipe(f"imagenet-{variant}{kind}") for kind in ("", "-distilled", "-384"))
-    assert (plain.model.drop_path, plain.mixing.mixup) == (drop_path, mixup)
-    assert (distilled.model.drop_path, distilled.mixing.mixup) == (drop_path_distilled, mixup_distilled)
+    assert (plain.model.drop_path, plain.mixup.mixup) == (drop_path, mixup)
+    assert (distilled.model.drop_path, distilled.mixup.mixup) == (drop_path_distilled, mixup_distilled)
     assert {r.model.name for r in (plain, distilled, large)} == {f"fastvit_{variant}"}
     same = replace(
         distilled,
         model=plain.model,
-        sections=distilled.sections | {name: plain.sections[name] for name in ("mixing", "distillation")},
+        sections=distilled.sections | {name: plain.sections[name] for name in ("mixup", "distillation")},
         out=plain.out,
     )
     assert same == plain, "nothing else differs"
@@ -155,8 +155,8 @@ def test_a_base_is_changed_by_what_names_it(tmp_path: Path) -> None:
 
 
 def test_any_field_is_an_option() -> None:
-    recipe = load_recipe("quickstart", "--epochs=3", "--optim.lr", "0.5", "--model.name=sa12", "--mixing.mixup=0.1")
-    assert (recipe.epochs, recipe.optim.lr, recipe.model.name, recipe.mixing.mixup) == (3, 0.5, "sa12", 0.1)
+    recipe = load_recipe("quickstart", "--epochs=3", "--optim.lr", "0.5", "--model.name=sa12", "--mixup.mixup=0.1")
+    assert (recipe.epochs, recipe.optim.lr, recipe.model.name, recipe.mixup.mixup) == (3, 0.5, "sa12", 0.1)
     assert recipe.model.size == 64, "what is not named stays the recipe's"
 
 
@@ -173,8 +173,8 @@ def test_hyphens_do_for_underscores() -> None:
 
 def test_a_resumed_run_has_its_own_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("quickstart", "--epochs=7")))
-    resumed = parse_recipe(["--resume", str(tmp_path), "--workers=3"])
-    assert (resumed.epochs, resumed.workers, resumed.out) == (7, 3, tmp_path)
+    resumed = parse_recipe(["--resume", str(tmp_path), "--num-workers=3"])
+    assert (resumed.epochs, resumed.num_workers, resumed.out) == (7, 3, tmp_path)
     for more in (["--recipe", "quickstart"], ["--out=elsewhere"]):
         with pytest.raises(UserError, match="leave out --recipe and --out"):
             parse_recipe(["--resume", str(tmp_path), *more])
@@ -212,7 +212,7 @@ def test_an_empty_option_is_an_error() -> None:
     [
         ("--epochs=many", 'key "epochs".*many'),
         ("--epochs=0", "epochs must be at least 1"),
-        ("--workers=-1", "workers must be at least 0, got -1"),
+        ("--num-workers=-1", "num_workers must be at least 0, got -1"),
         ("--batch_size=1", "batch_size must be at least 2"),
         ("--recipe", "recipe.*expected one argument"),
         ("--optim.lr=0", r"optim\.lr must be above 0"),
@@ -271,11 +271,11 @@ def test_the_recipe_and_the_data_have_the_last_word_over_weights(task: str, tmp_
 def test_a_section_of_another_task_that_says_something_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for content, message in {
-        "task: detection\nmixing:\n  mixup: 0.5\n": "the section mixing does not apply to detection: leave it out",
+        "task: detection\nmixup:\n  mixup: 0.5\n": "the section mixup does not apply to detection: leave it out",
         "detection:\n": "mine.yaml: detection must hold fields",
     }.items():
         path.write_text(content)
         with pytest.raises(UserError, match=message):
             load_recipe(str(path))
-    path.write_text("task: detection\nmixing:\n  mixup: 0.2\n")  # as it is by default
+    path.write_text("task: detection\nmixup:\n  mixup: 0.2\n")  # as it is by default
     assert load_recipe(str(path)).task == "detection"

@@ -16,11 +16,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from fastvit.cli.main import main
-from fastvit.collapse import train_form
+from fastvit.collapse import collapse_mode
 from fastvit.errors import UserError
+from fastvit.renames import FIELDS, VALUES
 from fastvit.runs.files import STATE
 from fastvit.runs.settings import flatten
 from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated, check_state
@@ -29,7 +31,7 @@ from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe, load_recipe, parse_recipe
 from fastvit.training.resume import CHANGEABLE, refuse_changes
 from fastvit.training.train import train
-from tests.helpers import make_folder
+from tests.helpers import make_folder, nested
 from tests.training.runs import SignalAt, make_data, options, recipe
 
 KILLED = """
@@ -93,7 +95,7 @@ def test_killed_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None
     (run / ".last.ckpt.x.part").write_bytes(b"half a checkpoint")
     with pytest.raises(UserError, match=r"holds a run already: --resume"):
         train(recipe(data, run))
-    resume(run, "--workers=1")
+    resume(run, "--num-workers=1")
     assert_same(run, whole)
     assert not list(run.glob(".*"))
 
@@ -108,6 +110,47 @@ def test_sigterm_ends_between_two_steps(data: Path, whole: Path, tmp_path: Path,
     assert signal.getsignal(signal.SIGTERM) == handler
     resume(run)
     assert_same(run, whole)
+
+
+def test_a_run_of_before_version_0_2_goes_on_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Its recipe, and the recipe and the callbacks in its state, have old names."""
+    run = tmp_path / "run"
+    with pytest.raises(Terminated):
+        train(recipe(data, run), [SignalAt(3, signal.SIGTERM)])
+    old_names = {new: old for old, new in FIELDS.items()}
+    old_values = {old: {new: value for value, new in values.items()} for old, values in VALUES.items()}
+
+    def old(fields: dict[str, Any]) -> dict[str, Any]:
+        named = {old_names.get(name, name): value for name, value in fields.items()}
+        return {
+            name: old_values[name].get(value, value) if name in old_values else value for name, value in named.items()
+        }
+
+    (run / "recipe.yaml").write_text(
+        yaml.safe_dump(nested(old(flatten(yaml.safe_load((run / "recipe.yaml").read_text())))))
+    )
+    state = torch.load(run / STATE, weights_only=True)
+    assert state["recipe"].keys() & old_names.keys()
+    state["recipe"] = old(state["recipe"])
+    del state["callbacks"]["UnreadableImages"]
+    state["callbacks"]["DamagedImages"] = {"found": {"gone.png": "cut short"}}
+    torch.save(state, run / STATE)
+    with pytest.warns(UserWarning, match="uses old field names") as given:
+        resume(run)
+    assert len([each for each in given if "is now called" in str(each.message)]) == 1
+    assert_same(run, whole)
+    assert (run / "unreadable.txt").read_text() == "gone.png\tcut short\n"
+    assert not flatten(yaml.safe_load((run / "recipe.yaml").read_text())).keys() & old_names.values()
+
+
+def test_an_old_state_of_another_recipe_is_refused(whole: Path, tmp_path: Path) -> None:
+    """Under its new name."""
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    state = torch.load(run / STATE, weights_only=True)
+    state["recipe"]["mixing.smoothing"] = state["recipe"].pop("mixup.label_smoothing") / 2
+    torch.save(state, run / STATE)
+    with pytest.raises(UserError, match=r"it changes mixup\.label_smoothing from 0\.05 to 0\.1; set"):
+        resume(run, "--epochs=3")
 
 
 @pytest.mark.slow
@@ -192,28 +235,34 @@ def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
 Probe = Callable[[Any, Any, Path], bool]
 CHANGES: dict[str, tuple[str, Probe]] = {
     "data": ("--data={copy}", lambda trainer, task, copy: copy.name in trainer.datamodule.train_images.name(0)),
-    "allow_damaged": ("--allow_damaged=true", lambda trainer, *_: trainer.val_dataloaders.dataset.allow_damaged),
-    "damaged_limit": ("--damaged_limit=7", lambda trainer, *_: callback(trainer, "DamagedImages").limit == 7),
-    "workers": ("--workers=1", lambda trainer, *_: trainer.train_dataloader.num_workers == 1),
+    "skip_unreadable": ("--skip-unreadable=true", lambda trainer, *_: trainer.val_dataloaders.dataset.skip_unreadable),
+    "max_unreadable": ("--max-unreadable=7", lambda trainer, *_: callback(trainer, "UnreadableImages").limit == 7),
+    "num_workers": ("--num-workers=1", lambda trainer, *_: trainer.train_dataloader.num_workers == 1),
     # Together the images of a step are as many as before.
     "batch_size": ("--batch_size=4", lambda trainer, *_: len(next(iter(trainer.train_dataloader.batch_sampler))) == 4),
-    "accumulate": ("--accumulate=2", lambda trainer, *_: trainer.accumulate_grad_batches == 2),
+    "accumulate_grad_batches": (
+        "--accumulate-grad-batches=2",
+        lambda trainer, *_: trainer.accumulate_grad_batches == 2,
+    ),
     "precision": ("--precision=bf16-mixed", lambda trainer, *_: trainer.precision == "bf16-mixed"),
     "compile": ("--compile=true", lambda trainer, task, _: task.model._compiled_call_impl is not None),
     "channels_last": (
         "--channels_last=true",
         lambda trainer, task, _: any(is_channels_last(w) for w in task.parameters()),
     ),
-    "model.train_form": ("--model.train_form=plain", lambda trainer, task, _: train_form(task.model) == "plain"),
+    "model.collapse_branches": (
+        "--model.collapse-branches=never",
+        lambda trainer, task, _: collapse_mode(task.model) == "never",
+    ),
     "epochs": ("--epochs=3", lambda trainer, *_: (trainer.max_epochs, trainer.estimated_stepping_batches) == (3, 15)),
-    "optim.clip": ("--optim.clip=0.5", lambda trainer, *_: trainer.gradient_clip_val == 0.5),
+    "optim.clip_grad": ("--optim.clip_grad=0.5", lambda trainer, *_: trainer.gradient_clip_val == 0.5),
     "checkpoint_every": ("--checkpoint_every=3", lambda trainer, *_: callback(trainer, "SaveState").every == 3),
 }
 # What cannot be had here is refused for that reason, and not for being changed.
 NEEDS = {
     "device": ("--device=cuda", "cuda"),
     "devices": ("--devices=2", "SLURM has started one process, the recipe is for 2"),
-    "nodes": ("--nodes=2", "SLURM has started one process, the recipe is for 2"),
+    "num_nodes": ("--num-nodes=2", "SLURM has started one process, the recipe is for 2"),
     "wandb": ("--wandb=mine", "wandb=mine needs Weights & Biases"),
 }
 
@@ -261,7 +310,7 @@ def test_each_field_that_may_be_changed_takes_effect(data: Path, whole: Path, tm
             resume(run, *line, callbacks=(look,))
         assert look.effective == dict.fromkeys(names, True)
     written = load_recipe(str(run / "recipe.yaml"))
-    assert (written.epochs, written.batch_size, written.accumulate, written.data) == (3, 4, 2, str(moved))
+    assert (written.epochs, written.batch_size, written.accumulate_grad_batches, written.data) == (3, 4, 2, str(moved))
     assert [row["epoch"] for row in rows(run) if row["val/top1"]] == ["0", "1", "2"]
     # Every second batch makes a step: of steps 10 to 14 of 15, by the schedule of three epochs.
     expected = [learning_rate(step, 15, 5, written.optim) for step in range(10, 15)]
@@ -288,7 +337,7 @@ def test_every_other_field_is_refused_by_name(tmp_path: Path) -> None:
     own = Recipe(out=tmp_path, resume=tmp_path)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(Recipe(out=tmp_path)))
     refuse_changes(own)
-    fields = flatten(own.to_dict()).keys() | {"workers"}
+    fields = flatten(own.to_dict()).keys() | {"num_workers"}
     assert fields > CHANGEABLE
     for field in fields:
         changed = copy.deepcopy(own)
@@ -323,7 +372,7 @@ def test_every_other_field_is_refused_by_name(tmp_path: Path) -> None:
             "the run has made 10 steps up to here, where 8 would be made now, 4 an epoch",
         ),
         (
-            ("--epochs=3", "--accumulate=2"),
+            ("--epochs=3", "--accumulate-grad-batches=2"),
             "the run has made 10 steps up to here, where 6 would be made now, 3 an epoch",
         ),
         (("--epochs=1", "--optim.warmup_epochs=1"), "optim.warmup_epochs (1.0) must be less than epochs (1)"),
@@ -368,7 +417,7 @@ def test_a_recipe_that_was_edited_is_refused_by_field(whole: Path, tmp_path: Pat
         text = text.replace(old, new)
     (run / "recipe.yaml").write_text(text)
     before = files(run)
-    for more in ("--epochs=3", "--workers=0"):
+    for more in ("--epochs=3", "--num-workers=0"):
         with pytest.raises(
             UserError, match=r"recipe\.yaml is not .* changes optim\.lr from 0\.001 to 0\.5, seed from 0 to 1;"
         ):
@@ -431,7 +480,7 @@ def test_a_run_with_a_split_goes_on_with_a_copy_of_its_data(data: Path, tmp_path
     train(recipe(data, run, "--epochs=1", "--optim.warmup_epochs=0", "--val_fraction=0.3"))
     resume(run, f"--data={shutil.copytree(data, moved)}", "--epochs=2")
     assert load_recipe(str(run / "recipe.yaml")).data == str(moved)
-    assert main(["eval", str(run), "--workers=0", "--json"]) == 0
+    assert main(["eval", str(run), "--num-workers=0", "--json"]) == 0
     (run / "split.csv").unlink()
     before = files(run)
     with pytest.raises(UserError, match=r"there is no .*run/split\.csv, .*: restore it, or begin a new run"):

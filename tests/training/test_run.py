@@ -41,7 +41,7 @@ class Watch(L.Callback):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a class, one image of them damaged, and no held-out part."""
+    """A folder a class, one image of them unreadable, and no held-out part."""
     root = tmp_path_factory.mktemp("photos")
     sample = open_images("sample", "test")
     for index in range(48):
@@ -58,9 +58,15 @@ def made(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, W
     out = tmp_path_factory.mktemp("made") / "run"
     watch = Watch()
     more = (
-        *("--val_fraction=0.25", "--accumulate=2", "--precision=bf16-mixed", "--optim.weight_decay_end=0.2"),
-        *("--optim.cooldown_epochs=1", "--optim.layer_decay=0.9", "--optim.clip=1", "--ema.recalibrate=2"),
-        *("--mixing.mixup=0", "--mixing.cutmix=0", "--epochs=2"),
+        *("--val_fraction=0.25", "--accumulate-grad-batches=2", "--precision=bf16-mixed"),
+        *(
+            "--optim.weight_decay_end=0.2",
+            "--optim.cooldown_epochs=1",
+            "--optim.layer_decay=0.9",
+            "--optim.clip_grad=1",
+            "--ema.recalibrate=2",
+        ),
+        *("--mixup.mixup=0", "--mixup.cutmix=0", "--epochs=2"),
     )
     return train(recipe(photos, out, *more), [watch]), watch
 
@@ -69,12 +75,12 @@ def test_the_folder_has_all_that_is_needed(made: tuple[Run, Watch]) -> None:
     run, _ = made
     names = {path.name for path in run.out.iterdir()}
     weights = {"best.safetensors", "last.safetensors", "trained.safetensors", "recalibrated.safetensors", "last.ckpt"}
-    texts = {"recipe.yaml", "environment.json", "metrics.csv", "split.csv", "damaged.txt"}
+    texts = {"recipe.yaml", "environment.json", "metrics.csv", "split.csv", "unreadable.txt"}
     assert names == weights | texts | {"curves.png", "report.html", "tensorboard"}
-    assert load_recipe(str(run.out / "recipe.yaml")).accumulate == 2
+    assert load_recipe(str(run.out / "recipe.yaml")).accumulate_grad_batches == 2
     assert json.loads((run.out / "environment.json").read_text())["torch"] in torch.__version__
     assert list((run.out / "tensorboard").glob("events*"))
-    assert "0.png" in (run.out / "damaged.txt").read_text()
+    assert "0.png" in (run.out / "unreadable.txt").read_text()
     assert fastvit.load(run.best).classes == ("a", "b", "c")
 
 
@@ -123,7 +129,10 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
         *("best-fused.safetensors", "best-export/model.onnx", "best-fused-export/model.onnx", "[1]-export/model.onnx"),
         *("last-fused.safetensors", "best-imagenet-c/robustness.json", "last-imagenet-a/robustness.html"),
     )
-    files = ("best.safetensors", "evaluation.json", "split.csv", "tensorboard/events", *derived)
+    files = (
+        *("best.safetensors", "evaluation.json", "split.csv", "tensorboard/events", "unreadable.txt"),
+        *("damaged.txt", *derived),  # as an older version called the one before
+    )
     mine = (
         *("notes.txt", "plots/a.png", "other/best.safetensors", "other/robustness.json", "[1].safetensors"),
         *("photos-export/recipe.yaml", "photos-export/best.safetensors"),
@@ -174,19 +183,19 @@ def test_what_cannot_start_costs_nothing_and_can_be_mended(photos: Path, tmp_pat
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_damaged_validation_images_can_be_allowed(photos: Path, tmp_path: Path) -> None:
+def test_unreadable_validation_images_can_be_skipped(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "val")
     (tmp_path / "train").symlink_to(photos)
     more = ("--epochs=1", "--optim.warmup_epochs=0")
     with pytest.raises(UserError, match=r"0\.png"):
         train(recipe(tmp_path, tmp_path / "run", *more))
     with pytest.warns(UserWarning, match=r"val/a/0\.png.* it does not count"):
-        train(recipe(tmp_path, tmp_path / "run", *more, "--allow_damaged=true", "--overwrite=true"))
+        train(recipe(tmp_path, tmp_path / "run", *more, "--skip-unreadable=true", "--overwrite=true"))
 
 
-def test_too_many_damaged_images_end_the_run(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 training images cannot be decoded, more than damaged_limit \(0\).*0\.png"):
-        train(recipe(photos, tmp_path / "run", "--val_fraction=0.25", "--damaged_limit=0"))
+def test_too_many_unreadable_images_end_the_run(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1 training images cannot be decoded, more than max_unreadable \(0\).*0\.png"):
+        train(recipe(photos, tmp_path / "run", "--val_fraction=0.25", "--max-unreadable=0"))
 
 
 def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path) -> None:

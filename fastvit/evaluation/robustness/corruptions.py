@@ -2,7 +2,7 @@
 
 Written after the benchmark's definitions, with its published constants. They were chosen for images of 224 pixels; at
 other sizes the reach of defocus, glass and motion blur and of elastic displacement is scaled with the shorter side.
-Noise, snowflakes and JPEG are as they are: they damage images of any size alike. What differs from the original: frost
+Noise, snowflakes and JPEG are as they are: they corrupt images of any size alike. What differs from the original: frost
 (see `_frost`), chance (seeded by image, corruption and severity), and pixels are rounded, not cut off.
 """
 
@@ -37,22 +37,22 @@ _SIDE = 224  # of the images that the constants were chosen for
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to damage an image.
+    """Corruption of an image at five severities.
 
     Attributes:
-        name: as ImageNet-C's folder is called.
-        group: of the benchmark.
-        constants: the arguments of `damage` at each severity.
-        damage: (float32 image (H, W, 3) in 0..1, source of chance, *constants) -> the like; may leave 0..1.
+        name: name of ImageNet-C's folder.
+        group: group in the benchmark.
+        constants: arguments of `function` at each severity.
+        function: (float32 image (H, W, 3) in 0..1, source of chance, *constants) -> the like; may leave 0..1.
     """
 
     name: str
     group: Group
     constants: tuple[tuple[float, ...], ...]
-    damage: Callable[..., np.ndarray]
+    function: Callable[..., np.ndarray]
 
     def __call__(self, image: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-        """Damage an image.
+        """Corrupt an image.
 
         Args:
             image: uint8 (H, W, 3); it is not changed.
@@ -67,12 +67,12 @@ class Corruption:
         """
         if severity not in SEVERITIES:
             raise UserError(f"severity must be 1 to 5, got {severity}")
-        result = self.damage(image.astype(np.float32) / 255, rng, *self.constants[severity - 1])
+        result = self.function(image.astype(np.float32) / 255, rng, *self.constants[severity - 1])
         return np.rint(np.clip(result, 0, 1) * 255).astype(np.uint8)
 
 
 def generator(seed: int, corruption: str, severity: int, index: int) -> np.random.Generator:
-    """The source of chance for one image of a data set: damage does not depend on order, batches or workers."""
+    """Return the random generator for an image of a dataset: order, batches and workers make no difference."""
     return np.random.default_rng((seed, list(CORRUPTIONS).index(corruption), severity, index))
 
 

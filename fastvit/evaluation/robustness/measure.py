@@ -35,7 +35,7 @@ class Settings:
         limit: images of each set to measure, evenly spread; None for all.
         seed: of corruptions that are made here.
         batch_size: images a step.
-        workers: processes that decode and corrupt images; None takes one a core but one.
+        num_workers: processes that decode and corrupt images; None takes one a core but one.
     """
 
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
@@ -43,7 +43,7 @@ class Settings:
     limit: int | None = None
     seed: int = 0
     batch_size: int = 64
-    workers: int | None = None
+    num_workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
     everything, columns = suite.open(data.source), list(suite.columns())
     images = limited(everything, settings.limit)
     samples = samples_for_evaluation(images, predictor.preprocessing)
-    batches = evaluation_loader(samples, settings.batch_size, settings.workers)
+    batches = evaluation_loader(samples, settings.batch_size, settings.num_workers)
     result = evaluate(lambda batch: predictor.logits(batch)[:, columns], batches, len(columns))
     metrics = {name: result.metrics[name] for name in ("top1", "top5")}
     return Robustness(suite.name, data.source, result.images, len(images) == len(everything), False, None, metrics)
@@ -109,20 +109,20 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
         raise unknown_name("corruption", unknown[0], CORRUPTIONS)
     root = user_path(data.source)
     clean: LabelledImages | None
-    damaged: list[LabelledImages]
+    corrupted: list[LabelledImages]
     if published := is_published(data):
         clean = _cropped(settings.clean, predictor) if settings.clean else None
-        damaged = [_checked(FolderImages(path, predictor.classes), predictor) for path in _folders(root, settings)]
+        corrupted = [_checked(FolderImages(path, predictor.classes), predictor) for path in _folders(root, settings)]
     else:
         clean = _cropped(data, predictor)
-        damaged = [
+        corrupted = [
             Corrupted(clean, CORRUPTIONS[name], severity, settings.seed)
             for name in settings.corruptions
             for severity in SEVERITIES
         ]
-    images = len(damaged[0])
+    images = len(corrupted[0])
     measured = min(images, settings.limit or images)
-    found = _errors(predictor, [*damaged, clean] if clean else damaged, settings)
+    found = _errors(predictor, [*corrupted, clean] if clean else corrupted, settings)
     errors = {
         name: found[len(SEVERITIES) * i : len(SEVERITIES) * (i + 1)] for i, name in enumerate(settings.corruptions)
     }
@@ -137,7 +137,7 @@ def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Sett
     # Corrupted images are cropped already, the benchmark's as ours.
     whole = replace(predictor.preprocessing, crop_pct=1.0)
     samples = samples_for_evaluation(Joined(parts), whole)
-    batches = evaluation_loader(samples, settings.batch_size, settings.workers)
+    batches = evaluation_loader(samples, settings.batch_size, settings.num_workers)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     ends = np.cumsum([len(part) for part in parts])[:-1]
     return [

@@ -96,5 +96,5 @@ def _corruption_sections(result: Robustness) -> list[Section]:
     return [
         Section("Corruptions", "Error, the share of images named wrong.", table=corruption_table(result)),
         Section("Heat map", "Error of each corruption at each severity.", heat_map(result.errors)),
-        Section("Curves", "Error as the damage grows.", severity_curves(result.errors, clean)),
+        Section("Curves", "Error at each severity.", severity_curves(result.errors, clean)),
     ]

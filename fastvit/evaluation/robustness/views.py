@@ -33,10 +33,10 @@ class Cropped:
 
 
 class Corrupted:
-    """Damaged images.
+    """Corrupted images.
 
     Args:
-        images: clean ones, at the size at which they are to be damaged.
+        images: clean ones, at the size at which they are to be corrupted.
         corruption: how.
         severity: 1 to 5.
         seed: of chance; each image has its own, by its index.

@@ -66,25 +66,25 @@ class ClassificationData(RunData):
 
     def train_dataloader(self) -> Batches:
         pixels = train_pixels(self.preprocessing, self.augmentation)
-        return self.train_loader(ImageDataset(self.train_images, pixels, self.damage_log))
+        return self.train_loader(ImageDataset(self.train_images, pixels, self.unreadable_log))
 
     def train_batches(self) -> TrainBatches:
         if isinstance(self.train_images, ShardImages):
-            lengths, workers = self.train_images.lengths, worker_count(self.workers)
+            lengths, workers = self.train_images.lengths, worker_count(self.num_workers)
             return ShardBatches(lengths, self.batch_size, self.seed, WINDOW, workers, *self.process, **self.place)
         return super().train_batches()
 
     def val_dataloader(self) -> Batches:
-        samples = samples_for_evaluation(self.test_images, self.preprocessing, self.allow_damaged)
+        samples = samples_for_evaluation(self.test_images, self.preprocessing, self.skip_unreadable)
         return self.val_loader(samples, self.batch_size)
 
     def val_share(self) -> EvaluationShare:
         if isinstance(self.test_images, ShardImages):
-            return ShardShare(len(self.test_images), self.batch_size, worker_count(self.workers), *self.process)
+            return ShardShare(len(self.test_images), self.batch_size, worker_count(self.num_workers), *self.process)
         return super().val_share()
 
     def making(self) -> dict[str, int]:
         making = super().making()
         if isinstance(self.train_images, ShardImages):
-            making["workers"] = max(worker_count(self.workers), 1)
+            making["num_workers"] = max(worker_count(self.num_workers), 1)
         return making

@@ -28,9 +28,9 @@ MATRIX_CLASSES = 50
 def measure(predictor: Predictor, images: LabelledImages, request: EvaluationRequest) -> Measurement:
     """Measure accuracy, calibration and confusions."""
     real = real_labels(images) if request.real_labels else None
-    samples = samples_for_evaluation(images, predictor.preprocessing, request.allow_damaged)
+    samples = samples_for_evaluation(images, predictor.preprocessing, request.skip_unreadable)
     batch_size = 64 if request.batch_size is None else request.batch_size
-    batches = evaluation_loader(samples, batch_size, request.workers)
+    batches = evaluation_loader(samples, batch_size, request.num_workers)
     result = evaluate(predictor.logits, batches, predictor.num_classes)
     if real:
         result = _with_real_metrics(result, real)

@@ -11,12 +11,12 @@ from fastvit.data.datasets import IGNORED
 from fastvit.evaluation.evaluate import accuracy
 from fastvit.model.classifier import FastViT
 from fastvit.tasks.classification.distillation import Taught, Teacher, distillation_loss
-from fastvit.tasks.classification.options import Distillation, Mixing
+from fastvit.tasks.classification.options import Distillation, MixupOptions
 from fastvit.training.task import Configure, Task
 
 
 class ClassificationTask(Task):
-    """Cross entropy on (B, classes) logits against class indices (B,) or, after mixing, soft labels (B, classes).
+    """Cross entropy on (B, classes) logits against class indices (B,), or soft labels (B, classes) after mixup.
 
     With a teacher a share of the loss is on its answers to the same mixed images.
 
@@ -27,7 +27,7 @@ class ClassificationTask(Task):
     def __init__(
         self,
         model: FastViT,
-        mixing: Mixing | None = None,
+        mixup: MixupOptions | None = None,
         configure: Configure | None = None,
         random_erasing: float = 0.0,
         teacher: Teacher | None = None,
@@ -39,18 +39,18 @@ class ClassificationTask(Task):
         self._distillation = distillation or Distillation()
         if teacher:
             teacher.match(model.classes or tuple(map(str, range(model.num_classes))))
-        self.smoothing = mixing.smoothing if mixing else 0.0
+        self.label_smoothing = mixup.label_smoothing if mixup else 0.0
         self._erase = random_erasing
         self._mix = (
             Mixup(
-                mixing.mixup,
-                mixing.cutmix,
-                prob=mixing.prob,
-                switch_prob=mixing.switch,
-                label_smoothing=mixing.smoothing,
+                mixup.mixup,
+                mixup.cutmix,
+                prob=mixup.mixup_prob,
+                switch_prob=mixup.mixup_switch_prob,
+                label_smoothing=mixup.label_smoothing,
                 num_classes=model.num_classes,
             )
-            if mixing and mixing.prob and (mixing.mixup or mixing.cutmix)
+            if mixup and mixup.mixup_prob and (mixup.mixup or mixup.cutmix)
             else None
         )
 
@@ -65,7 +65,7 @@ class ClassificationTask(Task):
         """Erase, mix and ask the teacher: what training does to a normalised batch on the device."""
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
-        # Mixing pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
+        # Mixup pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
         if self._mix is not None and len(images) % 2 == 0:
             images, targets = self._mix(images, targets)
         if self._teacher is None:
@@ -78,11 +78,11 @@ class ClassificationTask(Task):
             taught = distillation_loss(outputs, targets.answer(), chosen.kind, chosen.temperature)
             return (1 - chosen.alpha) * self.loss(outputs, targets.labels) + chosen.alpha * taught
         # Soft labels carry the smoothing already.
-        smoothing = 0.0 if targets.is_floating_point() else self.smoothing
+        smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
     def validate(self, images: Tensor, targets: Tensor) -> None:
-        """The loss is on plain labels, without mixing, smoothing and teacher."""
+        """The loss is on plain labels, without mixup, label smoothing and teacher."""
         outputs = self(images)
         if count := int((targets != IGNORED).sum()):  # the others only fill up the batch
             self.measure(outputs, targets, F.cross_entropy(outputs, targets, ignore_index=IGNORED), count)

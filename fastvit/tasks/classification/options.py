@@ -1,4 +1,4 @@
-"""What a person may choose of training a classifier. Needs no torch."""
+"""Options for training a classifier. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from fastvit.errors import UserError
 
 
 @dataclass(frozen=True)
-class Mixing:
-    """Of whole batches, on the device.
+class MixupOptions:
+    """Mixup and CutMix of training batches, and label smoothing.
 
     Attributes:
-        mixup: alpha of mixup, 0 for none (arXiv 1710.09412).
-        cutmix: alpha of CutMix, 0 for none (arXiv 1905.04899).
-        switch: probability of CutMix where both are on.
-        prob: share of batches that are mixed.
-        smoothing: label smoothing, in [0, 1).
+        mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
+        cutmix: alpha of CutMix (arXiv 1905.04899); 0 for none.
+        mixup_switch_prob: probability of CutMix instead of mixup where both are on.
+        mixup_prob: mixup probability: share of batches to which mixup or CutMix is applied.
+        label_smoothing: label smoothing in the cross entropy, in [0, 1).
     """
 
     mixup: float = 0.2
     cutmix: float = 1.0
-    switch: float = 0.5
-    prob: float = 1.0
-    smoothing: float = 0.1
+    mixup_switch_prob: float = 0.5
+    mixup_prob: float = 1.0
+    label_smoothing: float = 0.1
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """Learning from a teacher's answers to the same mixed images, as in DeiT (arXiv 2012.12877), without an extra head.
+    """Knowledge distillation from a teacher network.
+
+    The teacher sees the same images after mixup and CutMix, as in DeiT (arXiv 2012.12877), without an extra head.
 
     Attributes:
-        teacher: a timm model with its tag, weights of ours (file, directory or Hub id), or an exported artifact; None
-            for no distillation.
+        teacher: teacher network: a timm model with its tag, FastViT weights (file, directory or Hub id), or an exported
+            artifact; None for no distillation.
         kind: "hard" learns the teacher's likeliest class, "soft" its probabilities at `temperature`.
-        alpha: share of the teacher in the loss, in [0, 1].
-        temperature: of the soft kind, above 0.
+        alpha: weight of the teacher in the loss, in [0, 1].
+        temperature: temperature of the softmax for "soft", above 0.
         size: side in pixels of the images that the teacher sees; None for its own.
-        bf16: let the teacher compute in bfloat16; None: on GPUs.
-        compile: run the teacher through torch.compile.
+        bf16: compute the teacher in bfloat16; None does so on GPUs.
+        compile: compile the teacher with torch.compile.
     """
 
     teacher: str | None = None

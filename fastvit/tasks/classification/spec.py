@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastvit.data.augmentation import Augmentation
 from fastvit.errors import UserError
 from fastvit.reports.metric_format import LOSS, TOP1, Metric
-from fastvit.tasks.classification.options import Distillation, Mixing
+from fastvit.tasks.classification.options import Distillation, MixupOptions
 from fastvit.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class ClassificationSpec(TaskSpec):
     }
     sections: ClassVar[Mapping[str, type]] = {
         "augmentation": Augmentation,
-        "mixing": Mixing,
+        "mixup": MixupOptions,
         "distillation": Distillation,
     }
     unused_fields: ClassVar[Mapping[str, str]] = {}
@@ -62,9 +62,11 @@ class ClassificationSpec(TaskSpec):
         return FastViT
 
     def check(self, recipe: Recipe) -> None:
-        mixing: Mixing = recipe.sections["mixing"]
-        if recipe.batch_size % 2 and (mixing.mixup or mixing.cutmix):
-            raise UserError(f"mixing pairs the images of a batch: batch_size must be even, got {recipe.batch_size}")
+        mixup: MixupOptions = recipe.sections["mixup"]
+        if recipe.batch_size % 2 and (mixup.mixup or mixup.cutmix):
+            raise UserError(
+                f"mixup and CutMix pair the images of a batch: batch_size must be even, got {recipe.batch_size}"
+            )
 
     def open_images(self, recipe: Recipe) -> RunImages:
         from fastvit.runs.files import SPLIT
@@ -91,7 +93,7 @@ class ClassificationSpec(TaskSpec):
         distillation: Distillation = recipe.sections["distillation"]
         teacher = load_teacher(distillation) if distillation.teacher else None
         erasing = recipe.sections["augmentation"].random_erasing
-        return ClassificationTask(model, recipe.sections["mixing"], configure, erasing, teacher, distillation)
+        return ClassificationTask(model, recipe.sections["mixup"], configure, erasing, teacher, distillation)
 
     def decode(
         self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits

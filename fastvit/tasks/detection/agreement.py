@@ -156,4 +156,5 @@ def _pairs(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray]:
 
 def _edge(scores: np.ndarray, options: DetectorConfig) -> float:
     """The score below which a detector that gives these leaves objects out: its least, or that of the last it keeps."""
-    return max(options.score, float(scores.min())) if len(scores) >= options.detections else options.score
+    least = options.score_thresh
+    return max(least, float(scores.min())) if len(scores) >= options.max_detections else least

@@ -227,7 +227,7 @@ class CocoImages:
         """The image as its boxes have it.
 
         Raises:
-            DamagedImageError: it cannot be decoded.
+            UnreadableImageError: it cannot be decoded.
             UserError: it is not of the size that the json says.
         """
         path = self.name(index)

@@ -52,7 +52,7 @@ class DetectionSamples(Samples[Sample]):
         preprocessing: says the number of channels, and all about images for evaluation.
         masks: whether they are wanted.
         options: of training; None for evaluation alone.
-        damage_log, allow_damaged: as `Samples` has them.
+        unreadable_log, skip_unreadable: as `Samples` has them.
     """
 
     pictures: AnnotatedImages
@@ -63,10 +63,10 @@ class DetectionSamples(Samples[Sample]):
         preprocessing: Preprocessing,
         masks: bool,
         options: DetectionOptions | None = None,
-        damage_log: Path | None = None,
-        allow_damaged: bool = False,
+        unreadable_log: Path | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
-        super().__init__(pictures, damage_log, allow_damaged)
+        super().__init__(pictures, unreadable_log, skip_unreadable)
         self.masks = masks
         self._channels = len(preprocessing.mean)
         self._pixels = eval_pixels(preprocessing)
@@ -160,18 +160,18 @@ class DetectionData(RunData):
 
     def train_dataloader(self) -> Batches:
         masks = self.options.network.masks
-        samples = DetectionSamples(self.train_images, self.preprocessing, masks, self.options, self.damage_log)
+        samples = DetectionSamples(self.train_images, self.preprocessing, masks, self.options, self.unreadable_log)
         return self.train_loader(samples, collate)
 
     def train_batches(self) -> TrainBatches:
-        if not self.options.group:
+        if not self.options.group_by_aspect_ratio:
             return super().train_batches()
         return GroupedBatches(self.train_images.sizes, self.batch_size, self.seed, *self.process, **self.place)
 
     def val_dataloader(self) -> Batches:
         masks = self.options.network.masks
-        samples = DetectionSamples(self.test_images, self.preprocessing, masks, allow_damaged=self.allow_damaged)
+        samples = DetectionSamples(self.test_images, self.preprocessing, masks, skip_unreadable=self.skip_unreadable)
         return self.val_loader(samples, self.batch_size, collate)
 
     def making(self) -> dict[str, int]:
-        return {**super().making(), "group": int(self.options.group)}
+        return {**super().making(), "group_by_aspect_ratio": int(self.options.group_by_aspect_ratio)}

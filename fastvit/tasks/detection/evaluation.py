@@ -25,8 +25,8 @@ def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest
     """
     masks, preprocessing = predictor.options.masks, predictor.preprocessing
     metrics, clock = CocoMetrics(predictor.num_classes, masks), Clock()
-    samples = DetectionSamples(images, preprocessing, masks, allow_damaged=request.allow_damaged)
-    loader = evaluation_loader(samples, 1, request.workers, collate=collate)
+    samples = DetectionSamples(images, preprocessing, masks, skip_unreadable=request.skip_unreadable)
+    loader = evaluation_loader(samples, 1, request.num_workers, collate=collate)
     results: list[dict[str, Any]] = []
     for (pixels,), (target,) in track(loader, "evaluating", len(images)):
         if target["image_id"] < 0:

@@ -87,11 +87,11 @@ class Pyramid(nn.Module):
     def __init__(self, config: FastViTConfig, options: DetectorConfig) -> None:
         super().__init__()
         self.body = Backbone(config)
-        self.out_channels = options.width
+        self.out_channels = options.fpn_channels
         self._first = 1 if options.kind == "retinanet" else 0
         used = list(config.channels[self._first :])
-        extra = LastLevelP6P7(options.width, options.width) if self._first else LastLevelMaxPool()
-        self.fpn = FeaturePyramidNetwork(used, options.width, extra)
+        extra = LastLevelP6P7(options.fpn_channels, options.fpn_channels) if self._first else LastLevelMaxPool()
+        self.fpn = FeaturePyramidNetwork(used, options.fpn_channels, extra)
         self.maps = len(used) + (2 if self._first else 1)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -233,7 +233,7 @@ class Detector(TaskModel):
 
 def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     pyramid = Pyramid(config, options)
-    sides = [options.anchor * 2**level for level in range(pyramid.maps)]
+    sides = [options.anchor_size * 2**level for level in range(pyramid.maps)]
     if options.kind == "retinanet":
         # Three sizes an octave (arXiv 1708.02002, section 4).
         sizes = tuple(tuple(round(side * 2 ** (step / 3)) for step in range(3)) for side in sides)
@@ -241,30 +241,30 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
             pyramid,
             config.num_classes,
             anchor_generator=_anchors(sizes),
-            head=RetinaNetHead(options.width, len(RATIOS) * len(sizes[0]), config.num_classes, _norm),
-            score_thresh=options.score,
-            nms_thresh=options.overlap,
-            detections_per_img=options.detections,
+            head=RetinaNetHead(options.fpn_channels, len(RATIOS) * len(sizes[0]), config.num_classes, _norm),
+            score_thresh=options.score_thresh,
+            nms_thresh=options.nms_thresh,
+            detections_per_img=options.max_detections,
         )
     strides = pyramid.body.strides
     settings: dict[str, Any] = {
         "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
         "box_roi_pool": _pooling(strides, _BOX_GRID),
         # torchvision's heads, whose widths are fixed, at a pyramid of 256 channels.
-        "box_head": TwoMLPHead(options.width * _BOX_GRID**2, 4 * options.width),
-        "box_predictor": FastRCNNPredictor(4 * options.width, config.num_classes + 1),
-        "rpn_post_nms_top_n_train": 2 * options.proposals,
-        "rpn_post_nms_top_n_test": options.proposals,
-        "box_batch_size_per_image": options.samples,
-        "box_score_thresh": options.score,
-        "box_nms_thresh": options.overlap,
-        "box_detections_per_img": options.detections,
+        "box_head": TwoMLPHead(options.fpn_channels * _BOX_GRID**2, 4 * options.fpn_channels),
+        "box_predictor": FastRCNNPredictor(4 * options.fpn_channels, config.num_classes + 1),
+        "rpn_post_nms_top_n_train": 2 * options.post_nms_top_n,
+        "rpn_post_nms_top_n_test": options.post_nms_top_n,
+        "box_batch_size_per_image": options.roi_batch_size,
+        "box_score_thresh": options.score_thresh,
+        "box_nms_thresh": options.nms_thresh,
+        "box_detections_per_img": options.max_detections,
     }
     if options.masks:
         settings |= {
             "mask_roi_pool": _pooling(strides, _MASK_GRID),
-            "mask_head": MaskRCNNHeads(options.width, (options.width,) * 4, dilation=1),
-            "mask_predictor": MaskRCNNPredictor(options.width, options.width, config.num_classes + 1),
+            "mask_head": MaskRCNNHeads(options.fpn_channels, (options.fpn_channels,) * 4, dilation=1),
+            "mask_predictor": MaskRCNNPredictor(options.fpn_channels, options.fpn_channels, config.num_classes + 1),
         }
         return MaskRCNN(pyramid, **settings)
     return FasterRCNN(pyramid, **settings)

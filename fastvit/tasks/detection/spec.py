@@ -67,7 +67,7 @@ class DetectionSpec(TaskSpec):
         from fastvit.tasks.detection.create import create_detector
 
         # Without trained weights always the most objects that it may give.
-        return create_detector(variant, kind=head, score=0.0)  # type: ignore[arg-type]
+        return create_detector(variant, kind=head, score_thresh=0.0)  # type: ignore[arg-type]
 
     def image_size(self, recipe: Recipe) -> tuple[int, int]:
         size: tuple[int, int] = recipe.sections["detection"].size

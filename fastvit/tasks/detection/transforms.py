@@ -75,7 +75,7 @@ class TrainTransform:
 
     def _drawn_size(self, size: tuple[int, int]) -> list[int]:
         """Height and width to scale an image of one size to."""
-        factor = torch.empty((), dtype=torch.float64).uniform_(*self._options.ratio).item()
+        factor = torch.empty((), dtype=torch.float64).uniform_(*self._options.scale_range).item()
         return [max(round(side * factor), 1) for side in fitted_size(size, self._fit)]
 
 

@@ -43,10 +43,10 @@ class HandSamples(Samples[Sample]):
         pictures: HandImages,
         preprocessing: Preprocessing,
         options: HandMeshOptions | None = None,
-        damage_log: Path | None = None,
-        allow_damaged: bool = False,
+        unreadable_log: Path | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
-        super().__init__(pictures, damage_log, allow_damaged)
+        super().__init__(pictures, unreadable_log, skip_unreadable)
         if preprocessing.resize != "letterbox" or preprocessing.size[0] != preprocessing.size[1]:
             raise UserError(
                 f'a hand mesh regressor sees all of an image in a square: set resize to "letterbox", not '
@@ -121,9 +121,9 @@ class HandMeshData(RunData):
         self.options = options or HandMeshOptions()
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        samples = HandSamples(self.train_images, self.preprocessing, self.options, self.damage_log)
+        samples = HandSamples(self.train_images, self.preprocessing, self.options, self.unreadable_log)
         return self.train_loader(samples)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        samples = HandSamples(self.test_images, self.preprocessing, allow_damaged=self.allow_damaged)
+        samples = HandSamples(self.test_images, self.preprocessing, skip_unreadable=self.skip_unreadable)
         return self.val_loader(samples, self.batch_size)

@@ -29,10 +29,10 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
     `Measurement.results` has FreiHAND's lists of joints and vertices, for its server.
     """
     metrics, preprocessing, clock = HandMetrics(), predictor.preprocessing, Clock()
-    samples = HandSamples(images, preprocessing, allow_damaged=request.allow_damaged)
+    samples = HandSamples(images, preprocessing, skip_unreadable=request.skip_unreadable)
     joints: list[Any] = []
     vertices: list[Any] = []
-    for pixels, targets in track(evaluation_loader(samples, 1, request.workers), "evaluating", len(images)):
+    for pixels, targets in track(evaluation_loader(samples, 1, request.num_workers), "evaluating", len(images)):
         if targets["index"][0] < 0:
             continue
         with clock:

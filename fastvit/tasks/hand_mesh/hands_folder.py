@@ -40,7 +40,7 @@ def write_hands(
     size: int = 224,
     seed: int = 0,
     hand: str = "procedural",
-    workers: int | None = None,
+    num_workers: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
     """Write pictures of a made hand with cameras, joints, vertices and parameters, in FreiHAND's layout.
@@ -55,7 +55,7 @@ def write_hands(
         size: side of a picture in pixels.
         seed: of everything random.
         hand: as in `fastvit.tasks.hand_mesh.hand_file.read_hand`.
-        workers: processes that make pictures; 0 makes them here, None takes one a core but one.
+        num_workers: processes that make pictures; 0 makes them here, None takes one a core but one.
         overwrite: replace made hands that the folder holds.
 
     Returns:
@@ -72,7 +72,7 @@ def write_hands(
     with made_folder(folder, overwrite, "hands", _TITLE, _LEFT) as part:
         save_hand(arrays, part / HAND)
         for split, count in counts.items():
-            _write_part(part, _MadeHands(arrays, split, count, size, seed), workers)
+            _write_part(part, _MadeHands(arrays, split, count, size, seed), num_workers)
         (part / README).write_text(_readme(command, arrays, counts), encoding="utf-8")
     return {PARTS[split]: count for split, count in counts.items()}
 
@@ -92,12 +92,12 @@ class _MadeHands(Dataset[MadeHand]):
         return self._maker.make(np.random.default_rng(seed_of(self._seed, place, index)))
 
 
-def _write_part(root: Path, pictures: _MadeHands, workers: int | None) -> None:
+def _write_part(root: Path, pictures: _MadeHands, num_workers: int | None) -> None:
     name = PARTS[pictures.split]
     rgb, mask = root / name / "rgb", root / name / "mask"
     rgb.mkdir(parents=True)
     mask.mkdir()
-    loader = DataLoader(pictures, batch_size=None, **loader_settings(workers))
+    loader = DataLoader(pictures, batch_size=None, **loader_settings(num_workers))
     shown = track(loader, f"{name} hands", len(pictures))
     with ExitStack() as stack:
         lists = {kind: stack.enter_context(_JsonList(root / f"{name}_{kind}.json")) for kind in _KINDS}

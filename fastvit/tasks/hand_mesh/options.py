@@ -1,4 +1,4 @@
-"""What a person may choose of a hand mesh regressor and of training one. Needs no torch."""
+"""Options of a hand mesh regressor and of its training. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastvit.errors import UserError
 
 @dataclass(frozen=True)
 class RegressorConfig:
-    """What stands on the backbone.
+    """Layers of a hand mesh regressor on the backbone.
 
     Attributes:
         head: "mlp" gives the pose and shape of the hand model from pooled features, as the paper has it; "tokens"
@@ -123,7 +123,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class HandMeshOptions:
-    """Of training a hand mesh regressor.
+    """Options for training a hand mesh regressor.
 
     Attributes:
         network: what stands on the backbone.

@@ -50,10 +50,10 @@ class SegmentationSamples(Samples[Pair]):
         pictures: MaskedImages,
         preprocessing: Preprocessing,
         options: SegmentationOptions | None = None,
-        damage_log: Path | None = None,
-        allow_damaged: bool = False,
+        unreadable_log: Path | None = None,
+        skip_unreadable: bool = False,
     ) -> None:
-        super().__init__(pictures, damage_log, allow_damaged)
+        super().__init__(pictures, unreadable_log, skip_unreadable)
         if preprocessing.resize == "crop" or (options and preprocessing.resize != "fit"):
             raise UserError(f'a segmenter needs all of an image: set resize to "fit", not "{preprocessing.resize}"')
         if (channels := len(preprocessing.mean)) not in _MODES:
@@ -122,11 +122,11 @@ class SegmentationData(RunData):
         self.options = options or SegmentationOptions()
 
     def train_dataloader(self) -> DataLoader[Pair]:
-        samples = SegmentationSamples(self.train_images, self.preprocessing, self.options, self.damage_log)
+        samples = SegmentationSamples(self.train_images, self.preprocessing, self.options, self.unreadable_log)
         return self.train_loader(samples)
 
     def val_dataloader(self) -> DataLoader[Pairs]:
-        samples = SegmentationSamples(self.test_images, self.preprocessing, allow_damaged=self.allow_damaged)
+        samples = SegmentationSamples(self.test_images, self.preprocessing, skip_unreadable=self.skip_unreadable)
         return self.val_loader(samples, 1, listed)
 
 

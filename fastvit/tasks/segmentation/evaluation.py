@@ -20,8 +20,8 @@ def measure(predictor: Predictor, images: MaskedImages, request: EvaluationReque
     """Measure IoU and accuracy of pixels, in the images' own sizes."""
     preprocessing, clock = predictor.preprocessing, Clock()
     metrics = segmentation_metrics(predictor.num_classes)
-    samples = SegmentationSamples(images, preprocessing, allow_damaged=request.allow_damaged)
-    loader = evaluation_loader(samples, 1, request.workers, collate=listed)
+    samples = SegmentationSamples(images, preprocessing, skip_unreadable=request.skip_unreadable)
+    loader = evaluation_loader(samples, 1, request.num_workers, collate=listed)
     for (pixels,), (mask,) in track(loader, "evaluating", len(images)):
         if not (mask != VOID).any():
             continue

@@ -15,7 +15,7 @@ from fastvit.data.classes import matched, shortened
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
 from fastvit.data.split_names import Split
-from fastvit.errors import DamagedImageError, UserError
+from fastvit.errors import UnreadableImageError, UserError
 from fastvit.files import user_path
 from fastvit.tasks.colours import Colour, palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
@@ -155,7 +155,7 @@ class MaskedImages:
         """(H, W) uint8 of the image's size: the class of each pixel, 0 to K - 1, or 255 where it does not count.
 
         Raises:
-            DamagedImageError: the image or its mask cannot be decoded.
+            UnreadableImageError: the image or its mask cannot be decoded.
             UserError: they differ in size, or the mask has a value or colour that is not listed.
         """
         return self.pair(index)[1]
@@ -294,9 +294,9 @@ def _read_pixels(path: Path) -> np.ndarray:
                 ImageOps.exif_transpose(image, in_place=True)
                 mode, pixels = image.mode, np.asarray(image)
     except UnidentifiedImageError as error:
-        raise DamagedImageError(f"the mask {path} is no image that can be read") from error
+        raise UnreadableImageError(f"the mask {path} is no image that can be read") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DamagedImageError(f"the mask {path} cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"the mask {path} cannot be decoded: {error}") from error
     if mode in ("1", "L", "P", "LA", "PA"):
         return (pixels if pixels.ndim == 2 else pixels[..., 0]).astype(np.uint8)
     if mode in ("RGB", "RGBA", "RGBX"):

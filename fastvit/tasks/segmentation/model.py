@@ -62,6 +62,6 @@ class Segmenter(TaskModel):
         return upsampled(self.classifier(self.dropout(features)), images)
 
     def answers(self, images: Tensor) -> tuple[Tensor, ...]:
-        if window := self.options.window:
+        if window := self.options.slide_window:
             return (slide(self, images, window, max(2 * window // 3, 1)),)
         return (self(images),)

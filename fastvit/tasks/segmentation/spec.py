@@ -120,7 +120,7 @@ class SegmentationSpec(TaskSpec):
         return SegmentationPrediction(images.name(index), shown, (*known, "ignored"))
 
     def prepare_export(self, model: TaskModel) -> None:
-        model.options = replace(model.options, window=None)  # an artifact is shown all of an image
+        model.options = replace(model.options, slide_window=None)  # an artifact is shown all of an image
 
     def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import scenes

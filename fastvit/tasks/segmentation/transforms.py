@@ -37,9 +37,9 @@ class TrainTransform:
         self._changes = v2.Compose([v2.RandomHorizontalFlip(options.hflip), photometric(options.photometric)])
 
     def __call__(self, image: Image.Image, mask: np.ndarray) -> tuple[Tensor, Tensor]:
-        low, high = self.options.ratio
+        low, high = self.options.scale_range
         pixels, labels = self._scaled(image, mask, float(torch.empty(()).uniform_(low, high)))
-        top, left, height, width = choose_crop(labels, self.options.crop, self.options.largest_share)
+        top, left, height, width = choose_crop(labels, self.options.crop, self.options.cat_max_ratio)
         # Filled up last, so that what is filled in keeps the mean, and does not change sides.
         return self._filled(
             *self._changes(
@@ -67,10 +67,10 @@ class TrainTransform:
         return canvas, target
 
 
-def choose_crop(labels: Tensor, side: int, largest_share: float) -> tuple[int, int, int, int]:
+def choose_crop(labels: Tensor, side: int, cat_max_ratio: float) -> tuple[int, int, int, int]:
     """Top, left, height and width of a crop of an (H, W) uint8 mask, as large as fits into it and a square of `side`.
 
-    Drawn until no class has more than `largest_share` of the pixels that count, the last of ten if none is so. A share
+    Drawn until no class has more than `cat_max_ratio` of the pixels that count, the last of ten if none is so. A share
     of 1 takes the first.
     """
     height, width = (min(length, side) for length in labels.shape)
@@ -78,7 +78,7 @@ def choose_crop(labels: Tensor, side: int, largest_share: float) -> tuple[int, i
         top, left = (
             int(torch.randint(whole - part + 1, ())) for whole, part in zip(labels.shape, (height, width), strict=True)
         )
-        if largest_share >= 1 or share_of_largest(labels[top : top + height, left : left + width]) <= largest_share:
+        if cat_max_ratio >= 1 or share_of_largest(labels[top : top + height, left : left + width]) <= cat_max_ratio:
             break
     return top, left, height, width
 

@@ -115,7 +115,7 @@ def test_elastic_bends_more_with_severity(side: int) -> None:
     ramp = np.stack([*np.mgrid[:side, :side], np.zeros((side, side))], -1) / side
     bends = []
     for constants in corruption.constants:
-        bent = corruption.damage(ramp, np.random.default_rng(0), *constants)[..., :2]
+        bent = corruption.function(ramp, np.random.default_rng(0), *constants)[..., :2]
         bends.append(np.median(np.abs(np.diff(bent, 2, axis=0))))
     assert all(np.diff(bends) > 0), bends
 

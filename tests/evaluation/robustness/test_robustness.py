@@ -89,7 +89,7 @@ def test_only_the_subsets_classes_count(tmp_path: Path) -> None:
     for true, answer in ((6, 6), (11, 11), (13, 11)):
         save(tmp_path, imagenet_synsets()[true], answer)
     outside, inside = (
-        measure(says(favourite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(workers=0))
+        measure(says(favourite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
         for favourite in (7, 11)
     )
     assert outside.metrics["top1"] == pytest.approx(2 / 3), "class 7 is not in the subset and may not win"
@@ -109,7 +109,7 @@ def test_folders_by_number_and_by_synset(tmp_path: Path) -> None:
         save(tmp_path / "synsets", imagenet_synsets()[index], index)
     for layout in ("numbers", "synsets"):
         result = measure(
-            says(), SUITES["imagenet-v2"], EvaluationData(None, str(tmp_path / layout)), Settings(workers=0)
+            says(), SUITES["imagenet-v2"], EvaluationData(None, str(tmp_path / layout)), Settings(num_workers=0)
         )
         images = SUITES["imagenet-v2"].open(str(tmp_path / layout))
         assert sorted(images.labels) == [0, 2, 10, 999]
@@ -129,7 +129,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
         says(),
         SUITES["imagenet-c"],
         EvaluationData(None, str(tmp_path)),
-        Settings(workers=0, clean=EvaluationData(None, str(tmp_path / "clean"))),
+        Settings(num_workers=0, clean=EvaluationData(None, str(tmp_path / "clean"))),
     )
     assert result.errors == {name: pytest.approx([0, 0.2, 0.4, 0.6, 0.8]) for name in CORRUPTIONS}
     assert not result.made_here
@@ -141,8 +141,10 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert result.metrics["mce"] == pytest.approx(np.mean([0.4 / error for error in ALEXNET.values()]))
     (tmp_path / "fog" / "3").rename(tmp_path / "fog" / "three")
     with pytest.raises(UserError, match=r"lacks folders \(1: fog/3\)"):
-        measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(workers=0))
-    part = measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(("snow",), workers=0))
+        measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
+    part = measure(
+        says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(("snow",), num_workers=0)
+    )
     assert set(part.metrics) == {"mean_error"}, "neither mCE of a part nor a clean error that was not measured"
 
 
@@ -163,7 +165,7 @@ def test_views() -> None:
 
 
 def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["robustness", str(checkpoint), "--limit", "5", "--workers", "0", "--device", "cpu"]
+    arguments = ["robustness", str(checkpoint), "--limit", "5", "--num-workers", "0", "--device", "cpu"]
     assert main(arguments) == 0
     folder = checkpoint.with_name("model-imagenet-c")
     output = capsys.readouterr().out
@@ -186,7 +188,9 @@ def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_report_of_a_subset(tmp_path: Path) -> None:
     save(tmp_path / "images", "n01498041", 6)
     save(tmp_path / "images", "n02077923", 150)
-    result = measure(says(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(workers=0))
+    result = measure(
+        says(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(num_workers=0)
+    )
     report = write_robustness(result, "runs/best.safetensors", tmp_path / "out").read_text()
     for part in ("ImageNet-A: best.safetensors", "200 classes", "37.5%", "arXiv 1907.07174"):
         assert part in report
@@ -203,7 +207,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(checkpoint: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["robustness", str(checkpoint), "--workers", "0", *arguments]) == 2
+    assert main(["robustness", str(checkpoint), "--num-workers", "0", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 

@@ -12,16 +12,16 @@ from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.module import ClassificationTask
-from fastvit.training.damaged import DamagedImages
+from fastvit.training.unreadable import UnreadableImages
 from tests.helpers import make_folder, tiny
 
 
-def fit(root: Path, limit: int) -> DamagedImages:
+def fit(root: Path, limit: int) -> UnreadableImages:
     def configure(model: torch.nn.Module, steps: int) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.01)
 
-    callback = DamagedImages(limit, root / "damaged.txt")
-    data = ClassificationData(open_for_run(str(root)), Preprocessing((32, 32)), 4, workers=0)
+    callback = UnreadableImages(limit, root / "unreadable.txt")
+    data = ClassificationData(open_for_run(str(root)), Preprocessing((32, 32)), 4, num_workers=0)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -41,22 +41,22 @@ def test_they_are_named_listed_and_limited(tmp_path: Path) -> None:
         (root / "train" / name).write_bytes(b"")
     with pytest.warns(UserWarning, match=r"2 training images could not be decoded up to epoch 1.*\.png, .*\.png \(all"):
         callback = fit(root, limit=2)
-    listed = (root / "damaged.txt").read_text().splitlines()
+    listed = (root / "unreadable.txt").read_text().splitlines()
     assert sorted(Path(line.split("\t")[0]).parent.name for line in listed) == ["cat", "dog"]
     assert all("is no image that can be read" in line for line in listed)
-    resumed = DamagedImages(2, root / "other.txt")
+    resumed = UnreadableImages(2, root / "other.txt")
     resumed.load_state_dict(callback.state_dict())
     assert resumed.state_dict() == callback.state_dict()
-    (root / "damaged.txt").unlink()
-    with pytest.raises(UserError, match=r"2 training images cannot be decoded, more than damaged_limit \(1\)"):
+    (root / "unreadable.txt").unlink()
+    with pytest.raises(UserError, match=r"2 training images cannot be decoded, more than max_unreadable \(1\)"):
         fit(root, limit=1)
-    assert len((root / "damaged.txt").read_text().splitlines()) == 2
+    assert len((root / "unreadable.txt").read_text().splitlines()) == 2
 
 
 def test_a_run_without_any_says_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     root = make_folder(tmp_path, ("cat", "dog"), ("train", "val"))
     fit(root, limit=0)
-    assert not (root / "damaged.txt").exists()
+    assert not (root / "unreadable.txt").exists()
     assert not [warning for warning in recwarn if "decoded" in str(warning.message)]
-    with pytest.raises(UserError, match="damaged_limit must be at least 0"):
-        DamagedImages(-1, root / "damaged.txt")
+    with pytest.raises(UserError, match="max_unreadable must be at least 0"):
+        UnreadableImages(-1, root / "unreadable.txt")

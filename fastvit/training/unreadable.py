@@ -14,25 +14,25 @@ from fastvit.files import write_text
 from fastvit.terminal import one_line
 
 
-class DamagedImages(L.Callback):
-    """Says at the end of each epoch which images the data could not decode (and gave others in place of).
+class UnreadableImages(L.Callback):
+    """Warn at the end of each epoch about training images that could not be decoded and were replaced by others.
 
-    The trainer's datamodule tells them in `damaged`, reason by name. Every process counts what it found itself, until
-    the end of an epoch, when all share what they know.
+    The trainer's datamodule lists them in `unreadable`, reason by name. Every process counts what it found itself,
+    until all processes share their lists at the end of an epoch.
 
     Args:
-        limit: different images up to which training goes on.
-        file: where all of them are listed.
+        limit: largest number of different images; one more ends the run.
+        file: file that lists all of them, with the reasons.
     """
 
     def __init__(self, limit: int, file: Path) -> None:
         if limit < 0:
-            raise UserError(f"damaged_limit must be at least 0, got {limit}")
+            raise UserError(f"max_unreadable must be at least 0, got {limit}")
         self.limit, self.file = limit, file
         self._found: dict[str, str] = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._found.update(trainer.datamodule.damaged)
+        self._found.update(trainer.datamodule.unreadable)
         self._check()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,7 +60,7 @@ class DamagedImages(L.Callback):
         if len(self._found) > self.limit:
             self._write()
             raise UserError(
-                f"{len(self._found)} training images cannot be decoded, more than damaged_limit ({self.limit}): "
+                f"{len(self._found)} training images cannot be decoded, more than max_unreadable ({self.limit}): "
                 f"{self._first()}; mend or remove those in {self.file}, or raise the limit"
             )
 

@@ -14,7 +14,7 @@ def note(log: Path, name: str, reason: str) -> None:
         opened.write(json.dumps([name, reason]) + "\n")
 
 
-class DamageLog:
+class UnreadableLog:
     """The log of a run, in a temporary folder that goes with it.
 
     A file, not a queue: a queue that is not emptied in time holds up the processes that fill it, and with them the run.
@@ -26,7 +26,7 @@ class DamageLog:
 
     def __init__(self) -> None:
         self._folder = TemporaryFolder()
-        self.path = self._folder.path / "damaged.jsonl"
+        self.path = self._folder.path / "unreadable.jsonl"
         self.path.touch()
         self._end = 0
         self.found: dict[str, str] = {}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.damaged import DamageLog, note
 from fastvit.data.datasets import IGNORED, ImageDataset, samples_for_evaluation
 from fastvit.data.folders import FolderImages
 from fastvit.data.module import evaluation_loader
 from fastvit.data.sampling import Draw
 from fastvit.data.transforms import eval_pixels
+from fastvit.data.unreadable import UnreadableLog, note
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
@@ -33,11 +33,11 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_next_image_stands_in(folder: Path, workers: int) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_next_image_stands_in(folder: Path, num_workers: int) -> None:
     plain = Augmentation((1, 1), (1, 1), 0.0, 0.0, "", 0.0)
-    data = ClassificationData(open_for_run(str(folder)), SMALL, 4, plain, workers=workers)
-    assert data.damaged == {}
+    data = ClassificationData(open_for_run(str(folder)), SMALL, 4, plain, num_workers=num_workers)
+    assert data.unreadable == {}
     for _ in range(2):
         ((images, labels),) = data.train_dataloader()
         assert sorted(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True)) == [
@@ -47,22 +47,22 @@ def test_the_next_image_stands_in(folder: Path, workers: int) -> None:
             (1, 1),
         ]
         assert sorted(images[:, 1, 0, 0].tolist()) == [0, 1, 1, 1]
-    damaged = {Path(name).parts[-2:]: reason for name, reason in data.damaged.items()}
-    assert damaged.keys() == {("cat", "1.png"), ("dog", "0.png")}
-    assert "is no image that can be read" in damaged["cat", "1.png"]
-    assert "0.png" in damaged["dog", "0.png"]
+    unreadable = {Path(name).parts[-2:]: reason for name, reason in data.unreadable.items()}
+    assert unreadable.keys() == {("cat", "1.png"), ("dog", "0.png")}
+    assert "is no image that can be read" in unreadable["cat", "1.png"]
+    assert "0.png" in unreadable["dog", "0.png"]
 
 
 def test_the_dataset_travels_to_a_spawned_process(folder: Path) -> None:
-    log = DamageLog()
+    log = UnreadableLog()
     dataset = ImageDataset(FolderImages(folder / "train"), eval_pixels(SMALL), log.path)
     image, label = pickle.loads(pickle.dumps(dataset))[Draw(1, 0)]
     assert (image[1, 0, 0], label) == (1, 1)
     assert len(log.read()) == 2
 
 
-def test_nothing_but_damaged_images(folder: Path) -> None:
-    log = DamageLog()
+def test_nothing_but_unreadable_images(folder: Path) -> None:
+    log = UnreadableLog()
     for path in (folder / "train").rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"100 training images in a row cannot be decoded.*no image that can be read"):
@@ -82,7 +82,7 @@ def test_evaluation_wants_every_image_unless_told(folder: Path) -> None:
 
 
 def test_a_log_is_read_as_it_grows() -> None:
-    log = DamageLog()
+    log = UnreadableLog()
     note(log.path, "a", "broken")
     assert log.read() == {"a": "broken"}
     with log.path.open("a") as opened:
