@@ -319,20 +319,24 @@ def test_a_killed_process_goes_on(task: str, trained: Path, data: Path, tmp_path
 # Several processes.
 
 # As in tests.training.test_processes; and no pixel is ignored, of which processes would have different counts.
-QUIET = (
-    *("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--ema.decay=0", "--segmentation.network.dropout=0"),
-    *("--segmentation.scale-range=[1,1]", "--segmentation.cat-max-ratio=1"),
-)
+QUIET = ("--optim.lr=1e-6", "--optim.min_lr=1e-7", "--ema.decay=0")
+OF_TASK = {
+    "segmentation": (
+        *("--batchnorm=sync", "--segmentation.network.dropout=0"),
+        *("--segmentation.scale-range=[1,1]", "--segmentation.cat-max-ratio=1"),
+    ),
+    "detection": ("--batchnorm=frozen",),
+}
 
 
 @pytest.mark.slow
 def test_two_processes(task: str, data: Path, tmp_path: Path) -> None:
     """Of segmentation, with sync batch norm, what one process does with their batches together; of detection, whose
     losses are means over the objects of a process's images, a run that ends well with metrics over all images."""
-    norms = {"segmentation": "sync", "detection": "frozen"}[task]
-    two = (*QUIET, "--devices=2", f"--batchnorm={norms}", "--batch_size=2")
-    succeeded(*arguments(task, data, tmp_path / "two", *two))
-    alone = run(task, data, tmp_path / "one", *QUIET, "--batch_size=4", f"--batchnorm={norms.replace('sync', 'train')}")
+    own = OF_TASK[task]
+    succeeded(*arguments(task, data, tmp_path / "two", *QUIET, *own, "--devices=2", "--batch_size=2"))
+    one = [option.replace("=sync", "=train") for option in own]
+    alone = run(task, data, tmp_path / "one", *QUIET, *one, "--batch_size=4")
     ours, theirs = rows(tmp_path / "two"), rows(alone)
     headline = f"val/{HEADLINES[task]}"
     assert len([row for row in ours if row[headline]]) == len([row for row in theirs if row[headline]]) == 2
