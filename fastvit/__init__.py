@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastvit.create import create_backbone, create_model
     from fastvit.errors import UserError
     from fastvit.export.target import Target, register_target
-    from fastvit.fusion import fold_norms, form, fuse, merge_branches, verify
+    from fastvit.fusion import fold_batchnorm, form, fuse, reparameterize, verify
     from fastvit.kernels.inference.accelerate import accelerate
     from fastvit.model.backbone import Backbone
     from fastvit.model.classifier import FastViT
@@ -41,10 +41,10 @@ _HOMES = {
     "create_model": "fastvit.create",
     "create_segmenter": "fastvit.tasks.create",
     "UserError": "fastvit.errors",
-    "fold_norms": "fastvit.fusion",
+    "fold_batchnorm": "fastvit.fusion",
     "form": "fastvit.fusion",
     "fuse": "fastvit.fusion",
-    "merge_branches": "fastvit.fusion",
+    "reparameterize": "fastvit.fusion",
     "verify": "fastvit.fusion",
     "Backbone": "fastvit.model.backbone",
     "FastViT": "fastvit.model.classifier",

@@ -82,7 +82,7 @@ def _conv_norm(module: ConvNorm, x: Tensor) -> Tensor:
 
 
 def _conv_ffn(module: ConvFFN, x: Tensor) -> Tensor:
-    """`ConvFFN` that never makes the normalised map: the norm is in the weights of the 1x1 convolution after it."""
+    """`ConvFFN` that never makes the normalized map: the norm is in the weights of the 1x1 convolution after it."""
     spatial, fc1, fc2 = module.conv, module.fc1, module.fc2
     if not isinstance(spatial, ConvNorm) or not _collapsible([spatial.norm]):
         return ConvFFN.forward(module, x)

@@ -78,7 +78,7 @@ def create_backbone(
 
 
 def _with_channels(file: StateFile, in_chans: int) -> StateFile:
-    """Stem weights for another number of image channels, by timm's rule (sum for grey, else repeat and rescale)."""
+    """Stem weights for another number of image channels, by timm's rule (sum for gray, else repeat and rescale)."""
     if in_chans == 3:
         return file
     from timm.models import adapt_input_conv

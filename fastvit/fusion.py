@@ -1,7 +1,7 @@
 """Exact fusion: every over-parameterized piece becomes one convolution, every norm and layer scale is folded away.
 
-`merge_branches` is the paper's structural reparameterization, one to one with the official fused checkpoints;
-`fold_norms` goes on to the norms and layer scales that these still run; `fuse` is both. Each returns a new model in
+`reparameterize` is the paper's structural reparameterization, one to one with the official fused checkpoints;
+`fold_batchnorm` goes on to the norms and layer scales that these still run; `fuse` is both. Each returns a new model in
 eval mode and leaves the given one untouched. All algebra is done in float64 on the CPU and rounded once, at the end.
 """
 
@@ -24,13 +24,13 @@ from fastvit.model.layers import ConvNorm, LayerNorm2d, LayerScale, RepConv
 from fastvit.model.mixers import Pooling, RepCPE, RepMixer, SelfAttention
 from fastvit.numerics import Differences, compare
 
-Form = Literal["train", "merged", "fused"]
+Form = Literal["train", "reparameterized", "fused"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Affine:
-    """A linear map as a convolution: a value with +, -, scaling a channel, and centre padding.
+    """A linear map as a convolution: a value with +, -, scaling a channel, and center padding.
 
     Attributes:
         weight: (out, in / groups, k, k), k odd, float64.
@@ -241,7 +241,7 @@ def _absorb_scale(scale: nn.Module, linear: nn.Linear | nn.Conv2d) -> nn.Module:
 def _take_affine(norm: nn.Module) -> tuple[Tensor, Tensor, nn.Module] | None:
     """Split a norm into slope and shift, (C,), and what is left; None where there is nothing to take.
 
-    A layer norm keeps its normalisation, which is not linear.
+    A layer norm keeps its normalization, which is not linear.
     """
     if isinstance(norm, _BatchNorm):
         return *norm_coefficients(norm), nn.Identity()
@@ -284,7 +284,7 @@ def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -
     return module
 
 
-def merge_branches(model: Model) -> Model:
+def reparameterize(model: Model) -> Model:
     """Structural reparameterization: what `affine` has a rule for becomes one nn.Conv2d (paper, section 3.2).
 
     The result has the structure of the official fused checkpoints: batch norms of the ConvFFN and before attention and
@@ -293,11 +293,11 @@ def merge_branches(model: Model) -> Model:
     return cast(Model, replaced(_copy(model), _merge))
 
 
-def fold_norms(model: Model) -> Model:
-    """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbour.
+def fold_batchnorm(model: Model) -> Model:
+    """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbor.
 
     ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of dense tasks. Layer
-    norms (MCi3, MCi4) keep their normalisation; their affine part folds.
+    norms (MCi3, MCi4) keep their normalization; their affine part folds.
     """
     result = replaced(_copy(model), _fold_conv)
     for module in result.modules():
@@ -317,7 +317,7 @@ def fuse(model: Model) -> Model:
     Returns:
         A new model in eval mode; the given one keeps its storage, its optimizer and its compiled graph.
     """
-    return fold_norms(merge_branches(model))
+    return fold_batchnorm(reparameterize(model))
 
 
 def form(model: nn.Module) -> Form:
@@ -327,7 +327,7 @@ def form(model: nn.Module) -> Form:
         return "train"
     # Not layer scales: a token mixer without a rule keeps its own.
     if any(isinstance(m, ConvNorm) for m in modules):
-        return "merged"
+        return "reparameterized"
     return "fused"
 
 

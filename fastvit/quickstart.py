@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 
 from fastvit.bench.suite import bench_model
-from fastvit.data.datasets import LabelledImages, samples_for_evaluation
+from fastvit.data.datasets import LabeledImages, samples_for_evaluation
 from fastvit.data.module import evaluation_loader
 from fastvit.data.opening import open_images
-from fastvit.data.transforms import normalise
+from fastvit.data.transforms import normalize
 from fastvit.device import pick_device
 from fastvit.errors import UserError
 from fastvit.evaluation.evaluate import Evaluation, evaluate
@@ -126,7 +126,7 @@ def _evaluate(model: FastViT, batches: torch.utils.data.DataLoader, device: str,
     network = model.eval().to(device)
 
     def classify(pixels: torch.Tensor) -> torch.Tensor:
-        return network(normalise(pixels, model.preprocessing))
+        return network(normalize(pixels, model.preprocessing))
 
     return evaluate(classify, batches, model.num_classes, device, f"evaluating {name}")
 
@@ -143,12 +143,12 @@ def _can_compile() -> bool:
     return any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
 
 
-def _first_images(pictures: LabelledImages, model: FastViT, count: int) -> torch.Tensor:
+def _first_images(pictures: LabeledImages, model: FastViT, count: int) -> torch.Tensor:
     batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, num_workers=0)
-    return normalise(next(iter(batches))[0], model.preprocessing)
+    return normalize(next(iter(batches))[0], model.preprocessing)
 
 
-def _sheet(pictures: LabelledImages, result: Evaluation, count: int = 40) -> Figure:
+def _sheet(pictures: LabeledImages, result: Evaluation, count: int = 40) -> Figure:
     count = min(count, len(pictures))
     names = pictures.classes
     guesses = [

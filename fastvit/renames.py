@@ -32,6 +32,7 @@ FIELDS = {
     "detection.network.score": "detection.network.score_thresh",
     "detection.network.overlap": "detection.network.nms_thresh",
     "detection.network.detections": "detection.network.max_detections",
+    "hand_mesh.colour": "hand_mesh.color",
     "segmentation.ratio": "segmentation.scale_range",
     "segmentation.largest_share": "segmentation.cat_max_ratio",
     "segmentation.network.window": "segmentation.network.slide_window",
@@ -41,6 +42,10 @@ VALUES = {
     "norms": {"trained": "train", "synchronised": "sync"},
     "model.train_form": {"plain": "never", "collapsed": "always"},
 }
+# Forms of a network, in the descriptions of weights, old -> new.
+FORMS = {"merged": "reparameterized"}
+# What an artifact takes, old -> new.
+INPUTS = {"normalised": "normalized"}
 # In the state of a run: callbacks by their classes, and what the batches of an epoch depend on.
 _CALLBACKS = {"DamagedImages": "UnreadableImages"}
 _BATCHES = {"workers": "num_workers", "group": "group_by_aspect_ratio"}

@@ -54,7 +54,7 @@ def measure(
     patience: int = 1,
     clock: Clock = wall_clock,
 ) -> dict[Key, Timing]:
-    """Time several calls, taking turns, so that a noisy neighbour disturbs all of them alike.
+    """Time several calls, taking turns, so that a noisy neighbor disturbs all of them alike.
 
     Each round has an order of its own, so that no call always comes after the same other one.
 

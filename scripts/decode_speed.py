@@ -1,10 +1,10 @@
 """Images a second that one core reads, decodes and augments: ours, torchvision's ImageFolder, timm's default loader.
 
 Run: python scripts/decode_speed.py [FOLDER]. FOLDER has a folder a class; by default 300 JPEGs of 500x375 are made,
-each a mosaic of 4x3 Fashion-MNIST images, enlarged with bicubic interpolation, tinted, with noise of 6 grey levels,
+each a mosaic of 4x3 Fashion-MNIST images, enlarged with bicubic interpolation, tinted, with noise of 6 gray levels,
 saved at quality 90. All run in this process, on one thread, and its CPU time counts, so other work on the machine
 disturbs little; they take turns, and the median of the rounds counts. Ours and timm's fast collation leave pixels 8-bit
-and normalise them on the device, which is not counted; the two others make floats.
+and normalize them on the device, which is not counted; the two others make floats.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
         print(f"{len(sizes)} files, {statistics.mean(sizes) / 1000:.0f} kB on average")
         for policy in ("rand-m9-inc1", ""):  # no mstd: timm alone fails where it draws 10, see train_pixels
             rates = measure(loaders(folder, policy), arguments.rounds)
-            print(f"augmentation: {policy or 'crop, flip, colour jitter'}")
+            print(f"augmentation: {policy or 'crop, flip, color jitter'}")
             for name, rate in rates.items():
                 print(f"  {name:12} {rate:6.1f} images/s a core")
 
@@ -69,15 +69,15 @@ def make_photos(root: Path, count: int) -> Path:
 
 
 def loaders(folder: Path, policy: str) -> dict[str, Loader]:
-    """What gives an epoch of each; colour jitter only where there is no policy, as timm has it."""
+    """What gives an epoch of each; color jitter only where there is no policy, as timm has it."""
     pictures = FolderImages(folder)
     pixels = train_pixels(Preprocessing((SIZE, SIZE)), Augmentation(auto_augment=policy))
     ours = DataLoader(ImageDataset(pictures, pixels), batch_sampler=TrainBatches(len(pictures), BATCH, seed=0))
     bicubic = T.InterpolationMode.BICUBIC
     vary = T.RandAugment(interpolation=bicubic) if policy else T.ColorJitter(0.4, 0.4, 0.4)
     steps = [T.RandomResizedCrop(SIZE, interpolation=bicubic), T.RandomHorizontalFlip(), vary, T.ToTensor()]
-    normalise = T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    theirs = DataLoader(ImageFolder(folder, T.Compose([*steps, normalise])), BATCH, shuffle=True)
+    normalize = T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    theirs = DataLoader(ImageFolder(folder, T.Compose([*steps, normalize])), BATCH, shuffle=True)
     timm = {
         prefetcher: create_loader(
             create_dataset("", str(folder)),

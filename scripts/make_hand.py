@@ -4,7 +4,7 @@
     python scripts/make_hand.py
 
 Nothing of it is measured on a person or taken from another model: lengths and radii below are round numbers of an
-adult's right hand. The palm looks along +z, the fingers point along +y, the thumb is on the side of +x; metres.
+adult's right hand. The palm looks along +z, the fingers point along +y, the thumb is on the side of +x; meters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from skimage.measure import marching_cubes
 
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, save_hand
-from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
+from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import PARENTS, TURNING, TURNING_FINGERS
 
 OUT = Path(__file__).parent.parent / "fastvit" / "tasks" / "hand_mesh" / "procedural_hand.npz"
@@ -38,7 +38,7 @@ DIGITS = ("thumb", "index", "middle", "ring", "pinky")
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a hand is built from; millimetres.
+    """What a hand is built from; millimeters.
 
     Attributes:
         bases: first joint of each digit.
@@ -171,7 +171,7 @@ def surface(points: np.ndarray, anatomy: Anatomy, chains: dict[str, np.ndarray])
 
 
 def meshed(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices in millimetres and faces of the resting hand."""
+    """Vertices in millimeters and faces of the resting hand."""
     chains = {name: anatomy.chain(name) for name in DIGITS}
     step = 1000 * VOXEL
     low, high = np.array([-65.0, -40.0, -30.0]), np.array([105.0, 200.0, 50.0])
@@ -190,7 +190,7 @@ def meshed(anatomy: Anatomy) -> tuple[np.ndarray, np.ndarray]:
 
 
 def relaxed(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Every vertex moved half way to the mean of its neighbours."""
+    """Every vertex moved half way to the mean of its neighbors."""
     total, count = np.zeros_like(vertices), np.zeros(len(vertices))
     for a, b in ((0, 1), (1, 2), (2, 0)):
         for here, there in ((faces[:, a], faces[:, b]), (faces[:, b], faces[:, a])):
@@ -388,7 +388,7 @@ def picture(hand: HandArrays) -> Image.Image:
 def _view(hand: HandArrays, vertices: np.ndarray, angle: float, side: int) -> np.ndarray:
     points = (vertices - (0.02, 0.08, 0)) @ Rotation.from_euler("y", angle, degrees=True).as_matrix().T
     places = side / 2 + np.stack([points[:, 0], -points[:, 1]], 1) * side / 0.24
-    raster = rasterise(2 * places, 1 - points[:, 2], hand.faces, (2 * side, 2 * side))
+    raster = rasterize(2 * places, 1 - points[:, 2], hand.faces, (2 * side, 2 * side))
     normals = raster.interpolated(vertex_normals(points, hand.faces), hand.faces)
     image = np.full((2 * side, 2 * side, 3), 255.0)
     image[raster.covered] = (

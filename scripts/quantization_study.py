@@ -28,7 +28,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.export.proof import prepared
 from fastvit.export.quantize.calibration import COUNT, calibration_pictures, chosen
-from fastvit.export.quantize.onnx import quantise
+from fastvit.export.quantize.onnx import quantize
 from fastvit.export.quantize.qdq import calibrate, layers
 from fastvit.export.quantize.sensitivity import LOOKED_AT, Sensitivity, choose, error, outputs, plot, table
 from fastvit.export.target import find_target
@@ -45,9 +45,9 @@ class Study:
 
     Attributes:
         calibrate_on: data whose training images are calibrated on.
-        images: (N, C, H, W) normalised test images.
+        images: (N, C, H, W) normalized test images.
         labels: their classes.
-        training: (COUNT, C, H, W) normalised training images to calibrate on.
+        training: (COUNT, C, H, W) normalized training images to calibrate on.
         graph: the model in ONNX, float32.
         expected: its logits.
     """
@@ -59,7 +59,7 @@ class Study:
         picked = chosen(len(source), asked.images or len(source))
         self.pictures = [source.image(index) for index in picked]
         self.labels = np.array(source.labels)[picked]
-        self.images = prepared(self.pictures, model.preprocessing, "normalised")
+        self.images = prepared(self.pictures, model.preprocessing, "normalized")
         self.training = self.drawn(COUNT, 0)
         self.graph = convert(build_program(model, ExportOptions(batch="dynamic")))
         self.expected = outputs(self.graph, self.images)[0]
@@ -68,7 +68,7 @@ class Study:
     def drawn(self, count: int, seed: int) -> np.ndarray:
         """Calibration images."""
         pictures = calibration_pictures(self.calibrate_on, count, seed)
-        return prepared(pictures, self.model.preprocessing, "normalised")
+        return prepared(pictures, self.model.preprocessing, "normalized")
 
     def top1(self, logits: np.ndarray) -> float:
         """In percent."""
@@ -109,7 +109,7 @@ def latency(study: Study) -> None:
     """One image a call on one thread, from artifacts of this batch and of one size."""
     asked = study.asked
     size = (asked.latency_size, asked.latency_size)
-    images = prepared(study.pictures[:1], study.model.preprocessing.at_size(size), "normalised")
+    images = prepared(study.pictures[:1], study.model.preprocessing.at_size(size), "normalized")
     calls = {}
     for name in asked.targets:
         target = find_target(name)
@@ -150,10 +150,10 @@ def settings(study: Study) -> None:
     every = {layer.name for layer in layers(study.graph)}
     usual = {layer.name for layer in layers(study.graph) if layer.kind != "depthwise"}
     variants = {
-        "onnx": calibrated.quantised(usual),
-        "onnx, a scale a tensor": calibrated.quantised(usual, per_channel=False),
-        "onnx, weights of 8 bits": calibrated.quantised(usual, narrow=False),
-        "onnx, depthwise too": calibrated.quantised(every),
+        "onnx": calibrated.quantized(usual),
+        "onnx, a scale a tensor": calibrated.quantized(usual, per_channel=False),
+        "onnx, weights of 8 bits": calibrated.quantized(usual, narrow=False),
+        "onnx, depthwise too": calibrated.quantized(every),
     }
     print(f"{HEAD}\n{LINE}")
     for label, graph in variants.items():
@@ -188,15 +188,15 @@ def _openvino_settings(study: Study) -> None:
     depthwise = [layer.name for layer in found if layer.kind == "depthwise"]
     data = nncf.Dataset([image[None] for image in study.training])
     variants = {
-        "openvino": lambda model: ours.quantise(model, found, study.training),
-        "openvino, depthwise in float": lambda model: ours.quantise(model, found, study.training, depthwise),
+        "openvino": lambda model: ours.quantize(model, found, study.training),
+        "openvino, depthwise in float": lambda model: ours.quantize(model, found, study.training, depthwise),
         "openvino, NNCF's default preset": lambda model: nncf.quantize(model, data, subset_size=len(study.training)),
         "openvino, NNCF's transformer settings": lambda model: nncf.quantize(
             model, data, subset_size=len(study.training), model_type=nncf.ModelType.TRANSFORMER
         ),
     }
-    for label, quantised in variants.items():
-        model = quantised(openvino.convert_model(path))
+    for label, quantized in variants.items():
+        model = quantized(openvino.convert_model(path))
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = openvino.Core().compile_model(model, "CPU", hints)
         parts = [compiled([study.images[start : start + 16]])[0] for start in range(0, len(study.images), 16)]
@@ -207,7 +207,7 @@ def calibration(study: Study) -> None:
     """How many images, and which."""
     print(f"{HEAD}\n{LINE}")
     for count, seed in ((16, 0), (64, 0), (256, 0), (256, 1), (256, 2), (1024, 0)):
-        graph = quantise(study.graph, study.drawn(count, seed))
+        graph = quantize(study.graph, study.drawn(count, seed))
         print(study.row(f"{count} images, seed {seed}", outputs(graph, study.images)[0]), flush=True)
 
 
@@ -235,7 +235,7 @@ def sensitivity(study: Study) -> None:
         start = "depthwise layers" if kept else "none"
         errors = ", ".join(f"{100 * value:.1f}" for value in choice.errors)
         print(f"{study.name}, bound {bound:.0%}, kept {start}, then {choice.kept[len(kept) :]}: {errors}", flush=True)
-        graph = calibrated.quantised({row.layer for row in rows} - set(choice.kept))
+        graph = calibrated.quantized({row.layer for row in rows} - set(choice.kept))
         print(f"{HEAD}\n{LINE}\n{study.row(f'chosen from {start}', outputs(graph, study.images)[0])}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """Images a second of our training step against the same step written plainly with timm's model, in turns in one run.
 
-Both normalise 8-bit images, mix them, take a smoothed cross entropy, go back, and step AdamW; data loading, moving
+Both normalize 8-bit images, mix them, take a smoothed cross entropy, go back, and step AdamW; data loading, moving
 average and logging are left out on both sides.
 
     python scripts/training_speed.py --model fastvit_sa12 --size 256 --batch 8 --rounds 5
@@ -40,7 +40,7 @@ def ours(name: str, device: str, autocast: Callable[[], AbstractContextManager[N
 
     def step(pixels: Tensor, labels: Tensor) -> None:
         with autocast():
-            images, targets = task.prepare(task._normalised(pixels), labels)
+            images, targets = task.prepare(task._normalized(pixels), labels)
             loss = task.loss(task(images), targets)
         optimizer.zero_grad()
         loss.backward()

@@ -105,12 +105,12 @@ class VariantContract:
         assert same == [True] * (len(before) - 1) + [False]
 
     def test_fuse_is_exact(self, model: FastViT, images: torch.Tensor) -> None:
-        merged = fastvit.merge_branches(model)
+        merged = fastvit.reparameterize(model)
         fused = fastvit.fuse(model)
         assert fastvit.verify(model, merged, images).relative < 1e-12
         assert fastvit.verify(model, fused, images).relative < 1e-12
         assert fastvit.verify(model.backbone, fused.backbone, images).relative < 1e-12
-        assert [fastvit.form(m) for m in (model, merged, fused)] == ["train", "merged", "fused"]
+        assert [fastvit.form(m) for m in (model, merged, fused)] == ["train", "reparameterized", "fused"]
 
     def test_fuse_in_float32(self, model: FastViT, images: torch.Tensor) -> None:
         single = copy.deepcopy(model).float()
@@ -163,9 +163,9 @@ class VariantContract:
         assert not any(isinstance(m, _BatchNorm) for m in fused.modules())
         assert fastvit.verify(model, fused, images).relative < 1e-12
 
-    @pytest.mark.parametrize("form", ["train", "merged", "fused"])
+    @pytest.mark.parametrize("form", ["train", "reparameterized", "fused"])
     def test_save_and_load(self, model: FastViT, images: torch.Tensor, form: str, tmp_path: Path) -> None:
-        saved = {"train": model, "merged": fastvit.merge_branches(model), "fused": fastvit.fuse(model)}[form]
+        saved = {"train": model, "reparameterized": fastvit.reparameterize(model), "fused": fastvit.fuse(model)}[form]
         loaded = fastvit.load(fastvit.save(saved, tmp_path / "model.safetensors"))
         assert fastvit.form(loaded) == form
         assert (loaded.variant, loaded.config) == (model.variant, model.config)

@@ -48,7 +48,7 @@ def evaluate(
         form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
         size: side of the images in pixels, or SHORTxLONG, the sides within which images that keep their shape are
             shown; by default the checkpoint's own.
-        crop_pct: centre crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
+        crop_pct: center crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
         real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
         skip_unreadable: leave out unreadable (corrupt) images, with a warning for each, instead of an error.
         per_class: print a table of the classes, or of the task's other parts, such as joints.

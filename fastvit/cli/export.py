@@ -16,7 +16,7 @@ def export(
     precision: Precision = "fp32",
     batch: str = "1",
     size: str | None = None,
-    input: Input = "normalised",
+    input: Input = "normalized",
     output: str | None = None,
     out: Path | None = None,
     data: str | None = None,
@@ -34,7 +34,7 @@ def export(
         batch: images a call: a number, several joined by commas (a file each), or dynamic.
         size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own, or room for
             images of any shape where the task can fit them in.
-        input: what goes in: normalised images, images in [0, 1] (unit), or uint8 pixels; for these the normalisation is
+        input: what goes in: normalized images, images in [0, 1] (unit), or uint8 pixels; for these the normalization is
             inside.
         output: one of the task's, such as logits, probabilities, objects or mesh, or features: maps of the stages, of a
             detector those of its feature pyramid; by default what the checkpoint's task is about.

@@ -19,7 +19,7 @@ def fuse(
     """Turn a trained checkpoint into its inference form, and prove that the two are equal.
 
     Args:
-        checkpoint: weights in train or merged form, of any layout.
+        checkpoint: weights in train or reparameterized form, of any layout.
         out: .safetensors file to write; by default the checkpoint's name with "-fused".
         tolerance: largest relative difference of the outputs that counts as equal, in float32.
         data: pictures to compare on, of a task that needs some (detection), as in fastvit export; by default those of

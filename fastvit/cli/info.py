@@ -18,7 +18,7 @@ def info(checkpoint: str) -> None:
     """
     from fastvit.fusion import form
     from fastvit.model.classifier import FastViT
-    from fastvit.weights.layouts import recognise
+    from fastvit.weights.layouts import recognize
     from fastvit.weights.native import build, describe
     from fastvit.weights.source import read
 
@@ -27,7 +27,7 @@ def info(checkpoint: str) -> None:
     metrics = description.metrics
     # Other tasks have no layout but ours.
     model = build(file)
-    layout = recognise(file.tensors)[0] if isinstance(model, FastViT) else "native"
+    layout = recognize(file.tensors)[0] if isinstance(model, FastViT) else "native"
     table = new_table("field", "value", left=(0, 1))
     preprocessing = model.preprocessing
     rows = {

@@ -1,4 +1,4 @@
-"""Labelled images that fit into memory: the embedded sample, idx files, torchvision's small sets."""
+"""Labeled images that fit into memory: the embedded sample, idx files, torchvision's small sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FASHION_MNIST_LABELS = frozenset(
 
 
 class ArrayImages:
-    """Images in memory, uint8 (N, H, W) grey or (N, H, W, 3)."""
+    """Images in memory, uint8 (N, H, W) gray or (N, H, W, 3)."""
 
     def __init__(self, images: np.ndarray, labels: Sequence[int], classes: Sequence[str], name: str) -> None:
         self._images, self._name = images, name

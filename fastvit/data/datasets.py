@@ -1,4 +1,4 @@
-"""What a source of labelled images is, and the dataset that makes pixels of it."""
+"""What a source of labeled images is, and the dataset that makes pixels of it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Named(Protocol):
     def name(self, index: int) -> str: ...
 
 
-class LabelledImages(Named, Protocol):
-    """Labelled images before any transform: what a dataset reads from."""
+class LabeledImages(Named, Protocol):
+    """Labeled images before any transform: what a dataset reads from."""
 
     @property
     def labels(self) -> Sequence[int]: ...
@@ -104,7 +104,7 @@ class Samples(Dataset[Item], Generic[Item]):
 
 
 class ImageDataset(Samples[tuple[Tensor, int]]):
-    """Labelled images as (C, H, W) uint8 pixels with their class index; the class of what does not count is IGNORED.
+    """Labeled images as (C, H, W) uint8 pixels with their class index; the class of what does not count is IGNORED.
 
     Args:
         pictures: where images and labels come from.
@@ -112,11 +112,11 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
         others: as `Samples` has them.
     """
 
-    pictures: LabelledImages
+    pictures: LabeledImages
 
     def __init__(
         self,
-        pictures: LabelledImages,
+        pictures: LabeledImages,
         pixels: Transform,
         unreadable_log: Path | None = None,
         skip_unreadable: bool = False,
@@ -132,9 +132,9 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
 
 
 def samples_for_evaluation(
-    pictures: LabelledImages, preprocessing: Preprocessing, skip_unreadable: bool = False
+    pictures: LabeledImages, preprocessing: Preprocessing, skip_unreadable: bool = False
 ) -> ImageDataset:
-    """Return labelled images as samples of uint8 pixels, resized as a model's evaluation does it.
+    """Return labeled images as samples of uint8 pixels, resized as a model's evaluation does it.
 
     Args:
         pictures: where images and labels come from.

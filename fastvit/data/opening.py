@@ -1,4 +1,4 @@
-"""Opening labelled images by a name or a path."""
+"""Opening labeled images by a name or a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastvit.data.arrays import SAMPLE, has_idx, open_idx, open_torchvision
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import FolderImages, open_folder, split_folder
 from fastvit.data.hfds import open_hfds
 from fastvit.data.shard_lists import open_shards
@@ -17,8 +17,8 @@ from fastvit.errors import UserError
 from fastvit.files import user_path
 
 
-def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
-    """Labelled images of one split.
+def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabeledImages:
+    """Labeled images of one split.
 
     Args:
         source: "sample" (the embedded part of Fashion-MNIST); a folder with idx files; a folder of images, a folder a
@@ -46,7 +46,7 @@ def is_image_folder(source: str | Path) -> bool:
     return root.is_dir() and not has_idx(root)
 
 
-def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabelledImages, Path | None]:
+def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
     """Open all images that a val_fraction divides: those of a folder, or the training images of another source.
 
     Args:
@@ -67,7 +67,7 @@ def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> 
 
 def open_for_training(
     source: str | Path, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None
-) -> tuple[LabelledImages, LabelledImages]:
+) -> tuple[LabeledImages, LabeledImages]:
     """Images to train on and to validate on.
 
     Args:
@@ -93,7 +93,7 @@ def open_for_training(
     return pictures, open_images(source, "test", pictures.classes)
 
 
-def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabelledImages:
+def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabeledImages:
     if source == "sample":
         return open_idx(SAMPLE, split)
     kind, _, name = source.partition("/")

@@ -1,6 +1,6 @@
 """Images as arrays for evaluation, with Pillow and NumPy alone: a process that runs an artifact loads no torch.
 
-Pixel for pixel what timm's evaluation transform gives (resize, then centre crop), which is tested.
+Pixel for pixel what timm's evaluation transform gives (resize, then center crop), which is tested.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     if preprocessing.resize == "crop":
         target = math.floor(height / preprocessing.crop_pct), math.floor(width / preprocessing.crop_pct)
         resized = image.resize(_covering(image.size, target), _FILTERS[preprocessing.interpolation])
-        return _channels_first(_centre(resized, width, height))
+        return _channels_first(_center(resized, width, height))
     fitted_height, fitted_width = fitted_size((image.height, image.width), preprocessing)
     pixels = _channels_first(image.resize((fitted_width, fitted_height), _FILTERS[preprocessing.interpolation]))
     if preprocessing.resize == "fit":
         return pixels
-    mean = np.rint(255 * np.asarray(preprocessing.mean)).astype(np.uint8)  # all but 0 when it is normalised
+    mean = np.rint(255 * np.asarray(preprocessing.mean)).astype(np.uint8)  # all but 0 when it is normalized
     canvas = np.broadcast_to(mean.reshape(-1, 1, 1), (len(pixels), height, width)).copy()
     canvas[:, :fitted_height, :fitted_width] = pixels
     return canvas
@@ -51,7 +51,7 @@ def _channels_first(image: Image.Image) -> np.ndarray:
     return np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1), order="C")  # Pillow's is read-only
 
 
-def normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def normalized(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """(..., C, H, W) uint8 -> float32 with the mean taken off and divided by the std of each channel."""
     mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     scaled: np.ndarray[Any, np.dtype[np.float32]] = pixels.astype(np.float32)
@@ -61,8 +61,8 @@ def normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return scaled
 
 
-def denormalised(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """The inverse of normalisation: (..., C, H, W) float32 -> float32 in [0, 1]."""
+def denormalized(images: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The inverse of normalization: (..., C, H, W) float32 -> float32 in [0, 1]."""
     mean, std = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     return np.asarray(images * std + mean)
 
@@ -77,7 +77,7 @@ def _covering(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]
     return round(width / ratio), round(height / ratio)
 
 
-def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+def _center(image: Image.Image, width: int, height: int) -> Image.Image:
     missing = max(width - image.width, 0), max(height - image.height, 0)
     if any(missing):  # black around an image that rounding has made too small
         across, down = missing

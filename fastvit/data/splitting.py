@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.sampling import seed_of
 from fastvit.data.subset import Subset
 from fastvit.errors import UserError
@@ -28,7 +28,7 @@ class Part(Subset):
         root: folder of the source's images, if they are in one.
     """
 
-    def __init__(self, pictures: LabelledImages, indices: Sequence[int], root: Path | None = None) -> None:
+    def __init__(self, pictures: LabeledImages, indices: Sequence[int], root: Path | None = None) -> None:
         super().__init__(pictures, indices)
         self.root = root
 
@@ -56,7 +56,7 @@ def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
 
 
 def split_off(
-    pictures: LabelledImages, fraction: float, seed: int, file: Path | None = None, root: Path | None = None
+    pictures: LabeledImages, fraction: float, seed: int, file: Path | None = None, root: Path | None = None
 ) -> tuple[Part, Part]:
     """Training and validation images of a source that is not split.
 
@@ -116,7 +116,7 @@ def read_split(file: Path) -> dict[Key, str]:
     return {_key(name, label): split for name, label, split in rows}
 
 
-def keys(pictures: LabelledImages, root: Path | None) -> list[Key]:
+def keys(pictures: LabeledImages, root: Path | None) -> list[Key]:
     """Return the keys of a source's images, by which `read_split` has them, in the order of the images.
 
     Args:
@@ -134,7 +134,7 @@ def _key(name: str, label: str) -> Key:
     return (rest if folder != label and rest.startswith(f"{label}{os.sep}") else name), label
 
 
-def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
+def _rows(pictures: LabeledImages, root: Path | None) -> list[tuple[str, str]]:
     names = (pictures.name(i) for i in range(len(pictures)))
     return [
         (name.removeprefix(f"{root}{os.sep}") if root else name, pictures.classes[label])
@@ -142,7 +142,7 @@ def _rows(pictures: LabelledImages, root: Path | None) -> list[tuple[str, str]]:
     ]
 
 
-def _read(file: Path, pictures: LabelledImages, root: Path | None) -> np.ndarray:
+def _read(file: Path, pictures: LabeledImages, root: Path | None) -> np.ndarray:
     splits = read_split(file)
     own = keys(pictures, root)
     added, removed = [row for row in own if row not in splits], splits.keys() - set(own)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.errors import UserError
 
 
@@ -19,7 +19,7 @@ class Subset:
         labels: of these images, if not their own.
     """
 
-    def __init__(self, pictures: LabelledImages, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
+    def __init__(self, pictures: LabeledImages, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
         self.pictures, self.indices = pictures, indices
         self.classes = pictures.classes
         self.labels = [pictures.labels[i] for i in indices] if labels is None else list(labels)
@@ -39,7 +39,7 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def limited(images: LabelledImages, count: int | None) -> LabelledImages:
+def limited(images: LabeledImages, count: int | None) -> LabeledImages:
     """Return `count` images, evenly spaced over the data, which are sorted by class; all of them by default.
 
     Raises:

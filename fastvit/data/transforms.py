@@ -1,6 +1,6 @@
 """Transforms, all built from one description of what the model expects.
 
-Images stay 8-bit until they are on the device: a quarter of the bytes to move, and one kernel to normalise a batch.
+Images stay 8-bit until they are on the device: a quarter of the bytes to move, and one kernel to normalize a batch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 
-def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(..., C, H, W) uint8 -> float32 with the mean taken off and divided by the std of each channel, on its device."""
     mean, std = (
         torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std)
@@ -69,4 +69,4 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Image -> (C, H, W) float32, all that `preprocessing` says."""
     pixels = eval_pixels(preprocessing)
-    return lambda image: normalise(pixels(image), preprocessing)
+    return lambda image: normalize(pixels(image), preprocessing)

@@ -35,7 +35,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of a classifier on labelled images. Images of the class IGNORED are in no number but `skipped`.
+    """Of a classifier on labeled images. Images of the class IGNORED are in no number but `skipped`.
 
     Attributes:
         images: how many were counted.

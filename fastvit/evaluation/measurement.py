@@ -21,7 +21,7 @@ class EvaluationRequest:
     Attributes:
         size: height and width in pixels, or of a task whose images keep their shape the shorter and longer side within
             which they are shown; None for the network's own.
-        crop_pct: centre crop as a share of the resized image; None for the network's own.
+        crop_pct: center crop as a share of the resized image; None for the network's own.
         real_labels: also measure against ImageNet's ReaL labels.
         skip_unreadable: leave out images that cannot be decoded, with a warning, instead of raising an error.
         batch_size: images a step, of a task that takes batches; None for 64.

@@ -21,7 +21,7 @@ INPUT = "images"
 LABEL = "classLabel"
 # Core ML wants a bound where the batch is open; ours splits what is above it.
 MAX_BATCH = 64
-_COLOURS = {1: "GRAYSCALE", 3: "RGB"}
+_COLORS = {1: "GRAYSCALE", 3: "RGB"}
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
@@ -67,11 +67,11 @@ def _inputs(program: Program) -> Any:
     if program.signature.input != "pixels":
         batches = coremltools.RangeDim(1, MAX_BATCH, default=1) if batch is None else batch
         return coremltools.TensorType(name=INPUT, shape=(batches, channels, height, width), dtype=np.float32)
-    if batch != 1 or channels not in _COLOURS:
+    if batch != 1 or channels not in _COLORS:
         raise UserError(
             "Core ML takes pixels as one image a call, of 1 or 3 channels: give --batch 1, or another --input"
         )
-    return coremltools.ImageType(name=INPUT, shape=(1, channels, height, width), color_layout=_COLOURS[channels])
+    return coremltools.ImageType(name=INPUT, shape=(1, channels, height, width), color_layout=_COLORS[channels])
 
 
 def _classifier(program: Program) -> Any:

@@ -24,9 +24,9 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
     partitioner, exported = XnnpackPartitioner(), trace(program)
     if program.signature.precision == "int8":
-        from fastvit.export.quantize.pt2e import quantise
+        from fastvit.export.quantize.pt2e import quantize
 
-        exported = quantise(exported, calibration, program.signature.batch)
+        exported = quantize(exported, calibration, program.signature.batch)
     lower(program, exported, path, partitioner)
 
 

@@ -29,9 +29,9 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
         litert_torch.convert(program.module, (program.example,)).export(str(converted))
         content = converted.read_bytes()
         if program.signature.precision == "int8":
-            from fastvit.export.quantize.litert import quantise
+            from fastvit.export.quantize.litert import quantize
 
-            content = quantise(content)
+            content = quantize(content)
         content = with_metadata(content, to_metadata(program.description, program.signature))
     with atomic(path) as part:
         part.write_bytes(content)

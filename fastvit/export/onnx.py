@@ -33,9 +33,9 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
         required(calibration)  # before what takes seconds
     model = convert(program)
     if program.signature.precision == "int8":
-        from fastvit.export.quantize.onnx import quantise
+        from fastvit.export.quantize.onnx import quantize
 
-        model = quantise(model, calibration, program.keep_float)
+        model = quantize(model, calibration, program.keep_float)
     field = model.metadata_props.add()
     field.key, field.value = METADATA_KEY, to_metadata(program.description, program.signature)
     with atomic(path) as part:
@@ -43,7 +43,7 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def convert(program: Program) -> onnx.ModelProto:
-    """A program as an ONNX graph, not quantised."""
+    """A program as an ONNX graph, not quantized."""
     network = program.module.model
     tracing: AbstractContextManager[None] = nullcontext()
     operators: dict[Callable[..., Any], Callable[..., Any]] = {}

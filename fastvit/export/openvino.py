@@ -36,11 +36,11 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
         onnx.save(graph, source)
         model = openvino.convert_model(source)
         if program.signature.precision == "int8":
-            from fastvit.export.quantize.openvino import quantise
+            from fastvit.export.quantize.openvino import quantize
             from fastvit.export.quantize.qdq import layers
 
             found = layers(graph)
             keep = matching([layer.name for layer in found], program.keep_float)
-            model = quantise(model, found, calibration, keep)
+            model = quantize(model, found, calibration, keep)
         model.set_rt_info(to_metadata(program.description, program.signature), METADATA_KEY)
         openvino.save_model(model, path, compress_to_fp16=program.signature.precision == "fp16")

@@ -20,8 +20,8 @@ class ExportOptions:
         precision: of the arithmetic; "palettized" is float16 with weights out of a small table.
         batch: images a call, or "dynamic" for any number.
         size: height and width in pixels; None for the model's own, "dynamic" for any from 32 on.
-        input: what goes in: "normalised" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
-            normalisation is inside.
+        input: what goes in: "normalized" images, images in [0, 1] ("unit"), or uint8 "pixels"; for the last two the
+            normalization is inside.
         output: one of `TaskSpec.outputs`, or "features", the maps of the backbone's stages, of a detector those of its
             feature pyramid; None for the task's own.
         keep_float: names of layers, or patterns as "backbone.stem.*", that int8 leaves in float beside those that the
@@ -31,7 +31,7 @@ class ExportOptions:
     precision: Precision = "fp32"
     batch: int | Literal["dynamic"] = 1
     size: tuple[int, int] | Literal["dynamic"] | None = None
-    input: Input = "normalised"
+    input: Input = "normalized"
     output: str | None = None
     keep_float: tuple[str, ...] = ()
 

@@ -27,7 +27,7 @@ DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfl
 class Exportable(nn.Module):
     """(B, C, H, W) images of a kind, and what else the model takes -> a tuple of float32 outputs.
 
-    For pixels and images in [0, 1] the normalisation is inside, exactly: the mean is taken off before the first
+    For pixels and images in [0, 1] the normalization is inside, exactly: the mean is taken off before the first
     convolution, which pads with zeros (folded into its bias, the border would be wrong), the division by std is folded
     into the convolution's weights.
 
@@ -48,7 +48,7 @@ class Exportable(nn.Module):
             for values in (model.preprocessing.mean, model.preprocessing.std)
         )
         shift = None
-        if kind != "normalised":
+        if kind != "normalized":
             scale = 255.0 if kind == "pixels" else 1.0
             first = next(module for module in model.trunk.stem.modules() if isinstance(module, nn.Conv2d))
             with torch.no_grad():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastvit.data.pixels import eval_array, normalised
+from fastvit.data.pixels import eval_array, normalized
 from fastvit.errors import UserError
 from fastvit.export.options import FEATURES
 from fastvit.export.program import as_maps
@@ -115,7 +115,7 @@ def prove_outputs(
         step: images a call.
     """
     size = artifact.description.preprocessing.canvas
-    ours = prepared(pictures, model.preprocessing.at_size(size), "normalised")
+    ours = prepared(pictures, model.preprocessing.at_size(size), "normalized")
     theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
     output = artifact.signature.outputs[0]
     features = output.startswith("stride")
@@ -137,16 +137,16 @@ def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
-    """(N, C, H, W) images of a kind, grey ones for a model of one channel.
+    """(N, C, H, W) images of a kind, gray ones for a model of one channel.
 
     Raises:
         UserError: the model takes neither one nor three channels, and pictures have no others.
     """
-    grey = image_channels(preprocessing) == 1
-    pixels = np.stack([eval_array(one.convert("L") if grey else one, preprocessing) for one in pictures])
+    gray = image_channels(preprocessing) == 1
+    pixels = np.stack([eval_array(one.convert("L") if gray else one, preprocessing) for one in pictures])
     if kind == "pixels":
         return pixels
-    return normalised(pixels, preprocessing) if kind == "normalised" else pixels.astype(np.float32) / np.float32(255)
+    return normalized(pixels, preprocessing) if kind == "normalized" else pixels.astype(np.float32) / np.float32(255)
 
 
 def image_channels(preprocessing: Preprocessing) -> int:
@@ -165,7 +165,7 @@ def image_channels(preprocessing: Preprocessing) -> int:
 
 
 def reference(model: TaskModel, images: np.ndarray, output: str, step: int = 16) -> list[np.ndarray]:
-    """The outputs of a model for normalised images, in float32 on the CPU."""
+    """The outputs of a model for normalized images, in float32 on the CPU."""
     network = copy.deepcopy(model).cpu().float().eval()
     parts = []
     with torch.inference_mode():

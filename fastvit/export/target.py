@@ -62,7 +62,7 @@ class Target:
             if value == "dynamic" and what not in self.dynamic:
                 raise UserError(f"{self.name} artifacts have a fixed {what}: give --{what} a number")
         if options.keep_float and not self.keeps_float:
-            raise UserError(f"{self.name} quantises every layer that it can: leave --keep-float out")
+            raise UserError(f"{self.name} quantizes every layer that it can: leave --keep-float out")
         if missing := [package for package in self.packages if find_spec(package) is None]:
             raise UserError(f"{self.name} needs {', '.join(missing)}: {self.install}")
 

@@ -24,7 +24,7 @@ class Stage:
         cpe: kernel size of the conditional positional encoding before the blocks; 0 for none.
         embed_se: squeeze-and-excitation after the large kernel of the patch embedding (MobileCLIP's MCi0 to MCi2).
         embed_act: GELU after the large kernel of the patch embedding (MobileCLIP; the released FastViT has none).
-        norm: normalisation in front of self-attention (MCi3 and MCi4 use layer norm).
+        norm: normalization in front of self-attention (MCi3 and MCi4 use layer norm).
     """
 
     width: int

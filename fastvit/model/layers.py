@@ -45,7 +45,7 @@ class ConvNorm(nn.Module):
 
 
 class RepConv(nn.Module):
-    """Parallel convolutions with norms and, where shapes allow, a normalised identity; linear, one conv when fused.
+    """Parallel convolutions with norms and, where shapes allow, a normalized identity; linear, one conv when fused.
 
     The train-time over-parameterization of the paper (section 3.2.2): MobileOne's k x k and 1 x 1 branches are kernels
     (k, 1), the patch embedding's large kernel with its small companion is (7, 3).

@@ -94,7 +94,7 @@ class TokenMixer:
 
     Attributes:
         make: (stage, config) -> a module that maps (B, C, H, W) to the same shape.
-        residual: the block around it normalises the map before it, and scales and adds what comes out, as for
+        residual: the block around it normalizes the map before it, and scales and adds what comes out, as for
             self-attention; otherwise the mixer contains its own skip connection, as RepMixer does.
     """
 

@@ -22,7 +22,7 @@ class Preprocessing:
         std: a value a channel, for pixels in [0, 1].
         crop_pct: side of the crop as a fraction of the resized image, in (0, 1]; of "crop" alone.
         interpolation: of the resize.
-        resize: "crop" makes the shorter side size / crop_pct and cuts out the centre. The others keep all of the image,
+        resize: "crop" makes the shorter side size / crop_pct and cuts out the center. The others keep all of the image,
             and its shape: "fit" makes it as large as its shorter side is at most the smaller, and its longer at most
             the larger number of `size`, so that the model's input has no fixed size; "letterbox" as large as it lies
             within height and width, and fills up with the mean at the bottom and on the right.

@@ -28,7 +28,7 @@ class Variant:
         params: trainable parameters, train form; None where nobody has counted, likewise below.
         params_fused: parameters after `fastvit.fuse`.
         gmacs: multiply-accumulates of the fused form on one 256x256 image, in units of 1e9.
-        crop_pct: centre crop of the published evaluation.
+        crop_pct: center crop of the published evaluation.
         top1: published ImageNet-1k top-1 at 256 px, percent; None where there is none.
         top1_distilled: the same after distillation from RegNetY-16GF.
         iphone_ms: published Core ML latency on an iPhone 12 Pro, milliseconds, batch 1.

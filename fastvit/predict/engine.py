@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fastvit.data.pixels import denormalised, normalised
+from fastvit.data.pixels import denormalized, normalized
 from fastvit.errors import UserError
 from fastvit.files import TemporaryFolder
 from fastvit.runtime.artifact import Artifact, Precision, open_artifact
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Resized uint8 pixels, or normalised float32 images, (B, C, H, W) -> answers in float32.
+    """Resized uint8 pixels, or normalized float32 images, (B, C, H, W) -> answers in float32.
 
     Attributes:
         description: of the model.
@@ -114,12 +114,12 @@ class ArtifactEngine:
             if wanted == "pixels":
                 return images
             scaled = images.astype(np.float32) / np.float32(255)
-            return scaled if wanted == "unit" else normalised(images, preprocessing)
+            return scaled if wanted == "unit" else normalized(images, preprocessing)
         if wanted == "pixels":
             raise UserError(
-                f"{self.artifact.path} takes pixels, not normalised images: export it with --input normalised"
+                f"{self.artifact.path} takes pixels, not normalized images: export it with --input normalized"
             )
-        return denormalised(images, preprocessing) if wanted == "unit" else images
+        return denormalized(images, preprocessing) if wanted == "unit" else images
 
 
 class TorchEngine:
@@ -168,9 +168,9 @@ class TorchEngine:
     def _answers(self, images: Tensor, *others: Tensor) -> list[Tensor]:
         import torch
 
-        from fastvit.data.transforms import normalise
+        from fastvit.data.transforms import normalize
 
         images = images.to(self.device)
         with torch.inference_mode():
-            ready = normalise(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
+            ready = normalize(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
             return [answer.float().cpu() for answer in self._model.answers(ready.to(self._dtype), *others)]

@@ -96,7 +96,7 @@ class Predictor:
 
     @property
     def form(self) -> Form:
-        """Form of the network that runs: "train", "merged" or "fused"."""
+        """Form of the network that runs: "train", "reparameterized" or "fused"."""
         return self.network.form
 
     @property

@@ -15,7 +15,7 @@ from fastvit.reports.metric_format import Metric
 from fastvit.terminal import printable
 from fastvit.timing import Timing
 
-BLUE, GREEN, RED, GREY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
+BLUE, GREEN, RED, GRAY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"
 
 
 History = Mapping[str, Sequence[tuple[float, float]]]
@@ -72,7 +72,7 @@ def _draw_metrics(axes: Axes, history: History, metrics: Mapping[str, Metric]) -
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
-    axes.plot(*zip(*history["lr"], strict=True), color=GREY)
+    axes.plot(*zip(*history["lr"], strict=True), color=GRAY)
     axes.set(title="Learning rate", ylim=(0, None))
 
 
@@ -122,7 +122,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str, metric: Metri
     figure = new_figure(6.4, 4.2) if len(points) < 9 else new_figure(8.8, 5.4)
     axes = figure.subplots()
     front = sorted(points[name] for name in pareto_front(points, metric.lower_is_better))
-    axes.plot([c for c, _ in front], [factor * a for _, a in front], color=GREY, linestyle="--", zorder=0)
+    axes.plot([c for c, _ in front], [factor * a for _, a in front], color=GRAY, linestyle="--", zorder=0)
     for point in points.values():
         axes.plot(point[0], factor * point[1], "o", color=BLUE if point in front else RED)
     axes.set(xlabel=cost, ylabel=f"{metric.label}, {metric.unit}")
@@ -173,7 +173,7 @@ def share_within(distances: Sequence[float], shares: Sequence[float]) -> Figure:
     """What share of points is at most how far off.
 
     Args:
-        distances: millimetres.
+        distances: millimeters.
         shares: of each distance, a fraction.
     """
     figure = new_figure(6.4, 3.6)
@@ -211,7 +211,7 @@ def latency_bars(timings: Mapping[str, Timing], reference: str) -> Figure:
     medians = np.array([timings[name].median for name in names])
     spread = np.abs([[timings[n].median - timings[n].low, timings[n].high - timings[n].median] for n in names]).T
     axes.barh(
-        names, medians, xerr=spread, color=[GREY if n == reference else BLUE for n in names], height=0.6, capsize=3
+        names, medians, xerr=spread, color=[GRAY if n == reference else BLUE for n in names], height=0.6, capsize=3
     )
     for row in range(len(names)):
         label = f"  {medians[row]:.2f} ms, {timings[reference].median / medians[row]:.2f}x"

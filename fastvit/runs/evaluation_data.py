@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import is_named_for, split_folder
 from fastvit.data.opening import is_image_folder, open_images, open_undivided
 from fastvit.data.split_names import Split
@@ -97,8 +97,8 @@ class EvaluationData:
             return "training"
         return "validation" if is_named_for(root, "test") else None
 
-    def images(self, split: Split, classes: Sequence[str] | None = None) -> LabelledImages:
-        """Open the labelled images of a classifier's data.
+    def images(self, split: Split, classes: Sequence[str] | None = None) -> LabeledImages:
+        """Open the labeled images of a classifier's data.
 
         Args:
             split: "train", or "test" for the validation images.
@@ -172,7 +172,7 @@ class EvaluationData:
             )
         return not own
 
-    def _see_that_none_was_trained_on(self, pictures: LabelledImages) -> None:
+    def _see_that_none_was_trained_on(self, pictures: LabeledImages) -> None:
         """See that the images of a folder are not some that the run trained on, as far as their names tell."""
         if self.run is None or not (file := self.run / SPLIT).is_file() or not is_image_folder(self.source):
             return

@@ -14,10 +14,11 @@ import numpy as np
 from fastvit.errors import UserError
 from fastvit.plugins import find, load_plugins, register
 from fastvit.quiet import quiet
+from fastvit.renames import INPUTS
 from fastvit.weights.description import Description
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "palettized"]
-Input = Literal["normalised", "unit", "pixels"]
+Input = Literal["normalized", "unit", "pixels"]
 # The inputs in the order of the signature -> the outputs in that order.
 Run = Callable[..., Sequence[np.ndarray]]
 
@@ -31,7 +32,7 @@ class Signature:
 
     Attributes:
         precision: of its arithmetic or weights; what goes in and comes out is float32 in any case, or uint8 pixels.
-        input: (B, C, H, W) images: "normalised" float32, "unit" float32 in [0, 1], or "pixels" uint8.
+        input: (B, C, H, W) images: "normalized" float32, "unit" float32 in [0, 1], or "pixels" uint8.
         batch: images a call; None for any number.
         size: height and width in pixels; None for any from 32 on.
         outputs: their names, in order: "logits" or "probabilities", (B, classes), or maps "stride4", ....
@@ -53,7 +54,8 @@ class Signature:
         """The inverse of `dataclasses.asdict`, also after JSON."""
         size = data["size"]
         names = {name: tuple(data[name]) for name in ("inputs", "outputs") if name in data}
-        return cls(**{**data, "size": tuple(size) if size else None, **names})
+        kind = INPUTS.get(data["input"], data["input"])
+        return cls(**{**data, "input": kind, "size": tuple(size) if size else None, **names})
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.data.split_names import Split
@@ -31,10 +31,10 @@ SOURCES: dict[str, Split] = {"train": "train", "val": "test"}
 _COUNTS = 2, 6
 # Longer side of an item, as a share of the scene's side.
 _EXTENTS = 0.19, 0.5
-# Grey value, of 255, from which on a pixel of the sample is one of the item; its background is black.
+# Gray value, of 255, from which on a pixel of the sample is one of the item; its background is black.
 _THRESHOLD = 40
 _MIN_VISIBLE, _MIN_PIXELS = 0.25, 30
-# Least distance in RGB, of 441, between the mean colours of an item and of what it lies on.
+# Least distance in RGB, of 441, between the mean colors of an item and of what it lies on.
 _CONTRAST = 70
 _TRIES = 60
 _TITLE = "# Scenes of Fashion-MNIST items"
@@ -75,14 +75,14 @@ class Scene:
         return np.append(0, self.labels).astype(np.uint8)[self.owners]
 
 
-def make_scene(items: LabelledImages, size: int, generator: np.random.Generator) -> Scene:
+def make_scene(items: LabeledImages, size: int, generator: np.random.Generator) -> Scene:
     """Two to six items at random places on a textured background; the later ones hide parts of the earlier.
 
-    Every instance lies whole inside the picture, and at least a quarter and 30 pixels of each are visible. Colours are
+    Every instance lies whole inside the picture, and at least a quarter and 30 pixels of each are visible. Colors are
     random, so that they tell neither the class nor where an item is.
 
     Args:
-        items: grey items on black, as Fashion-MNIST has them, of the classes 0 to 9.
+        items: gray items on black, as Fashion-MNIST has them, of the classes 0 to 9.
         size: side S of the picture in pixels, 64 or more.
         generator: what everything random is drawn from; the scene follows from its state.
     """
@@ -109,8 +109,8 @@ def make_scene(items: LabelledImages, size: int, generator: np.random.Generator)
         areas.append(int(own[-1]))
         chosen.append(item)
         below = picture[place]
-        colours = _tint(cutout.grey, below[cutout.mask].mean(0), cutout.mask, generator)
-        picture[place] += cutout.alpha[..., None] * (colours - below)
+        colors = _tint(cutout.gray, below[cutout.mask].mean(0), cutout.mask, generator)
+        picture[place] += cutout.alpha[..., None] * (colors - below)
         if len(chosen) == wanted:
             break
     picture += generator.normal(0, generator.uniform(0, 5), picture.shape)
@@ -119,9 +119,9 @@ def make_scene(items: LabelledImages, size: int, generator: np.random.Generator)
 
 
 class _Cutout(NamedTuple):
-    """An item without its background: grey values from 0 to 1, opacity from 0 to 1, and its pixels, all (H, W)."""
+    """An item without its background: gray values from 0 to 1, opacity from 0 to 1, and its pixels, all (H, W)."""
 
-    grey: np.ndarray
+    gray: np.ndarray
     alpha: np.ndarray
     mask: np.ndarray
 
@@ -138,10 +138,10 @@ def _cut_out(image: Image.Image, extent: int, generator: np.random.Generator) ->
     width, height = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
     scale = extent / max(width, height)
     shape = round((width + 2) * scale), round((height + 2) * scale)
-    grey = np.asarray(image.convert("L").crop(frame).resize(shape, Image.Resampling.BICUBIC), np.float64)
+    gray = np.asarray(image.convert("L").crop(frame).resize(shape, Image.Resampling.BICUBIC), np.float64)
     if generator.random() < 0.5:
-        grey = grey[:, ::-1]
-    filled = ndimage.binary_fill_holes(grey > _THRESHOLD)
+        gray = gray[:, ::-1]
+    filled = ndimage.binary_fill_holes(gray > _THRESHOLD)
     parts, count = ndimage.label(filled)
     sizes = np.bincount(parts.ravel())[1:]
     # An item of which much is as black as its background falls apart: what is left would be no item.
@@ -151,26 +151,26 @@ def _cut_out(image: Image.Image, extent: int, generator: np.random.Generator) ->
     alpha = ndimage.gaussian_filter(mask.astype(np.float64), 0.7)
     # Beyond the mask the item is seen as little as a blurred edge needs, inside it as much.
     alpha = np.where(mask, np.maximum(alpha, 0.5), np.minimum(alpha, 0.4))
-    return _Cutout(grey / max(grey[mask].max(), 1), alpha, mask)
+    return _Cutout(gray / max(gray[mask].max(), 1), alpha, mask)
 
 
-def _tint(grey: np.ndarray, below: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) colours for grey values, dark to light or light to dark, that stand out from the colour below."""
-    mean = grey[mask].mean()
+def _tint(gray: np.ndarray, below: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) colors for gray values, dark to light or light to dark, that stand out from the color below."""
+    mean = gray[mask].mean()
     for _ in range(_TRIES):
         first, second = generator.uniform(0, 255, (2, 3))
         # Two ends of like brightness would leave nothing of what is drawn on the item.
         if abs(first.mean() - second.mean()) > 60 and np.linalg.norm(_mixed(first, second, mean) - below) > _CONTRAST:
             break
-    return _mixed(first, second, grey)
+    return _mixed(first, second, gray)
 
 
 def _background(size: int, generator: np.random.Generator) -> np.ndarray:
-    """(S, S, 3) float64, about 0 to 255: colours that flow together, in patches, stripes or checks, with grain."""
-    colours = generator.uniform(20, 235, (3, 3))
+    """(S, S, 3) float64, about 0 to 255: colors that flow together, in patches, stripes or checks, with grain."""
+    colors = generator.uniform(20, 235, (3, 3))
     y, x = np.mgrid[:size, :size] / size
     first, second = (_noise(size, int(generator.integers(*cells)), generator) for cells in ((2, 5), (4, 17)))
-    picture = _mixed(colours[0], colours[1], _sigmoid(2 * first + _wave(x, y, 0.5, generator)))
+    picture = _mixed(colors[0], colors[1], _sigmoid(2 * first + _wave(x, y, 0.5, generator)))
     pattern = generator.integers(4)
     if pattern == 0:
         weights = _sigmoid(3 * second)
@@ -183,7 +183,7 @@ def _background(size: int, generator: np.random.Generator) -> np.ndarray:
     else:
         # Stripes that the noise bends, as wood or marble has them.
         weights = _sigmoid(3 * np.sin(generator.uniform(3, 9) * (first + 2 * x + second / 4)))
-    picture = _mixed(picture, colours[2], generator.uniform(0.25, 0.8) * weights)
+    picture = _mixed(picture, colors[2], generator.uniform(0.25, 0.8) * weights)
     grain = _noise(size, size // 2, generator)[..., None]
     return picture + generator.uniform(2, 12) * grain
 
@@ -205,7 +205,7 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(..., 3) colours between two, for weights (...) from 0 for the first to 1 for the second."""
+    """(..., 3) colors between two, for weights (...) from 0 for the first to 1 for the second."""
     return first + weights[..., None] * (second - first)
 
 
@@ -266,8 +266,8 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int, comma
             pictures / split / name, compress_level=3
         )  # more takes long for little: grain
         mask = Image.fromarray(scene.semantic)
-        # 256 colours, for Pillow packs two pixels of fewer than 17 into a byte, which not every reader unpacks.
-        mask.putpalette(bytes(value for colour in PALETTE for value in colour).ljust(768, b"\0"))
+        # 256 colors, for Pillow packs two pixels of fewer than 17 into a byte, which not every reader unpacks.
+        mask.putpalette(bytes(value for color in PALETTE for value in color).ljust(768, b"\0"))
         mask.save(masks / split / name)
         entries.append({"id": index + 1, "file_name": name, "width": size, "height": size, "license": 1})
         instances += _annotations(scene, index + 1, len(instances) + 1)
@@ -324,10 +324,10 @@ def _readme(command: str, written: dict[str, tuple[int, int]]) -> str:
         f"- `{split}`: {scenes:,} scenes with {instances:,} instances, of items of the sample's {SOURCES[split]} split"
         for split, (scenes, instances) in written.items()
     )
-    licence = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
+    license_text = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
     return f"""{_TITLE}
 
-Made data for detection and segmentation: clothes of Fashion-MNIST in random sizes, colours and places on made
+Made data for detection and segmentation: clothes of Fashion-MNIST in random sizes, colors and places on made
 backgrounds, written by
 
     {command}
@@ -340,6 +340,6 @@ backgrounds, written by
 - `annotations/instances_SPLIT.json`: COCO instances: boxes, areas and masks of what is visible of each item. `item` is
   its place in that split of the sample, from 0.
 
-The items are taken from Fashion-MNIST by Zalando SE, under this licence:
+The items are taken from Fashion-MNIST by Zalando SE, under this license:
 
-{licence[licence.index("The MIT License") :]}"""
+{license_text[license_text.index("The MIT License") :]}"""

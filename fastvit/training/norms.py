@@ -25,11 +25,11 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         count = x.new_tensor(x.numel() // x.shape[1])  # images of dense tasks have different sizes
         torch.distributed.all_reduce(count)
         mean = differentiable.all_reduce(x.sum(dims)) / count
-        centred = x - mean.view(shape)
-        variance = differentiable.all_reduce(centred.square().sum(dims)) / count
+        centered = x - mean.view(shape)
+        variance = differentiable.all_reduce(centered.square().sum(dims)) / count
         self._track(mean.detach(), variance.detach() * (count / (count - 1)))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
+        return (centered * scale.view(shape) + self.bias.view(shape)).to(dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None

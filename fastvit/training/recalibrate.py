@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch.optim.swa_utils import update_bn
 
-from fastvit.data.transforms import normalise
+from fastvit.data.transforms import normalize
 from fastvit.evaluation.evaluate import evaluate
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import DropPath
@@ -36,9 +36,9 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
     data = spec.create_data(recipe, spec.open_images(recipe), preprocessing)
     data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
     batches = islice(data.train_dataloader(), recipe.ema.recalibrate)
-    update_bn((normalise(images.to(device), preprocessing) for images, _ in batches), model)
+    update_bn((normalize(images.to(device), preprocessing) for images, _ in batches), model)
     model.eval()
     result = evaluate(
-        lambda pixels: model(normalise(pixels, preprocessing)), data.val_dataloader(), model.num_classes, device
+        lambda pixels: model(normalize(pixels, preprocessing)), data.val_dataloader(), model.num_classes, device
     )
     save(model, recipe.out / RECALIBRATED, result.metrics)

@@ -11,7 +11,7 @@ import torchmetrics
 from torch import Tensor, nn
 
 from fastvit.data.classes import shortened
-from fastvit.data.transforms import normalise
+from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
 
@@ -50,24 +50,24 @@ class Task(L.LightningModule):
         return self.model(images)
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
-        """The scalar to minimise."""
+        """The scalar to minimize."""
         raise NotImplementedError(f"{type(self).__name__} does not define its loss")
 
     def losses(self, images: Any, targets: Any) -> dict[str, Tensor]:
-        """The scalar to minimise under "loss", and under other names what it is the sum of, to be logged."""
+        """The scalar to minimize under "loss", and under other names what it is the sum of, to be logged."""
         return {"loss": self.loss(self(images), targets)}
 
     def training_step(self, batch: tuple[Any, Any], batch_idx: int) -> dict[str, Tensor]:
-        losses = self.losses(self._normalised(batch[0]), batch[1])
+        losses = self.losses(self._normalized(batch[0]), batch[1])
         self.train_loss.update(losses["loss"].detach())
         self.log("loss", losses["loss"], prog_bar=True, logger=False)
         return {name: value if name == "loss" else value.detach() for name, value in losses.items()}
 
     def validation_step(self, batch: tuple[Any, Any], batch_idx: int) -> None:
-        self.validate(self._normalised(batch[0]), batch[1])
+        self.validate(self._normalized(batch[0]), batch[1])
 
     def validate(self, images: Any, targets: Any) -> None:
-        """Update the metrics, and the loss where there is one, by a normalised batch."""
+        """Update the metrics, and the loss where there is one, by a normalized batch."""
         outputs = self(images)
         self.measure(outputs, targets, self.loss(outputs, targets), len(targets))
 
@@ -78,12 +78,12 @@ class Task(L.LightningModule):
             self.val_loss.update(loss * count)
             self.val_count.update(count)
 
-    def _normalised(self, images: Any) -> Any:
+    def _normalized(self, images: Any) -> Any:
         if isinstance(images, list):
-            return [self._normalised(image) for image in images]
+            return [self._normalized(image) for image in images]
         if images.dtype != torch.uint8:
             return images
-        return normalise(images, self.model.preprocessing)
+        return normalize(images, self.model.preprocessing)
 
     def on_validation_epoch_end(self) -> None:
         # An epoch ends with its validation; what is logged here is in the checkpoint that follows.

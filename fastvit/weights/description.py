@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastvit.errors import UserError
 from fastvit.model.config import FastViTConfig
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.renames import renamed_network
+from fastvit.renames import FORMS, renamed_network
 from fastvit.tasks.table import DEFAULT_TASK, find_task
 from fastvit.version import __version__
 from fastvit.weights.location import locate
@@ -107,7 +107,7 @@ class Description:
             return cls(
                 variant=str(data["variant"]),
                 config=config,
-                form=data["form"],
+                form=cast(Any, FORMS.get(data["form"], data["form"])),
                 classes=classes,
                 preprocessing=Preprocessing.from_dict(data["preprocessing"]),
                 metrics=dict(data.get("metrics") or {}),

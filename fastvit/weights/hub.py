@@ -18,7 +18,7 @@ FILENAME = "model.safetensors"
 def download(repo: str, filename: str = FILENAME) -> Path:
     """Path of a Hub file in the local cache, fetched with a progress bar if it is not there yet.
 
-    A warm cache works offline. The licence of Apple's weights is shown when they are fetched, not from then on.
+    A warm cache works offline. The license of Apple's weights is shown when they are fetched, not from then on.
 
     Raises:
         UserError: there is no such repository or file, or no connection and nothing in the cache; the message says
@@ -45,7 +45,7 @@ def download(repo: str, filename: str = FILENAME) -> Path:
     for weights in ZOO.values():
         if weights.repo == repo:
             print_line(
-                f"{repo}: these weights are Apple's, not ours: {weights.licence.name}, {weights.licence.url}",
+                f"{repo}: these weights are Apple's, not ours: {weights.license.name}, {weights.license.url}",
                 file=sys.stderr,
             )
     return Path(path)

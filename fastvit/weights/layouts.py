@@ -1,7 +1,7 @@
 """Names of the same parameters in three layouts: ours, the official repository's and timm's.
 
-Shapes are equal in all three; only names differ. The official and timm layouts know two forms, train and merged (theirs
-is called "reparameterized"); the fully fused form exists in ours alone.
+Shapes are equal in all three; only names differ. The official and timm layouts have two forms, train and
+reparameterized; the fully fused form exists in ours alone.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from fastvit.errors import UserError
-from fastvit.fusion import Form, fuse, merge_branches
+from fastvit.fusion import Form, fuse, reparameterize
 from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig
 
 Layout = Literal["native", "official", "timm"]
-FORMS = {"train": lambda model: model, "merged": merge_branches, "fused": fuse}
+FORMS = {"train": lambda model: model, "reparameterized": reparameterize, "fused": fuse}
 
 # Each row rewrites our name; the rows apply in order. Rows of one pattern: (ours, official, timm).
 _RULES: tuple[tuple[str, str, str], ...] = (
@@ -74,14 +74,14 @@ def _translate(key: str, layout: Layout, places: Mapping[tuple[int, str], int]) 
 
 
 def key_map(keys: Iterable[str], config: FastViTConfig, layout: Layout) -> dict[str, str]:
-    """Our parameter name -> the name in another layout, for each of the keys of a train or merged model."""
+    """Our parameter name -> the name in another layout, for each of the keys of a train or reparameterized model."""
     if layout == "native":
         return {key: key for key in keys}
     places = _network_indices(config)
     return {key: _translate(key, layout, places) for key in keys}
 
 
-def recognise(keys: Iterable[str]) -> tuple[Layout, Form]:
+def recognize(keys: Iterable[str]) -> tuple[Layout, Form]:
     """Layout and form of a state dict, from its names.
 
     Raises:
@@ -93,13 +93,13 @@ def recognise(keys: Iterable[str]) -> tuple[Layout, Form]:
         return any(name.startswith(prefixes) for name in names)
 
     if any_starts("patch_embed.0.rbr_", "patch_embed.0.reparam_conv."):
-        return "official", "merged" if any_starts("patch_embed.0.reparam_conv.") else "train"
+        return "official", "reparameterized" if any_starts("patch_embed.0.reparam_conv.") else "train"
     if any_starts("stem.0.conv_kxk.", "stem.0.reparam_conv."):
-        return "timm", "merged" if any_starts("stem.0.reparam_conv.") else "train"
+        return "timm", "reparameterized" if any_starts("stem.0.reparam_conv.") else "train"
     if any_starts("backbone.stem.0.conv.", "stem.0.conv."):
         if any_starts("backbone.stem.0.conv.branches.", "stem.0.conv.branches."):
             return "native", "train"
-        return "native", "merged" if any(".ffn.conv.norm." in name for name in names) else "fused"
+        return "native", "reparameterized" if any(".ffn.conv.norm." in name for name in names) else "fused"
     sample = ", ".join(sorted(names)[:3]) or "nothing"
     raise UserError(
         f"these are no FastViT weights in the native, official or timm layout (they hold {sample}, ...); "

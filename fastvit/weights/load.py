@@ -19,7 +19,7 @@ from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
-from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognise, skeleton
+from fastvit.weights.layouts import FORMS, Layout, differences, key_map, recognize, skeleton
 from fastvit.weights.source import Source, StateFile, read
 
 _FORM_ORDER = get_args(Form)
@@ -49,11 +49,11 @@ def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
     takes weights of its own task, or a classifier's, of which its backbone is filled.
 
     Args:
-        model: in any form; train or merged weights are fused on the way if the model is in a later form.
-        source: as in `fastvit.weights.source.read`; layout and form are recognised.
+        model: in any form; train or reparameterized weights are fused on the way if the model is in a later form.
+        source: as in `fastvit.weights.source.read`; layout and form are recognized.
 
     Returns:
-        What was recognised, and whether the head was taken.
+        What was recognized, and whether the head was taken.
 
     Raises:
         UserError: the weights are of another variant, damaged, or in a later form than the model; the message lists
@@ -92,10 +92,10 @@ def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
         return _copy_into_dense(model, file, description)
     if description and not issubclass(find_task(description.task).model_class(), FastViT):
         raise UserError(f"{file.name} holds a model for {description.task}, of which nothing fits a classifier")
-    layout, source_form = recognise(file.tensors)
+    layout, source_form = recognize(file.tensors)
     target_form = form(model)
     if _FORM_ORDER.index(source_form) > _FORM_ORDER.index(target_form):
-        remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.merge_branches(model)"
+        remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.reparameterize(model)"
         raise UserError(
             f"{file.name} is {source_form}, which cannot go back to the {target_form} form of this model: load it into "
             f"{remedy}, or get the train-form weights"
@@ -175,7 +175,7 @@ def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = Fals
     Raises:
         UserError: keys or shapes do not fit the configuration; the message lists the first differences.
     """
-    layout, source_form = recognise(file.tensors)
+    layout, source_form = recognize(file.tensors)
     tensors = file.tensors
     if layout == "native" and any(key.startswith("stem.") for key in tensors):
         tensors = {f"backbone.{key}": value for key, value in tensors.items()}
@@ -211,7 +211,7 @@ def identify(file: StateFile) -> tuple[str, FastViTConfig]:
     Raises:
         UserError: they fit no variant of the family.
     """
-    layout, source_form = recognise(file.tensors)
+    layout, source_form = recognize(file.tensors)
     shapes = {key: value.shape for key, value in file.tensors.items() if not key.endswith("num_batches_tracked")}
     rows = head_rows(file.tensors, layout)
     stem = ("patch_embed.0.", "stem.0.", "backbone.stem.0.")
@@ -240,7 +240,7 @@ def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
     """The state dict of a model under another layout's names; load_weights is its inverse.
 
     Args:
-        model: train or merged form for "official" and "timm", any for "native".
+        model: train or reparameterized form for "official" and "timm", any for "native".
         layout: "native", "official" or "timm".
 
     Raises:
@@ -250,7 +250,7 @@ def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
         raise unknown_name("layout", layout, get_args(Layout))
     if layout != "native" and form(model) == "fused":
         raise UserError(
-            f"the {layout} layout has no place for folded norms: export the train form, or fastvit.merge_branches(it)"
+            f"the {layout} layout has no place for folded norms: export the train form, or fastvit.reparameterize(it)"
         )
     state = model.state_dict()
     names = key_map(state, model.config, layout)

@@ -21,7 +21,7 @@ from fastvit.model.task_model import TaskModel
 from fastvit.model.variants import VARIANTS
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import METADATA_KEY, Description
-from fastvit.weights.layouts import FORMS, recognise
+from fastvit.weights.layouts import FORMS, recognize
 from fastvit.weights.load import identify, require_fit, to_native
 from fastvit.weights.source import Source, StateFile, read
 from fastvit.weights.zoo import ZOO
@@ -63,7 +63,7 @@ def load(source: Source) -> TaskModel: ...
 @overload
 def load(source: Source, kind: type[Model]) -> Model: ...
 def load(source: Source, kind: type[TaskModel] = TaskModel) -> TaskModel:
-    """Build the right model from a file and fill it; files of the official and timm layouts are recognised by shape.
+    """Build the right model from a file and fill it; files of the official and timm layouts are recognized by shape.
 
     What those do not say is filled in: from the zoo for a released repository on the Hub, else the variant's published
     preprocessing, and ImageNet's class names where there are 1000 classes.
@@ -116,7 +116,7 @@ def describe(file: StateFile) -> Description:
     if file.info is not None:
         return Description.from_dict(file.info, file.name)
     variant, config = identify(file)
-    _, source_form = recognise(file.tensors)
+    _, source_form = recognize(file.tensors)
     released = next((row for row in ZOO.values() if row.repo == file.name), None)
     preprocessing = released.preprocessing if released else Preprocessing(crop_pct=VARIANTS[variant].crop_pct)
     classes = imagenet_classes() if config.num_classes == 1000 else None

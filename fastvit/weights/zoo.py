@@ -1,6 +1,6 @@
 """The released weights: where each lives, whose it is, what images it expects, what is published of it. Needs no torch.
 
-Sources: timm's model cards on the Hugging Face Hub for repositories, licences and preprocessing; the paper (arXiv
+Sources: timm's model cards on the Hugging Face Hub for repositories, licenses and preprocessing; the paper (arXiv
 2303.14189) for ImageNet top-1. SA36's crop is the official repository's (timm's card says 0.9).
 MobileCLIP's first release (timm's tags `apple_mclip`) is not here: its repositories hold whole CLIP models.
 """
@@ -25,9 +25,9 @@ class Licence:
     url: str
 
 
-APPLE_SAMPLE_CODE = Licence("Apple sample code licence", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
+APPLE_SAMPLE_CODE = Licence("Apple sample code license", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
 APPLE_AMLR = Licence(
-    "Apple machine learning research model licence (research only)",
+    "Apple machine learning research model license (research only)",
     "https://github.com/apple/ml-mobileclip/blob/main/LICENSE_weights_data",
 )
 
@@ -39,7 +39,7 @@ class PretrainedWeights:
     Attributes:
         name: variant and tag, as in timm: "fastvit_t8.apple_in1k".
         repo: repository on the Hugging Face Hub; the file in it is model.safetensors, in timm's layout, train form.
-        licence: whose terms apply.
+        license: whose terms apply.
         num_classes: rows of the classifier; for MobileCLIP the length of the image embedding.
         preprocessing: what images need.
         top1: published ImageNet-1k top-1 in percent at the stated size; None where it is no classifier.
@@ -47,7 +47,7 @@ class PretrainedWeights:
 
     name: str
     repo: str
-    licence: Licence
+    license: Licence
     num_classes: int
     preprocessing: Preprocessing
     top1: float | None

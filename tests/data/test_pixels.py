@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from fastvit.data.pixels import eval_array, fitted_size, normalised
-from fastvit.data.transforms import normalise
+from fastvit.data.pixels import eval_array, fitted_size, normalized
+from fastvit.data.transforms import normalize
 from fastvit.model.preprocessing import Preprocessing
 
 CASES = [
@@ -40,18 +40,18 @@ def test_pixels_are_timms(preprocessing: Preprocessing, size: tuple[int, int]) -
 def test_numbers_are_torchs() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 30), np.uint8)
     preprocessing = Preprocessing()
-    ours = normalised(pixels, preprocessing)
+    ours = normalized(pixels, preprocessing)
     assert ours.dtype == np.float32
-    assert np.array_equal(ours, normalise(torch.from_numpy(pixels), preprocessing).numpy())
+    assert np.array_equal(ours, normalize(torch.from_numpy(pixels), preprocessing).numpy())
 
 
 def test_what_is_filled_up_is_nothing_to_the_network() -> None:
-    """A letterboxed image is in the upper left corner, the rest is the mean, which is 0 when it is normalised."""
+    """A letterboxed image is in the upper left corner, the rest is the mean, which is 0 when it is normalized."""
     own = Preprocessing((32, 48), mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3), resize="letterbox")
     image = Image.fromarray(np.full((40, 20, 3), 250, np.uint8))
     pixels = eval_array(image, own)
     assert (pixels.shape, pixels.dtype) == ((3, 32, 48), np.uint8)
     assert (pixels[:, :32, :16] == 250).all()
     assert (pixels[:, :, 16:] == np.array([51, 102, 153]).reshape(3, 1, 1)).all()
-    assert np.abs(normalised(pixels, own)[:, :, 16:]).max() < 1e-6
+    assert np.abs(normalized(pixels, own)[:, :, 16:]).max() < 1e-6
     assert fitted_size((20, 40), own) == (24, 48)

@@ -16,7 +16,7 @@ from fastvit.data.arrays import ArrayImages
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
-from fastvit.data.transforms import eval_pixels, normalise, train_pixels
+from fastvit.data.transforms import eval_pixels, normalize, train_pixels
 from fastvit.data.workers import leave_signals_to_the_run
 from fastvit.model.preprocessing import Preprocessing
 
@@ -151,13 +151,13 @@ def test_padding_counts_nowhere() -> None:
     assert (image.shape, image.dtype, label) == ((3, 16, 16), torch.uint8, IGNORED)
 
 
-def test_pixels_are_normalised_on_batches_as_on_images() -> None:
+def test_pixels_are_normalized_on_batches_as_on_images() -> None:
     preprocessing = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
     pixels = torch.stack([eval_pixels(preprocessing)(pictures().image(i)) for i in range(2)])
     assert pixels.dtype == torch.uint8
     by_hand = (pixels.double() / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 1]).view(
         3, 1, 1
     )
-    torch.testing.assert_close(normalise(pixels, preprocessing).double(), by_hand, rtol=0, atol=1e-6)
-    grey = Preprocessing((16, 16)).for_channels(1)
-    assert normalise(eval_pixels(grey)(Image.new("L", (9, 9))), grey).shape == (1, 16, 16)
+    torch.testing.assert_close(normalize(pixels, preprocessing).double(), by_hand, rtol=0, atol=1e-6)
+    gray = Preprocessing((16, 16)).for_channels(1)
+    assert normalize(eval_pixels(gray)(Image.new("L", (9, 9))), gray).shape == (1, 16, 16)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastvit.data.arrays import ArrayImages
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.opening import open_for_training
 from fastvit.data.splitting import Part, held_out, split_off, write_split
@@ -26,7 +26,7 @@ def pictures(labels: list[int]) -> ArrayImages:
     return ArrayImages(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1), labels, "abcd", "made up")
 
 
-def names(part: LabelledImages) -> list[str]:
+def names(part: LabeledImages) -> list[str]:
     return [part.name(i) for i in range(len(part))]
 
 

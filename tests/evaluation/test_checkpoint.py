@@ -88,13 +88,13 @@ def test_forms_agree_and_a_folder_means_its_best_weights(run: Path, folder: Path
 
 
 def write_artifact(path: Path, model: fastvit.FastViT, size: tuple[int | str, int | str]) -> Path:
-    """An artifact that says it is the model, and computes something simpler: the mean colour times a matrix."""
+    """An artifact that says it is the model, and computes something simpler: the mean color times a matrix."""
     weight = np.random.default_rng(0).standard_normal((3, 2)).astype(np.float32)
     graph = onnx.helper.make_graph(
         [
             onnx.helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
-            onnx.helper.make_node("Flatten", ["mean"], ["colour"]),
-            onnx.helper.make_node("MatMul", ["colour", "weight"], ["logits"]),
+            onnx.helper.make_node("Flatten", ["mean"], ["color"]),
+            onnx.helper.make_node("MatMul", ["color", "weight"], ["logits"]),
         ],
         "simple",
         [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 3, *size])],
@@ -104,7 +104,7 @@ def write_artifact(path: Path, model: fastvit.FastViT, size: tuple[int | str, in
     opset = onnx.helper.make_opsetid("", 18)
     program = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
     fixed = None if "height" in size else size
-    signature = Signature("fp32", "normalised", None, fixed, ("logits",), "0" * 64)
+    signature = Signature("fp32", "normalized", None, fixed, ("logits",), "0" * 64)
     metadata = to_metadata(Description.of(fastvit.fuse(model)), signature)
     onnx.helper.set_model_props(program, {METADATA_KEY: metadata})
     onnx.save(program, path)
@@ -153,7 +153,7 @@ def test_files_and_terminal(run: Path, folder: Path, tmp_path: Path, capsys: pyt
         (["--size", "8"], "size must be at least 32"),
         (["--crop-pct", "0"], "crop_pct must be above 0"),
         (["--num-workers", "-1"], "num_workers must be at least 0"),
-        (["--form", "merged"], "form"),
+        (["--form", "reparameterized"], "form"),
         (["--real-labels"], "ImageNet's validation set"),
     ],
 )

@@ -13,7 +13,7 @@ import yaml
 
 import fastvit
 from fastvit.cli.main import main
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.opening import open_for_training, open_images
 from fastvit.data.splitting import Part, write_split
 from fastvit.device import pick_device
@@ -45,11 +45,11 @@ def photos(root: Path, count: int = 48) -> Path:
     return root
 
 
-def names(pictures: LabelledImages) -> list[str]:
+def names(pictures: LabeledImages) -> list[str]:
     return [pictures.name(index) for index in range(len(pictures))]
 
 
-def contents(pictures: LabelledImages) -> set[bytes]:
+def contents(pictures: LabeledImages) -> set[bytes]:
     return {pictures.image(index).tobytes() for index in range(len(pictures))}
 
 
@@ -215,7 +215,7 @@ def test_the_sample_of_another_installation_is_the_same(tmp_path: Path) -> None:
     assert len(EvaluationData(run, None).images("train")) == len(training)
 
 
-def copied(pictures: LabelledImages, target: Path, prefix: str = "") -> Path:
+def copied(pictures: LabeledImages, target: Path, prefix: str = "") -> Path:
     for name in names(pictures):
         (folder := target / Path(name).parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(name, folder / f"{prefix}{Path(name).name}")

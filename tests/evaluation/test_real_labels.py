@@ -17,7 +17,7 @@ from fastvit.tasks.classification.real_labels import real_accuracy, real_labels
 
 @dataclass
 class Names:
-    """Labelled images that only have names."""
+    """Labeled images that only have names."""
 
     names: list[str]
     classes: tuple[str, ...] = field(default_factory=imagenet_classes)

@@ -48,7 +48,7 @@ def write(model: fastvit.FastViT, path: Path, options: ExportOptions) -> Exporte
     return export(model, COREML, path, noise_pictures(2), options)
 
 
-def normalised(model: fastvit.FastViT, pixels: np.ndarray) -> torch.Tensor:
+def normalized(model: fastvit.FastViT, pixels: np.ndarray) -> torch.Tensor:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     return (torch.from_numpy(pixels).float() / 255 - mean) / std
 
@@ -107,7 +107,7 @@ def test_the_program_computes_what_the_model_does(model: fastvit.FastViT, classi
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, *SIZE), np.uint8)
     values = program(pixels)
     with torch.inference_mode():
-        (expected,) = model(normalised(model, pixels)).softmax(1)
+        (expected,) = model(normalized(model, pixels)).softmax(1)
     answer = values["classLabel_probs"]
     assert list(answer) == NAMES
     assert values["classLabel"] == NAMES[int(expected.argmax())]

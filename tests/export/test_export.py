@@ -18,7 +18,7 @@ import fastvit
 from fastvit.arguments import parse_batches, parse_size
 from fastvit.cli.main import main
 from fastvit.data.opening import open_images
-from fastvit.data.pixels import normalised
+from fastvit.data.pixels import normalized
 from fastvit.export.export import export, export_all
 from fastvit.export.options import ExportOptions
 from fastvit.export.pictures import Pictures
@@ -87,7 +87,7 @@ def pictures() -> list[Image.Image]:
 
 
 def expected(model: fastvit.FastViT, pixels: np.ndarray) -> torch.Tensor:
-    """By hand: normalise, then the network."""
+    """By hand: normalize, then the network."""
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (model.preprocessing.mean, model.preprocessing.std))
     with torch.inference_mode():
         return model((torch.from_numpy(pixels).float() / 255 - mean) / std)
@@ -156,7 +156,7 @@ def test_every_target_is_proved_and_says_what_it_is(
     here = str(Path(fastvit.__file__).parent).encode()
     assert not any(here in part for part in contents(tmp_path)), "source files of this machine are nobody's business"
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
-    (answer,) = artifact(normalised(pixels, model.preprocessing)).values()
+    (answer,) = artifact(normalized(pixels, model.preprocessing)).values()
     artifact(np.zeros((1, 3, 64, 64), np.float32))
     assert compare(expected(model, pixels), answer).relative < 1e-5, "an answer is the caller's, not the runtime's"
     for wrong in (
@@ -177,7 +177,7 @@ def test_openvino_is_proved(model: fastvit.FastViT, pictures: list[Image.Image],
 
 
 @pytest.mark.parametrize("kind", ["pixels", "unit"])
-def test_normalisation_inside_is_exact_also_at_the_border(
+def test_normalization_inside_is_exact_also_at_the_border(
     target: Target, model: fastvit.FastViT, tmp_path: Path, kind: str
 ) -> None:
     """White pixels in the corners: a mean folded into the bias would be wrong where the stem pads."""
@@ -224,7 +224,7 @@ def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT
     for batch in (1, 2, 5):
         for height, width in sizes:
             pixels = np.random.default_rng(batch).integers(0, 256, (batch, 3, height, width), np.uint8)
-            (answer,) = artifact(normalised(pixels, model.preprocessing)).values()
+            (answer,) = artifact(normalized(pixels, model.preprocessing)).values()
             assert compare(expected(model, pixels), answer).relative < 1e-4, (batch, height, width)
     with pytest.raises(fastvit.UserError, match=r"at least 32 pixels|takes images of 64x64"):
         artifact(np.zeros((1, 3, 31, 64), np.float32))
@@ -323,7 +323,7 @@ def test_onnx_is_one_file_without_norms(model: fastvit.FastViT, pictures: list[I
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
     info = json.loads({p.key: p.value for p in proto.metadata_props}["fastvit"])
     assert info["classes"] == list(model.classes or ())
-    assert info["artifact"]["input"] == "normalised"
+    assert info["artifact"]["input"] == "normalized"
 
 
 def test_a_foreign_file_is_named(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def model() -> fastvit.FastViT:
 
 
 def sharp(model: fastvit.FastViT) -> fastvit.FastViT:
-    """With attention far from uniform; as initialised, it is nearly a mean, and hides what is wrong with it."""
+    """With attention far from uniform; as initialized, it is nearly a mean, and hides what is wrong with it."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, SelfAttention):

@@ -22,7 +22,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.program import Program, build_program
 from fastvit.export.proof import Proof, Tolerance, prepared
 from fastvit.export.quantize.calibration import batches, calibration_pictures, chosen, matching
-from fastvit.export.quantize.onnx import quantise
+from fastvit.export.quantize.onnx import quantize
 from fastvit.export.quantize.qdq import Calibrated, calibrate, layers, weight_types
 from fastvit.export.quantize.sensitivity import choose, error, outputs, plot, table
 from fastvit.export.target import find_target
@@ -41,11 +41,11 @@ INT8 = ExportOptions("int8", batch="dynamic")
 def model() -> fastvit.FastViT:
     """Some 80% right on ten classes of clothes at 32 px."""
     torch.manual_seed(0)
-    grey = Preprocessing((32, 32), (0.286,) * 3, (0.353,) * 3, crop_pct=1.0)
+    gray = Preprocessing((32, 32), (0.286,) * 3, (0.353,) * 3, crop_pct=1.0)
     source = open_images("sample", "train")
-    network = tiny(attention=True, classes=source.classes, preprocessing=grey).train()
+    network = tiny(attention=True, classes=source.classes, preprocessing=gray).train()
     picked = chosen(len(source), 1500, seed=1)
-    images = torch.from_numpy(prepared([source.image(i) for i in picked], grey, "normalised"))
+    images = torch.from_numpy(prepared([source.image(i) for i in picked], gray, "normalized"))
     labels = torch.tensor([source.labels[i] for i in picked])
     steps = 70
     optimizer = torch.optim.AdamW(network.parameters(), 6e-3)
@@ -66,7 +66,7 @@ def program(model: fastvit.FastViT) -> Program:
 
 @pytest.fixture(scope="module")
 def images(model: fastvit.FastViT) -> np.ndarray:
-    return prepared(calibration_pictures(count=64), model.preprocessing, "normalised")
+    return prepared(calibration_pictures(count=64), model.preprocessing, "normalized")
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +137,15 @@ def test_the_layers_are_those_of_the_model(model: fastvit.FastViT, graph: onnx.M
 def test_weights_are_int8_with_a_scale_a_channel_and_kept_ones_float(
     graph: onnx.ModelProto, images: np.ndarray
 ) -> None:
-    quantised = quantise(graph, images, keep=["backbone.stem.*", "head"])
-    onnx.checker.check_model(quantised)
-    types = weight_types(quantised)
+    quantized = quantize(graph, images, keep=["backbone.stem.*", "head"])
+    onnx.checker.check_model(quantized)
+    types = weight_types(quantized)
     for layer in layers(graph):
         kept = layer.kind == "depthwise" or layer.name == "head" or layer.name.startswith("backbone.stem.")
         assert types[layer.name] == (np.float32 if kept else np.int8), layer.name
     assert np.int8 in types.values()
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantised.graph.initializer}
-    weights = [n for n in quantised.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in tensors]
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    weights = [n for n in quantized.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in tensors]
     weights = [node for node in weights if tensors[node.input[0]].dtype == np.int8]
     assert len(weights) == sum(kind == np.int8 for kind in types.values())
     for node in weights:
@@ -159,8 +159,8 @@ def test_weights_are_int8_with_a_scale_a_channel_and_kept_ones_float(
 def test_patterns_must_name_a_layer(graph: onnx.ModelProto, images: np.ndarray) -> None:
     assert matching(["a.b", "a.c", "d"], ["a.*"]) == ["a.b", "a.c"]
     with pytest.raises(fastvit.UserError, match=r"no layer is called 'backbone.stam.\*'; there are backbone.stem.0"):
-        quantise(graph, images, keep=["backbone.stam.*"])
-    with pytest.raises(fastvit.UserError, match="coreml quantises every layer that it can: leave --keep-float out"):
+        quantize(graph, images, keep=["backbone.stam.*"])
+    with pytest.raises(fastvit.UserError, match="coreml quantizes every layer that it can: leave --keep-float out"):
         find_target("coreml").check(ExportOptions("int8", keep_float=("head",)))
     with pytest.raises(fastvit.UserError, match="layers to keep in float are for int8, not for fp16"):
         ExportOptions("fp16", keep_float=("head",))
@@ -218,16 +218,16 @@ def test_a_fixed_batch_and_pixels(
 def test_openvino_keeps_named_layers_in_float(graph: onnx.ModelProto, images: np.ndarray, tmp_path: Path) -> None:
     import openvino
 
-    from fastvit.export.quantize.openvino import quantise as quantise_openvino
+    from fastvit.export.quantize.openvino import quantize as quantize_openvino
 
     onnx.save(graph, tmp_path / "model.onnx")
 
     def fake_quantized(keep: list[str]) -> set[str]:
         model = openvino.convert_model(tmp_path / "model.onnx")
-        quantised = quantise_openvino(model, layers(graph), images[:8], keep)
+        quantized = quantize_openvino(model, layers(graph), images[:8], keep)
         return {
             op.get_friendly_name().split("/")[0]
-            for op in quantised.get_ops()
+            for op in quantized.get_ops()
             if op.get_type_name() in ("Convolution", "MatMul")
             and op.input_value(0).get_node().get_type_name() == "FakeQuantize"
         }
@@ -241,19 +241,19 @@ def test_openvino_keeps_named_layers_in_float(graph: onnx.ModelProto, images: np
 @pytest.mark.skipif(
     find_spec("executorch") is None or find_spec("torchao") is None, reason="needs the extra fastvit[executorch]"
 )
-def test_pt2e_quantises_the_network_with_attention(model: fastvit.FastViT, images: np.ndarray) -> None:
+def test_pt2e_quantizes_the_network_with_attention(model: fastvit.FastViT, images: np.ndarray) -> None:
     from fastvit.export.pt2 import trace
-    from fastvit.export.quantize.pt2e import quantise as quantise_pt2e
+    from fastvit.export.quantize.pt2e import quantize as quantize_pt2e
 
     program = build_program(model, ExportOptions("int8", batch=8))
     with pytest.raises(fastvit.UserError, match="int8 needs images to calibrate on"):
-        quantise_pt2e(trace(program), None, 8)
-    quantised = quantise_pt2e(trace(program), images[:32], 8)
+        quantize_pt2e(trace(program), None, 8)
+    quantized = quantize_pt2e(trace(program), images[:32], 8)
     batch = torch.from_numpy(images[32:40])
     with torch.inference_mode():
-        differences = compare(program.module(batch), quantised.module()(batch))
+        differences = compare(program.module(batch), quantized.module()(batch))
     assert differences.cosine > 0.98, "0.76 and less where a norm before attention is folded wrongly"
-    tensors = [*quantised.state_dict.values(), *quantised.constants.values()]
+    tensors = [*quantized.state_dict.values(), *quantized.constants.values()]
     weights = [t for t in tensors if isinstance(t, torch.Tensor) and t.dtype == torch.int8]
     assert len(weights) > 20
 
@@ -292,12 +292,12 @@ def test_the_table_finds_a_layer_made_sensitive(model: fastvit.FastViT, images: 
     assert worst.cosine == min(row.cosine for row in rows)
     assert all(row.loss is not None for row in rows)
     depthwise = [layer.name for layer in layers(damaged.model) if layer.kind == "depthwise"]
-    before = error(outputs(damaged.model, images), outputs(damaged.quantised(usual), images))
+    before = error(outputs(damaged.model, images), outputs(damaged.quantized(usual), images))
     choice = choose(damaged, images, depthwise, bound=0.6 * before)
     assert choice.met
     assert choice.kept == (*depthwise, OUTLIER)
     assert choice.errors[0] == pytest.approx(before)
-    written = weight_types(quantise(damaged.model, images, bound=0.6 * before))
+    written = weight_types(quantize(damaged.model, images, bound=0.6 * before))
     assert written[OUTLIER] == np.float32
     assert all(written[name] == np.int8 for name in usual if name != OUTLIER)
 

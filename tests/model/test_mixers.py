@@ -76,7 +76,7 @@ def test_every_mixer_fuses_exactly_and_is_saved(mixer: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mixer", [name for name, row in MIXERS.items() if row.residual])
-def test_layer_norm_before_a_mixer_keeps_its_normalisation_alone(mixer: str) -> None:
+def test_layer_norm_before_a_mixer_keeps_its_normalization_alone(mixer: str) -> None:
     model = network(mixer=mixer, norm="layer")
     fused = fastvit.fuse(model)
     torch.testing.assert_close(fused(noise(2, 3, 64, 48)), model(noise(2, 3, 64, 48)), rtol=1e-10, atol=1e-12)

@@ -42,7 +42,7 @@ def test_inference(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", [case for case in EVAL if "fused_l2" in case], ids=name)
 def test_merged_parameters(case: dict[str, Any]) -> None:
-    merged = fastvit.export_weights(fastvit.merge_branches(filled(case)), "official")
+    merged = fastvit.export_weights(fastvit.reparameterize(filled(case)), "official")
     assert case["fused_l2"]
     for key, norm in case["fused_l2"].items():
         close(merged[key].norm(), norm)

@@ -35,7 +35,7 @@ def test_same_function_and_layout(name: str) -> None:
             ours.backbone(images), theirs.forward_intermediates(images, intermediates_only=True), strict=True
         ):
             torch.testing.assert_close(our_map, their_map, rtol=1e-4, atol=1e-4)
-        merged = fastvit.merge_branches(ours)
+        merged = fastvit.reparameterize(ours)
         reparameterized = reparameterize_model(theirs)
         reparameterized.load_state_dict(fastvit.export_weights(merged, "timm"), strict=True)
         torch.testing.assert_close(merged(images), reparameterized(images), rtol=1e-4, atol=1e-5)
@@ -52,7 +52,7 @@ def test_drop_path_rates_are_timms() -> None:
     assert rates[-1] == pytest.approx(0.3)
 
 
-def test_initialisation_has_timms_scale() -> None:
+def test_initialization_has_timms_scale() -> None:
     torch.manual_seed(0)
     ours = fastvit.export_weights(fastvit.create_model("sa12"), "timm")
     theirs = timm.create_model("fastvit_sa12").state_dict()

@@ -56,9 +56,9 @@ def test_every_source_gives_the_same_answer(
     assert [x.probability for x in answer.labels] == pytest.approx([x.probability for x in expected.labels], abs=1e-5)
 
 
-@pytest.mark.parametrize("taken", ["normalised", "unit", "pixels"])
+@pytest.mark.parametrize("taken", ["normalized", "unit", "pixels"])
 def test_an_artifact_gets_what_it_takes(taken: str, tmp_path: Path) -> None:
-    """Whether the caller brings pixels or normalised images: the logits are those of the network in float."""
+    """Whether the caller brings pixels or normalized images: the logits are those of the network in float."""
     own = fastvit.Preprocessing((48, 48), mean=(0.1, 0.4, 0.6), std=(0.2, 0.5, 1.5))
     network = randomise(tiny(num_classes=3, preprocessing=own))
     TARGETS["onnx"].write(build_program(network, ExportOptions(input=taken)), tmp_path / "model.onnx")
@@ -70,7 +70,7 @@ def test_an_artifact_gets_what_it_takes(taken: str, tmp_path: Path) -> None:
         expected = network(images)
     assert compare(expected, predictor.logits(pixels)).relative < 1e-5
     if taken == "pixels":
-        with pytest.raises(fastvit.UserError, match="takes pixels, not normalised images"):
+        with pytest.raises(fastvit.UserError, match="takes pixels, not normalized images"):
             predictor.logits(images)
     else:
         assert compare(expected, predictor.logits(images)).relative < 1e-5
@@ -164,9 +164,9 @@ def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT,
 def test_half_precision_and_one_channel(photo: Path) -> None:
     half = randomise(tiny()).half()
     assert len(fastvit.Predictor(half)(photo)[0].labels) == 5
-    grey = randomise(fastvit.create_model("t8", num_classes=2, in_chans=1))
-    assert grey.preprocessing.mean == (pytest.approx(0.449),)
-    assert len(fastvit.Predictor(grey)(photo)[0].labels) == 2
+    gray = randomise(fastvit.create_model("t8", num_classes=2, in_chans=1))
+    assert gray.preprocessing.mean == (pytest.approx(0.449),)
+    assert len(fastvit.Predictor(gray)(photo)[0].labels) == 2
     with pytest.raises(fastvit.UserError, match="this model takes 4"):
         fastvit.Predictor(fastvit.create_model("t8", in_chans=4))
 

@@ -58,7 +58,7 @@ def open_in(runtime: str, model: TaskModel, folder: Path) -> fastvit.Predictor:
     assert readable, "no target writes what this runtime reads"
     target = next((target for target in readable if target.runtime == runtime), readable[0])
     many = model.task == "classification" and "batch" in target.dynamic
-    options = ExportOptions(batch="dynamic" if many else 1, input="pixels" if runtime != "ncnn" else "normalised")
+    options = ExportOptions(batch="dynamic" if many else 1, input="pixels" if runtime != "ncnn" else "normalized")
     path = folder / f"model{target.suffix}"
     try:
         target.check(options)
@@ -72,7 +72,7 @@ def open_in(runtime: str, model: TaskModel, folder: Path) -> fastvit.Predictor:
 
 
 def blocks(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8: blocks of 16 px, each of a colour."""
+    """(height, width, 3) uint8: blocks of 16 px, each of a color."""
     coarse = generator.integers(0, 256, (height // 16, width // 16, 3), np.uint8)
     return coarse.repeat(16, 0).repeat(16, 1)
 

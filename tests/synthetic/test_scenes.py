@@ -121,21 +121,21 @@ def test_the_annotations_are_whole_coco(dataset: Path) -> None:
 def test_the_list_of_classes_is_the_palette_of_the_masks(dataset: Path) -> None:
     lines = [line.split("\t") for line in (dataset / "classes.txt").read_text(encoding="utf-8").splitlines()]
     assert [(int(index), name) for index, name, _ in lines] == list(enumerate(("background", *FASHION_MNIST_CLASSES)))
-    colours = [tuple(map(int, colour.split())) for _, _, colour in lines]
-    assert len(set(colours)) == 11
+    colors = [tuple(map(int, color.split())) for _, _, color in lines]
+    assert len(set(colors)) == 11
     paths = list((dataset / "masks").rglob("*.png"))
     for path in paths:
-        assert path.read_bytes()[24:26] == bytes((8, 3)), "bit depth and colour type of the PNG header"
+        assert path.read_bytes()[24:26] == bytes((8, 3)), "bit depth and color type of the PNG header"
         with Image.open(path) as mask:
-            assert np.array_equal(np.asarray(mask.convert("RGB")), np.array(colours, np.uint8)[np.asarray(mask)])
+            assert np.array_equal(np.asarray(mask.convert("RGB")), np.array(colors, np.uint8)[np.asarray(mask)])
 
 
 def likeness(picture: np.ndarray, mask: np.ndarray, box: list[int], item: Image.Image) -> float:
-    """Largest correlation of any colour of what is in a box with the item or its mirror image."""
+    """Largest correlation of any color of what is in a box with the item or its mirror image."""
     left, top, width, height = box
-    grey = np.asarray(item.convert("L"))
-    rows, columns = (np.flatnonzero((grey > 40).any(axis)) for axis in (1, 0))
-    cut = Image.fromarray(grey[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).resize((width, height))
+    gray = np.asarray(item.convert("L"))
+    rows, columns = (np.flatnonzero((gray > 40).any(axis)) for axis in (1, 0))
+    cut = Image.fromarray(gray[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).resize((width, height))
     place = slice(top, top + height), slice(left, left + width)
     seen = picture[place][mask[place] == 1].astype(float)
     values = [np.asarray(side, float)[mask[place] == 1] for side in (cut, cut.transpose(Image.Transpose(0)))]

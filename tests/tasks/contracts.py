@@ -39,7 +39,11 @@ HEADS = ("fpn", "upernet")
 FAST = ("fastvit_mci3",)
 SLOWLY = every_variant(FAST)
 BLOCKS = [pytest.param(name, marks=() if name == "fastvit_mci3" else pytest.mark.slow) for name in KINDS]
-FORMS = [pytest.param("train", marks=pytest.mark.slow), pytest.param("merged", marks=pytest.mark.slow), "fused"]
+FORMS = [
+    pytest.param("train", marks=pytest.mark.slow),
+    pytest.param("reparameterized", marks=pytest.mark.slow),
+    "fused",
+]
 # Small enough for tests: everything else in proportion to the width of the pyramid.
 SMALL = {"fpn_channels": 32, "anchor_size": 8, "post_nms_top_n": 60, "roi_batch_size": 32, "max_detections": 40}
 
@@ -177,8 +181,8 @@ class DenseContract:
         assert len(changed_above) == len(model.pyramid_strides)
 
     def test_fuse_is_exact(self, model: TaskModel, images: Tensor) -> None:
-        merged, fused = fastvit.merge_branches(model), fastvit.fuse(model)
-        assert [fastvit.form(m) for m in (model, merged, fused)] == ["train", "merged", "fused"]
+        merged, fused = fastvit.reparameterize(model), fastvit.fuse(model)
+        assert [fastvit.form(m) for m in (model, merged, fused)] == ["train", "reparameterized", "fused"]
         assert_alike(model, merged, images, self.tolerance)
         assert_alike(model, fused, images, self.tolerance)
         assert not [m for m in fused.modules() if isinstance(m, (_BatchNorm, LayerScale))]
@@ -214,7 +218,7 @@ class DenseContract:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_save_and_load(self, model: TaskModel, images: Tensor, form: str, tmp_path: Path) -> None:
-        saved = {"train": model, "merged": fastvit.merge_branches(model), "fused": fastvit.fuse(model)}[form]
+        saved = {"train": model, "reparameterized": fastvit.reparameterize(model), "fused": fastvit.fuse(model)}[form]
         path = fastvit.save(saved, tmp_path / "model.safetensors", {"score": 0.5})
         loaded = fastvit.load(path)
         assert type(loaded) is type(model)
@@ -241,7 +245,7 @@ class DenseContract:
             ({"classes": ["one"]}, "1 class names for 5 classes"),
             ({"format_version": 99}, "format version 99"),
             ({"config": {"depth": 3}}, "the model configuration does not fit"),
-            ({"preprocessing": {"colour": 1}}, "preprocessing description"),
+            ({"preprocessing": {"color": 1}}, "preprocessing description"),
         ):
             save_file(tensors, path, {**metadata, "fastvit": json.dumps(content | change)})
             with pytest.raises(UserError, match=message) as raised:

@@ -431,7 +431,7 @@ def test_an_artifact_finds_what_the_checkpoint_finds(
 def test_what_is_around_an_image_does_not_matter(exported: tuple[Detector, Exported]) -> None:
     model, done = exported
     artifact = open_artifact(done.path, "onnxruntime")
-    image = torch.from_numpy(prepared(scenes(1, (50, 96)), model.preprocessing, "normalised"))
+    image = torch.from_numpy(prepared(scenes(1, (50, 96)), model.preprocessing, "normalized"))
     size = np.array([image.shape[2:]])
     with torch.no_grad():
         expected = [answer.numpy() for answer in model.answers(image)]
@@ -508,7 +508,7 @@ def test_artifacts_that_do_not_take_the_size_run_as_they_did(tmp_path: Path) -> 
     )
     graph.ir_version = 10
     model.preprocessing = model.preprocessing.at_size((64, 96))
-    signature = Signature("fp32", "normalised", 1, (64, 96), model.outputs, "0" * 64)
+    signature = Signature("fp32", "normalized", 1, (64, 96), model.outputs, "0" * 64)
     content = json.loads(to_metadata(Description.of(model), signature))
     del content["artifact"]["inputs"]
     onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(content)})
@@ -619,7 +619,7 @@ def test_threads_that_trace_together_leave_torchvision_as_it_was() -> None:
 
 def test_tracing_changes_no_answer() -> None:
     model = detector("mask_rcnn")
-    images = torch.from_numpy(prepared(scenes(1), model.preprocessing.at_size((64, 96)), "normalised"))
+    images = torch.from_numpy(prepared(scenes(1), model.preprocessing.at_size((64, 96)), "normalized"))
     with torch.no_grad():
         expected = model.answers(images)
         with traceable():
@@ -628,11 +628,11 @@ def test_tracing_changes_no_answer() -> None:
         assert torch.equal(one, other)
 
 
-def test_the_program_is_the_model_for_normalised_images() -> None:
+def test_the_program_is_the_model_for_normalized_images() -> None:
     model = detector("faster_rcnn")
     program = build_program(model, ExportOptions(input="pixels"))
     pictures = scenes(1)
-    shown = prepared(pictures, model.preprocessing.at_size((64, 96)), "normalised")
+    shown = prepared(pictures, model.preprocessing.at_size((64, 96)), "normalized")
     pixels = prepared(pictures, model.preprocessing.at_size((64, 96)), "pixels")
     with torch.no_grad():
         expected = model.answers(torch.from_numpy(shown))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import fastvit
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.colours import class_colours
+from fastvit.tasks.colors import class_colors
 from fastvit.tasks.detection.agreement import SHOWN, agreement, in_use
 from fastvit.tasks.detection.data import DetectionData, open_for_run
 from fastvit.tasks.detection.decoding import Objects, paste_masks, to_objects
@@ -220,7 +220,7 @@ def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], Detect
     config = tiny(num_classes=len(data.classes)).config.replace(layer_scale_init=0.1)
     detector = Detector(config, classes=data.classes, preprocessing=preprocessing, options=network)
     task = DetectionTask(detector).train()
-    return task, [(task._normalised(batch), targets) for batch, targets in data.train_dataloader()], data
+    return task, [(task._normalized(batch), targets) for batch, targets in data.train_dataloader()], data
 
 
 def fit(task: DetectionTask, batches: list[Batch], steps: int) -> list[dict[str, float]]:
@@ -259,7 +259,7 @@ def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
             task.losses(*batches[0])
         task.eval()
         for pictures, targets in data.val_dataloader():
-            task.validate(task._normalised(pictures), targets)
+            task.validate(task._normalized(pictures), targets)
     found = {name: float(value) for name, value in task.metrics.compute().items()}
     assert found["val/box_ap50"] > 0.95, found
     if kind == "mask_rcnn":
@@ -466,7 +466,7 @@ def test_objects_at_the_least_score_are_kept() -> None:
 
 
 def test_a_pixel_of_just_the_threshold_belongs_to_the_mask() -> None:
-    """A grid point on every pixel's centre: nothing is rounded."""
+    """A grid point on every pixel's center: nothing is rounded."""
     before = np.nextafter(np.float32(0.5), np.float32(0))
     mask = np.array([[0.5, before], [before, 0.5]], np.float32)
     (pasted,) = paste_masks(mask[None], np.array([[3, 1, 5, 3]]), (4, 6))
@@ -485,7 +485,7 @@ def test_validation_and_prediction_say_the_same() -> None:
     assert shown.shape == (3, 46, 64)
     task = DetectionTask(detector)
     with torch.no_grad():
-        (found,) = detector([task._normalised(shown)])
+        (found,) = detector([task._normalized(shown)])
     ours = in_image(found, (46, 64), {"size": torch.tensor([40, 56])})
     for name in ("boxes", "labels", "scores", "masks"):
         assert np.array_equal(ours[name].numpy(), getattr(answer.objects, name)), name
@@ -655,7 +655,7 @@ def test_objects_on_each_other_are_paired_by_their_scores() -> None:
 # Pictures.
 
 
-def test_a_mask_colours_its_pixels_alone() -> None:
+def test_a_mask_colors_its_pixels_alone() -> None:
     size = (400, 600)
     picture = Image.fromarray(np.random.default_rng(0).integers(60, 200, (*size, 3), np.uint8))
     before = np.asarray(picture)
@@ -667,10 +667,10 @@ def test_a_mask_colours_its_pixels_alone() -> None:
     after = np.asarray(drawn)
     changed = (after != before).any(-1)
     assert changed[105:138, 110:178].mean() > 0.99, "below the label, inside the mask"
-    colour = np.array(class_colours(len(CLASSES))[1])
-    inside = after[120, 140].astype(float) - (0.55 * before[120, 140] + 0.45 * colour)
+    color = np.array(class_colors(len(CLASSES))[1])
+    inside = after[120, 140].astype(float) - (0.55 * before[120, 140] + 0.45 * color)
     assert np.abs(inside).max() < 2
-    assert (after[70, 90:200] == colour).all(), "the box's upper edge"
+    assert (after[70, 90:200] == color).all(), "the box's upper edge"
     outside = np.ones_like(changed)
     outside[40:152, 88:202] = False
     assert not changed[outside].any()

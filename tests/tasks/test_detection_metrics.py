@@ -30,9 +30,9 @@ Dicts = list[dict[str, torch.Tensor]]
 
 def ellipses(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width] + 0.5
-    centre, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    center, radius = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     across, down = (
-        (axis - c[:, None, None]) / r[:, None, None] for axis, c, r in zip((x, y), centre.T, radius.T, strict=True)
+        (axis - c[:, None, None]) / r[:, None, None] for axis, c, r in zip((x, y), center.T, radius.T, strict=True)
     )
     return (across**2 + down**2 <= 1).astype(np.uint8)
 

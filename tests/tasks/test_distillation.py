@@ -14,7 +14,7 @@ from fastvit.data.datasets import samples_for_evaluation
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.module import evaluation_loader
 from fastvit.data.opening import open_images
-from fastvit.data.transforms import normalise
+from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.classification.distillation import Taught, Teacher, convert, distillation_loss
@@ -48,15 +48,15 @@ def test_the_loss_mixes_labels_and_teacher(kind: str, alpha: float, temperature:
 def test_images_are_converted_to_what_the_teacher_expects() -> None:
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     other = Preprocessing((32, 32), mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7))
-    torch.testing.assert_close(convert(normalise(pixels, SMALL), SMALL, other), normalise(pixels, other))
-    larger = convert(normalise(pixels, SMALL), SMALL, Preprocessing((48, 40)))
+    torch.testing.assert_close(convert(normalize(pixels, SMALL), SMALL, other), normalize(pixels, other))
+    larger = convert(normalize(pixels, SMALL), SMALL, Preprocessing((48, 40)))
     assert larger.shape == (2, 3, 48, 40)
     resized = F.interpolate(pixels.float() / 255, (48, 40), mode="bicubic", antialias=True)
     by_hand = (resized - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
         3, 1, 1
     )
     torch.testing.assert_close(larger, by_hand, rtol=1e-4, atol=1e-4)
-    same = normalise(pixels, SMALL)
+    same = normalize(pixels, SMALL)
     assert convert(same, SMALL, SMALL) is same
 
 
@@ -130,11 +130,11 @@ def test_a_student_learns_more_with_a_teacher() -> None:
     """Where 70 of 100 training labels are random, the teacher's answers bring the student more than 5 points."""
     pictures = open_images("sample", "train")
     images, labels = next(iter(evaluation_loader(samples_for_evaluation(pictures, SMALL), 3000, 0)))
-    images = normalise(images, SMALL)
+    images = normalize(images, SMALL)
     held_out, truth = next(
         iter(evaluation_loader(samples_for_evaluation(open_images("sample", "test"), SMALL), 1000, 0))
     )
-    held_out = normalise(held_out, SMALL)
+    held_out = normalize(held_out, SMALL)
     teacher = Teacher(ridge(F.avg_pool2d(images, 2), labels), SMALL, FASHION_MNIST_CLASSES, 10)
     generator = torch.Generator().manual_seed(0)
     noisy = torch.where(

@@ -25,7 +25,7 @@ from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.json_rows import JsonRows
 from fastvit.tasks.hand_mesh.options import HandMeshOptions, RegressorConfig
 from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose
-from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
+from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
 from fastvit.tasks.hand_mesh.synthetic import HandMaker
 from fastvit.tasks.hand_mesh.transforms import TrainTransform, changed_truth, fitted, mapped, varied
@@ -310,21 +310,19 @@ def test_pixels_move_as_the_map_says() -> None:
         if not (expected > 8).all() or not (expected < 120).all():
             continue
         y, x = np.mgrid[:128, :128] + 0.5
-        centre = np.array([(pixels * x).sum(), (pixels * y).sum()]) / pixels.sum()
-        assert np.abs(centre - expected).max() < 0.6
+        center = np.array([(pixels * x).sum(), (pixels * y).sum()]) / pixels.sum()
+        assert np.abs(center - expected).max() < 0.6
 
 
 def test_what_is_missing_of_a_turned_image_is_the_mean() -> None:
-    transform = TrainTransform(
-        HandMeshOptions(rotation=45, colour=0.0), Preprocessing((SIDE, SIDE), resize="letterbox")
-    )
+    transform = TrainTransform(HandMeshOptions(rotation=45, color=0.0), Preprocessing((SIDE, SIDE), resize="letterbox"))
     torch.manual_seed(3)
     pixels, _ = transform(Image.new("RGB", (SIDE, SIDE), "white"))
     assert pixels.shape == (3, SIDE, SIDE)
     assert [channel.min().item() for channel in pixels] == [124, 116, 104]  # ImageNet's mean, of 255
     assert pixels[:, SIDE // 2, SIDE // 2].tolist() == [255] * 3
-    grey = Preprocessing((SIDE, SIDE), mean=(0.5,), std=(0.2,), resize="letterbox")
-    assert TrainTransform(HandMeshOptions(), grey)(Image.new("RGB", (50, 70)))[0].shape == (1, SIDE, SIDE)
+    gray = Preprocessing((SIDE, SIDE), mean=(0.5,), std=(0.2,), resize="letterbox")
+    assert TrainTransform(HandMeshOptions(), gray)(Image.new("RGB", (50, 70)))[0].shape == (1, SIDE, SIDE)
 
 
 def test_weak_perspective_and_back_to_space() -> None:
@@ -390,7 +388,7 @@ def test_an_unreadable_picture_is_named(copied: Path) -> None:
         ({"size": 16}, "hand_mesh.size"),
         ({"rotation": 200}, "hand_mesh.rotation"),
         ({"scale": (2, 1)}, "hand_mesh.scale"),
-        ({"colour": 2}, "hand_mesh.colour"),
+        ({"color": 2}, "hand_mesh.color"),
         ({"hflip": 0.5}, "hand_mesh.network.sides to both"),
     ],
 )
@@ -407,7 +405,7 @@ def test_triangles_are_where_a_pixel_by_pixel_search_finds_them() -> None:
     points, depths = generator.uniform(-5, 35, (30, 2)), generator.uniform(1, 3, 30)
     faces = generator.integers(0, 30, (25, 3))
     faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 0] != faces[:, 2])]
-    raster = rasterise(points, depths, faces, (24, 30))
+    raster = rasterize(points, depths, faces, (24, 30))
     for y in range(24):
         for x in range(30):
             best, nearest, shares = -1, np.inf, np.zeros(3)
@@ -425,10 +423,10 @@ def test_triangles_are_where_a_pixel_by_pixel_search_finds_them() -> None:
 
 def test_what_is_behind_the_camera_or_outside_is_not_drawn() -> None:
     points = np.array([[2.0, 2], [8, 2], [2, 8]])
-    assert not rasterise(points, np.array([-1.0, 1, 1]), np.array([[0, 1, 2]]), (10, 10)).covered.any()
-    assert not rasterise(points + 100, np.ones(3), np.array([[0, 1, 2]]), (10, 10)).covered.any()
-    assert rasterise(points, np.ones(3), np.array([[2, 1, 0]]), (10, 10)).covered.sum() > 10
-    assert not rasterise(points, np.ones(3), np.empty((0, 3), np.int64), (4, 4)).covered.any()
+    assert not rasterize(points, np.array([-1.0, 1, 1]), np.array([[0, 1, 2]]), (10, 10)).covered.any()
+    assert not rasterize(points + 100, np.ones(3), np.array([[0, 1, 2]]), (10, 10)).covered.any()
+    assert rasterize(points, np.ones(3), np.array([[2, 1, 0]]), (10, 10)).covered.sum() > 10
+    assert not rasterize(points, np.ones(3), np.empty((0, 3), np.int64), (4, 4)).covered.any()
 
 
 def test_normals_point_outwards() -> None:

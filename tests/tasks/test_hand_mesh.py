@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.data.transforms import normalise
+from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.export.export import export
 from fastvit.export.options import ExportOptions
@@ -23,7 +23,7 @@ from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import open_artifact
 from fastvit.tasks.hand_mesh.drawing import draw
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
-from fastvit.tasks.hand_mesh.heads import centres, sampled
+from fastvit.tasks.hand_mesh.heads import centers, sampled
 from fastvit.tasks.hand_mesh.mesh_file import write_mesh
 from fastvit.tasks.hand_mesh.model import HandRegressor, regressor_config
 from fastvit.tasks.hand_mesh.module import HandMeshTask, hand_losses
@@ -132,7 +132,7 @@ def test_features_are_sampled_as_torch_samples_them() -> None:
 
 def test_centres_of_heat_maps_are_their_centres_of_mass() -> None:
     shares = np.random.default_rng(0).dirichlet(np.ones(6 * 9), (2, 4)).reshape(2, 4, 6, 9)
-    found = centres(torch.from_numpy(shares).log() + 3)
+    found = centers(torch.from_numpy(shares).log() + 3)
     for place in np.ndindex(2, 4):
         row, column = ndimage.center_of_mass(shares[place])
         expected = ((column + 0.5) / 9 * 2 - 1, (row + 0.5) / 6 * 2 - 1)
@@ -264,7 +264,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     path = tmp_path / f"hand{TARGETS[target].suffix}"
     made = export(model, TARGETS[target], path, pictures, ExportOptions(batch=batch, input="pixels"))
     assert made.proof is not None
-    # Of meshes of about a metre; the token head samples at places, and so multiplies what they differ by.
+    # Of meshes of about a meter; the token head samples at places, and so multiplies what they differ by.
     tolerance = 5e-5 if kind == "tokens" else 1e-5
     assert made.proof.differences.relative < tolerance
     artifact = open_artifact(path)
@@ -272,7 +272,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (3 if batch == "dynamic" else 1, 3, 64, 64), np.uint8)
     answers = artifact(pixels)
     with torch.no_grad():
-        expected = model(normalise(torch.from_numpy(pixels), model.preprocessing))
+        expected = model(normalize(torch.from_numpy(pixels), model.preprocessing))
     for name, answer in answers.items():
         np.testing.assert_allclose(answer, expected[name].numpy(), rtol=1e-4, atol=tolerance)
     # What runs the artifact alone knows how to draw it.

@@ -14,7 +14,7 @@ from fastvit.tasks.hand_mesh.metrics import HandMetrics, aligned, f_scores, shar
 
 
 def points(count: int = 4, size: int = 21, seed: int = 0, noise: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
-    """Hands of metres, and the same turned, scaled, moved and disturbed."""
+    """Hands of meters, and the same turned, scaled, moved and disturbed."""
     generator = np.random.default_rng(seed)
     target = generator.normal(0, 0.05, (count, size, 3))
     turns = Rotation.random(count, random_state=seed).as_matrix()
@@ -23,11 +23,11 @@ def points(count: int = 4, size: int = 21, seed: int = 0, noise: float = 0.01) -
 
 
 def freihand_aligned(target: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """One sample as FreiHAND's evaluation describes it: centred, scaled to unit norm, turned by SciPy's Procrustes."""
-    centre, spread = target.mean(0), np.linalg.norm(target - target.mean(0))
+    """One sample as FreiHAND's evaluation describes it: centered, scaled to unit norm, turned by SciPy's Procrustes."""
+    center, spread = target.mean(0), np.linalg.norm(target - target.mean(0))
     shape = (found - found.mean(0)) / np.linalg.norm(found - found.mean(0))
-    turn, scale = orthogonal_procrustes((target - centre) / spread, shape)
-    return shape @ turn.T * scale * spread + centre
+    turn, scale = orthogonal_procrustes((target - center) / spread, shape)
+    return shape @ turn.T * scale * spread + center
 
 
 def as_tensors(*arrays: np.ndarray) -> list[Tensor]:
@@ -61,9 +61,9 @@ def test_alignment_does_not_mirror() -> None:
     for index in range(len(target)):
         assert np.abs(freihand_aligned(target[index], mirrored[index]) - target[index]).max() < 1e-12, "SciPy mirrors"
         assert np.linalg.norm(ours[index] - target[index]) > 0.1 * np.linalg.norm(target[index] - target[index].mean(0))
-        centred = mirrored[index] - mirrored[index].mean(0)
-        turn, _ = Rotation.align_vectors(target[index] - target[index].mean(0), centred)
-        expected = turn.apply(centred)
+        centered = mirrored[index] - mirrored[index].mean(0)
+        turn, _ = Rotation.align_vectors(target[index] - target[index].mean(0), centered)
+        expected = turn.apply(centered)
         result = ours[index] - ours[index].mean(0)
         ratio = (result * expected).sum() / (expected * expected).sum()
         np.testing.assert_allclose(result, ratio * expected, rtol=0, atol=1e-9)
@@ -78,7 +78,7 @@ def test_alignment_of_points_without_extent(flat: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.005, 0.015])
-def test_f_scores_by_nearest_neighbours(threshold: float) -> None:
+def test_f_scores_by_nearest_neighbors(threshold: float) -> None:
     generator = np.random.default_rng(0)
     target = generator.normal(0, 0.02, (3, 200, 3))
     found = target[:, ::2] + generator.normal(0, 0.004, (3, 100, 3))

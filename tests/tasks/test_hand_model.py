@@ -202,8 +202,8 @@ def test_the_packages_own_hand_is_a_hand() -> None:
     assert 2e-4 < volume < 6e-4, "a fifth to over half a litre, seen from outside"
     tips = hand.template[hand.tips]
     joints = hand.joint_regressor @ hand.template
-    assert 0.16 < np.linalg.norm(tips[2] - joints[0]) < 0.21, "metres from wrist to middle fingertip"
-    # Every shape coefficient does something of its own, of millimetres.
+    assert 0.16 < np.linalg.norm(tips[2] - joints[0]) < 0.21, "meters from wrist to middle fingertip"
+    # Every shape coefficient does something of its own, of millimeters.
     directions = hand.shape_directions.reshape(-1, hand.shape_directions.shape[2])
     assert np.linalg.matrix_rank(directions) == directions.shape[1]
     assert 5e-4 < np.abs(directions).max() < 0.02

@@ -230,7 +230,7 @@ def test_mistakes_are_told_in_a_line(arguments: tuple[str, ...], message: str, t
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["mlp", "tokens"])
 def test_sixteen_pictures_are_learnt_by_heart(head: str, tmp_path: Path) -> None:
-    """To under a millimetre."""
+    """To under a millimeter."""
     data = tmp_path / "data"
     write_hands(data, 16, SIDE, num_workers=0)
     for kind in ("K", "mano", "scale", "verts", "xyz"):
@@ -240,7 +240,7 @@ def test_sixteen_pictures_are_learnt_by_heart(head: str, tmp_path: Path) -> None
     options = (
         *("--task=hand_mesh", f"--data={data}", "--device=cpu", "--batch_size=16", "--num-workers=0", "--epochs=400"),
         *(f"--hand_mesh.size={SIDE}", f"--hand_mesh.network.head={head}", "--hand_mesh.rotation=0"),
-        *("--hand_mesh.scale=[1,1]", "--hand_mesh.translation=0", "--hand_mesh.colour=0", "--optim.lr=2e-3"),
+        *("--hand_mesh.scale=[1,1]", "--hand_mesh.translation=0", "--hand_mesh.color=0", "--optim.lr=2e-3"),
         *("--optim.min_lr=1e-6", "--optim.weight_decay=0", "--ema.decay=0.9", "--checkpoint_every=0"),
         *("--model.layer_scale_init=0.1", f"--out={tmp_path / 'run'}", "--optim.warmup_epochs=5"),
     )

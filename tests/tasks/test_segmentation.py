@@ -20,7 +20,7 @@ from fastvit.errors import UserError
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.colours import class_colours
+from fastvit.tasks.colors import class_colors
 from fastvit.tasks.segmentation.data import SegmentationData, open_for_run
 from fastvit.tasks.segmentation.drawing import draw
 from fastvit.tasks.segmentation.folders import VOID
@@ -200,7 +200,7 @@ def test_what_uses_windows_and_what_does_not() -> None:
     shown = fastvit.data.transforms.eval_pixels(preprocessing)(picture)
     task = SegmentationTask(segmenter)
     with torch.no_grad():
-        normal = task._normalised(shown)[None]
+        normal = task._normalized(shown)[None]
         sliding, whole = segmenter.answers(normal)[0].argmax(1)[0], segmenter(normal).argmax(1)[0]
     assert np.array_equal(answer.mask, sliding.numpy())
     assert not torch.equal(sliding, whole)
@@ -304,7 +304,7 @@ def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, 
     segmenter = Segmenter(config, classes=data.classes, preprocessing=preprocessing, options=network)
     task = SegmentationTask(segmenter, options)
     ((pictures, masks),) = data.train_dataloader()
-    return task, task._normalised(pictures), masks, data
+    return task, task._normalized(pictures), masks, data
 
 
 def fit(task: SegmentationTask, pictures: Tensor, masks: Tensor, steps: int) -> list[float]:
@@ -339,7 +339,7 @@ def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
             task(pictures)
         task.eval()
         for shown, stored in data.val_dataloader():
-            task.validate(task._normalised(shown), stored)
+            task.validate(task._normalized(shown), stored)
     found = {name: float(value) for name, value in task.metrics.compute().items()}
     assert found["val/miou"] > 0.9, found
     assert task.val_loss.compute() / task.val_count.compute() < 0.2
@@ -392,7 +392,7 @@ def test_the_prediction_of_a_model_in_memory(model: Segmenter) -> None:
     assert shown.shape == (3, 90, 64)
     single = copy.deepcopy(model).float()
     with torch.no_grad():
-        logits = single(SegmentationTask(single)._normalised(shown)[None])
+        logits = single(SegmentationTask(single)._normalized(shown)[None])
     expected = F.interpolate(logits, (70, 50), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
     assert (answer.mask == expected).mean() > 0.999
 
@@ -400,7 +400,7 @@ def test_the_prediction_of_a_model_in_memory(model: Segmenter) -> None:
 # Pictures.
 
 
-def test_each_class_is_drawn_in_its_colour_and_the_background_stays() -> None:
+def test_each_class_is_drawn_in_its_color_and_the_background_stays() -> None:
     size = (420, 600)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
     before = np.asarray(picture)
@@ -412,13 +412,13 @@ def test_each_class_is_drawn_in_its_colour_and_the_background_stays() -> None:
     assert drawn.height > picture.height, "the legend is below"
     after = np.asarray(drawn)[: size[0]]
     assert np.array_equal(after[mask == 0], before[mask == 0])
-    colours = np.array(class_colours(4), float)
+    colors = np.array(class_colors(4), float)
     for label in (1, 3):
-        expected = 0.4 * before[mask == label] + 0.6 * colours[label]
+        expected = 0.4 * before[mask == label] + 0.6 * colors[label]
         assert np.abs(after[mask == label] - expected).max() < 2
-    legend = {tuple(colour) for colour in np.asarray(drawn)[size[0] :].reshape(-1, 3).tolist()}
-    assert {class_colours(4)[1], class_colours(4)[3]} <= legend
-    assert class_colours(4)[2] not in legend
+    legend = {tuple(color) for color in np.asarray(drawn)[size[0] :].reshape(-1, 3).tolist()}
+    assert {class_colors(4)[1], class_colors(4)[3]} <= legend
+    assert class_colors(4)[2] not in legend
 
 
 def test_a_picture_of_nothing_but_background_stays() -> None:

@@ -17,7 +17,7 @@ from fastvit.data.pixels import eval_array
 from fastvit.data.sampling import PADDING, Draw, EvaluationShare, seeded
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.colours import palette
+from fastvit.tasks.colors import palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 from fastvit.tasks.segmentation.data import SegmentationData, SegmentationSamples, listed, open_for_run
 from fastvit.tasks.segmentation.folders import VOID, MaskedImages, open_masks, read_legend
@@ -152,13 +152,13 @@ def test_missing_masks_and_images_are_named_at_once(tmp_path: Path) -> None:
 
 def test_classes_file(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
-    text = "# value name colour\r\n\n 12  big cat \t 1, 2,3  # comment\r\n7\tdog # 2\t9 9 9\n255 ignored 255 255 255\n"
+    text = "# value name color\r\n\n 12  big cat \t 1, 2,3  # comment\r\n7\tdog # 2\t9 9 9\n255 ignored 255 255 255\n"
     file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"0\tignored\n9\tC# code\n8\tname 1 2 \t4 5 6\n")
     legend = read_legend(file)
     assert legend.names == ("big cat", "dog", "C# code", "name 1 2")
     assert legend.values == (12, 7, 9, 8)
-    assert legend.colours == ((1, 2, 3), None, None, (4, 5, 6))
-    assert (legend.ignored, legend.ignored_colours) == ((255, 0), ((255, 255, 255),))
+    assert legend.colors == ((1, 2, 3), None, None, (4, 5, 6))
+    assert (legend.ignored, legend.ignored_colors) == ((255, 0), ((255, 255, 255),))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_classes_file(tmp_path: Path) -> None:
         ("255 cat", "gives cat the value 255, which never counts"),
         ("0 cat\n0 dog", "line 2 of .* has the value 0 that a line above has"),
         ("0 cat\n\n1 cat", "line 3 of .* has the name cat that"),
-        ("0 cat 1 2 3\n1 dog 1 2 3", r"has the colour \(1, 2, 3\) that"),
+        ("0 cat 1 2 3\n1 dog 1 2 3", r"has the color \(1, 2, 3\) that"),
         ("# nothing\n0 ignored\n", "lists 0 classes, not 1 to 254"),
         ("\n".join(f"{i} class {i}" for i in range(255)), "lists 255 classes, not 1 to 254"),
     ],
@@ -214,16 +214,16 @@ def test_masks_of_other_depths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-def test_colour_masks(tmp_path: Path, alpha: bool) -> None:
-    colours = [[(0, 0, 0), (250, 170, 30)], [(0, 0, 142), (255, 255, 255)]]
-    mask = Image.fromarray(np.array(colours, np.uint8))
+def test_color_masks(tmp_path: Path, alpha: bool) -> None:
+    colors = [[(0, 0, 0), (250, 170, 30)], [(0, 0, 142), (255, 255, 255)]]
+    mask = Image.fromarray(np.array(colors, np.uint8))
     if alpha:
         mask.putalpha(200)
     pictures = one(tmp_path, mask, CLASSES + "255\tignored\t255 255 255\n")
     assert pictures.mask(0).tolist() == [[0, 1], [2, 255]]
-    with pytest.raises(UserError, match=r"x\.png has colours that stand for no class \(1: 255 255 255\)"):
+    with pytest.raises(UserError, match=r"x\.png has colors that stand for no class \(1: 255 255 255\)"):
         one(tmp_path, mask).mask(0)
-    with pytest.raises(UserError, match=r"x\.png is in colour, and no class has one: write them in .*classes\.txt"):
+    with pytest.raises(UserError, match=r"x\.png is in color, and no class has one: write them in .*classes\.txt"):
         one(tmp_path, mask, "0 ground\n3 light\n7 car\n").mask(0)
 
 
@@ -238,12 +238,12 @@ def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
         open_masks(tmp_path, "train", ("car", "ground"))
 
 
-def test_colours_can_be_told_apart() -> None:
+def test_colors_can_be_told_apart() -> None:
     for given in ([None] * 254, [(128, 64, 128), None, (70, 70, 70), *[None] * 147]):
-        colours = palette(given).astype(int)
-        distance = np.linalg.norm(colours[:, None] - colours, axis=-1) + 1000 * np.eye(len(colours))
+        colors = palette(given).astype(int)
+        distance = np.linalg.norm(colors[:, None] - colors, axis=-1) + 1000 * np.eye(len(colors))
         assert distance.min() >= 30
-    assert colours[[0, 2]].tolist() == [[128, 64, 128], [70, 70, 70]]
+    assert colors[[0, 2]].tolist() == [[128, 64, 128], [70, 70, 70]]
 
 
 def test_sizes_must_agree(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_share_is_of_what_counts() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_colours_change_with_their_probability(channels: int) -> None:
+def test_colors_change_with_their_probability(channels: int) -> None:
     image = torch.randint(0, 256, (channels, 9, 9), dtype=torch.uint8)
     assert torch.equal(photometric(0.0)(image), image)
     changed = [photometric(1.0)(image) for _ in range(5)]

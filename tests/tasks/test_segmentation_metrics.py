@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_not_counted() -> None:
         metrics.update([torch.zeros(2, 2).long()], [torch.zeros(2, 2).long()] * 2)
 
 
-def _neighbours(images: Tensor) -> Tensor:
+def _neighbors(images: Tensor) -> Tensor:
     """Depends on what lies around, so that windows differ where they end."""
     kernel = torch.arange(2 * 3 * 25, dtype=images.dtype).sin().view(2, 3, 5, 5)
     return F.conv2d(images, kernel, padding=2)
@@ -138,10 +138,10 @@ def test_windows_as_a_loop_by_hand(height: int, width: int, window: int, stride:
             bottom, right = min(top + window, height), min(left + window, width)
             corners.add((max(bottom - window, 0), max(right - window, 0), bottom, right))
     for top, left, bottom, right in corners:
-        total[..., top:bottom, left:right] += _neighbours(images[..., top:bottom, left:right])
+        total[..., top:bottom, left:right] += _neighbors(images[..., top:bottom, left:right])
         count[top:bottom, left:right] += 1
     assert count.min() >= 1
-    logits = slide(_neighbours, images, window, stride)
+    logits = slide(_neighbors, images, window, stride)
     assert logits.dtype == torch.float64
     torch.testing.assert_close(logits, total / count, rtol=0, atol=1e-12)
     pointwise = slide(lambda part: part[:, :2] * 3 + 1, images, window, stride)
@@ -153,9 +153,9 @@ def test_windows_cover_a_row() -> None:
     assert starts(36, 16, 10) == [0, 10, 20]
     assert starts(9, 16, 10) == [0]
     with pytest.raises(UserError, match="1 to 16 pixels apart, got a stride of 17"):
-        slide(_neighbours, torch.zeros(1, 3, 20, 20), 16, 17)
+        slide(_neighbors, torch.zeros(1, 3, 20, 20), 16, 17)
     with pytest.raises(UserError, match="got a stride of 0"):
-        slide(_neighbours, torch.zeros(1, 3, 20, 20), 16, 0)
+        slide(_neighbors, torch.zeros(1, 3, 20, 20), 16, 0)
 
 
 def test_the_mean_of_half_precision_is_taken_in_single() -> None:

@@ -15,7 +15,7 @@ from fastvit.training.recipe import load_recipe
 
 
 def make_data(root: Path, train: int = 40, test: int = 12) -> Path:
-    """Grey images of three classes that differ in brightness."""
+    """Gray images of three classes that differ in brightness."""
     root.mkdir()
     rng = np.random.default_rng(0)
     for prefix, count in (("train", train), ("t10k", test)):

@@ -112,7 +112,7 @@ def test_configure_takes_every_schedule(schedule: str) -> None:
     assert rates == pytest.approx(warm + rest)
 
 
-def test_frozen_parameters_are_not_optimised() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     model = tiny(attention=True)
     model.backbone.requires_grad_(False)
     groups = parameter_groups(model, OptimOptions(layer_decay=0.5))

@@ -61,7 +61,7 @@ def test_pull_then_offline_then_nothing(source: fastvit.FastViT, content: bytes,
         url = server.url
     second = run(pull, url, tmp_path)
     assert second.stdout == first.stdout, "a warm cache works offline"
-    assert "Apple's" not in second.stderr, "the licence is shown once"
+    assert "Apple's" not in second.stderr, "the license is shown once"
     # HF_HUB_OFFLINE spares the client's half minute of trying again.
     third = run("fastvit.create_model('sa12', pretrained=True)", url, tmp_path, HF_HUB_OFFLINE="1")
     last = third.stderr.strip().splitlines()[-1]

@@ -17,13 +17,13 @@ IMAGES = torch.randn(2, 3, 32, 40)
 
 def test_train_weights_into_later_forms() -> None:
     source = randomise(tiny(attention=True))
-    for convert in (fastvit.merge_branches, fastvit.fuse):
+    for convert in (fastvit.reparameterize, fastvit.fuse):
         target = convert(tiny(attention=True))
         assert fastvit.load_weights(target, source.state_dict()).form == "train"
         assert fastvit.verify(source, target, IMAGES).relative < 1e-5
 
 
-@pytest.mark.parametrize(("convert", "remedy"), [(fastvit.fuse, "fuse"), (fastvit.merge_branches, "merge_branches")])
+@pytest.mark.parametrize(("convert", "remedy"), [(fastvit.fuse, "fuse"), (fastvit.reparameterize, "reparameterize")])
 def test_later_weights_into_the_train_form(convert, remedy: str) -> None:
     model = tiny()
     before = {k: v.clone() for k, v in model.state_dict().items()}

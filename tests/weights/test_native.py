@@ -114,7 +114,7 @@ def test_timm_training_checkpoint_with_arguments(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format_version": 99}, "format version 99.*pip install -U fastvit"),
-        ({"config": {"stages": [], "colour": 1}}, "configuration does not fit.*colour"),
+        ({"config": {"stages": [], "color": 1}}, "configuration does not fit.*color"),
         ({"config": None}, "configuration does not fit"),
         ({"classes": ["cat"]}, "1 class names for 2 classes"),
         ({"preprocessing": {"sizes": 1}}, "preprocessing description does not fit.*sizes"),

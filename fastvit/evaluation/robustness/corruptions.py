@@ -101,7 +101,7 @@ def _defocus_blur(image: np.ndarray, rng: np.random.Generator, radius: float) ->
 def _glass_blur(image: np.ndarray, rng: np.random.Generator, sigma: float, reach: int, passes: int) -> np.ndarray:
     """Blur, replace pixels by near ones, blur.
 
-    The original means to swap neighbours, but assigns NumPy views to each other, which copies one over the other: so
+    The original means to swap neighbors, but assigns NumPy views to each other, which copies one over the other: so
     are the published images made, and so it is done here. At other sizes the reach is rounded to whole pixels, and the
     number of passes, of which the last may be partial, keeps reach**2 * passes in scale.
     """
@@ -115,8 +115,8 @@ def _glass_blur(image: np.ndarray, rng: np.random.Generator, sigma: float, reach
     while passes_left > 0 and len(places):
         down, right = rng.integers(-pixels, pixels, (2, len(places)))
         moved = rng.random(len(places)) < passes_left
-        for place, neighbour in zip(places.tolist(), (places + moved * (down * width + right)).tolist(), strict=True):
-            origin[place] = origin[neighbour]
+        for place, neighbor in zip(places.tolist(), (places + moved * (down * width + right)).tolist(), strict=True):
+            origin[place] = origin[neighbor]
         passes_left -= 1
     shuffled = gaussian(image, sigma * scale).reshape(-1, 3)[origin].reshape(image.shape)
     return gaussian(shuffled, sigma * scale)
@@ -148,12 +148,12 @@ def _snow(
     flakes = zoomed(rng.normal(mean, sigma, image.shape[:2]).astype(np.float32), size)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
     flakes = motion_blurred(flakes, radius, smear, np.deg2rad(rng.uniform(-135, -45)))[..., None]
-    grey = image @ np.array([[0.299], [0.587], [0.114]], np.float32)
-    whitened = share * image + (1 - share) * np.maximum(image, 1.5 * grey + 0.5)
+    gray = image @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    whitened = share * image + (1 - share) * np.maximum(image, 1.5 * gray + 0.5)
     return whitened + flakes + flakes[::-1, ::-1]
 
 
-# Mean colour and standard deviation (0..255) within a 224-pixel crop of the photographs that the original lays over.
+# Mean color and standard deviation (0..255) within a 224-pixel crop of the photographs that the original lays over.
 _FROSTS = (
     ((78, 148, 165), 17),
     ((197, 202, 211), 20),

@@ -17,7 +17,7 @@ def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def disk(radius: float) -> np.ndarray:
     """A filled circle whose edge falls off over two pixels, so that it changes evenly with its radius in pixels.
 
-    Of odd sides, not normalised.
+    Of odd sides, not normalized.
     """
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -54,7 +54,7 @@ def motion_blurred(image: np.ndarray, radius: float, sigma: float, angle: float)
 
 
 def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
-    """The centre of an image, enlarged `factor` times with linear interpolation, at the image's size."""
+    """The center of an image, enlarged `factor` times with linear interpolation, at the image's size."""
     return _enlarged(_enlarged(image, factor, 0), factor, 1)
 
 
@@ -120,10 +120,10 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
         half = step // 2
         corners = heights[::step, ::step]
         pairs = corners + np.roll(corners, -1, 0)
-        centres = around(pairs + np.roll(pairs, -1, 1))
-        heights[half::step, half::step] = centres
-        heights[half::step, ::step] = around(pairs + centres + np.roll(centres, 1, 1))
-        heights[::step, half::step] = around(corners + np.roll(corners, -1, 1) + centres + np.roll(centres, 1, 0))
+        centers = around(pairs + np.roll(pairs, -1, 1))
+        heights[half::step, half::step] = centers
+        heights[half::step, ::step] = around(pairs + centers + np.roll(centers, 1, 1))
+        heights[::step, half::step] = around(corners + np.roll(corners, -1, 1) + centers + np.roll(centers, 1, 0))
         # The changes are drawn from an interval that is itself scaled, hence the square.
         step, wobble = half, wobble / decay**2
     heights -= heights.min()

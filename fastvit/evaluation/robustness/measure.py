@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastvit.data.classes import shortened
-from fastvit.data.datasets import IGNORED, LabelledImages, samples_for_evaluation
+from fastvit.data.datasets import IGNORED, LabeledImages, samples_for_evaluation
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import is_imagenet
 from fastvit.data.module import evaluation_loader
@@ -108,8 +108,8 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
     if unknown := [name for name in settings.corruptions if name not in CORRUPTIONS]:
         raise unknown_name("corruption", unknown[0], CORRUPTIONS)
     root = user_path(data.source)
-    clean: LabelledImages | None
-    corrupted: list[LabelledImages]
+    clean: LabeledImages | None
+    corrupted: list[LabeledImages]
     if published := is_published(data):
         clean = _cropped(settings.clean, predictor) if settings.clean else None
         corrupted = [_checked(FolderImages(path, predictor.classes), predictor) for path in _folders(root, settings)]
@@ -131,7 +131,7 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
     return Robustness(suite.name, data.source, measured, measured == images, not published, seed, metrics, errors)
 
 
-def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Settings) -> list[float]:
+def _errors(predictor: Predictor, sets: Sequence[LabeledImages], settings: Settings) -> list[float]:
     """The share of wrong answers in each set of images, in one run through them all."""
     parts = [limited(images, settings.limit) for images in sets]
     # Corrupted images are cropped already, the benchmark's as ours.
@@ -146,11 +146,11 @@ def _errors(predictor: Predictor, sets: Sequence[LabelledImages], settings: Sett
     ]
 
 
-def _cropped(data: EvaluationData, predictor: Predictor) -> LabelledImages:
+def _cropped(data: EvaluationData, predictor: Predictor) -> LabeledImages:
     return Cropped(_checked(data.images("test", predictor.classes), predictor), predictor.preprocessing)
 
 
-def _checked(images: LabelledImages, predictor: Predictor) -> LabelledImages:
+def _checked(images: LabeledImages, predictor: Predictor) -> LabeledImages:
     if len(images.classes) != predictor.num_classes:
         raise UserError(f"the data has {len(images.classes)} classes, the model {predictor.num_classes}")
     return images

@@ -56,13 +56,13 @@ def score_table(result: Robustness) -> Table:
 
 def corruption_table(result: Robustness) -> Table:
     """A row a corruption: its errors in percent, and where mCE is defined its share of AlexNet's."""
-    normalised = corruption_errors(result.errors) if "mce" in result.metrics else {}
+    normalized = corruption_errors(result.errors) if "mce" in result.metrics else {}
     rows = []
     for name, row in result.errors.items():
         cells = [name, CORRUPTIONS[name].group, *(f"{error:.2%}" for error in row), f"{fmean(row):.2%}"]
-        rows.append([*cells, f"{normalised[name]:.2%}"] if normalised else cells)
+        rows.append([*cells, f"{normalized[name]:.2%}"] if normalized else cells)
     header = ["corruption", "group", *(f"severity {severity}" for severity in SEVERITIES), "mean"]
-    return Table([*header, "CE"] if normalised else header, rows)
+    return Table([*header, "CE"] if normalized else header, rows)
 
 
 def notes(result: Robustness) -> str:

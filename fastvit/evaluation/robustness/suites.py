@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from types import MappingProxyType
 
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.data.subset import Subset
@@ -43,7 +43,7 @@ class Suite:
             return tuple(range(1000))
         return tuple(map(int, (resources.files("timm.data") / "_info" / self.indices).read_text().split()))
 
-    def open(self, data: str) -> LabelledImages:
+    def open(self, data: str) -> LabeledImages:
         """The images, with their labels counted among `columns`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Labelled images seen another way: cropped, corrupted, or several sets as one."""
+"""Labeled images seen another way: cropped, corrupted, or several sets as one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 from PIL import Image
 
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.robustness.corruptions import Corruption, generator
 from fastvit.model.preprocessing import Preprocessing
@@ -18,7 +18,7 @@ from fastvit.model.preprocessing import Preprocessing
 class Cropped:
     """Images at the size that a model takes, resized and cropped for it."""
 
-    def __init__(self, images: LabelledImages, preprocessing: Preprocessing) -> None:
+    def __init__(self, images: LabeledImages, preprocessing: Preprocessing) -> None:
         self._images, self._pixels = images, eval_pixels(preprocessing)
         self.classes, self.labels = images.classes, images.labels
 
@@ -42,7 +42,7 @@ class Corrupted:
         seed: of chance; each image has its own, by its index.
     """
 
-    def __init__(self, images: LabelledImages, corruption: Corruption, severity: int, seed: int) -> None:
+    def __init__(self, images: LabeledImages, corruption: Corruption, severity: int, seed: int) -> None:
         self._images, self._corruption, self._severity, self._seed = images, corruption, severity, seed
         self.classes, self.labels = images.classes, images.labels
 
@@ -60,7 +60,7 @@ class Corrupted:
 class Joined:
     """Several sets of images with the same classes, one after the other."""
 
-    def __init__(self, parts: Sequence[LabelledImages]) -> None:
+    def __init__(self, parts: Sequence[LabeledImages]) -> None:
         self._parts = parts
         self._ends = list(accumulate(map(len, parts)))
         self.classes = parts[0].classes
@@ -77,6 +77,6 @@ class Joined:
         part, place = self._place(index)
         return part.name(place)
 
-    def _place(self, index: int) -> tuple[LabelledImages, int]:
+    def _place(self, index: int) -> tuple[LabeledImages, int]:
         number = bisect_right(self._ends, index)
         return self._parts[number], index - (self._ends[number - 1] if number else 0)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 
-def quantise(content: bytes) -> bytes:
+def quantize(content: bytes) -> bytes:
     """A model with int8 weights, a scale an output channel; activations are rounded as they come, image by image.
 
     So no images are needed to calibrate on. With ranges measured on images beforehand, FastViT is both slower in LiteRT

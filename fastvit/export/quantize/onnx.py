@@ -12,7 +12,7 @@ from fastvit.export.quantize.qdq import calibrate, layers
 from fastvit.export.quantize.sensitivity import BOUND, LOOKED_AT, choose
 
 
-def quantise(
+def quantize(
     model: onnx.ModelProto, calibration: np.ndarray | None, keep: Sequence[str] = (), bound: float = BOUND
 ) -> onnx.ModelProto:
     """A graph in int8.
@@ -35,4 +35,4 @@ def quantise(
     kept = [layer.name for layer in found if layer.kind == "depthwise" or layer.name in named]
     calibrated = calibrate(model, images)
     choice = choose(calibrated, images[:LOOKED_AT], kept, bound)
-    return calibrated.quantised({layer.name for layer in found} - set(choice.kept))
+    return calibrated.quantized({layer.name for layer in found} - set(choice.kept))

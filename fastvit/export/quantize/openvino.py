@@ -12,7 +12,7 @@ from fastvit.export.quantize.calibration import batches, required
 from fastvit.export.quantize.qdq import Layer
 
 
-def quantise(
+def quantize(
     model: openvino.Model, layers: Collection[Layer], calibration: np.ndarray | None, keep: Collection[str] = ()
 ) -> openvino.Model:
     """A copy of a model in int8.

@@ -8,7 +8,7 @@ import torch
 from fastvit.export.quantize.calibration import batches, required
 
 
-def quantise(
+def quantize(
     exported: torch.export.ExportedProgram, calibration: np.ndarray | None, batch: int | None = None
 ) -> torch.export.ExportedProgram:
     """A program in int8: weights symmetric with a scale an output channel, activations with a zero point.
@@ -35,6 +35,6 @@ def quantise(
     with torch.no_grad():
         for part in batches(images, batch):
             prepared(torch.from_numpy(part))
-        quantised = convert_pt2e(prepared)
+        quantized = convert_pt2e(prepared)
         example = torch.from_numpy(images[: batch or 2])
-        return torch.export.export(quantised, (example,))
+        return torch.export.export(quantized, (example,))

@@ -57,7 +57,7 @@ class Calibrated:
     model: onnx.ModelProto
     ranges: TensorsData
 
-    def quantised(self, names: Collection[str], per_channel: bool = True, narrow: bool = True) -> onnx.ModelProto:
+    def quantized(self, names: Collection[str], per_channel: bool = True, narrow: bool = True) -> onnx.ModelProto:
         """A copy of the graph with the layers of these names in int8, the others in float.
 
         Weights are int8 and symmetric; activations uint8 with a zero point, a scale a tensor.
@@ -108,7 +108,7 @@ class _Reader(CalibrationDataReader):
 
 
 def weight_types(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
-    """The type in which a graph, quantised or not, keeps each layer's weights."""
+    """The type in which a graph, quantized or not, keeps each layer's weights."""
     constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     found = {}

@@ -15,7 +15,7 @@ from fastvit.export.quantize.calibration import batches
 from fastvit.export.quantize.qdq import Calibrated, Kind, layers
 from fastvit.reports.figures import new_figure
 
-# Largest error of a quantised network's outputs on calibration images, as `error` has it, before the writers look for
+# Largest error of a quantized network's outputs on calibration images, as `error` has it, before the writers look for
 # sensitive layers. On the trained models of docs/quantization.md 0.05 goes with 0.2 points of top-1 and less.
 BOUND = 0.05
 # Images that the search looks at; the ranges come from all of them.
@@ -25,7 +25,7 @@ _COLORS: dict[Kind, str] = {"depthwise": "#b91c1c", "convolution": "#2563eb", "l
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to quantise one layer alone.
+    """What it costs to quantize one layer alone.
 
     Attributes:
         layer: its name.
@@ -86,7 +86,7 @@ def table(
     names: Collection[str] | None = None,
     labels: Sequence[int] | None = None,
 ) -> list[Sensitivity]:
-    """Quantise one layer at a time and compare with float.
+    """Quantize one layer at a time and compare with float.
 
     Args:
         calibrated: the float graph with its ranges.
@@ -103,7 +103,7 @@ def table(
     for layer in layers(calibrated.model):
         if names is not None and layer.name not in names:
             continue
-        answers = outputs(calibrated.quantised({layer.name}), images)
+        answers = outputs(calibrated.quantized({layer.name}), images)
         loss = None if labels is None or before is None else _cross_entropy(answers[0], labels) - before
         cosines = [_cosine(a, b) for a, b in zip(expected, answers, strict=True)]
         found.append(Sensitivity(layer.name, layer.kind, error(expected, answers), min(cosines), loss))
@@ -131,14 +131,14 @@ def choose(calibrated: Calibrated, images: np.ndarray, kept: Sequence[str] = (),
         raise UserError(f"an error cannot be at most {bound}")
     expected = outputs(calibrated.model, images)
     rest = [layer.name for layer in layers(calibrated.model) if layer.name not in kept]
-    errors = [error(expected, outputs(calibrated.quantised(rest), images))]
+    errors = [error(expected, outputs(calibrated.quantized(rest), images))]
     chosen = list(kept)
     if errors[0] > bound:
         ranking = sorted(table(calibrated, images, rest), key=lambda row: -row.error)
         for worst in ranking:
             chosen.append(worst.layer)
             rest.remove(worst.layer)
-            errors.append(error(expected, outputs(calibrated.quantised(rest), images)))
+            errors.append(error(expected, outputs(calibrated.quantized(rest), images)))
             if errors[-1] <= bound:
                 break
     return Choice(tuple(chosen), tuple(errors), bound)

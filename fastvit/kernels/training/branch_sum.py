@@ -37,12 +37,12 @@ def branch_sum(
     gelu: bool,
     group: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalise and add up.
+    """Normalize and add up.
 
     Args:
         maps: (B, C, H, W) each, of one shape.
         factor: (T, C), what a term multiplies its map with before the norm; terms of the first map come first.
-        gain: (T, C), what it multiplies the normalised map with.
+        gain: (T, C), what it multiplies the normalized map with.
         shift: (C,), added to the sum.
         terms: how many of the T there are of each map.
         skip: index of the map that is also added as it is; -1 for none.

@@ -1,7 +1,7 @@
 """Depthwise convolution as Triton kernels, for channels-last maps; accumulates in float32.
 
 A program has a tile of pixels, in the order of memory over all images, by channels. Forward and input gradient walk
-over the taps of the kernel: neighbouring taps read the same lines, which stay in the cache. The weight gradient has a
+over the taps of the kernel: neighboring taps read the same lines, which stay in the cache. The weight gradient has a
 program for each row of the kernel and share of the pixels, which keeps the sums of all taps of that row; the shares are
 added up afterwards, in order.
 """
@@ -157,5 +157,5 @@ def _tiles(pixels: int, channels: int) -> tuple[int, int]:
 
 
 def _by_tap(weight: Tensor) -> Tensor:
-    """(C * m, 1, k, k) -> (k * k, C * m): the filters of neighbouring channels side by side."""
+    """(C * m, 1, k, k) -> (k * k, C * m): the filters of neighboring channels side by side."""
     return weight.flatten(1).t().contiguous()

@@ -58,8 +58,8 @@ def gradient_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums over pixels: of gradient * (map - mean), and of the gradient. `gelu` is False here; see `before_gelu`."""
     if grad.device.type != "cpu":
-        centred = [(grad * (one.to(mean.dtype) - _column(m))).sum(_PIXELS) for one, m in zip(maps, mean, strict=True)]
-        return torch.stack(centred), grad.sum(_PIXELS)
+        centered = [(grad * (one.to(mean.dtype) - _column(m))).sum(_PIXELS) for one, m in zip(maps, mean, strict=True)]
+        return torch.stack(centered), grad.sum(_PIXELS)
     products = [
         _norm_backward(grad, one.to(mean.dtype), m, torch.ones_like(m)) for one, m in zip(maps, mean, strict=True)
     ]

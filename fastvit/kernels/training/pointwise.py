@@ -1,7 +1,7 @@
 """The operators `fastvit::norm_pointwise` and `fastvit::pointwise`: 1x1 convolutions as matrix products.
 
 A 1x1 convolution of a batch norm, W (a (y - mean) + shift) + bias, is one of y itself, with a in its weights: the
-normalised map is never made. Going back, the sums over pixels that the norm needs follow from the gradient of the
+normalized map is never made. Going back, the sums over pixels that the norm needs follow from the gradient of the
 weights, which is needed anyway: sum(grad_normed * (y - mean)) is W times that of W, added up over the outputs.
 
 Maps are channels last, so that they are matrices of pixels by channels; on CPUs a matrix product also goes back faster
@@ -25,7 +25,7 @@ from fastvit.kernels.training.operators import operator
 def norm_pointwise(
     y: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, eps: float, group: str | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalise a map, and convolve it with 1x1 filters.
+    """Normalize a map, and convolve it with 1x1 filters.
 
     Args:
         y: (B, C, H, W).

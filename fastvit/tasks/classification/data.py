@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
-from fastvit.data.datasets import ImageDataset, LabelledImages, samples_for_evaluation
+from fastvit.data.datasets import ImageDataset, LabeledImages, samples_for_evaluation
 from fastvit.data.module import RunData, RunImages
 from fastvit.data.opening import open_for_training
 from fastvit.data.sampling import EvaluationShare, ShardBatches, ShardShare, TrainBatches
@@ -36,7 +36,7 @@ def open_for_run(source: str, val_fraction: float = 0.0, seed: int = 0, split_fi
 
 
 class ClassificationData(RunData):
-    """Labelled images as batches of ((B, C, H, W) uint8, (B,) int64), shared out among the processes.
+    """Labeled images as batches of ((B, C, H, W) uint8, (B,) int64), shared out among the processes.
 
     Args:
         images: as `open_for_run` opens them.
@@ -46,8 +46,8 @@ class ClassificationData(RunData):
         others: as `RunData` has them.
     """
 
-    train_images: LabelledImages
-    test_images: LabelledImages
+    train_images: LabeledImages
+    test_images: LabeledImages
 
     def __init__(
         self,

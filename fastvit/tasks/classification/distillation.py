@@ -48,7 +48,7 @@ def distillation_loss(
 
 
 def convert(images: Tensor, source: Preprocessing, target: Preprocessing) -> Tensor:
-    """Images normalised for one model, (B, C, H, W), as another expects them: its mean, std and size.
+    """Images normalized for one model, (B, C, H, W), as another expects them: its mean, std and size.
 
     Only the scale of a training image is changed, to the target's size; what was cropped away stays away.
     """

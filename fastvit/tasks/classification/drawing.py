@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fastvit.reports.figures import new_figure
 from fastvit.tasks.classification.prediction import ClassPrediction, Label
-from fastvit.tasks.colours import font
+from fastvit.tasks.colors import font
 from fastvit.terminal import one_line
 
 

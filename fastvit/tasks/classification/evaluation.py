@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from fastvit.data.datasets import IGNORED, LabelledImages, samples_for_evaluation
+from fastvit.data.datasets import IGNORED, LabeledImages, samples_for_evaluation
 from fastvit.data.module import evaluation_loader
 from fastvit.evaluation.calibration import BINS
 from fastvit.evaluation.evaluate import Evaluation, evaluate
@@ -25,7 +25,7 @@ from fastvit.tasks.classification.real_labels import RealLabels, real_accuracy, 
 MATRIX_CLASSES = 50
 
 
-def measure(predictor: Predictor, images: LabelledImages, request: EvaluationRequest) -> Measurement:
+def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequest) -> Measurement:
     """Measure accuracy, calibration and confusions."""
     real = real_labels(images) if request.real_labels else None
     samples = samples_for_evaluation(images, predictor.preprocessing, request.skip_unreadable)
@@ -84,7 +84,7 @@ def _confusion_section(result: Evaluation, names: tuple[str, ...]) -> Section:
     return Section("Confusion", "The most frequent mistakes.", table=Table(header, confused_pairs(result, names)))
 
 
-def _mistakes_sections(result: Evaluation, images: LabelledImages, count: int = 24) -> list[Section]:
+def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 24) -> list[Section]:
     """One, or none where there is no mistake."""
     wrong = np.flatnonzero((result.predicted != result.targets) & (result.targets != IGNORED))
     worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]

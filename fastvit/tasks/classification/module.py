@@ -62,7 +62,7 @@ class ClassificationTask(Task):
         return super().losses(*self.prepare(images, targets))
 
     def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | Taught]:
-        """Erase, mix and ask the teacher: what training does to a normalised batch on the device."""
+        """Erase, mix and ask the teacher: what training does to a normalized batch on the device."""
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
         # Mixup pairs each image with the one at the other end of the batch, so an odd one out cannot take part.

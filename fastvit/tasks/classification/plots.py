@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fastvit.evaluation.calibration import Bin
 from fastvit.reports.figures import new_figure
-from fastvit.reports.plots import BLUE, GREY, RED
+from fastvit.reports.plots import BLUE, GRAY, RED
 
 
 def reliability_diagram(bins: Sequence[Bin]) -> Figure:
@@ -21,9 +21,9 @@ def reliability_diagram(bins: Sequence[Bin]) -> Figure:
     top.bar(left, accuracy, width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
     gap = {"color": RED, "alpha": 0.25, "hatch": "//", "label": "distance from mean confidence"}
     top.bar(left, confidence - accuracy, width, accuracy, align="edge", **gap)
-    top.plot((0, 1), (0, 100), color=GREY, linestyle="--", linewidth=1)
+    top.plot((0, 1), (0, 100), color=GRAY, linestyle="--", linewidth=1)
     top.set(xlim=(0, 1), ylim=(0, 100), ylabel="named right, percent")
     top.legend(loc="upper left")
-    bottom.bar(left, [b.images for b in bins], width, align="edge", color=GREY, edgecolor="white")
+    bottom.bar(left, [b.images for b in bins], width, align="edge", color=GRAY, edgecolor="white")
     bottom.set(xlabel="probability of the predicted class", ylabel="images")
     return figure

@@ -9,14 +9,14 @@ from importlib.resources import files
 
 import numpy as np
 
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 
 RealLabels = list[frozenset[int]]
 
 
-def real_labels(pictures: LabelledImages) -> RealLabels:
+def real_labels(pictures: LabeledImages) -> RealLabels:
     """The classes that are right for each image, as timm ships them; none for an image that shows no class.
 
     Args:

@@ -56,7 +56,7 @@ def to_objects(
 def paste_masks(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], threshold: float = 0.5) -> np.ndarray:
     """(N, S, S) probabilities on grids over boxes -> (N, height, width) bool.
 
-    Each pixel's centre is looked up in its box's grid, between whose points it is linear and outside of which it is 0;
+    Each pixel's center is looked up in its box's grid, between whose points it is linear and outside of which it is 0;
     boxes need not lie on whole pixels.
 
     Args:
@@ -78,6 +78,6 @@ def paste_masks(masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], thr
 
 
 def _weights(pixels: np.ndarray, low: float, high: float, points: int) -> np.ndarray:
-    """(pixels, points): how much each point of a grid from `low` to `high` counts at the centre of each pixel."""
+    """(pixels, points): how much each point of a grid from `low` to `high` counts at the center of each pixel."""
     places = (pixels + 0.5 - low) / (high - low) * points - 0.5
     return np.clip(1 - np.abs(places[:, None] - np.arange(points)), 0, None)

@@ -7,13 +7,13 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from fastvit.tasks.colours import class_colours, enlarged, font, ink
+from fastvit.tasks.colors import class_colors, enlarged, font, ink
 from fastvit.tasks.detection.prediction import DetectionPrediction
 from fastvit.terminal import one_line
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
-    """The image with every object's mask, box, class and score, each class in a colour of its own.
+    """The image with every object's mask, box, class and score, each class in a color of its own.
 
     A small image is enlarged, by a whole number, for its labels to be read.
     """
@@ -21,11 +21,11 @@ def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
     image, factor = enlarged(image)
     pixels = F.pil_to_tensor(image.convert("RGB"))
     if len(found.scores):
-        palette = class_colours(len(prediction.classes) if prediction.classes else int(found.labels.max()) + 1)
-        colours = [palette[label] for label in found.labels]
+        palette = class_colors(len(prediction.classes) if prediction.classes else int(found.labels.max()) + 1)
+        colors = [palette[label] for label in found.labels]
         if found.masks is not None:
             masks = torch.from_numpy(found.masks.repeat(factor, 1).repeat(factor, 2))
-            pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colours)
+            pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colors)
         labels = [
             f"{one_line(prediction.name(label))} {score:.0%}"
             for label, score in zip(found.labels, found.scores, strict=True)
@@ -35,12 +35,12 @@ def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
             pixels,
             torch.from_numpy(found.boxes * factor),
             labels,
-            colours,
+            colors,
             width=max(side // 320, 1),
             font=font(),
             font_size=max(side // 40, 10),
-            label_colors=[ink(colour) for colour in colours],
-            label_background_colors=colours,
+            label_colors=[ink(color) for color in colors],
+            label_background_colors=colors,
             fill_labels=True,
         )
     drawn: Image.Image = F.to_pil_image(pixels)

@@ -49,7 +49,7 @@ class Padded(list[Tensor]):
     near the border of an image depends on how far it is padded.
 
     Args:
-        canvas: (1, C, H, W), normalised; what is in it around the image does not matter.
+        canvas: (1, C, H, W), normalized; what is in it around the image does not matter.
         image_size: (1, 2) whole numbers, height and width of the image.
 
     Attributes:
@@ -101,7 +101,7 @@ class Pyramid(nn.Module):
 
 
 class Batching(GeneralizedRCNNTransform):
-    """Images of different sizes, normalised and resized already, as one batch padded with zeros; nothing else.
+    """Images of different sizes, normalized and resized already, as one batch padded with zeros; nothing else.
 
     Detections are left as they are: their masks stay grids over their boxes, which is what a device passes on.
     """
@@ -223,7 +223,7 @@ class Detector(TaskModel):
         """Of one image, (1, C, H, W).
 
         Args:
-            images: normalised.
+            images: normalized.
             image_size: (1, 2) whole numbers, height and width of the image where it lies in the upper left corner of
                 `images`; None where it is all of it.
         """

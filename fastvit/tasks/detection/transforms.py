@@ -22,7 +22,7 @@ _Parts = dict[str, Any]
 
 
 class TrainTransform:
-    """Distorts colours, scales, cuts out and flips an image with its objects; torch's generator decides how.
+    """Distorts colors, scales, cuts out and flips an image with its objects; torch's generator decides how.
 
     The image is scaled as for evaluation, by `fastvit.data.pixels.fitted_size` and the same filter, times a random
     factor. Objects that are then less than a pixel high or wide, or cut off, are left out. Where there are masks, the
@@ -58,7 +58,7 @@ class TrainTransform:
             parts["masks"] = Mask(target["masks"])
         if torch.rand(()) < self._options.hflip:  # first, as pixels only become more in most recipes
             parts = {name: vision.horizontal_flip(part) for name, part in parts.items()}
-        # Pillow distorts colours faster, torch resizes faster; and where there are fewest pixels all is faster.
+        # Pillow distorts colors faster, torch resizes faster; and where there are fewest pixels all is faster.
         late = self._options.photometric > 0 and canvas[0] * canvas[1] > size[0] * size[1]
         if not late:
             parts["image"] = vision.pil_to_tensor(self._distort(parts["image"]))
@@ -80,7 +80,7 @@ class TrainTransform:
 
 
 class _Distort(v2.RandomPhotometricDistort):
-    """SSD's distortion of colours without the exchange of channels, which makes no colours that a camera would."""
+    """SSD's distortion of colors without the exchange of channels, which makes no colors that a camera would."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {**super().make_params(flat_inputs), "channel_permutation": None}

@@ -1,6 +1,6 @@
 """Points in space and in the image, of pinhole and weak-perspective cameras. Needs no torch.
 
-Axes are the camera's: x to the right of the image, y down, z away from the camera; metres and pixels.
+Axes are the camera's: x to the right of the image, y down, z away from the camera; meters and pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def weak_projection(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """(..., N, 3) points from the root joint -> (..., N, 2) in the image, whose sides are at -1 and 1.
 
     Args:
-        points: metres.
+        points: meters.
         camera: (..., 3), scale and place of the root joint.
     """
     return np.asarray(camera[..., None, :1] * points[..., :2] + camera[..., None, 1:])
@@ -55,7 +55,7 @@ def to_places(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def root_in_space(camera: np.ndarray, size: tuple[int, int], intrinsics: np.ndarray) -> np.ndarray:
     """(3,) where the root joint is, so that a pinhole camera sees the hand about where a weak-perspective one does.
 
-    Its depth is where a metre is as many pixels as the scale says.
+    Its depth is where a meter is as many pixels as the scale says.
 
     Args:
         camera: (3,), scale and place of the root joint, of an image of a height and width.

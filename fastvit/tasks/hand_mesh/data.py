@@ -60,8 +60,8 @@ class HandSamples(Samples[Sample]):
         if varied:
             pixels, change = self._vary(image)
         else:
-            grey = len(self.preprocessing.mean) == 1
-            pixels = torch.from_numpy(eval_array(image.convert("L") if grey else image, self.preprocessing))
+            gray = len(self.preprocessing.mean) == 1
+            pixels = torch.from_numpy(eval_array(image.convert("L") if gray else image, self.preprocessing))
             change = fitted((image.height, image.width), self.preprocessing)
         known = self.pictures.truth(index) if self.pictures.has_truth else self._nothing(index)
         size, hand = self.preprocessing.size, self.pictures.hand

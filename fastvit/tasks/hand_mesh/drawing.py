@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fastvit.tasks.colours import Colour, class_colours, enlarged
+from fastvit.tasks.colors import Color, class_colors, enlarged
 from fastvit.tasks.hand_mesh.prediction import HandPrediction
-from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
+from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import BONES, FINGERS
 
 _MESH = np.array([150.0, 190, 255])
 _OPACITY = 0.75
-_FAR = 1.0  # metres from the viewer; nothing but the order of depths follows from it
+_FAR = 1.0  # meters from the viewer; nothing but the order of depths follows from it
 
 
 def draw(image: Image.Image, prediction: HandPrediction) -> Image.Image:
-    """The image with the mesh over it, lit from the viewer's side, and the joints, each finger in a colour of its own.
+    """The image with the mesh over it, lit from the viewer's side, and the joints, each finger in a color of its own.
 
     A small image is enlarged, by a whole number.
     """
     image, factor = enlarged(image)
     pixels = np.asarray(image.convert("RGB"), np.float64).copy()
     size = (image.height, image.width)
-    raster = rasterise(factor * prediction.vertex_places, _FAR + prediction.vertices[:, 2], prediction.faces, size)
+    raster = rasterize(factor * prediction.vertex_places, _FAR + prediction.vertices[:, 2], prediction.faces, size)
     normals = raster.interpolated(vertex_normals(prediction.vertices, prediction.faces), prediction.faces)
     facing = np.abs(normals @ np.array([0.3, 0.3, -0.9]))[:, None]
     covered = raster.covered
@@ -35,14 +35,14 @@ def draw(image: Image.Image, prediction: HandPrediction) -> Image.Image:
 
 def _draw_joints(pen: ImageDraw.ImageDraw, places: np.ndarray, unit: float) -> None:
     points = [(float(x), float(y)) for x, y in places]
-    colours = class_colours(len(FINGERS))
+    colors = class_colors(len(FINGERS))
 
-    def finger(joint: int) -> Colour:
-        return colours[(joint - 1) // 4]
+    def finger(joint: int) -> Color:
+        return colors[(joint - 1) // 4]
 
     for start, end in BONES:
         pen.line((*points[start], *points[end]), fill=finger(end), width=max(round(2 * unit), 1))
     for joint, (x, y) in enumerate(points):
         radius = (2.5 if joint else 3.5) * unit
-        colour = finger(joint) if joint else (255, 255, 255)
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=(0, 0, 0))
+        color = finger(joint) if joint else (255, 255, 255)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=(0, 0, 0))

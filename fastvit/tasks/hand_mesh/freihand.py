@@ -1,9 +1,9 @@
 """FreiHAND's layout (arXiv 1909.04349), and what `fastvit hands` writes in it.
 
 training/rgb/00000000.jpg, ..., of which there may be several for each annotation (the same hands on other backgrounds:
-130,240 for 32,560), evaluation/rgb/..., and for each of the two NAME_K.json (camera), NAME_xyz.json (21 joints, metres,
+130,240 for 32,560), evaluation/rgb/..., and for each of the two NAME_K.json (camera), NAME_xyz.json (21 joints, meters,
 camera's axes), NAME_verts.json (vertices), NAME_mano.json (48 angles from the mean pose, 10 shape coefficients, place
-of the root in the image, scale) and NAME_scale.json (length of the middle finger's first bone, metres).
+of the root in the image, scale) and NAME_scale.json (length of the middle finger's first bone, meters).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _POSE, _SHAPE = 48, 10
 
 @dataclass(frozen=True)
 class HandTruth:
-    """What is known of one image; metres, the camera's axes.
+    """What is known of one image; meters, the camera's axes.
 
     Attributes:
         intrinsics: (3, 3) of its camera, pixels.

@@ -34,7 +34,7 @@ _WHERE = (
 
 @dataclass(frozen=True)
 class HandArrays:
-    """A hand that can be posed and shaped, at rest; float64, metres.
+    """A hand that can be posed and shaped, at rest; float64, meters.
 
     Attributes:
         name: "MANO_RIGHT", "procedural", ....

@@ -20,7 +20,7 @@ _ARRAYS = (
 
 
 class HandModel(nn.Module):
-    """Rotations and shape -> vertices and joints, in metres.
+    """Rotations and shape -> vertices and joints, in meters.
 
     The hand turns about its wrist, which stays where the shape has it. Arrays are buffers: they are saved with what
     contains the hand, move with it and are rounded with it.

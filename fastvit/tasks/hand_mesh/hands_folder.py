@@ -149,7 +149,7 @@ class _JsonList:
 def _readme(command: str, hand: HandArrays, counts: dict[Split, int]) -> str:
     """What a person should know who finds the folder."""
     lines = "\n".join(f"- `{PARTS[split]}`: {count:,} pictures" for split, count in counts.items())
-    licence = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
+    license_text = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
     return f"""{_TITLE}
 
 Pictures of a made hand ({hand.name}) in random poses, shapes, skin tones and lights in front of blurred scenes of
@@ -160,10 +160,10 @@ Fashion-MNIST items, written by
 {lines}
 
 The layout is FreiHAND's: `PART/rgb/*.jpg`, `PART/mask/*.jpg`, and lists with an entry for each picture: `PART_K.json`
-(camera), `PART_xyz.json` (21 joints, metres), `PART_verts.json` (vertices, metres), `PART_mano.json` (48 angles, shape
-coefficients, place of the root joint in the picture, pixels a metre there), `PART_scale.json` (length of the middle
-finger's first bone, metres). `{HAND}` is the hand model. Nobody's hand was photographed or scanned for it.
+(camera), `PART_xyz.json` (21 joints, meters), `PART_verts.json` (vertices, meters), `PART_mano.json` (48 angles, shape
+coefficients, place of the root joint in the picture, pixels a meter there), `PART_scale.json` (length of the middle
+finger's first bone, meters). `{HAND}` is the hand model. Nobody's hand was photographed or scanned for it.
 
-The items are taken from Fashion-MNIST by Zalando SE, under this licence:
+The items are taken from Fashion-MNIST by Zalando SE, under this license:
 
-{licence[licence.index("The MIT License") :]}"""
+{license_text[license_text.index("The MIT License") :]}"""

@@ -15,7 +15,7 @@ from fastvit.tasks.hand_mesh.rotations import from_six
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, TURNING
 
 # Scale and place of a weak-perspective camera; the scale is the exponential of the first number times this, so that it
-# stays above 0: a hand of 20 cm that fills the image from side to side has 10 a metre.
+# stays above 0: a hand of 20 cm that fills the image from side to side has 10 a meter.
 CAMERA = 3
 _SCALE = 6.0
 # Tokens in front of each block of the token head, but the first, which has one a joint.
@@ -71,7 +71,7 @@ class TokenHead(nn.Module):
     """Features at the joints' places in the image -> tokens that become more from block to block -> vertices.
 
     Written from the description of SimpleHand (arXiv 2403.01813): 21 -> 84 -> 336 tokens -> the mesh. Each joint has a
-    heat map, made of the last maps of the backbone; its centre is where the joint's features are taken. The joints
+    heat map, made of the last maps of the backbone; its center is where the joint's features are taken. The joints
     in space are sums of the vertices, as the hand model has them.
 
     Args:
@@ -105,7 +105,7 @@ class TokenHead(nn.Module):
         """Maps (B, C, h, w) -> "camera" (B, 3), "places" (B, 21, 2) in -1 to 1, "vertices", "joints" (B, ., 3)."""
         pooled = maps[-1].mean((2, 3))
         fine = self._fine(maps[-_MAPS:])
-        places = centres(self.heat(fine))
+        places = centers(self.heat(fine))
         tokens = sampled(fine, places) + self.whole(pooled)[:, None] + self.positions(places)
         x = tokens.transpose(1, 2)[..., None] + self.joint_tokens
         for index, block in enumerate(self.blocks):
@@ -113,7 +113,7 @@ class TokenHead(nn.Module):
                 x = self.grow[index - 1](self.narrow[index - 1](x)[..., 0])[..., None]
             x = block(x)
         moves = self.to_mesh(self.to_space(self.norm(x))[..., 0]).transpose(1, 2)
-        vertices = hand.template + 0.1 * moves  # about a hand's reach, in metres
+        vertices = hand.template + 0.1 * moves  # about a hand's reach, in meters
         return {
             "vertices": vertices,
             "joints": hand.joints(vertices),
@@ -141,8 +141,8 @@ class TokenBlock(nn.Module):
         return x + self.narrow(F.gelu(self.widen(self.norm_2(x))))
 
 
-def centres(heat: Tensor) -> Tensor:
-    """(B, N, h, w) heat maps, logits -> (B, N, 2) places x, y of their centres, where the map's sides are at -1 and 1.
+def centers(heat: Tensor) -> Tensor:
+    """(B, N, h, w) heat maps, logits -> (B, N, 2) places x, y of their centers, where the map's sides are at -1 and 1.
 
     Means of the cells' middles, weighted by each map's softmax: integral regression (arXiv 1711.08229).
     """

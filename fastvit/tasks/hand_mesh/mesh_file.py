@@ -13,7 +13,7 @@ SUFFIXES = (".obj", ".ply")
 
 
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Write a mesh as .obj or .ply (text), in metres, with y up and z to the viewer, as such programs have it.
+    """Write a mesh as .obj or .ply (text), in meters, with y up and z to the viewer, as such programs have it.
 
     Args:
         path: says the format by its suffix.

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
 
-# Thresholds of F, and of the curve whose area is taken, metres.
+# Thresholds of F, and of the curve whose area is taken, meters.
 _F_SCORES = {"f5": 0.005, "f15": 0.015}
 _STEPS = 100
-# Mean distances, millimetres.
+# Mean distances, millimeters.
 _LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe")
 METRICS = (*_LENGTHS, *_F_SCORES, "auc")
 THRESHOLDS = torch.linspace(0, 0.05, _STEPS, dtype=torch.float64)
@@ -27,14 +27,14 @@ def aligned(points: Tensor, target: Tensor) -> Tensor:
     rotation is taken. Points that lie all on one place stay there.
     """
     mean, goal = points.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    centred, wanted = points - mean, target - goal
-    u, values, v = torch.linalg.svd(wanted.transpose(1, 2) @ centred)
+    centered, wanted = points - mean, target - goal
+    u, values, v = torch.linalg.svd(wanted.transpose(1, 2) @ centered)
     sign = torch.ones_like(values)
     sign[:, -1] = torch.det(u @ v).sign()
     rotation = (u * sign[:, None]) @ v
-    spread = centred.square().sum((1, 2)).clamp_min(torch.finfo(points.dtype).tiny)
+    spread = centered.square().sum((1, 2)).clamp_min(torch.finfo(points.dtype).tiny)
     scale = (values * sign).sum(1) / spread
-    return scale[:, None, None] * centred @ rotation.transpose(1, 2) + goal
+    return scale[:, None, None] * centered @ rotation.transpose(1, 2) + goal
 
 
 def f_scores(points: Tensor, target: Tensor, thresholds: Sequence[float]) -> list[Tensor]:
@@ -59,14 +59,14 @@ def _nearest(points: Tensor, others: Tensor) -> Tensor:
 
 
 def shares_nearer(errors: Tensor) -> Tensor:
-    """(B, N) errors in metres -> (B, 100) shares of the points that are at most each of THRESHOLDS off."""
+    """(B, N) errors in meters -> (B, 100) shares of the points that are at most each of THRESHOLDS off."""
     return (errors[..., None] <= THRESHOLDS.to(errors)).to(errors.dtype).mean(1)
 
 
 class HandMetrics(torchmetrics.Metric):
-    """Means over images, updated with (outputs, targets): "joints" (B, 21, 3), "vertices" (B, V, 3), metres.
+    """Means over images, updated with (outputs, targets): "joints" (B, 21, 3), "vertices" (B, V, 3), meters.
 
-    Both are from their root joints. Millimetres: "pa_mpjpe" and "pa_mpvpe", of joints and of vertices after their own
+    Both are from their root joints. Millimeters: "pa_mpjpe" and "pa_mpvpe", of joints and of vertices after their own
     alignment in each image, "mpjpe" and "mpvpe" with the root joints on each other. Fractions: "f5" and "f15", of
     aligned vertices at 5 and 15 mm, and "auc", of aligned joints' errors up to 50 mm. NaN before there is an image.
     """
@@ -111,5 +111,5 @@ class HandMetrics(torchmetrics.Metric):
         return 1000 * THRESHOLDS.to(self.nearer), self.nearer / self.images
 
     def per_joint(self) -> Tensor:
-        """(21,) mean error of each joint after alignment, millimetres."""
+        """(21,) mean error of each joint after alignment, millimeters."""
         return 1000 * self.by_joint / self.images

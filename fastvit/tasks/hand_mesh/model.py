@@ -23,12 +23,12 @@ HEADS = {"mlp": MlpHead, "tokens": TokenHead}
 class HandRegressor(TaskModel):
     """(B, in_chans, H, W) images of one hand each -> its mesh, joints and camera, by name.
 
-    - "vertices" (B, V, 3) and "joints" (B, 21, 3), FreiHAND's order, in metres from the root joint, the base of the
+    - "vertices" (B, V, 3) and "joints" (B, 21, 3), FreiHAND's order, in meters from the root joint, the base of the
       middle finger; x to the right of the image, y down, z away.
     - "camera" (B, 3): scale s and place (u, v) of the root joint; a point (x, y, z) is seen at (s x + u, s y + v),
       where the sides of the image are at -1 and 1.
     - "rotations" (B, 16, 3, 3) and "shape" (B, S), of the head "mlp": of the right hand model.
-    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, the centres of its heat maps.
+    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, the centers of its heat maps.
     - "side" (B, 1), of a network for both sides: logit of its being a left hand.
 
     A left hand is a right one in the mirror: the network sees which it is, and what it says of the mesh is mirrored.
@@ -75,7 +75,7 @@ class HandRegressor(TaskModel):
         """What the class tells, by name.
 
         Args:
-            images: normalised.
+            images: normalized.
             left: (B,) bool, which of them show left hands, where that is known, as in training; by default a network
                 for both sides decides by what it sees.
         """

@@ -100,7 +100,7 @@ class LossWeights:
     """How much each mean absolute error counts.
 
     Attributes:
-        joints: of the 21 joints, from the root joint, in metres.
+        joints: of the 21 joints, from the root joint, in meters.
         vertices: of the mesh, likewise.
         projected: of the joints in the image, whose sides are at -1 and 1.
         rotations: of the joints' rotation matrices, where the hand model's parameters are known; of "mlp".
@@ -134,7 +134,7 @@ class HandMeshOptions:
         scale: and scaled by a factor drawn between these two.
         translation: and moved by up to this share of their side, either way in both directions.
         hflip: probability of a horizontal flip, which makes a right hand a left one; for a network for both sides.
-        colour: how much brightness, contrast, saturation (by up to this share) and hue (by a tenth of it) change.
+        color: how much brightness, contrast, saturation (by up to this share) and hue (by a tenth of it) change.
         losses: how much each part of the loss counts.
     """
 
@@ -145,7 +145,7 @@ class HandMeshOptions:
     scale: tuple[float, float] = (0.9, 1.1)
     translation: float = 0.05
     hflip: float = 0.0
-    colour: float = 0.3
+    color: float = 0.3
     losses: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class HandMeshOptions:
             raise UserError(
                 f"hand_mesh.scale must be two factors above 0, the smaller one first, got {list(self.scale)}"
             )
-        for name in ("translation", "hflip", "colour"):
+        for name in ("translation", "hflip", "color"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise UserError(f"hand_mesh.{name} must be in 0 to 1, got {value}")
         if self.hflip and self.network.sides == "right":

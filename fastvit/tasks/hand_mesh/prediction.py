@@ -23,7 +23,7 @@ class HandPrediction(Prediction):
     Attributes:
         image: its name.
         side: "right" or "left".
-        joints: (21, 3) metres from the root joint; x to the right of the image, y down, z away.
+        joints: (21, 3) meters from the root joint; x to the right of the image, y down, z away.
         vertices: (V, 3) likewise.
         joint_places: (21, 2) x and y in pixels of the image.
         vertex_places: (V, 2) likewise.
@@ -39,7 +39,7 @@ class HandPrediction(Prediction):
     faces: np.ndarray
 
     def record(self) -> dict[str, Any]:
-        """For JSON: "image", and "predictions": "side", "joints" (metres) and "joints_2d" (pixels) by name."""
+        """For JSON: "image", and "predictions": "side", "joints" (meters) and "joints_2d" (pixels) by name."""
         joints, places = self.joints.round(5).tolist(), self.joint_places.round(2).tolist()
         hand = {
             "side": self.side,
@@ -56,7 +56,7 @@ class HandPrediction(Prediction):
         return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
 
     def write_mesh(self, path: Path) -> None:
-        """Write an .obj or .ply file, in metres from the root joint."""
+        """Write an .obj or .ply file, in meters from the root joint."""
         write_mesh(path, self.vertices, self.faces)
 
 

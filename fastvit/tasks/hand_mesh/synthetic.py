@@ -1,4 +1,4 @@
-"""Pictures of a made hand, with everything that is true of them: data to run and test on without anyone's licence."""
+"""Pictures of a made hand, with everything that is true of them: data to run and test on without anyone's license."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 
-from fastvit.data.datasets import LabelledImages
+from fastvit.data.datasets import LabeledImages
 from fastvit.data.opening import open_images
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
 from fastvit.tasks.hand_mesh.hand_model import HandModel
 from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose, random_view
-from fastvit.tasks.hand_mesh.rasteriser import rasterise, vertex_normals
+from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import TURNING
 
 # Focal length as a share of the image's side; that of FreiHAND's crops is about 2.1.
@@ -28,7 +28,7 @@ _SPREAD = 0.7  # standard deviation of shape coefficients
 _SKIN = np.array([[66.0, 41, 30], [122, 78, 56], [176, 122, 92], [214, 164, 134], [239, 202, 178]])
 # Samples a pixel and direction.
 _FINER = 2
-_NAIL = 0.008  # metres from a tip
+_NAIL = 0.008  # meters from a tip
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class MadeHand:
         intrinsics: (3, 3).
         pose: (48,) axis-angle, counted from the hand model's mean.
         shape: (S,) coefficients.
-        joints: (21, 3) metres.
-        vertices: (V, 3) metres.
+        joints: (21, 3) meters.
+        vertices: (V, 3) meters.
     """
 
     image: np.ndarray
@@ -63,7 +63,7 @@ class HandMaker:
         side: of the pictures, in pixels.
     """
 
-    def __init__(self, hand: HandArrays, items: LabelledImages, side: int) -> None:
+    def __init__(self, hand: HandArrays, items: LabeledImages, side: int) -> None:
         self.hand, self.items, self.side = hand, items, side
         self._axes, self._model = HandAxes.of(hand), HandModel.of(hand, torch.float64)
         normals = vertex_normals(hand.template, hand.faces)
@@ -105,15 +105,15 @@ class HandMaker:
         self, vertices: np.ndarray, intrinsics: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         size = (_FINER * self.side,) * 2
-        raster = rasterise(_FINER * project(vertices, intrinsics), vertices[:, 2], self.hand.faces, size)
-        colours, alpha = np.zeros((*size, 3)), raster.covered.astype(np.float64)
+        raster = rasterize(_FINER * project(vertices, intrinsics), vertices[:, 2], self.hand.faces, size)
+        colors, alpha = np.zeros((*size, 3)), raster.covered.astype(np.float64)
         normals = vertex_normals(vertices, self.hand.faces)
         looks = np.concatenate([self._skin(generator), normals, vertices], 1)
         seen = raster.interpolated(looks, self.hand.faces)
-        colours[raster.covered] = _lit(seen[:, :3], seen[:, 3:6], seen[:, 6:9], generator)
-        colours, alpha = (_coarser(part) for part in (colours, alpha[..., None]))
+        colors[raster.covered] = _lit(seen[:, :3], seen[:, 3:6], seen[:, 6:9], generator)
+        colors, alpha = (_coarser(part) for part in (colors, alpha[..., None]))
         ground = self._background(generator)
-        picture = colours + (1 - alpha) * ground
+        picture = colors + (1 - alpha) * ground
         blurred = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         blurred = blurred.filter(ImageFilter.GaussianBlur(generator.uniform(0, 0.004) * self.side))
         noisy = np.asarray(blurred, np.float64) + generator.normal(0, generator.uniform(0, 5), picture.shape)
@@ -126,25 +126,25 @@ class HandMaker:
         base = _SKIN[low] + (tone - low) * (_SKIN[low + 1] - _SKIN[low])
         base = base * generator.normal(1, 0.03, 3)
         darkness = 1 - tone / (len(_SKIN) - 1)
-        colours = base + (self._palmar * (12 + 45 * darkness))[:, None] * np.array([1.0, 0.8, 0.75])
-        waves = generator.normal(0, 90, (12, 3)), generator.uniform(0, 2 * np.pi, 12)  # radians a metre
+        colors = base + (self._palmar * (12 + 45 * darkness))[:, None] * np.array([1.0, 0.8, 0.75])
+        waves = generator.normal(0, 90, (12, 3)), generator.uniform(0, 2 * np.pi, 12)  # radians a meter
         uneven = np.cos(self.hand.template @ waves[0].T + waves[1]).mean(1)
-        colours = colours * (1 + 0.12 * uneven)[:, None] + 0.04 * uneven[:, None] * np.array([40.0, -10, -10])
-        return colours + (0.35 * self._nail)[:, None] * (np.array([250.0, 215, 205]) - colours)
+        colors = colors * (1 + 0.12 * uneven)[:, None] + 0.04 * uneven[:, None] * np.array([40.0, -10, -10])
+        return colors + (0.35 * self._nail)[:, None] * (np.array([250.0, 215, 205]) - colors)
 
     def _background(self, generator: np.random.Generator) -> np.ndarray:
-        """(S, S, 3) items of real pictures on a texture, out of focus, less colourful than they are there."""
+        """(S, S, 3) items of real pictures on a texture, out of focus, less colorful than they are there."""
         scene = make_scene(self.items, max(self.side, 64), generator)
         image = Image.fromarray(scene.image).resize((self.side, self.side))
         blur = ImageFilter.GaussianBlur(generator.uniform(0, 0.02) * self.side)
         pixels = np.asarray(image.filter(blur), np.float64)
-        grey = pixels.mean(2, keepdims=True)
-        pixels = grey + generator.uniform(0.1, 0.7) * (pixels - grey)
+        gray = pixels.mean(2, keepdims=True)
+        pixels = gray + generator.uniform(0.1, 0.7) * (pixels - gray)
         return generator.uniform(40, 215) + generator.uniform(0.3, 0.9) * (pixels - pixels.mean())
 
 
 def _lit(skin: np.ndarray, normals: np.ndarray, places: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(N, 3) colours of points under two lights and the sky, with the shine of skin."""
+    """(N, 3) colors of points under two lights and the sky, with the shine of skin."""
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     view = -places / np.linalg.norm(places, axis=1, keepdims=True)
     normals = np.where((normals * view).sum(1, keepdims=True) < 0, -normals, normals)  # inside an open mesh

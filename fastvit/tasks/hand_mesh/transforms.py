@@ -52,9 +52,9 @@ def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Change
     space = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]]) @ flip
     image = np.eye(3)
     image[:2, :2] = factor * space[:2, :2]
-    centre = np.array([size[1] / 2, size[0] / 2])
+    center = np.array([size[1] / 2, size[0] / 2])
     shift = options.translation * side * (2 * np.array([right, down]) - 1)
-    image[:2, 2] = side / 2 + shift - image[:2, :2] @ centre
+    image[:2, 2] = side / 2 + shift - image[:2, :2] @ center
     return Change(image, space)
 
 
@@ -63,7 +63,7 @@ def changed_truth(
 ) -> dict[str, Tensor]:
     """What is to be learnt of an image after a change, whose new height and width are `size`.
 
-    "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in metres from the root joint, "projected"
+    "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in meters from the root joint, "projected"
     (21, 2) joints in the image, whose sides are at -1 and 1, "left" bool; of a hand model, where one is given,
     "rotations" (16, 3, 3) and "shape" (S,) of its right side, with "known" bool, whether they are.
     """
@@ -113,15 +113,15 @@ class TrainTransform:
         mean = [round(255 * value) for value in preprocessing.mean]
         self._fill = tuple(mean) if len(mean) == 3 else mean[0]
         self._grey = len(mean) == 1
-        share = options.colour
-        self._colours = v2.ColorJitter(share, share, share, share / 10) if share and not self._grey else v2.Identity()
+        share = options.color
+        self._colors = v2.ColorJitter(share, share, share, share / 10) if share and not self._grey else v2.Identity()
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, Change]:
         change = varied((image.height, image.width), self.side, self.options)
         pixels = F.pil_to_tensor(
             mapped(image.convert("L") if self._grey else image, change.image, self.side, self._fill)
         )
-        return self._colours(pixels), change
+        return self._colors(pixels), change
 
 
 def mapped(image: Image.Image, matrix: np.ndarray, side: int, fill: int | tuple[int, ...]) -> Image.Image:

@@ -66,7 +66,7 @@ class SegmentationSamples(Samples[Pair]):
         image = self._in_channels(image)
         if varied:
             return self._vary(image, mask)
-        pixels = np.require(eval_array(image, self.preprocessing), requirements="W")  # a grey image's own are not
+        pixels = np.require(eval_array(image, self.preprocessing), requirements="W")  # a gray image's own are not
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 
     def uncounted(self) -> Pair:

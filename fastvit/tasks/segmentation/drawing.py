@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_segmentation_masks
 
-from fastvit.tasks.colours import class_colours, enlarged, font
+from fastvit.tasks.colors import class_colors, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 from fastvit.terminal import one_line
 
@@ -19,13 +19,13 @@ _PLAIN = "background"
 
 
 def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
-    """The image with each class in a colour of its own over it, and a legend of them below.
+    """The image with each class in a color of its own over it, and a legend of them below.
 
     What is called background stays as it is. A small image is enlarged, by a whole number, for its legend to be read.
     """
     image, factor = enlarged(image)
     shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
-    palette = class_colours(len(prediction.classes) if prediction.classes else int(prediction.mask.max()) + 1)
+    palette = class_colors(len(prediction.classes) if prediction.classes else int(prediction.mask.max()) + 1)
     pixels = F.pil_to_tensor(image.convert("RGB"))
     if labels := [label for label, _ in prediction.shares() if prediction.name(label) != _PLAIN]:
         mask = prediction.mask.repeat(factor, 0).repeat(factor, 1)
@@ -40,22 +40,22 @@ def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
 
 
 def _with_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """The image with rows of coloured squares and their names below it."""
+    """The image with rows of colored squares and their names below it."""
     size = max(image.width // 40, 10)
     letters = ImageFont.truetype(font(), size)
     line, gap = round(1.6 * size), round(0.5 * size)
     places, x, y = [], gap, gap
-    for text, colour in entries:
+    for text, color in entries:
         width = size + gap + round(letters.getlength(text)) + 2 * gap
         if x > gap and x + width > image.width:
             x, y = gap, y + line
-        places.append((x, y, text, colour))
+        places.append((x, y, text, color))
         x += width
     sheet = Image.new("RGB", (image.width, image.height + y + line), "white")
     sheet.paste(image)
     pen = ImageDraw.Draw(sheet)
-    for x, y, text, colour in places:
+    for x, y, text, color in places:
         top = image.height + y
-        pen.rectangle((x, top, x + size, top + size), fill=colour)
+        pen.rectangle((x, top, x + size, top + size), fill=color)
         pen.text((x + size + gap, top + size / 2), text, fill="black", font=letters, anchor="lm")
     return sheet

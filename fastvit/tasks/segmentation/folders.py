@@ -17,11 +17,11 @@ from fastvit.data.images import IMAGE_SUFFIXES, read_image
 from fastvit.data.split_names import Split
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.files import user_path
-from fastvit.tasks.colours import Colour, palette
+from fastvit.tasks.colors import Color, palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 
 # The value of pixels that do not count, in every mask. Masks are uint8, which cannot hold -100, what images that do
-# not count are labelled with (`fastvit.data.datasets.IGNORED`).
+# not count are labeled with (`fastvit.data.datasets.IGNORED`).
 VOID = 255
 # The name of what does not count, in classes.txt.
 IGNORED_NAME = "ignored"
@@ -30,7 +30,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 _MOST_CLASSES = 254
 _LINE = re.compile(r"(\d{1,9})\s+([^\t]+?)(?:\s+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3}))?")
-_FORM = "the value in the masks, the name, and for masks in colour red, green and blue, separated by tabs"
+_FORM = "the value in the masks, the name, and for masks in color red, green and blue, separated by tabs"
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,32 @@ class Legend:
     Attributes:
         names: of the classes, in their order.
         values: of each class in masks of one channel.
-        colours: RGB of each class, or None.
+        colors: RGB of each class, or None.
         ignored: values of what does not count, beside 255 and, with 16 bits, 65535.
-        ignored_colours: RGB of what does not count.
+        ignored_colors: RGB of what does not count.
         file: where it is written, or would be.
-        remedy: what to do about a value or colour that is none of these.
+        remedy: what to do about a value or color that is none of these.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
-    colours: tuple[Colour | None, ...]
+    colors: tuple[Color | None, ...]
     ignored: tuple[int, ...]
-    ignored_colours: tuple[Colour, ...]
+    ignored_colors: tuple[Color, ...]
     file: Path
     remedy: str
 
 
 def read_legend(file: Path) -> Legend:
-    """The classes that a text file lists: a line each of value, name and, if the masks are in colour, R G B.
+    """The classes that a text file lists: a line each of value, name and, if the masks are in color, R G B.
 
     Values are 0 to 65534. What a line calls "ignored" does not count; the value 255 stands for nothing else. From a #
     at the start of a word on, a line is a comment.
 
     Raises:
-        UserError: it is not so, or a value, name or colour is there twice, or there are no or too many classes.
+        UserError: it is not so, or a value, name or color is there twice, or there are no or too many classes.
     """
-    classes: list[tuple[int, str, Colour | None]] = []
+    classes: list[tuple[int, str, Color | None]] = []
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -77,18 +77,18 @@ def read_legend(file: Path) -> Legend:
         if not (found := _LINE.fullmatch(content)):
             raise UserError(f"{place} is {content!r}: write {_FORM}")
         value, name, *parts = found.groups()
-        colour: Colour | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
-        if int(value) > 65534 or (colour and max(colour) > 255):
+        color: Color | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
+        if int(value) > 65534 or (color and max(color) > 255):
             raise UserError(f"{place} is {content!r}: values of masks go up to 65534, red, green and blue up to 255")
         if int(value) == VOID and name != IGNORED_NAME:
             raise UserError(
                 f"{place} gives {name} the value 255, which never counts: give it another one, or call it ignored"
             )
-        entry = (int(value), name, colour)
+        entry = (int(value), name, color)
         for other in classes:
-            if other[1] == name == IGNORED_NAME:  # several values and colours may not count
+            if other[1] == name == IGNORED_NAME:  # several values and colors may not count
                 continue
-            for what, own, taken in zip(("value", "name", "colour"), entry, other, strict=True):
+            for what, own, taken in zip(("value", "name", "color"), entry, other, strict=True):
                 if own is not None and own == taken:
                     raise UserError(f"{place} has the {what} {own} that a line above has: each class needs its own")
         classes.append(entry)
@@ -99,9 +99,9 @@ def read_legend(file: Path) -> Legend:
     return Legend(
         tuple(name for _, name, _ in counted),
         tuple(value for value, _, _ in counted),
-        tuple(colour for _, _, colour in counted),
+        tuple(color for _, _, color in counted),
         tuple(value for value, _, _ in ignored),
-        tuple(colour for _, _, colour in ignored if colour),
+        tuple(color for _, _, color in ignored if color),
         file,
         f"give each a line in {file} ({_FORM}), with the name ignored for what does not count",
     )
@@ -131,16 +131,16 @@ class MaskedImages:
         self.classes, indices = matched(legend.names, classes, str(legend.file.parent))
         if len(self.classes) > _MOST_CLASSES:
             raise UserError(f"masks can tell {_MOST_CLASSES} classes apart, the model has {len(self.classes)}")
-        given = dict(zip(indices, legend.colours, strict=True))
+        given = dict(zip(indices, legend.colors, strict=True))
         self.palette = palette([given.get(index) for index in range(len(self.classes))])
-        # What each value, or each colour as one number, becomes; -1 where it is not listed.
+        # What each value, or each color as one number, becomes; -1 where it is not listed.
         self._of_value = np.full(65536, -1, np.int16)
         self._of_value[[*legend.ignored, VOID, 65535]] = VOID
         self._of_value[list(legend.values)] = indices
-        coloured = {_code(colour): index for index, colour in given.items() if colour}
-        coloured.update(dict.fromkeys(map(_code, legend.ignored_colours), VOID))
-        self._codes = np.array(sorted(coloured), np.int32)
-        self._of_code = np.array([coloured[code] for code in sorted(coloured)], np.int16)
+        colored = {_code(color): index for index, color in given.items() if color}
+        colored.update(dict.fromkeys(map(_code, legend.ignored_colors), VOID))
+        self._codes = np.array(sorted(colored), np.int32)
+        self._of_code = np.array([colored[code] for code in sorted(colored)], np.int16)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -156,7 +156,7 @@ class MaskedImages:
 
         Raises:
             UnreadableImageError: the image or its mask cannot be decoded.
-            UserError: they differ in size, or the mask has a value or colour that is not listed.
+            UserError: they differ in size, or the mask has a value or color that is not listed.
         """
         return self.pair(index)[1]
 
@@ -169,7 +169,7 @@ class MaskedImages:
                 f"{self._images[index]} is {image.width} x {image.height} pixels, its mask {path} "
                 f"{pixels.shape[1]} x {pixels.shape[0]}: make them the same size"
             )
-        return image, self._by_colour(pixels, path) if pixels.ndim == 3 else self._by_value(pixels, path)
+        return image, self._by_color(pixels, path) if pixels.ndim == 3 else self._by_value(pixels, path)
 
     def _by_value(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         labels = self._of_value[pixels]
@@ -180,10 +180,10 @@ class MaskedImages:
             )
         return labels.astype(np.uint8)
 
-    def _by_colour(self, pixels: np.ndarray, path: Path) -> np.ndarray:
+    def _by_color(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         if not len(self._codes):
             raise UserError(
-                f"the mask {path} is in colour, and no class has one: write them in {self._legend.file} ({_FORM}), or "
+                f"the mask {path} is in color, and no class has one: write them in {self._legend.file} ({_FORM}), or "
                 "make masks of one channel"
             )
         red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
@@ -193,7 +193,7 @@ class MaskedImages:
         if not known.all():
             unknown = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in np.unique(codes[~known]).tolist()]
             raise UserError(
-                f"the mask {path} has colours that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
+                f"the mask {path} has colors that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
             )
         return self._of_code[places].astype(np.uint8)
 
@@ -205,7 +205,7 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
         source: a folder with images/train and masks/train, or train and masks/train, and the same for val (or
             validation, test), and with classes.txt (see `read_legend`). A mask has the name of its image, with the
             suffix of a format that keeps every value. It has one channel of 1, 8 or 16 bits (a palette's indices are as
-            good as grey values), or is in RGB where classes.txt gives colours; an alpha channel does not matter.
+            good as gray values), or is in RGB where classes.txt gives colors; an alpha channel does not matter.
             Or ADE20K's scene parsing benchmark as it comes: images/training, annotations/training, and the same for
             validation; its 150 classes are known.
         split: "train", or "test" for the held-out part.
@@ -285,7 +285,7 @@ def _first(paths: Sequence[Path], folder: Path) -> str:
 
 
 def _read_pixels(path: Path) -> np.ndarray:
-    """A mask's values (H, W), or its colours (H, W, 3), as they are stored."""
+    """A mask's values (H, W), or its colors (H, W, 3), as they are stored."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as images are read
@@ -306,7 +306,7 @@ def _read_pixels(path: Path) -> np.ndarray:
     raise UserError(f"the mask {path} has pixels of Pillow's mode {mode}: make it one channel of 8 or 16 bits, or RGB")
 
 
-def _code(colour: Colour) -> int:
-    """A colour as one number."""
-    red, green, blue = colour
+def _code(color: Color) -> int:
+    """A color as one number."""
+    red, green, blue = color
     return red << 16 | green << 8 | blue

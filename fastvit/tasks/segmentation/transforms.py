@@ -23,7 +23,7 @@ _TRIES = 10
 class TrainTransform:
     """An image and its mask -> (C, crop, crop) uint8 and (crop, crop) uint8, varied at random by torch's generator.
 
-    Both are scaled, cropped and flipped, and the image is changed in its colours; what is missing of the crop is on the
+    Both are scaled, cropped and flipped, and the image is changed in its colors; what is missing of the crop is on the
     right and at the bottom, with the mean pixel in the image and 255 in the mask.
 
     Args:
@@ -93,8 +93,8 @@ def share_of_largest(labels: Tensor) -> float:
 def photometric(probability: float) -> v2.Transform:
     """Changes brightness, contrast, saturation and hue of an image, each with a probability.
 
-    The contrast comes before or after the colours. As SSD does it (arXiv 1512.02325), in the ranges of the published
-    recipe of Semantic FPN: 32/255 (a factor here, a sum there), a half, a half, a tenth of the circle. Of a grey image
+    The contrast comes before or after the colors. As SSD does it (arXiv 1512.02325), in the ranges of the published
+    recipe of Semantic FPN: 32/255 (a factor here, a sum there), a half, a half, a tenth of the circle. Of a gray image
     only the first two change.
     """
     brightness, contrast, saturation, hue = (

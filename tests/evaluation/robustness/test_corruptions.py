@@ -38,7 +38,7 @@ RANDOM = [name for name in CORRUPTIONS if CORRUPTIONS[name].group == "noise"] + 
 
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
-    """A portrait in colour, 224 x 265, that comes with matplotlib."""
+    """A portrait in color, 224 x 265, that comes with matplotlib."""
     with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
         return image.convert("RGB").resize((224, 265), Image.Resampling.BICUBIC)
 
@@ -49,7 +49,7 @@ def portrait(photo: Image.Image) -> np.ndarray:
 
 
 def pictures(portrait: np.ndarray, side: int) -> list[np.ndarray]:
-    """Real images, in colour and grey."""
+    """Real images, in color and gray."""
     sample = open_images("sample", "test")
     images = [Image.fromarray(portrait), *(sample.image(i) for i in (0, 1, 2))]
     return [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images]

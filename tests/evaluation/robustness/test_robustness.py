@@ -48,13 +48,13 @@ class Answers(Predictor):
         return self._known(256 * images[:, 0, 16, 16].long() + images[:, 1, 16, 16].long())
 
 
-def says(favourite: int | None = None) -> Answers:
-    """Names the class that the pixel says, unless it may name a favourite."""
+def says(favorite: int | None = None) -> Answers:
+    """Names the class that the pixel says, unless it may name a favorite."""
 
     def logits(pixels: torch.Tensor) -> torch.Tensor:
         answers = F.one_hot(pixels, 1000).float()
-        if favourite is not None:
-            answers[:, favourite] = 2
+        if favorite is not None:
+            answers[:, favorite] = 2
         return answers
 
     return Answers(logits)
@@ -89,8 +89,8 @@ def test_only_the_subsets_classes_count(tmp_path: Path) -> None:
     for true, answer in ((6, 6), (11, 11), (13, 11)):
         save(tmp_path, imagenet_synsets()[true], answer)
     outside, inside = (
-        measure(says(favourite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
-        for favourite in (7, 11)
+        measure(says(favorite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
+        for favorite in (7, 11)
     )
     assert outside.metrics["top1"] == pytest.approx(2 / 3), "class 7 is not in the subset and may not win"
     assert inside.metrics["top1"] == pytest.approx(1 / 3), "class 11 is, and does"

@@ -2,7 +2,7 @@
 
 A program has BLOCK_M columns of answers, of any images, and walks ROWS rows down. An answer needs three rows and three
 columns of the first convolution's map; the third row is the next answer's first, and what it adds to that is carried
-along, so that six pixels of nine are computed. The columns between neighbours are computed by both.
+along, so that six pixels of nine are computed. The columns between neighbors are computed by both.
 """
 
 from __future__ import annotations

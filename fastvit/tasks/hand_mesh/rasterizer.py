@@ -12,7 +12,7 @@ _AT_ONCE = 2_000_000
 
 @dataclass(frozen=True)
 class Raster:
-    """What is seen at each pixel's centre.
+    """What is seen at each pixel's center.
 
     Attributes:
         face: (H, W) int64, the nearest triangle, or -1 where there is none.
@@ -33,11 +33,11 @@ class Raster:
         return np.asarray(np.einsum("nkc,nk->nc", corners, self.weights[self.covered]))
 
 
-def rasterise(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Raster:
+def rasterize(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, size: tuple[int, int]) -> Raster:
     """Find the nearest triangle at each pixel.
 
     Args:
-        points: (V, 2) x and y in pixels; the centre of the first pixel is at 0.5, 0.5.
+        points: (V, 2) x and y in pixels; the center of the first pixel is at 0.5, 0.5.
         depths: (V,) distance from the camera along its axis, above 0; parallel projection has equal ones nearly, and a
             perspective one is interpolated as it must be.
         faces: (F, 3) vertices of the triangles, either way around.
