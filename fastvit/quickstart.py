@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from fastvit.bench.suite import bench_model
+from fastvit.console import new_console
 from fastvit.data.datasets import LabeledImages, samples_for_evaluation
 from fastvit.data.module import evaluation_loader
 from fastvit.data.opening import open_images
@@ -33,7 +34,6 @@ from fastvit.runs.history import read_history
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.prediction import Label
 from fastvit.tasks.table import find_task
-from fastvit.terminal import new_console
 from fastvit.timing import Timing
 from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train

@@ -109,7 +109,7 @@ def latency(study: Study) -> None:
     """One image a call on one thread, from artifacts of this batch and of one size."""
     asked = study.asked
     size = (asked.latency_size, asked.latency_size)
-    images = prepared(study.pictures[:1], study.model.preprocessing.at_size(size), "normalized")
+    images = prepared(study.pictures[:1], study.model.preprocessing.with_shape(size), "normalized")
     calls = {}
     for name in asked.targets:
         target = find_target(name)

@@ -99,7 +99,7 @@ def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:
     """A model in any form; where it is a variant as published, with what the paper says of it."""
     row = VARIANTS.get(model.variant)
     published = (256, row.top1, "arXiv 2303.14189") if name is None and row and row.top1 else None
-    return Subject(name or model.variant, fuse(model), model.preprocessing.canvas, published, model)
+    return Subject(name or model.variant, fuse(model), model.preprocessing.fixed_size, published, model)
 
 
 def peer_subject(name: str) -> Subject:

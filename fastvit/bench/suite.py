@@ -13,8 +13,8 @@ from fastvit.bench.harness import refuse_none, side_by_side
 from fastvit.bench.memory import peak_memory
 from fastvit.bench.subjects import Subject, fastvit_subject
 from fastvit.bench.ways import WAYS, Way, artifact_path, call_of, reference_of
+from fastvit.console import new_progress
 from fastvit.model.task_model import TaskModel
-from fastvit.terminal import new_progress
 from fastvit.timing import PATIENCE, Timing
 
 

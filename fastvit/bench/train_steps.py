@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from fastvit.bench.harness import Call, side_by_side
 from fastvit.bench.report import ratio_cell, timing_cells, timing_columns, write_csv
 from fastvit.collapse import CollapseMode, collapse_branches
+from fastvit.console import new_progress
 from fastvit.create import create_model
 from fastvit.errors import UserError, unknown_name
 from fastvit.model.variants import find_variant
 from fastvit.reports.page import Table
-from fastvit.terminal import new_progress
 from fastvit.timing import PATIENCE, Timing
 
 REFERENCE = "timm"

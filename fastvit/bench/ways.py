@@ -158,7 +158,7 @@ def _predictor_call(subject: Subject, images: np.ndarray, threads: int) -> Call:
     """What `Predictor` does with a checkpoint on the CPU, any batch, without the cache."""
     assert subject.model is not None
     model = copy.copy(subject.model)
-    model.preprocessing = model.preprocessing.at_size((images.shape[2], images.shape[3]))
+    model.preprocessing = model.preprocessing.with_shape((images.shape[2], images.shape[3]))
     predictor = Predictor(model, runtime=find_deployment("auto", "fp32").runtime or "auto", threads=threads)
     tensor = torch.from_numpy(images)
     return lambda: predictor.logits(tensor)

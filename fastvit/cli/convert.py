@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from fastvit.console import print_line
 from fastvit.errors import UserError
-from fastvit.terminal import print_line
 
 
 def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvit.arguments import parse_size, refuse_given
 from fastvit.cli.applicable import refuse_device
+from fastvit.console import new_table, print_line, show, show_table
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
 from fastvit.runtime.artifact import Precision
-from fastvit.terminal import new_table, print_line, show, show_table
 
 if TYPE_CHECKING:
-    from fastvit.evaluation.checkpoint import Measured
+    from fastvit.evaluation.checkpoint import EvaluationResult
 
 
 def evaluate(
@@ -100,7 +100,7 @@ def evaluate(
             print_line(f"{out / name}: as the benchmark's server takes it")
 
 
-def _show(measured: Measured) -> None:
+def _show(measured: EvaluationResult) -> None:
     found, preprocessing, texts = measured.found, measured.preprocessing, measured.metric_texts()
     cropped = preprocessing.resize == "crop"
     rates = [rate.label for rate in found.rates]

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from fastvit.arguments import parse_batches, parse_size, refuse_given
+from fastvit.console import one_line, print_line
 from fastvit.runtime.artifact import Input, Precision
-from fastvit.terminal import one_line, print_line
 
 
 def export(

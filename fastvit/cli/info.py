@@ -7,7 +7,7 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any
 
-from fastvit.terminal import new_table, show
+from fastvit.console import new_table, show
 
 
 def info(checkpoint: str) -> None:

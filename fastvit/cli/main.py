@@ -17,8 +17,8 @@ from itertools import takewhile
 from fastvit.arguments import hyphenated, refuse_empty
 from fastvit.cli.commands import COMMANDS, DEFAULTS, commands_of, find_command
 from fastvit.cli.parser import command_parser, parse
+from fastvit.console import one_line, print_line
 from fastvit.errors import UserError
-from fastvit.terminal import one_line, print_line
 from fastvit.version import __version__
 
 _HELP = ("-h", "--help")

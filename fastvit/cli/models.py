@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fastvit.console import new_table, show
 from fastvit.errors import UserError
-from fastvit.terminal import new_table, show
 
 
 def models(pattern: str = "*", /) -> None:

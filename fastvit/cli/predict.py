@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
+from fastvit.console import new_table, one_line, print_line, show, track
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
-from fastvit.terminal import new_table, one_line, print_line, show, track
 
 # Images from which on an export, which takes seconds, pays.
 MANY = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastvit.arguments import refuse_given
+from fastvit.console import print_line, show_table
 from fastvit.device import Device
-from fastvit.terminal import print_line, show_table
 
 
 def report(

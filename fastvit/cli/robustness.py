@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
+from fastvit.console import print_line, show_table
 from fastvit.device import Device
 from fastvit.errors import UserError
-from fastvit.terminal import print_line, show_table
 
 
 def robustness(

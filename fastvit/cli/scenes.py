@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastvit.terminal import print_line
+from fastvit.console import print_line
 
 
 def scenes(folder: Path, images: int = 500, size: int = 128, seed: int = 0, overwrite: bool = False) -> None:

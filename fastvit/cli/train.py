@@ -7,7 +7,7 @@ import shlex
 import sys
 from typing import TextIO
 
-from fastvit.terminal import print_line
+from fastvit.console import print_line
 
 
 def train(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastvit.data.sampling import PADDING, Draw, seeded
+from fastvit.data.sampling import PADDING, SampleIndex, seeded
 from fastvit.data.transforms import Transform, eval_pixels
 from fastvit.data.unreadable import note
 from fastvit.errors import UnreadableImageError, UserError
@@ -25,7 +25,7 @@ IGNORED = -100
 _PATIENCE = 100
 
 
-class Named(Protocol):
+class ImageSource(Protocol):
     """Images before any transform, which have names."""
 
     @property
@@ -38,7 +38,7 @@ class Named(Protocol):
     def name(self, index: int) -> str: ...
 
 
-class LabeledImages(Named, Protocol):
+class LabeledImages(ImageSource, Protocol):
     """Labeled images before any transform: what a dataset reads from."""
 
     @property
@@ -46,14 +46,14 @@ class LabeledImages(Named, Protocol):
 
 
 class Samples(Dataset[Item], Generic[Item]):
-    """Images with what is known of them, one at a time; what an item is, a task says in `item` and `uncounted`.
+    """Images with what is known of them, one at a time; what an item is, a task says in `item` and `padding_sample`.
 
-    A Draw is made with its own seed; PADDING is what no metric counts.
+    A SampleIndex is made with its own seed; PADDING is what no metric counts.
 
     Args:
         pictures: where images come from.
-        unreadable_log: file that lists images that cannot be decoded (see `fastvit.data.unreadable`). For a Draw, the
-            next readable image replaces each of them. None raises an error for such an image.
+        unreadable_log: file that lists images that cannot be decoded (see `fastvit.data.unreadable`). For a
+            SampleIndex, the next readable image replaces each of them. None raises an error for such an image.
         skip_unreadable: replace an image that is asked for by its index and cannot be decoded by a sample that no
             metric counts, with a warning.
 
@@ -61,7 +61,9 @@ class Samples(Dataset[Item], Generic[Item]):
         UnreadableImageError: an image cannot be decoded, and must be.
     """
 
-    def __init__(self, pictures: Named, unreadable_log: Path | None = None, skip_unreadable: bool = False) -> None:
+    def __init__(
+        self, pictures: ImageSource, unreadable_log: Path | None = None, skip_unreadable: bool = False
+    ) -> None:
         self.pictures = pictures
         self.unreadable_log = unreadable_log
         self.skip_unreadable = skip_unreadable
@@ -70,26 +72,26 @@ class Samples(Dataset[Item], Generic[Item]):
         """The sample of an image, varied at random for training, or as it is for evaluation."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its items are")
 
-    def uncounted(self) -> Item:
+    def padding_sample(self) -> Item:
         """A sample that no metric counts."""
         raise NotImplementedError(f"{type(self).__name__} does not say what fills up a batch")
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: int | Draw) -> Item:
-        if isinstance(key, Draw):
+    def __getitem__(self, key: int | SampleIndex) -> Item:
+        if isinstance(key, SampleIndex):
             with seeded(key.seed):
                 return self._first_whole(key.image) if self.unreadable_log else self.item(key.image, varied=True)
         if key == PADDING:
-            return self.uncounted()
+            return self.padding_sample()
         try:
             return self.item(key, varied=False)
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
             warnings.warn(f"{error}; it does not count", stacklevel=2)
-            return self.uncounted()
+            return self.padding_sample()
 
     def _first_whole(self, first: int) -> Item:
         """The first image from there on that can be decoded."""
@@ -127,7 +129,7 @@ class ImageDataset(Samples[tuple[Tensor, int]]):
     def item(self, index: int, varied: bool) -> tuple[Tensor, int]:
         return self.pixels(self.pictures.image(index)), self.pictures.labels[index]
 
-    def uncounted(self) -> tuple[Tensor, int]:
+    def padding_sample(self) -> tuple[Tensor, int]:
         return torch.zeros_like(self.pixels(Image.new("RGB", (1, 1)))), IGNORED
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
-from fastvit.data.datasets import Named
+from fastvit.data.datasets import ImageSource
 from fastvit.data.sampling import EvaluationShare, TrainBatches
 from fastvit.data.unreadable import UnreadableLog
 from fastvit.data.workers import loader_settings
@@ -69,8 +69,8 @@ class RunData(L.LightningDataModule):
         skip_unreadable: bool = False,
     ) -> None:
         super().__init__()
-        self.train_images: Named = images.train
-        self.test_images: Named = images.val
+        self.train_images: ImageSource = images.train
+        self.test_images: ImageSource = images.val
         self.preprocessing = preprocessing
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.skip_unreadable = skip_unreadable
@@ -123,11 +123,11 @@ class RunData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         if self.trainer is None:
-            return {**self.place, "batches": self.making()}
+            return {**self.place, "batches": self.sampler_fingerprint()}
         loop = self.trainer.fit_loop
         batches = loop.epoch_loop.batch_progress
         done = 0 if batches.is_last_batch else batches.current.processed
-        return {"epoch": loop.epoch_progress.current.processed, "start": done, "batches": self.making()}
+        return {"epoch": loop.epoch_progress.current.processed, "start": done, "batches": self.sampler_fingerprint()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a place in a run.
@@ -136,16 +136,17 @@ class RunData(L.LightningDataModule):
             UserError: it is inside an epoch whose batches would be others now.
         """
         self.place = {name: state_dict[name] for name in ("epoch", "start")}
-        if self.place["start"] and (made := renamed_batches(state_dict["batches"])) != (making := self.making()):
+        made, now = renamed_batches(state_dict["batches"]), self.sampler_fingerprint()
+        if self.place["start"] and made != now:
             raise UserError(
                 f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
-                f"{_listed(made)}; now it would be {_listed(making)}: go on as it began"
+                f"{_listed(made)}; now it would be {_listed(now)}: go on as it began"
             )
 
-    def making(self) -> dict[str, int]:
-        """What it depends on which images are in a batch."""
-        making = {"batch_size": self.batch_size, "processes": self.process[1], "images": len(self.train_images)}
-        return {**making, "seed": self.seed}
+    def sampler_fingerprint(self) -> dict[str, int]:
+        """Return what decides which images are in a batch."""
+        images, processes = len(self.train_images), self.process[1]
+        return {"batch_size": self.batch_size, "processes": processes, "images": images, "seed": self.seed}
 
 
 def evaluation_loader(
@@ -172,5 +173,5 @@ def evaluation_loader(
     return DataLoader(dataset, batch_size, sampler=share, collate_fn=collate, **loader_settings(num_workers))
 
 
-def _listed(making: dict[str, int]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in making.items())
+def _listed(fingerprint: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fingerprint.items())

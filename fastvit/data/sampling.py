@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 PADDING = -1
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """A training image: its place in the dataset, and the seed of its augmentation."""
 
     image: int
@@ -53,7 +53,7 @@ def seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-class TrainBatches(Sampler[list[Draw]]):
+class TrainBatches(Sampler[list[SampleIndex]]):
     """Batches of shuffled epochs for one of several processes, which may start inside an epoch.
 
     Every step's global batch is the same whatever the number of processes: each takes its slice of it. The images that
@@ -62,7 +62,7 @@ class TrainBatches(Sampler[list[Draw]]):
     Args:
         length: number of images.
         batch_size: images a process and step.
-        seed: of the order and of every Draw.
+        seed: of the order and of every SampleIndex.
         rank: of this process.
         processes: how many share the epoch.
         epoch: to begin with.
@@ -90,13 +90,13 @@ class TrainBatches(Sampler[list[Draw]]):
         """Batches of a whole epoch."""
         return max(self._length // (self._batch_size * self._processes), 1)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         generator = torch.Generator().manual_seed(seed_of(self._seed, self._epoch))
         order = torch.randperm(self._length, generator=generator).tolist()
         share = min(self._batch_size, self._length // self._processes)
         for batch in range(self._start, len(self)):
             first = (batch * self._processes + self._rank) * share
-            yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in order[first : first + share]]
+            yield [SampleIndex(i, seed_of(self._seed, self._epoch, i)) for i in order[first : first + share]]
 
 
 class ShardBatches(TrainBatches):
@@ -132,7 +132,7 @@ class ShardBatches(TrainBatches):
         super().__init__(sum(lengths), batch_size, seed, rank, processes, epoch, start)
         self._lengths, self._window, self._workers = lengths, window, max(num_workers, 1)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         random_shards = np.random.default_rng(seed_of(self._seed, self._epoch))
         ends = np.cumsum(self._lengths)
         shards = [np.arange(end - length, end) for end, length in zip(ends, self._lengths, strict=True)]
@@ -143,7 +143,7 @@ class ShardBatches(TrainBatches):
         lanes = [_mixed(lane, self._window, generator) for lane in np.array_split(own, self._workers)]
         for batch in range(self._start, len(self)):
             samples = lanes[batch % self._workers][batch // self._workers].tolist()
-            yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in samples]
+            yield [SampleIndex(i, seed_of(self._seed, self._epoch, i)) for i in samples]
 
 
 def _mixed(lane: np.ndarray, window: int, generator: np.random.Generator) -> np.ndarray:

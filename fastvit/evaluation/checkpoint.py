@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastvit.data.datasets import Named
+from fastvit.data.datasets import ImageSource
 from fastvit.data.splitting import Part
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -22,7 +22,7 @@ from fastvit.tasks.table import find_task, refuse_of_other_tasks
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """An evaluation, and what it is of.
 
     Attributes:
@@ -49,7 +49,7 @@ class Measured:
     runtime: str
     device: str
     preprocessing: Preprocessing
-    images: Named = field(repr=False)
+    images: ImageSource = field(repr=False)
     found: Measurement
     examples: list[Example] = field(default_factory=list, repr=False)
 
@@ -133,7 +133,7 @@ def evaluate_checkpoint(
     precision: Precision | None = None,
     kernels: bool = True,
     allow_native_code: bool = False,
-) -> Measured:
+) -> EvaluationResult:
     """Measure a checkpoint or an artifact of any task on validation images.
 
     Args:
@@ -158,7 +158,7 @@ def evaluate_checkpoint(
     predictor = predictor.with_preprocessing(spec.resized(predictor.preprocessing, request))
     source = EvaluationData(checkpoint, data)
     images = spec.validation_images(source, predictor.network)
-    return Measured(
+    return EvaluationResult(
         checkpoint=checkpoint,
         data=source.source,
         split="validation" if isinstance(images, Part) else source.split,

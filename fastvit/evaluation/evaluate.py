@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from fastvit.console import track
 from fastvit.data.datasets import IGNORED
 from fastvit.errors import UserError
 from fastvit.evaluation.calibration import Bin, expected_calibration_error, reliability
-from fastvit.terminal import track
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastvit.environment import environment
-from fastvit.evaluation.checkpoint import Measured
+from fastvit.evaluation.checkpoint import EvaluationResult
 from fastvit.evaluation.examples import examples_section
 from fastvit.files import write_text
 from fastvit.reports.page import Section, Table, write_report
@@ -16,7 +16,7 @@ from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
 _PLURALS = {"class": "Classes"}
 
 
-def write_evaluation(measured: Measured, out: Path) -> Path:
+def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     """Write evaluation.json, evaluation.html and the files of `Measurement.results` into a folder.
 
     Returns:
@@ -50,7 +50,7 @@ def write_evaluation(measured: Measured, out: Path) -> Path:
     )
 
 
-def _numbers_section(measured: Measured) -> Section:
+def _numbers_section(measured: EvaluationResult) -> Section:
     rows = list(measured.metric_texts().items())
     rows += [(rate.label, f"{rate.value:.1f}") for rate in measured.found.rates if rate.value]
     rows += [
@@ -62,7 +62,7 @@ def _numbers_section(measured: Measured) -> Section:
     return Section("Numbers", table=Table(("what", "value"), rows))
 
 
-def _parts_section(measured: Measured) -> Section:
+def _parts_section(measured: EvaluationResult) -> Section:
     parts = measured.found.parts
     title = _PLURALS.get(parts.name, f"{parts.name.capitalize()}s")
     return Section(title, "The worst first.", table=Table(parts.header, parts.rows))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fastvit.data.datasets import Named
+from fastvit.data.datasets import ImageSource
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import UnreadableImageError
 from fastvit.predict.predictor import Predictor
@@ -30,7 +30,7 @@ class Example:
     answer: Image.Image
 
 
-def examples(predictor: Predictor, images: Named) -> list[Example]:
+def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
     """Some of the images that can be decoded, evenly spread; none of a task whose ground truth is not drawn."""
     spec, made = predictor.spec, []
     for place in evenly_spaced(len(images), min(len(images), _COUNT)):

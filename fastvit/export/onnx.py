@@ -16,8 +16,8 @@ from fastvit.export.program import Program
 from fastvit.export.quantize.calibration import required
 from fastvit.files import atomic
 from fastvit.model.task_model import TaskModel
-from fastvit.quiet import quiet
 from fastvit.runtime.artifact import to_metadata
+from fastvit.suppress_output import suppress_output
 from fastvit.weights.description import METADATA_KEY
 
 INPUT = "images"
@@ -68,7 +68,7 @@ def save_plain(network: nn.Module, images: Tensor, path: Path) -> None:
 
 def _convert(network: nn.Module, *inputs: Tensor, **options: Any) -> onnx.ModelProto:
     options = {"input_names": [INPUT], **options}
-    with quiet():  # `convert` and `save_plain` are called outside of a target, too
+    with suppress_output():  # `convert` and `save_plain` are called outside of a target, too
         exported = torch.onnx.export(network, inputs, dynamo=True, verbose=False, **options)
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fastvit.data.datasets import Named
+from fastvit.data.datasets import ImageSource
 from fastvit.data.images import find_images, read_image
 from fastvit.data.opening import open_images
 from fastvit.data.subset import evenly_spaced
@@ -57,7 +57,7 @@ def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, cou
     return find_task(model.task).pictures(model, data, count)
 
 
-def spread(images: Named, name: str, count: int) -> Pictures:
+def spread(images: ImageSource, name: str, count: int) -> Pictures:
     """A few of some images, evenly spread."""
     places = evenly_spaced(len(images), min(count, FEW, len(images)))
     return Pictures(f"{len(places)} images of {name}", [images.image(place) for place in places])

@@ -132,7 +132,7 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
     module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()
     # A batch of 1 would be taken for a constant.
-    shape = (batch or 2, fused.config.in_chans, *(size or fused.preprocessing.canvas))
+    shape = (batch or 2, fused.config.in_chans, *(size or fused.preprocessing.fixed_size))
     example = torch.zeros(shape, dtype=_dtype(options.input))
     others = (torch.from_numpy(whole_images(example.numpy())),) if "image_size" in inputs else ()
     return Program(module, example, Description.of(fused), signature, others, options.keep_float)

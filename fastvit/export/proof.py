@@ -114,9 +114,9 @@ def prove_outputs(
         labels: true classes, for the accuracy of both; of a classifier.
         step: images a call.
     """
-    size = artifact.description.preprocessing.canvas
-    ours = prepared(pictures, model.preprocessing.at_size(size), "normalized")
-    theirs = prepared(pictures, artifact.description.preprocessing.at_size(size), artifact.signature.input)
+    size = artifact.description.preprocessing.fixed_size
+    ours = prepared(pictures, model.preprocessing.with_shape(size), "normalized")
+    theirs = prepared(pictures, artifact.description.preprocessing.with_shape(size), artifact.signature.input)
     output = artifact.signature.outputs[0]
     features = output.startswith("stride")
     expected = reference(model, ours, FEATURES if features else output, step)
@@ -131,7 +131,7 @@ def prove_outputs(
 
 def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
     """Compare two forms of a network in PyTorch on random images of its own size, with a fixed seed."""
-    shape = (count, model.config.in_chans, *model.preprocessing.canvas)
+    shape = (count, model.config.in_chans, *model.preprocessing.fixed_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Proof(count, verify(model, fused, images), None)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from fastvit.errors import UserError, first_line
 from fastvit.export.options import ExportOptions
 from fastvit.plugins import find, register
-from fastvit.quiet import quiet
 from fastvit.runtime.artifact import Precision, Runtime, find_runtime
+from fastvit.suppress_output import suppress_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ class Target:
             UserError: the format's converter ended in an error, of whatever kind: it is the cause.
             OSError: the artifact cannot be written.
         """
-        with quiet():
+        with suppress_output():
             module = importlib.import_module(self.module)
             try:
                 module.write(program, path, calibration)

@@ -60,7 +60,7 @@ class Preprocessing:
         mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
         return replace(self, mean=(mean,) * count, std=(std,) * count)
 
-    def at(self, size: int | None = None, crop_pct: float | None = None) -> Preprocessing:
+    def with_size(self, size: int | None = None, crop_pct: float | None = None) -> Preprocessing:
         """The same for square images of another size in pixels, or with another crop.
 
         Where no crop is given, it stays as it is up to the size that this is for, and is 1 for a larger one: more
@@ -81,14 +81,14 @@ class Preprocessing:
             crop_pct=crop_pct or (1.0 if larger else self.crop_pct),
         )
 
-    def at_size(self, size: tuple[int, int]) -> Preprocessing:
-        """The same for another height and width, with the crop as `at` has it for the longer side, or filled up."""
+    def with_shape(self, size: tuple[int, int]) -> Preprocessing:
+        """The same for another height and width, with `with_size`'s crop for the longer side, or filled up."""
         if self.resize != "crop":
             return replace(self, size=size, resize="letterbox")
-        return self if size == self.size else replace(self.at(max(size)), size=size)
+        return self if size == self.size else replace(self.with_size(max(size)), size=size)
 
     @property
-    def canvas(self) -> tuple[int, int]:
+    def fixed_size(self) -> tuple[int, int]:
         """Height and width for what needs fixed ones: `size`; of "fit", room for a photo of 4:3, in steps of 32."""
         if self.resize != "fit":
             return self.size

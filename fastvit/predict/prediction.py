@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreprocessedImage:
     """An image as the network sees it.
 
     Attributes:

@@ -22,7 +22,7 @@ from fastvit.data.pixels import eval_array, fitted_size
 from fastvit.errors import UserError
 from fastvit.predict.deployment import deployed
 from fastvit.predict.engine import ArtifactEngine, Engine, TorchEngine
-from fastvit.predict.prediction import Failure, Limits, Prediction, Shown
+from fastvit.predict.prediction import Failure, Limits, Prediction, PreprocessedImage
 from fastvit.runtime.artifact import Precision, is_artifact
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import read_task
@@ -196,20 +196,22 @@ class Predictor:
 
     def _submit(
         self, pool: ThreadPoolExecutor, named: Iterator[tuple[str, ImageLike]], count: int
-    ) -> list[Future[Shown | Failure]]:
+    ) -> list[Future[PreprocessedImage | Failure]]:
         return [pool.submit(self._decoded, *item) for item in islice(named, count)]
 
-    def _decoded(self, name: str, image: ImageLike) -> Shown | Failure:
+    def _decoded(self, name: str, image: ImageLike) -> PreprocessedImage | Failure:
         try:
             rgb = _rgb(image)
             pixels = eval_array(rgb.convert("L") if self._channels == 1 else rgb, self.preprocessing)
             size = rgb.height, rgb.width
-            return Shown(name, pixels, size, fitted_size(size, self.preprocessing))
+            return PreprocessedImage(name, pixels, size, fitted_size(size, self.preprocessing))
         except UserError as error:
             return Failure(name, str(error))
 
-    def _predictions(self, decoded: list[Shown | Failure], limits: Limits) -> Iterator[Prediction | Failure]:
-        readable = [shown for shown in decoded if isinstance(shown, Shown)]
+    def _predictions(
+        self, decoded: list[PreprocessedImage | Failure], limits: Limits
+    ) -> Iterator[Prediction | Failure]:
+        readable = [shown for shown in decoded if isinstance(shown, PreprocessedImage)]
         outputs = self._in_batch(readable) if self.spec.batched else map(self._alone, readable)
         predictions = (
             self.spec.decode(found, shown, self.network, limits) for found, shown in zip(outputs, readable, strict=True)
@@ -217,10 +219,10 @@ class Predictor:
         for shown in decoded:
             yield shown if isinstance(shown, Failure) else next(predictions)
 
-    def _alone(self, shown: Shown) -> Outputs:
+    def _alone(self, shown: PreprocessedImage) -> Outputs:
         return self._engine.answers(shown.pixels[None], shown.fitted)
 
-    def _in_batch(self, images: list[Shown]) -> Iterator[Outputs]:
+    def _in_batch(self, images: list[PreprocessedImage]) -> Iterator[Outputs]:
         if images:
             found = self._engine.answers(np.stack([shown.pixels for shown in images]))
             yield from ({name: rows[i : i + 1] for name, rows in found.items()} for i in range(len(images)))

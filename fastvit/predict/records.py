@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fastvit.console import printable
 from fastvit.errors import UserError
 from fastvit.files import atomic
 from fastvit.predict.prediction import Failure, Prediction
-from fastvit.terminal import printable
 
 Write = Callable[[Prediction | Failure], None]
 # Rows that are held in memory before Parquet writes them.

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from fastvit.terminal import printable
+from fastvit.console import printable
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -13,9 +13,9 @@ from typing import Literal
 import jinja2
 from matplotlib.figure import Figure
 
+from fastvit.console import printable
 from fastvit.environment import environment
 from fastvit.files import write_text
-from fastvit.terminal import printable
 from fastvit.version import __version__
 
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
+from fastvit.console import printable
 from fastvit.reports.figures import new_figure
 from fastvit.reports.metric_format import Metric
-from fastvit.terminal import printable
 from fastvit.timing import Timing
 
 BLUE, GREEN, RED, GRAY = "#2563eb", "#15803d", "#b91c1c", "#6b7280"

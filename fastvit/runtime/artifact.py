@@ -13,8 +13,8 @@ import numpy as np
 
 from fastvit.errors import UserError
 from fastvit.plugins import find, load_plugins, register
-from fastvit.quiet import quiet
 from fastvit.renames import INPUTS
+from fastvit.suppress_output import suppress_output
 from fastvit.weights.description import Description
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "palettized"]
@@ -220,7 +220,7 @@ class Runtime:
             raise UserError(reason)
         if not path.exists():
             raise UserError(f"there is no file {path}")
-        with quiet():
+        with suppress_output():
             answer: tuple[str | None, Run] = importlib.import_module(self.module).read(path, threads)
         return answer
 

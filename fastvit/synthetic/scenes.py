@@ -250,7 +250,7 @@ def write_scenes(
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: int, command: str) -> tuple[int, int]:
     """Write the scenes of a split; their number and that of their instances."""
-    from fastvit.terminal import track
+    from fastvit.console import track
 
     items = open_images("sample", SOURCES[split])
     pictures, masks, annotations = (root / kind for kind in ("images", "masks", "annotations"))

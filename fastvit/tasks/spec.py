@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from fastvit.data.datasets import Named
+    from fastvit.data.datasets import ImageSource
     from fastvit.data.module import RunData, RunImages
     from fastvit.evaluation.measurement import EvaluationRequest, Measurement
     from fastvit.export.options import ExportOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastvit.export.proof import Proof
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
-    from fastvit.predict.prediction import Limits, Prediction, Shown
+    from fastvit.predict.prediction import Limits, Prediction, PreprocessedImage
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.runtime.artifact import Artifact
@@ -166,7 +166,7 @@ class TaskSpec(ABC):
 
     @abstractmethod
     def decode(
-        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+        self, outputs: Mapping[str, np.ndarray], shown: PreprocessedImage, network: Description, limits: Limits
     ) -> Prediction:
         """Return the prediction for one image.
 
@@ -188,7 +188,7 @@ class TaskSpec(ABC):
     # Evaluation
 
     @abstractmethod
-    def validation_images(self, data: EvaluationData, network: Description) -> Named:
+    def validation_images(self, data: EvaluationData, network: Description) -> ImageSource:
         """Open the validation images of a data source.
 
         Args:
@@ -204,7 +204,7 @@ class TaskSpec(ABC):
         """Return the preprocessing for the size that an evaluation asks for."""
         return request.within(preprocessing)
 
-    def ground_truth(self, images: Named, index: int, network: Description) -> Prediction | None:
+    def ground_truth(self, images: ImageSource, index: int, network: Description) -> Prediction | None:
         """Return the annotation of an image in the form of a prediction; None where examples are not drawn."""
         return None
 
@@ -230,8 +230,8 @@ class TaskSpec(ABC):
             output: of the artifact.
             size: that is asked for; None for the network's own.
         """
-        chosen = size or preprocessing.canvas
-        return chosen, preprocessing.at_size(chosen)
+        chosen = size or preprocessing.fixed_size
+        return chosen, preprocessing.with_shape(chosen)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
         """Return real images that an artifact and its network are compared on."""

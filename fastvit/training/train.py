@@ -16,6 +16,7 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from fastvit.console import print_line
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -23,7 +24,6 @@ from fastvit.evaluation.examples import Example, examples
 from fastvit.predict.predictor import Predictor
 from fastvit.runs.files import BEST, STATE, TRAINED, UNREADABLE
 from fastvit.tasks.table import find_task
-from fastvit.terminal import print_line
 from fastvit.training.build import build
 from fastvit.training.callbacks import (
     DecayWeights,

@@ -9,9 +9,9 @@ from typing import Any
 import lightning as L
 import torch.distributed
 
+from fastvit.console import one_line
 from fastvit.errors import UserError
 from fastvit.files import write_text
-from fastvit.terminal import one_line
 
 
 class UnreadableImages(L.Callback):

@@ -8,8 +8,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from fastvit.console import print_line
 from fastvit.errors import UserError, first_line
-from fastvit.terminal import print_line
 from fastvit.weights.zoo import ZOO
 
 FILENAME = "model.safetensors"

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from fastvit.data.arrays import ArrayImages
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset
-from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches, seed_of, seeded
+from fastvit.data.sampling import PADDING, EvaluationShare, SampleIndex, TrainBatches, seed_of, seeded
 from fastvit.data.transforms import eval_pixels, normalize, train_pixels
 from fastvit.data.workers import leave_signals_to_the_run
 from fastvit.model.preprocessing import Preprocessing
@@ -68,7 +68,7 @@ def test_a_trainer_goes_from_epoch_to_epoch() -> None:
             return torch.optim.SGD(self.parameters(), 0.1)
 
     class Numbers(torch.utils.data.Dataset[int]):
-        def __getitem__(self, key: Draw) -> int:
+        def __getitem__(self, key: SampleIndex) -> int:
             return key.image
 
         def __len__(self) -> int:
@@ -134,7 +134,7 @@ def test_augmentation_follows_the_draw_whatever_the_workers() -> None:
     for (ours, labels), (theirs, their_labels) in zip(alone, two, strict=True):
         assert torch.equal(ours, theirs)
         assert torch.equal(labels, their_labels)
-    assert not torch.equal(dataset[Draw(0, 1)][0], dataset[Draw(0, 2)][0])
+    assert not torch.equal(dataset[SampleIndex(0, 1)][0], dataset[SampleIndex(0, 2)][0])
 
 
 @pytest.mark.parametrize("policy", ["rand-m10-inc1", "augmix-m10", "v0"])

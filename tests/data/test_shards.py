@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset
 from fastvit.data.opening import open_for_training, open_images
-from fastvit.data.sampling import PADDING, Draw, ShardBatches, ShardShare
+from fastvit.data.sampling import PADDING, SampleIndex, ShardBatches, ShardShare
 from fastvit.data.shard_lists import open_shards, write_info
 from fastvit.data.shards import WINDOW, Shard, ShardImages
 from fastvit.data.transforms import eval_pixels
@@ -70,7 +70,7 @@ def test_two_processes_of_two_workers_see_every_sample_once_over_http(tmp_path: 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("num_workers", [0, 2, 3])
 def test_orders_of_shards(processes: int, num_workers: int) -> None:
-    def epoch(number: int, start: int = 0) -> list[list[list[Draw]]]:
+    def epoch(number: int, start: int = 0) -> list[list[list[SampleIndex]]]:
         arguments = UNEVEN, 4, 7, 16, num_workers
         return [list(ShardBatches(*arguments, rank, processes, number, start)) for rank in range(processes)]
 

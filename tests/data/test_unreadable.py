@@ -12,7 +12,7 @@ from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset, samples_for_evaluation
 from fastvit.data.folders import FolderImages
 from fastvit.data.module import evaluation_loader
-from fastvit.data.sampling import Draw
+from fastvit.data.sampling import SampleIndex
 from fastvit.data.transforms import eval_pixels
 from fastvit.data.unreadable import UnreadableLog, note
 from fastvit.errors import UserError
@@ -56,7 +56,7 @@ def test_the_next_image_stands_in(folder: Path, num_workers: int) -> None:
 def test_the_dataset_travels_to_a_spawned_process(folder: Path) -> None:
     log = UnreadableLog()
     dataset = ImageDataset(FolderImages(folder / "train"), eval_pixels(SMALL), log.path)
-    image, label = pickle.loads(pickle.dumps(dataset))[Draw(1, 0)]
+    image, label = pickle.loads(pickle.dumps(dataset))[SampleIndex(1, 0)]
     assert (image[1, 0, 0], label) == (1, 1)
     assert len(log.read()) == 2
 
@@ -66,7 +66,7 @@ def test_nothing_but_unreadable_images(folder: Path) -> None:
     for path in (folder / "train").rglob("*.png"):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"100 training images in a row cannot be decoded.*no image that can be read"):
-        ImageDataset(FolderImages(folder / "train"), eval_pixels(SMALL), log.path)[Draw(0, 0)]
+        ImageDataset(FolderImages(folder / "train"), eval_pixels(SMALL), log.path)[SampleIndex(0, 0)]
     assert len(log.read()) == 4
 
 

@@ -57,22 +57,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_size_and_crop() -> None:
     own = fastvit.Preprocessing((256, 256), crop_pct=0.9)
-    assert own.at() == own
-    assert own.at(224).crop_pct == 0.9
-    assert own.at(256) == own
-    assert (own.at(384).size, own.at(384).crop_pct) == ((384, 384), 1.0)
-    assert own.at(384, 0.95).crop_pct == 0.95
-    assert own.at(crop_pct=0.8).size == (256, 256)
+    assert own.with_size() == own
+    assert own.with_size(224).crop_pct == 0.9
+    assert own.with_size(256) == own
+    assert (own.with_size(384).size, own.with_size(384).crop_pct) == ((384, 384), 1.0)
+    assert own.with_size(384, 0.95).crop_pct == 0.95
+    assert own.with_size(crop_pct=0.8).size == (256, 256)
     # A gradient from left to right: the crop's first column tells where it was cut.
     picture = Image.fromarray(np.tile(np.linspace(0, 255, 500).astype(np.uint8), (400, 1))).convert("RGB")
     for size, side in ((224, int(224 / 0.9)), (384, 384)):
-        pixels = eval_pixels(own.at(size))(picture)
+        pixels = eval_pixels(own.with_size(size))(picture)
         assert pixels.shape == (3, size, size)
         cut = (side * 500 / 400 - size) / 2  # of the resized image, whose shorter side is `side`
         assert int(pixels[0, 0, 0]) == pytest.approx(255 * cut / (side * 500 / 400), abs=2)
     for arguments, message in (((16,), "at least 32"), ((64, 1.5), "crop_pct must be")):
         with pytest.raises(fastvit.UserError, match=message):
-            own.at(*arguments)
+            own.with_size(*arguments)
 
 
 def test_forms_agree_and_a_folder_means_its_best_weights(run: Path, folder: Path) -> None:

@@ -229,7 +229,7 @@ def test_records(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
 def test_another_size_is_another_predictor() -> None:
     model = tiny(classes=tuple("abcdefghij"), preprocessing=fastvit.Preprocessing((32, 32)))
     predictor = fastvit.Predictor(model)
-    larger = predictor.with_preprocessing(predictor.preprocessing.at(64))
+    larger = predictor.with_preprocessing(predictor.preprocessing.with_size(64))
     assert (predictor.preprocessing.size, larger.preprocessing.size) == ((32, 32), (64, 64))
     image = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     alone = tiny(classes=model.classes, preprocessing=fastvit.Preprocessing((64, 64), crop_pct=1.0))

@@ -507,7 +507,7 @@ def test_artifacts_that_do_not_take_the_size_run_as_they_did(tmp_path: Path) -> 
         onnx.helper.make_graph(nodes, "old", [images], outputs), opset_imports=[onnx.helper.make_opsetid("", 18)]
     )
     graph.ir_version = 10
-    model.preprocessing = model.preprocessing.at_size((64, 96))
+    model.preprocessing = model.preprocessing.with_shape((64, 96))
     signature = Signature("fp32", "normalized", 1, (64, 96), model.outputs, "0" * 64)
     content = json.loads(to_metadata(Description.of(model), signature))
     del content["artifact"]["inputs"]
@@ -619,7 +619,7 @@ def test_threads_that_trace_together_leave_torchvision_as_it_was() -> None:
 
 def test_tracing_changes_no_answer() -> None:
     model = detector("mask_rcnn")
-    images = torch.from_numpy(prepared(scenes(1), model.preprocessing.at_size((64, 96)), "normalized"))
+    images = torch.from_numpy(prepared(scenes(1), model.preprocessing.with_shape((64, 96)), "normalized"))
     with torch.no_grad():
         expected = model.answers(images)
         with traceable():
@@ -632,8 +632,8 @@ def test_the_program_is_the_model_for_normalized_images() -> None:
     model = detector("faster_rcnn")
     program = build_program(model, ExportOptions(input="pixels"))
     pictures = scenes(1)
-    shown = prepared(pictures, model.preprocessing.at_size((64, 96)), "normalized")
-    pixels = prepared(pictures, model.preprocessing.at_size((64, 96)), "pixels")
+    shown = prepared(pictures, model.preprocessing.with_shape((64, 96)), "normalized")
+    pixels = prepared(pictures, model.preprocessing.with_shape((64, 96)), "pixels")
     with torch.no_grad():
         expected = model.answers(torch.from_numpy(shown))
         found = program.module(torch.from_numpy(pixels))

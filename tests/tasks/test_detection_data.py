@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import eval_array, fitted_size
-from fastvit.data.sampling import PADDING, Draw, EvaluationShare, TrainBatches
+from fastvit.data.sampling import PADDING, EvaluationShare, SampleIndex, TrainBatches
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.detection.coco import CocoImages, open_coco
@@ -365,20 +365,20 @@ def test_what_fills_up_has_the_form_of_the_others(tmp_path: Path, channels: int,
         assert (part.dtype, part.shape[:1]) == (nothing[name].dtype, nothing[name].shape[:1]), name
     assert set(target) == set(nothing)
     assert ("masks" in target) == masks
-    assert len(data[Draw(0, 1)][0]) == channels
+    assert len(data[SampleIndex(0, 1)][0]) == channels
 
 
 def test_training_leaves_crowds_out_and_follows_the_seed(tmp_path: Path) -> None:
     data = samples(make(tmp_path), scale_range=(0.5, 2.0), crop=40, photometric=0.5)
-    first, again, other = (data[Draw(0, seed)] for seed in (1, 1, 2))
+    first, again, other = (data[SampleIndex(0, seed)] for seed in (1, 1, 2))
     assert torch.equal(first[0], again[0])
     assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
     assert first[0].shape != other[0].shape or not torch.equal(first[0], other[0])
     assert set(first[1]) == {"boxes", "labels", "masks"}
-    plain = samples(make(tmp_path))[Draw(0, 0)][1]
+    plain = samples(make(tmp_path))[SampleIndex(0, 0)][1]
     assert plain["labels"].tolist() == [1, 0]
     assert type(plain["boxes"]) is type(plain["masks"]) is torch.Tensor
-    image, nothing = data[Draw(2, 0)]
+    image, nothing = data[SampleIndex(2, 0)]
     assert image.ndim == 3
     assert (nothing["boxes"].shape, nothing["masks"].shape) == ((0, 4), (0, *image.shape[1:]))
 
@@ -516,9 +516,9 @@ def test_the_data_of_a_run(tmp_path: Path) -> None:
     assert type(data.train_batches()) is GroupedBatches
     assert type(masks.train_batches()) is TrainBatches
     # As it was called before version 0.2.
-    old = masks.making()
+    old = masks.sampler_fingerprint()
     old["group"] = old.pop("group_by_aspect_ratio")
-    for made in (masks.making(), old):
+    for made in (masks.sampler_fingerprint(), old):
         masks.load_state_dict({"epoch": 1, "start": 1, "batches": made})
         with pytest.raises(UserError, match="group_by_aspect_ratio 0; now it would be"):
             data.load_state_dict({"epoch": 1, "start": 1, "batches": made})

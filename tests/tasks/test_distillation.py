@@ -17,7 +17,7 @@ from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.classification.distillation import Taught, Teacher, convert, distillation_loss
+from fastvit.tasks.classification.distillation import DistillationTargets, Teacher, convert, distillation_loss
 from fastvit.tasks.classification.module import ClassificationTask
 from fastvit.tasks.classification.options import Distillation, MixupOptions
 from tests.helpers import tiny
@@ -42,7 +42,7 @@ def test_the_loss_mixes_labels_and_teacher(kind: str, alpha: float, temperature:
     outputs, answer, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
     plain = -(labels * F.log_softmax(outputs, 1)).sum(1).mean()
     expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, answer, kind, temperature)
-    torch.testing.assert_close(task.loss(outputs, Taught(labels, lambda: answer)), expected)
+    torch.testing.assert_close(task.loss(outputs, DistillationTargets(labels, lambda: answer)), expected)
 
 
 def test_images_are_converted_to_what_the_teacher_expects() -> None:
@@ -60,7 +60,7 @@ def test_images_are_converted_to_what_the_teacher_expects() -> None:
     assert convert(same, SMALL, SMALL) is same
 
 
-class Named(nn.Module):
+class ImageSource(nn.Module):
     """Answers with the mean of each image for its first class, and in training mode with noise."""
 
     def __init__(self, classes: int) -> None:
@@ -73,7 +73,7 @@ class Named(nn.Module):
 
 
 def test_a_teacher_is_not_trained_copied_or_in_training_mode() -> None:
-    network = Named(10)
+    network = ImageSource(10)
     teacher = Teacher(network, SMALL, None, 10)
     task = ClassificationTask(tiny(preprocessing=SMALL), teacher=teacher, distillation=Distillation(teacher="x"))
     assert copy.deepcopy(task)._teacher is teacher

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
 from fastvit.data.opening import open_images
-from fastvit.data.sampling import PADDING, Draw
+from fastvit.data.sampling import PADDING, SampleIndex
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, root_in_space, to_pixels, to_places, weak_projection
@@ -362,7 +362,7 @@ def test_samples(folder: Path) -> None:
     places = to_places(project(truth.joints, truth.intrinsics), (SIDE, SIDE))
     np.testing.assert_allclose(target["projected"].numpy(), places, atol=1e-5)
     assert target["index"] == 2
-    first, again, other = (samples[Draw(2, seed)] for seed in (5, 5, 6))
+    first, again, other = (samples[SampleIndex(2, seed)] for seed in (5, 5, 6))
     assert torch.equal(first[0], again[0])
     assert all(torch.equal(first[1][name], again[1][name]) for name in first[1])
     assert not torch.equal(first[1]["vertices"], other[1]["vertices"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import eval_array
-from fastvit.data.sampling import PADDING, Draw, EvaluationShare, seeded
+from fastvit.data.sampling import PADDING, EvaluationShare, SampleIndex, seeded
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.colors import palette
@@ -292,7 +292,7 @@ def test_images_in_any_mode(tmp_path: Path, mode: str) -> None:
     for channels in (3, 1):
         samples = SegmentationSamples(pictures, FIT.for_channels(channels), PLAIN)
         assert samples[0][0].shape == (channels, 40, 62)
-        assert samples[Draw(0, 0)][0].shape == (channels, 48, 48)
+        assert samples[SampleIndex(0, 0)][0].shape == (channels, 48, 48)
 
 
 def test_training_batches(folder: Path) -> None:
@@ -345,8 +345,8 @@ def test_what_cannot_be_trained_on(folder: Path) -> None:
 def test_a_draws_seed_says_what_it_becomes(folder: Path) -> None:
     options = SegmentationOptions(size=(40, 90), crop=32)
     samples = SegmentationSamples(open_masks(folder, "train"), FIT, options)
-    first, again, other = samples[Draw(0, 5)], samples[Draw(0, 5)], samples[Draw(0, 6)]
-    sent = pickle.loads(pickle.dumps(samples))[Draw(0, 5)]
+    first, again, other = samples[SampleIndex(0, 5)], samples[SampleIndex(0, 5)], samples[SampleIndex(0, 6)]
+    sent = pickle.loads(pickle.dumps(samples))[SampleIndex(0, 5)]
     for one_of, of_again, of_sent, of_other in zip(first, again, sent, other, strict=True):
         assert torch.equal(one_of, of_again)
         assert torch.equal(one_of, of_sent)

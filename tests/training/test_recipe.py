@@ -12,7 +12,7 @@ import yaml
 
 import fastvit
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
-from fastvit.data.sampling import Draw
+from fastvit.data.sampling import SampleIndex
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.model.task_model import TaskModel
@@ -72,7 +72,7 @@ def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
     loader = ClassificationData(
         open_for_run("sample"), model.preprocessing, recipe.batch_size, recipe.augmentation, num_workers=0
     )
-    images, labels = loader.train_dataloader().dataset[Draw(0, 0)]
+    images, labels = loader.train_dataloader().dataset[SampleIndex(0, 0)]
     assert images.shape == (3, recipe.model.size, recipe.model.size)
     if recipe.distillation.teacher:
         assert timm.is_model(recipe.distillation.teacher)
@@ -85,7 +85,7 @@ def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -
     assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "fit")
     recipe, spec = replace(recipe, data=str(scenes), num_workers=0), find_task(recipe.task)
     data = spec.create_data(recipe, spec.open_images(recipe), model.preprocessing)
-    image, target = data.train_dataloader().dataset[Draw(0, 0)]
+    image, target = data.train_dataloader().dataset[SampleIndex(0, 0)]
     if recipe.task == "segmentation":
         assert image.shape == (3, dense.crop, dense.crop)
         assert target.shape == (dense.crop, dense.crop)

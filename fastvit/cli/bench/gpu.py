@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fastvit.cli.bench.lists import parse_numbers
-from fastvit.terminal import print_line, show, show_table
+from fastvit.console import print_line, show, show_table
 
 
 def bench_gpu(

@@ -8,8 +8,8 @@ from typing import Literal
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.bench.lists import parse_numbers, parse_sizes
+from fastvit.console import print_line, show, show_table
 from fastvit.device import Device
-from fastvit.terminal import print_line, show, show_table
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastvit.cli.bench.lists import parse_numbers, parse_sizes
+from fastvit.console import print_line, show, show_table
 from fastvit.device import Device
 from fastvit.errors import UserError
-from fastvit.terminal import print_line, show, show_table
 
 
 def bench_train(

@@ -83,8 +83,8 @@ class ClassificationData(RunData):
             return ShardShare(len(self.test_images), self.batch_size, worker_count(self.num_workers), *self.process)
         return super().val_share()
 
-    def making(self) -> dict[str, int]:
-        making = super().making()
+    def sampler_fingerprint(self) -> dict[str, int]:
+        found = super().sampler_fingerprint()
         if isinstance(self.train_images, ShardImages):
-            making["num_workers"] = max(worker_count(self.num_workers), 1)
-        return making
+            found["num_workers"] = max(worker_count(self.num_workers), 1)
+        return found

@@ -20,7 +20,7 @@ Answer = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class Taught:
+class DistillationTargets:
     """Targets of a batch: its labels, (B,) indices or (B, classes) soft, and what gives the teacher's logits."""
 
     labels: Tensor

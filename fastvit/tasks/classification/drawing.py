@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from fastvit.console import one_line
 from fastvit.reports.figures import new_figure
 from fastvit.tasks.classification.prediction import ClassPrediction, Label
 from fastvit.tasks.colors import font
-from fastvit.terminal import one_line
 
 
 def prediction_sheet(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from fastvit.data.datasets import IGNORED
 from fastvit.evaluation.evaluate import accuracy
 from fastvit.model.classifier import FastViT
-from fastvit.tasks.classification.distillation import Taught, Teacher, distillation_loss
+from fastvit.tasks.classification.distillation import DistillationTargets, Teacher, distillation_loss
 from fastvit.tasks.classification.options import Distillation, MixupOptions
 from fastvit.training.task import Configure, Task
 
@@ -61,7 +61,7 @@ class ClassificationTask(Task):
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return super().losses(*self.prepare(images, targets))
 
-    def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | Taught]:
+    def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | DistillationTargets]:
         """Erase, mix and ask the teacher: what training does to a normalized batch on the device."""
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
@@ -70,10 +70,10 @@ class ClassificationTask(Task):
             images, targets = self._mix(images, targets)
         if self._teacher is None:
             return images, targets
-        return images, Taught(targets, self._teacher.ask(images, self._preprocessing))
+        return images, DistillationTargets(targets, self._teacher.ask(images, self._preprocessing))
 
-    def loss(self, outputs: Tensor, targets: Tensor | Taught) -> Tensor:
-        if isinstance(targets, Taught):
+    def loss(self, outputs: Tensor, targets: Tensor | DistillationTargets) -> Tensor:
+        if isinstance(targets, DistillationTargets):
             chosen = self._distillation
             taught = distillation_loss(outputs, targets.answer(), chosen.kind, chosen.temperature)
             return (1 - chosen.alpha) * self.loss(outputs, targets.labels) + chosen.alpha * taught

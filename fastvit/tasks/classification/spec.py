@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastvit.model.classifier import FastViT
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
-    from fastvit.predict.prediction import Limits, Shown
+    from fastvit.predict.prediction import Limits, PreprocessedImage
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.tasks.classification.data import ClassificationData
@@ -96,7 +96,7 @@ class ClassificationSpec(TaskSpec):
         return ClassificationTask(model, recipe.sections["mixup"], configure, erasing, teacher, distillation)
 
     def decode(
-        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+        self, outputs: Mapping[str, np.ndarray], shown: PreprocessedImage, network: Description, limits: Limits
     ) -> ClassPrediction:
         from fastvit.tasks.classification.prediction import ClassPrediction, decode, softmax
 
@@ -129,7 +129,7 @@ class ClassificationSpec(TaskSpec):
         size = request.size
         if size and size[0] != size[1]:
             raise UserError(f"a classifier is shown square images: give --size a number, not {size[0]}x{size[1]}")
-        return preprocessing.at(size[0] if size else None, request.crop_pct)
+        return preprocessing.with_size(size[0] if size else None, request.crop_pct)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
         from fastvit.data.subset import limited

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastvit.data.datasets import Named, Samples
+from fastvit.data.datasets import ImageSource, Samples
 from fastvit.data.module import RunData, RunImages
 from fastvit.data.sampling import TrainBatches
 from fastvit.data.transforms import eval_pixels
@@ -29,7 +29,7 @@ Batches = DataLoader[Sample]
 _UNCOUNTED_SIDE = 32
 
 
-class AnnotatedImages(Named, Protocol):
+class AnnotatedImages(ImageSource, Protocol):
     """Images with objects, before any transform, and the id of each image."""
 
     @property
@@ -94,7 +94,7 @@ class DetectionSamples(Samples[Sample]):
             target["masks"] = torch.from_numpy(objects.masks())
         return target
 
-    def uncounted(self) -> Sample:
+    def padding_sample(self) -> Sample:
         side = _UNCOUNTED_SIDE
         target = {
             "boxes": torch.zeros(0, 4),
@@ -173,5 +173,5 @@ class DetectionData(RunData):
         samples = DetectionSamples(self.test_images, self.preprocessing, masks, skip_unreadable=self.skip_unreadable)
         return self.val_loader(samples, self.batch_size, collate)
 
-    def making(self) -> dict[str, int]:
-        return {**super().making(), "group_by_aspect_ratio": int(self.options.group_by_aspect_ratio)}
+    def sampler_fingerprint(self) -> dict[str, int]:
+        return {**super().sampler_fingerprint(), "group_by_aspect_ratio": int(self.options.group_by_aspect_ratio)}

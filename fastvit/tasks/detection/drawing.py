@@ -7,9 +7,9 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from fastvit.console import one_line
 from fastvit.tasks.colors import class_colors, enlarged, font, ink
 from fastvit.tasks.detection.prediction import DetectionPrediction
-from fastvit.terminal import one_line
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:

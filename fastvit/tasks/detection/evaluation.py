@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fastvit.console import track
 from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import fitted_size
 from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
@@ -15,7 +16,6 @@ from fastvit.tasks.detection.coco import CocoImages
 from fastvit.tasks.detection.data import DetectionSamples, collate
 from fastvit.tasks.detection.decoding import to_objects
 from fastvit.tasks.detection.metrics import CocoMetrics, coco_results
-from fastvit.terminal import track
 
 
 def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest) -> Measurement:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fastvit.data.sampling import Draw, TrainBatches, seed_of
+from fastvit.data.sampling import SampleIndex, TrainBatches, seed_of
 
 
 class GroupedBatches(TrainBatches):
@@ -43,7 +43,7 @@ class GroupedBatches(TrainBatches):
         """Batches of a whole epoch."""
         return super().__len__() if self._batches is None else self._batches
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         if self._batches is None:
             yield from super().__iter__()
             return
@@ -55,4 +55,4 @@ class GroupedBatches(TrainBatches):
         batches = batches[torch.randperm(len(batches), generator=generator).numpy()]
         share = slice(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
         for batch in batches[self._start :, share].tolist():
-            yield [Draw(i, seed_of(self._seed, self._epoch, i)) for i in batch]
+            yield [SampleIndex(i, seed_of(self._seed, self._epoch, i)) for i in batch]

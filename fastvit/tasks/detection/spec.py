@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastvit.export.proof import Proof
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
-    from fastvit.predict.prediction import Limits, Shown
+    from fastvit.predict.prediction import Limits, PreprocessedImage
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.runtime.artifact import Artifact
@@ -96,7 +96,7 @@ class DetectionSpec(TaskSpec):
         return DetectionTask(model, configure)
 
     def decode(
-        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+        self, outputs: Mapping[str, np.ndarray], shown: PreprocessedImage, network: Description, limits: Limits
     ) -> DetectionPrediction:
         from fastvit.tasks.detection.decoding import to_objects
         from fastvit.tasks.detection.prediction import DetectionPrediction

@@ -14,7 +14,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
-from fastvit.quiet import ALONE
+from fastvit.suppress_output import ALONE
 
 op: Any = opset18  # its own types know nothing of what it turns numbers and lists into
 # Above so many boxes torchvision suppresses them as they are on the CPU, up to it moved apart by group.

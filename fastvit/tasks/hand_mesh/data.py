@@ -67,7 +67,7 @@ class HandSamples(Samples[Sample]):
         size, hand = self.preprocessing.size, self.pictures.hand
         return pixels, changed_truth(known, change, hand, size) | {"index": torch.tensor(index)}
 
-    def uncounted(self) -> Sample:
+    def padding_sample(self) -> Sample:
         pixels = torch.zeros(len(self.preprocessing.mean), *self.preprocessing.size, dtype=torch.uint8)
         change = fitted(self.preprocessing.size, self.preprocessing)
         target = changed_truth(self._nothing(0), change, self.pictures.hand, self.preprocessing.size)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fastvit.console import track
 from fastvit.data.module import evaluation_loader
 from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
 from fastvit.predict.predictor import Predictor
@@ -18,7 +19,6 @@ from fastvit.tasks.hand_mesh.data import HandSamples
 from fastvit.tasks.hand_mesh.freihand import HandImages
 from fastvit.tasks.hand_mesh.metrics import METRICS, HandMetrics
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
-from fastvit.terminal import track
 
 JOINT_ERROR = Metric("joint error", "mm", lower_is_better=True)
 

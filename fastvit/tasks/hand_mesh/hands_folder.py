@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from fastvit.console import track
 from fastvit.data.arrays import SAMPLE
 from fastvit.data.opening import open_images
 from fastvit.data.sampling import seed_of
@@ -21,8 +22,7 @@ from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
 from fastvit.tasks.hand_mesh.skeleton import ROOT
-from fastvit.tasks.hand_mesh.synthetic import HandMaker, MadeHand
-from fastvit.terminal import track
+from fastvit.tasks.hand_mesh.synthetic import HandMaker, SyntheticHand
 
 SIZES = 64, 1024
 # Pictures for evaluation; means of more move little, and aligning hands and comparing their meshes takes time.
@@ -77,7 +77,7 @@ def write_hands(
     return {PARTS[split]: count for split, count in counts.items()}
 
 
-class _MadeHands(Dataset[MadeHand]):
+class _MadeHands(Dataset[SyntheticHand]):
     """Pictures by their place; a DataLoader makes them in several processes."""
 
     def __init__(self, hand: HandArrays, split: Split, count: int, size: int, seed: int) -> None:
@@ -87,7 +87,7 @@ class _MadeHands(Dataset[MadeHand]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> MadeHand:
+    def __getitem__(self, index: int) -> SyntheticHand:
         place = list(PARTS).index(self.split)
         return self._maker.make(np.random.default_rng(seed_of(self._seed, place, index)))
 
@@ -108,7 +108,7 @@ def _write_part(root: Path, pictures: _MadeHands, num_workers: int | None) -> No
                 lists[kind].add(values)
 
 
-def _annotations(made: MadeHand) -> dict[str, Any]:
+def _annotations(made: SyntheticHand) -> dict[str, Any]:
     """By kind of file, as FreiHAND has it."""
     (place,) = project(made.joints[ROOT : ROOT + 1], made.intrinsics)
     scale = made.intrinsics[0, 0] / made.joints[ROOT, 2]

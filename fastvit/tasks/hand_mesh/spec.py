@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastvit.export.pictures import Pictures
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
-    from fastvit.predict.prediction import Limits, Shown
+    from fastvit.predict.prediction import Limits, PreprocessedImage
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.tasks.hand_mesh.data import HandMeshData
@@ -95,7 +95,7 @@ class HandMeshSpec(TaskSpec):
         return HandMeshTask(model, recipe.sections["hand_mesh"].losses, configure)
 
     def decode(
-        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+        self, outputs: Mapping[str, np.ndarray], shown: PreprocessedImage, network: Description, limits: Limits
     ) -> HandPrediction:
         from fastvit.tasks.hand_mesh.prediction import predict
 

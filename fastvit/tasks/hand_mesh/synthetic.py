@@ -32,7 +32,7 @@ _NAIL = 0.008  # meters from a tip
 
 
 @dataclass(frozen=True)
-class MadeHand:
+class SyntheticHand:
     """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandTruth` has it.
 
     Attributes:
@@ -72,7 +72,7 @@ class HandMaker:
         gaps = np.linalg.norm(hand.template[:, None] - tips[None], axis=2).min(1)
         self._nail = ((gaps < _NAIL) & (normals @ self._axes.frame[2] < -0.2)).astype(np.float64)
 
-    def make(self, generator: np.random.Generator) -> MadeHand:
+    def make(self, generator: np.random.Generator) -> SyntheticHand:
         """One picture; everything random in it follows from the generator's state."""
         pose = random_pose(self._axes, generator)
         pose[0] = Rotation.from_matrix(random_view(self._axes, generator)).as_rotvec()
@@ -86,7 +86,7 @@ class HandMaker:
         vertices, joints = vertices + shift, joints + shift
         image, mask = self._pictured(vertices, intrinsics, generator)
         free = pose.reshape(-1) - np.concatenate([np.zeros(3), self.hand.pose_mean])
-        return MadeHand(image, mask, intrinsics, free.reshape(3 * TURNING), shape, joints, vertices)
+        return SyntheticHand(image, mask, intrinsics, free.reshape(3 * TURNING), shape, joints, vertices)
 
     def _placed(self, vertices: np.ndarray, intrinsics: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(3,) where to move the hand so that it fills a share of the image, about in its middle."""

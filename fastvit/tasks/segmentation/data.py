@@ -69,7 +69,7 @@ class SegmentationSamples(Samples[Pair]):
         pixels = np.require(eval_array(image, self.preprocessing), requirements="W")  # a gray image's own are not
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 
-    def uncounted(self) -> Pair:
+    def padding_sample(self) -> Pair:
         side = (_UNCOUNTED, _UNCOUNTED)
         image = torch.zeros(len(self.preprocessing.mean), *side, dtype=torch.uint8)
         return image, torch.full(side, VOID, dtype=torch.uint8)

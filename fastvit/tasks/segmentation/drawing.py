@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_segmentation_masks
 
+from fastvit.console import one_line
 from fastvit.tasks.colors import class_colors, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
-from fastvit.terminal import one_line
 
 # Shares of the image below which a class is not in the legend.
 _LEAST = 0.002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fastvit.console import track
 from fastvit.data.module import evaluation_loader
 from fastvit.data.pixels import fitted_size
 from fastvit.evaluation.measurement import Clock, EvaluationRequest, Measurement, Parts
@@ -13,7 +14,6 @@ from fastvit.tasks.segmentation.data import SegmentationSamples, listed
 from fastvit.tasks.segmentation.folders import VOID, MaskedImages
 from fastvit.tasks.segmentation.metrics import per_class_iou, segmentation_metrics
 from fastvit.tasks.segmentation.prediction import decoded
-from fastvit.terminal import track
 
 
 def measure(predictor: Predictor, images: MaskedImages, request: EvaluationRequest) -> Measurement:

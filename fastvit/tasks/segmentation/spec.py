@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastvit.export.pictures import Pictures
     from fastvit.model.preprocessing import Preprocessing
     from fastvit.model.task_model import TaskModel
-    from fastvit.predict.prediction import Limits, Shown
+    from fastvit.predict.prediction import Limits, PreprocessedImage
     from fastvit.predict.predictor import Predictor
     from fastvit.runs.evaluation_data import EvaluationData
     from fastvit.tasks.segmentation.data import SegmentationData
@@ -87,7 +87,7 @@ class SegmentationSpec(TaskSpec):
         return SegmentationTask(model, recipe.sections["segmentation"], configure)
 
     def decode(
-        self, outputs: Mapping[str, np.ndarray], shown: Shown, network: Description, limits: Limits
+        self, outputs: Mapping[str, np.ndarray], shown: PreprocessedImage, network: Description, limits: Limits
     ) -> SegmentationPrediction:
         from fastvit.tasks.segmentation.prediction import SegmentationPrediction, decoded
 

@@ -19,12 +19,12 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
+from fastvit.console import new_table, print_line, printable, show, track
 from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, overlaid_curves, tradeoff
 from fastvit.tasks.classification.drawing import draw, prediction_sheet
 from fastvit.tasks.classification.prediction import ClassPrediction, Label
-from fastvit.terminal import new_table, print_line, printable, show, track
 from tests.helpers import noise_pictures, tiny
 
 # As they come from people's folders: markup of rich, of matplotlib, of HTML; emoji codes; what steers a terminal.

@@ -16,7 +16,7 @@ ALONE = threading.RLock()
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Let nothing out, also of what their C++ parts write to the process's stderr; exceptions pass.
 
     Other threads wait: two that silenced the process together would leave it silent.
