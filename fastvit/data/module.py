@@ -136,8 +136,10 @@ class RunData(L.LightningDataModule):
             UserError: it is inside an epoch whose batches would be others now.
         """
         self.place = {name: state_dict[name] for name in ("epoch", "start")}
+        if not self.place["start"]:
+            return
         made, now = renamed_batches(state_dict["batches"]), self.sampler_fingerprint()
-        if self.place["start"] and made != now:
+        if made != now:
             raise UserError(
                 f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
                 f"{_listed(made)}; now it would be {_listed(now)}: go on as it began"
