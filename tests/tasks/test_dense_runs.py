@@ -479,7 +479,7 @@ def test_a_size_of_ones_own(tmp_path: Path) -> None:
     assert done.proof.objects is not None
     assert done.proof.objects.unpaired == 0
     assert done.proof.resized is not None
-    assert done.proof.resized.images == done.proof.images
+    assert done.proof.resized.images == done.proof.images + done.proof.crops
     assert "by the artifact alone" in str(done.proof)
     artifact = open_artifact(done.path)
     assert (artifact.signature.size, artifact.signature.input) == ((64, 80), "pixels")
