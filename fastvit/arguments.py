@@ -101,8 +101,10 @@ def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
     Raises:
         UserError: it is none of these.
     """
-    if text is None or text == "dynamic":
-        return text  # type: ignore[return-value]
+    if text is None:
+        return None
+    if text == "dynamic":
+        return "dynamic"
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
         raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH or dynamic, got {text!r}")

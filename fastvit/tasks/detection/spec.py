@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from fastvit.errors import UserError
 from fastvit.reports.metric_format import LOSS, Metric
-from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
+from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig, DetectorKind
 from fastvit.tasks.spec import TaskSpec, with_own_size
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class DetectionSpec(TaskSpec):
         from fastvit.tasks.detection.create import create_detector
 
         # Without trained weights always the most objects that it may give.
-        return create_detector(variant, kind=head, score_thresh=0.0)  # type: ignore[arg-type]
+        return create_detector(variant, kind=cast(DetectorKind, head), score_thresh=0.0)
 
     def image_size(self, recipe: Recipe) -> tuple[int, int]:
         size: tuple[int, int] = recipe.sections["detection"].size

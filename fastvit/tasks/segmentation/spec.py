@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from fastvit.reports.metric_format import LOSS, Metric
-from fastvit.tasks.segmentation.options import SegmentationOptions, SegmenterConfig
+from fastvit.tasks.segmentation.options import SegmentationOptions, SegmenterConfig, SegmenterHead
 from fastvit.tasks.spec import TaskSpec, with_own_size
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SegmentationSpec(TaskSpec):
     def create_untrained(self, head: str, variant: str) -> Segmenter:
         from fastvit.tasks.segmentation.create import create_segmenter
 
-        return create_segmenter(variant, head=head)  # type: ignore[arg-type]
+        return create_segmenter(variant, head=cast(SegmenterHead, head))
 
     def image_size(self, recipe: Recipe) -> tuple[int, int]:
         size: tuple[int, int] = recipe.sections["segmentation"].size
