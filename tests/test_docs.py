@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_tables_agree_with_the_code(page: str) -> None:
         sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
         expected = [*sizes, str(row.top1), str(row.top1_distilled), str(row.iphone_ms)]
         assert [cell.strip() for cell in cells.split("|")][-6:] == expected
+
+
+def test_the_import_order_is_the_contract() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    (block,) = re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert block.splitlines() == contract["layers"]
+    tables = page.partition("## Where everything lives")[2].partition("## Import order")[0]
+    first_cells = "".join(re.findall(r"^\| (`[^|]*) \|", tables, re.MULTILINE))
+    listed = {name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", first_cells)}
+    assert listed == {name for layer in contract["layers"] for name in layer.split(" | ")}
 
 
 def test_the_recipes_differ_as_the_table_says() -> None:
