@@ -29,6 +29,7 @@ LONG = ("quantization.md",)
 )
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "cache"))
     names: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
