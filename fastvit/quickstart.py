@@ -106,7 +106,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
         out / REPORT,
         title=f"{model.variant} on {data}",
         summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} held-out images named right after "
-        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model answers "
+        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model outputs "
         f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
         sections=[
             _training_section(out, device, recipe.epochs),
@@ -135,7 +135,7 @@ def _demand_equal(train_form: Evaluation, other: Evaluation, name: str) -> None:
     differ = np.flatnonzero(train_form.predicted != other.predicted)
     if len(differ):
         where = f"{len(differ)} of {other.images} images, first {differ[:5].tolist()}"
-        raise UserError(f"{name} and the train form give different answers on {where}")
+        raise UserError(f"{name} and the train form give different outputs on {where}")
 
 
 def _can_compile() -> bool:
@@ -185,7 +185,7 @@ def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proo
     rows = [
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
-    table = Table(("answers", "max abs difference", "relative", "cosine", "same top-1"), rows)
+    table = Table(("outputs", "max abs difference", "relative", "cosine", "same top-1"), rows)
     return Section("Proofs", f"On {proof.images} held-out images.", table=table)
 
 

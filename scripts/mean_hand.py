@@ -3,7 +3,7 @@
     fastvit hands data/hands
     python scripts/mean_hand.py data/hands
 
-Two constant answers for every evaluation image: the mean of the training meshes as they lie in space, from their root
+Two constant outputs for every evaluation image: the mean of the training meshes as they lie in space, from their root
 joints, and the hand model with the mean of the training poses and shapes, turned as the first mean is.
 """
 
@@ -31,9 +31,9 @@ def main() -> None:
     turned = {name: aligned(value, mean[name]) for name, value in mean_pose(train).items()}
     # Aligning shrinks it; a hand has its own size.
     turned = {name: _as_large(turned[name], value) for name, value in mean_pose(train).items()}
-    for title, answer in (("mean mesh", mean), ("mean pose and shape", turned)):
+    for title, output in (("mean mesh", mean), ("mean pose and shape", turned)):
         metrics, targets = HandMetrics(), truths(test)
-        metrics.update({name: value.expand_as(targets[name]) for name, value in answer.items()}, targets)
+        metrics.update({name: value.expand_as(targets[name]) for name, value in output.items()}, targets)
         shown = ", ".join(f"{name} {float(value):.3f}" for name, value in metrics.compute().items())
         print(f"{title}: {shown}")
 

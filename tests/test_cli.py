@@ -239,9 +239,9 @@ def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
     text = succeeded("predict", checkpoint, photo, "--k", "2")
     assert "top 2" in text
     (line,) = succeeded("predict", checkpoint, photo.parent, "--json", run=inside).splitlines()
-    answer = json.loads(line)
-    assert answer["image"] == str(photo)
-    assert len(answer["predictions"]) == 5
+    prediction = json.loads(line)
+    assert prediction["image"] == str(photo)
+    assert len(prediction["predictions"]) == 5
     (tmp_path / "letter.png").write_text("no image")
     done = inside("predict", checkpoint, photo, tmp_path / "letter.png", "--json")
     assert done.returncode == 2

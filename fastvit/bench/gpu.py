@@ -34,7 +34,7 @@ COMPILED = {"default": "timm, torch.compile", "reduce-overhead": "timm, torch.co
 # The last is what people run who do nothing; the other networks of timm are fused by its reparameterize_model.
 WAYS = (ACCELERATED, LAUNCHED, *COMPILED.values(), "timm, fused, channels_last", "timm, fused", UNFUSED)
 PEER_WAYS = (COMPILED["default"], "timm, fused, channels_last")
-# Images from which on calls are queued, so that the time is the GPU's; below, each is waited for, as for an answer.
+# Batch size from which calls are queued, so that the time is the GPU's; below it, each call is waited for.
 _THROUGHPUT = 8
 _QUEUED = 4
 _WARMUP = 3
@@ -170,7 +170,7 @@ Maker = Callable[[Tensor], tuple[nn.Module, Tensor]]
 
 
 def _maker(way: str, name: str, model: FastViT | None) -> Maker:
-    """NCHW images -> a network that has answered once, and the images in the memory format that it wants."""
+    """NCHW images -> a network that has run once, and the images in the memory format that it wants."""
 
     def make(images: Tensor) -> tuple[nn.Module, Tensor]:
         if way in (ACCELERATED, LAUNCHED):
@@ -288,8 +288,8 @@ def _exactness(name: str, model: FastViT, batch: int) -> Exactness:
         exact = copy.deepcopy(fused).half().double()(images[:_CHECKED].double())
         # In the memory format in which each is timed, for which its kernels are chosen.
         pairs = (accelerate(half, graphs=False), images.cuda()), (half, on_gpu)
-        answers = [network(x)[:_CHECKED].double().cpu() for network, x in pairs]
-    ours, theirs = ((answer - exact).norm() / exact.norm() for answer in answers)
+        outputs = [network(x)[:_CHECKED].double().cpu() for network, x in pairs]
+    ours, theirs = ((output - exact).norm() / exact.norm() for output in outputs)
     return Exactness(name, float(ours), float(theirs))
 
 

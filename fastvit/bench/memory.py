@@ -1,4 +1,4 @@
-"""Memory of a fresh process that loads a model and answers once."""
+"""Measure the memory of a fresh process that loads a model and runs it once."""
 
 from __future__ import annotations
 

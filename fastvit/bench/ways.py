@@ -149,7 +149,7 @@ def call_of(subject: Subject, way: Way, batch: int, size: tuple[int, int], folde
     if not path.exists():
         _write(subject, way, images, path)
     _, run = RUNTIMES[way.runtime].read(path, threads)
-    sized = subject.model is not None and "image_size" in subject.model.inputs
+    sized = subject.model is not None and "image_size" in subject.model.input_names
     inputs = [images, *([whole_images(images)] if sized else [])]
     return lambda: run(*inputs)
 

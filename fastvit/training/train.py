@@ -99,7 +99,7 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
 
 
 def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
-    """Held-out images with what the best weights say of them, of a task whose answers are drawn into them."""
+    """Held-out images with what the best weights say of them, of a task whose outputs are drawn into them."""
     return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 

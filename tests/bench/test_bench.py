@@ -125,8 +125,8 @@ def test_every_way_computes_the_network(way: Way, tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     with torch.inference_mode():
         expected = subject.model(torch.from_numpy(images)).numpy()
-    answer = call_of(subject, way, 2, (64, 64), tmp_path, "cpu")()
-    assert np.asarray(answer[0] if isinstance(answer, list) else answer) == pytest.approx(expected, abs=1e-4)
+    output = call_of(subject, way, 2, (64, 64), tmp_path, "cpu")()
+    assert np.asarray(output[0] if isinstance(output, list) else output) == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_timed() -> None:

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, whose best weights answer by chance."""
+    """A run's folder, whose best weights output by chance."""
     torch.manual_seed(0)
     model = randomise(tiny(num_classes=2, classes=CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     with torch.no_grad():

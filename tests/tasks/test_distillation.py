@@ -39,10 +39,10 @@ def test_hard_and_soft_by_hand(double: None) -> None:
 def test_the_loss_mixes_labels_and_teacher(kind: str, alpha: float, temperature: float) -> None:
     options = Distillation(kind=kind, alpha=alpha, temperature=temperature)
     task = ClassificationTask(tiny(), MixupOptions(label_smoothing=0.1), distillation=options)
-    outputs, answer, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
+    outputs, output, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
     plain = -(labels * F.log_softmax(outputs, 1)).sum(1).mean()
-    expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, answer, kind, temperature)
-    torch.testing.assert_close(task.loss(outputs, DistillationTargets(labels, lambda: answer)), expected)
+    expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, output, kind, temperature)
+    torch.testing.assert_close(task.loss(outputs, DistillationTargets(labels, lambda: output)), expected)
 
 
 def test_images_are_converted_to_what_the_teacher_expects() -> None:
@@ -61,7 +61,7 @@ def test_images_are_converted_to_what_the_teacher_expects() -> None:
 
 
 class ImageSource(nn.Module):
-    """Answers with the mean of each image for its first class, and in training mode with noise."""
+    """Outputs with the mean of each image for its first class, and in training mode with noise."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ def test_a_teacher_is_not_trained_copied_or_in_training_mode() -> None:
     task.loss(task(images), targets).backward()
     assert network.weight.grad is None
     assert not network.training
-    torch.testing.assert_close(targets.answer(), network.eval()(images))
+    torch.testing.assert_close(targets.teacher_logits(), network.eval()(images))
 
 
-def test_a_function_answers_from_its_thread() -> None:
+def test_a_function_output_from_its_thread() -> None:
     teacher = Teacher(lambda images: images.flatten(1)[:, :10], SMALL, None, 10)
     teacher.to(torch.device("cpu"))
     images = torch.randn(2, 3, 32, 32)
@@ -127,7 +127,7 @@ def ridge(images: Tensor, labels: Tensor) -> nn.Module:
 
 @pytest.mark.slow
 def test_a_student_learns_more_with_a_teacher() -> None:
-    """Where 70 of 100 training labels are random, the teacher's answers bring the student more than 5 points."""
+    """Where 70 of 100 training labels are random, the teacher's outputs bring the student more than 5 points."""
     pictures = open_images("sample", "train")
     images, labels = next(iter(evaluation_loader(samples_for_evaluation(pictures, SMALL), 3000, 0)))
     images = normalize(images, SMALL)

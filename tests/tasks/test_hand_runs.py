@@ -115,9 +115,9 @@ def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path
         aligned(torch.from_numpy(joints), torch.from_numpy(truth.joints)[None]) - torch.from_numpy(truth.joints)
     ).norm(dim=2)
     assert 1000 * error.mean().item() == pytest.approx(fused["pa_mpjpe"], abs=1e-2)
-    answer = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
+    prediction = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
     seen = project(joints, truth.intrinsics)[0]
-    np.testing.assert_allclose(seen[ROOT], answer.joint_places[ROOT], atol=0.1)
+    np.testing.assert_allclose(seen[ROOT], prediction.joint_places[ROOT], atol=0.1)
 
 
 def test_evaluation_without_truth_writes_for_the_server(trained: Path, data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a classifier's answers."""
+"""Pictures of a classifier's outputs."""
 
 from __future__ import annotations
 

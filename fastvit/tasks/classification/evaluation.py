@@ -94,5 +94,5 @@ def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 2
     guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
     truths = [names[result.targets[i]] for i in worst]
     sheet = prediction_sheet([images.image(i) for i in worst], guesses, truths)
-    text = "The wrong answers with the highest probability: where labels are wrong, they are found here."
+    text = "The wrong outputs with the highest probability: where labels are wrong, they are found here."
     return [Section("Most confident mistakes", text, sheet, pixels=True)]

@@ -120,7 +120,7 @@ class CocoMetrics(torchmetrics.Metric):
 
     def per_class(self) -> Tensor:
         """(classes,) float32: box AP of each class, NaN for one that has no objects."""
-        self.compute()  # which remembers its answer
+        self.compute()  # which remembers its output
         return self._by_class
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> torch.nn.Module:

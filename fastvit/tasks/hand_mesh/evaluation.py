@@ -36,14 +36,14 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         if targets["index"][0] < 0:
             continue
         with clock:
-            answers = predictor.answers(pixels.numpy())
+            outputs = predictor.outputs(pixels.numpy())
         if images.has_truth:
-            found = {name: torch.from_numpy(answers[name]) for name in ("joints", "vertices")}
+            found = {name: torch.from_numpy(outputs[name]) for name in ("joints", "vertices")}
             metrics.update(found, {name: targets[name] for name in found})
         # The camera of what the network was shown.
-        root = root_in_space(answers["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
+        root = root_in_space(outputs["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
         for name, rows in (("joints", joints), ("vertices", vertices)):
-            rows.append((answers[name][0] + root).round(6).tolist())
+            rows.append((outputs[name][0] + root).round(6).tolist())
     rates = clock.rates()
     measured = metrics.compute() if images.has_truth else dict.fromkeys(METRICS, nan)
     per_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
