@@ -105,7 +105,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     report = write_report(
         out / REPORT,
         title=f"{model.variant} on {data}",
-        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} held-out images named right after "
+        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} validation images named right after "
         f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model outputs "
         f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
         sections=[
@@ -113,7 +113,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
             _accuracy_section({"train form": train_form, "fused": fused_form, artifact.runtime: exported_form}),
             _proof_section(fusion, exported.path.name, artifact.runtime, exported.proof),
             _latency_section(timings, model, device),
-            Section("Predictions", "The first held-out images; wrong ones in red.", sheet, pixels=True),
+            Section("Predictions", "The first validation images; wrong ones in red.", sheet, pixels=True),
             Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
         ],
     )
@@ -154,8 +154,8 @@ def _sheet(pictures: LabeledImages, result: Evaluation, count: int = 40) -> Figu
     guesses = [
         Label(int(c), names[c], float(p)) for c, p in zip(result.predicted[:count], result.probability, strict=False)
     ]
-    truths = [names[c] for c in result.targets[:count]]
-    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, truths)
+    true_names = [names[c] for c in result.targets[:count]]
+    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, true_names)
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
@@ -172,7 +172,7 @@ def _accuracy_section(results: dict[str, Evaluation]) -> Section:
     rows = [(name, f"{measured['top1']:.2%}", f"{measured['loss']:.4f}") for name, measured in metrics.items()]
     images = next(iter(results.values())).images
     text = (
-        f"All forms agree on each of the {images} held-out images; the checkpoint is that of the best epoch on these."
+        f"All forms agree on each of the {images} validation images; the checkpoint is that of the best epoch on these."
     )
     return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
 
@@ -186,7 +186,7 @@ def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proo
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
     table = Table(("outputs", "max abs difference", "relative", "cosine", "same top-1"), rows)
-    return Section("Proofs", f"On {proof.images} held-out images.", table=table)
+    return Section("Proofs", f"On {proof.images} validation images.", table=table)
 
 
 def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) -> Section:

@@ -17,7 +17,7 @@ from scipy.special import log_ndtr, ndtr
 def fit(degree: int, cut: float, points: int = 6000) -> tuple[np.ndarray, float]:
     """Coefficients of log2(Phi(-t)) on (0, cut], the lowest first, and the largest error in float16 units."""
     t = np.linspace(1e-3, cut, points)
-    truth = log_ndtr(-t) / np.log(2)
+    reference = log_ndtr(-t) / np.log(2)
     output = t * ndtr(-t)
     unit = np.maximum(2.0 ** (np.floor(np.log2(output)) - 10), 2.0**-24)
     allowed = (unit / output / np.log(2))[:, None]
@@ -27,7 +27,7 @@ def fit(degree: int, cut: float, points: int = 6000) -> tuple[np.ndarray, float]
     found = linprog(
         [0] * (degree + 1) + [1],
         A_ub=np.block([[powers, worst], [-powers, worst]]),
-        b_ub=np.concatenate([truth, -truth]) / np.concatenate([allowed, allowed])[:, 0],
+        b_ub=np.concatenate([reference, -reference]) / np.concatenate([allowed, allowed])[:, 0],
         bounds=bounds,
         method="highs",
     )

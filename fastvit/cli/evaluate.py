@@ -116,7 +116,7 @@ def _show(measured: EvaluationResult) -> None:
         *("-" if rate.value is None else f"{rate.value:.1f}" for rate in found.rates),
     )
     show(table)
-    held_out = ", which the run held out" if measured.divided else ""
-    show(f"{measured.counted} of {measured.data}{held_out}")
+    split = " (validation split of the run)" if measured.run_split else ""
+    show(f"{measured.counted} of {measured.data}{split}")
     if found.skipped:
         show(f"{found.skipped} images could not be read and are in none of these numbers")

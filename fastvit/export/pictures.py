@@ -38,7 +38,7 @@ class Pictures:
 
 
 def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, count: int) -> Pictures:
-    """Pictures by a path, or held-out images of a data source, evenly spread over it.
+    """Pictures by a path, or validation images of a data source, evenly spread over it.
 
     Args:
         model: whose classes the labels must have to count.

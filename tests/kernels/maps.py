@@ -23,9 +23,9 @@ def noisy(module: nn.Module, dtype: torch.dtype = torch.float16, seed: int = 0) 
     return module.to(DEVICE, dtype).requires_grad_(False).eval()
 
 
-def error(output: Tensor, truth: Tensor) -> float:
-    """Norm of the difference over that of the truth; NaN where the output has one."""
-    return float((output.detach().double() - truth.detach()).norm() / truth.detach().norm())
+def error(output: Tensor, reference: Tensor) -> float:
+    """Norm of the difference over that of the reference; NaN where the output has one."""
+    return float((output.detach().double() - reference.detach()).norm() / reference.detach().norm())
 
 
 # What rounding the exact output once costs, with a tenth to spare.

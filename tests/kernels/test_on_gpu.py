@@ -105,10 +105,10 @@ def test_every_launch_of_the_stem(out: int, size: tuple[int, int], memory: str, 
     step, exact = Stem(*net), Stem(*copy.deepcopy(net).double())
     x = noise(17, 3, *size, dtype=dtype).permute(0, 2, 3, 1)
     x = x.contiguous() if memory == "nhwc" else x
-    truth = exact.torch(x.double())
+    reference = exact.torch(x.double())
     for choice in (*step.choices(x, ["cuda", "triton"]), *step.choices(x[:1], ["cuda", "triton"])):
         output = step.run(x, None, choice)
-        assert error(output, truth) < 2 * ROUNDING[dtype], choice
+        assert error(output, reference) < 2 * ROUNDING[dtype], choice
         assert torch.equal(output, step.run(x, None, choice)), choice
 
 

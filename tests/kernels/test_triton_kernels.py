@@ -35,15 +35,15 @@ def _poisoned() -> Iterator[None]:
 
 
 def check(step: Step, exact: Step, x: Tensor, residual: Tensor | None, choice: Choice, rounding: float = 1.0) -> None:
-    """The output is as near to the truth as rounding allows, times so much, and the same again."""
+    """The output is as near to the reference as rounding allows, times so much, and the same again."""
     if DEVICE == "cpu" and x.dtype == BF16:
         pytest.skip("Triton's interpreter cuts float32 off to bfloat16, and multiplies their bits")
-    truth = exact.torch(x.double(), None if residual is None else residual.double())
+    reference = exact.torch(x.double(), None if residual is None else residual.double())
     before = x.clone()
     output = step.run(x, residual, choice)
     assert output.dtype == x.dtype
     assert output.is_contiguous()
-    assert error(output, truth) < rounding * ROUNDING[x.dtype], choice
+    assert error(output, reference) < rounding * ROUNDING[x.dtype], choice
     assert torch.equal(output, step.run(x, residual, choice))
     assert torch.equal(x, before)
 

@@ -80,7 +80,7 @@ class Pictures:
     def image(self, index: int) -> Image.Image:
         return read_image(self.paths[index])
 
-    def truth(self, index: int) -> float:
+    def ground_truth(self, index: int) -> float:
         return float(np.asarray(self.image(index).convert("L")).mean() / 255)
 
 
@@ -93,7 +93,7 @@ class BrightnessSamples(Samples[tuple[Tensor, Tensor]]):
         pixels = self.pixels(self.pictures.image(index))
         if varied and torch.rand(()) < self.hflip:
             pixels = pixels.flip(2)
-        return pixels, torch.tensor([self.pictures.truth(index)])
+        return pixels, torch.tensor([self.pictures.ground_truth(index)])
 
 
 class BrightnessData(RunData):
@@ -180,7 +180,7 @@ class BrightnessSpec(fastvit.TaskSpec):
         return Measurement(clock.count, {"mae": float(np.mean(list(errors.values())))}, parts, clock.rates())
 
     def ground_truth(self, images: Pictures, index: int, network: Any) -> BrightnessPrediction:
-        return BrightnessPrediction(images.name(index), images.truth(index))
+        return BrightnessPrediction(images.name(index), images.ground_truth(index))
 
 
 fastvit.register_task(BrightnessSpec())

@@ -131,10 +131,10 @@ def test_a_student_learns_more_with_a_teacher() -> None:
     pictures = open_images("sample", "train")
     images, labels = next(iter(evaluation_loader(samples_for_evaluation(pictures, SMALL), 3000, 0)))
     images = normalize(images, SMALL)
-    held_out, truth = next(
+    validation, ground_truth = next(
         iter(evaluation_loader(samples_for_evaluation(open_images("sample", "test"), SMALL), 1000, 0))
     )
-    held_out = normalize(held_out, SMALL)
+    validation = normalize(validation, SMALL)
     teacher = Teacher(ridge(F.avg_pool2d(images, 2), labels), SMALL, FASHION_MNIST_CLASSES, 10)
     generator = torch.Generator().manual_seed(0)
     noisy = torch.where(
@@ -153,7 +153,7 @@ def test_a_student_learns_more_with_a_teacher() -> None:
             task.loss(task(batch), targets).backward()
             optimizer.step()
         with torch.no_grad():
-            return float((model.eval()(held_out).argmax(1) == truth).float().mean())
+            return float((model.eval()(validation).argmax(1) == ground_truth).float().mean())
 
     alone, with_teacher = accuracy(None), accuracy(teacher)
     assert alone > 0.3, "it learns at all"

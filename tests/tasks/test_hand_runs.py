@@ -50,7 +50,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "hands"
     text = succeeded("train", f"--data={data}", f"--out={out}", *SHARED, run=inside)
     assert f"{out}/best.safetensors: PA-MPJPE " in text
-    assert " mm on the held-out images" in text
+    assert " mm on the validation images" in text
     return out
 
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         assert part in text, part
     page = (trained / "report.html").read_text()
     assert "Examples" in page
-    assert f"PA-MPJPE {min(logged):.2f} mm on the held-out images" in page
+    assert f"PA-MPJPE {min(logged):.2f} mm on the validation images" in page
 
 
 def test_the_best_weights_are_those_of_the_least_error(trained: Path) -> None:
@@ -107,16 +107,17 @@ def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path
 
     # What FreiHAND's server gets: the same hands in the camera's space.
     joints, vertices = (np.array(part) for part in json.loads((tmp_path / "pred.json").read_text()))
-    truth = open_freihand(data, "test").truth(0)
+    ground_truth = open_freihand(data, "test").ground_truth(0)
     assert joints.shape == (1, 21, 3)
-    assert vertices.shape == (1, *truth.vertices.shape)
+    assert vertices.shape == (1, *ground_truth.vertices.shape)
     assert (vertices[..., 2] > 0).all()
     error = (
-        aligned(torch.from_numpy(joints), torch.from_numpy(truth.joints)[None]) - torch.from_numpy(truth.joints)
+        aligned(torch.from_numpy(joints), torch.from_numpy(ground_truth.joints)[None])
+        - torch.from_numpy(ground_truth.joints)
     ).norm(dim=2)
     assert 1000 * error.mean().item() == pytest.approx(fused["pa_mpjpe"], abs=1e-2)
     prediction = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
-    seen = project(joints, truth.intrinsics)[0]
+    seen = project(joints, ground_truth.intrinsics)[0]
     np.testing.assert_allclose(seen[ROOT], prediction.joint_places[ROOT], atol=0.1)
 
 

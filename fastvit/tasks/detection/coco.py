@@ -138,9 +138,9 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     Args:
         source: folder with annotations/instances_train2017.json and the images in train2017 or images/train2017; with
             annotations/instances_train.json and the images in images/train or train; or with
-            train/_annotations.coco.json beside its images. The held-out part is called val, valid, validation or test;
-            the first of these is taken, and of several years the last whose images are there.
-        split: "train", or "test" for the held-out part.
+            train/_annotations.coco.json beside its images. The validation part is called val, valid, validation or
+            test; the first of these is taken, and of several years the last whose images are there.
+        split: "train", or "test" for the validation part.
         classes: names that the labels are to follow, in this order (those of a model); by default the data's own, in
             the order of the categories' ids.
         masks: keep the segmentations, which take most of the memory.

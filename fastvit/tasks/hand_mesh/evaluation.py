@@ -37,7 +37,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
             continue
         with clock:
             outputs = predictor.outputs(pixels.numpy())
-        if images.has_truth:
+        if images.has_ground_truth:
             found = {name: torch.from_numpy(outputs[name]) for name in ("joints", "vertices")}
             metrics.update(found, {name: targets[name] for name in found})
         # The camera of what the network was shown.
@@ -45,7 +45,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         for name, rows in (("joints", joints), ("vertices", vertices)):
             rows.append((outputs[name][0] + root).round(6).tolist())
     rates = clock.rates()
-    measured = metrics.compute() if images.has_truth else dict.fromkeys(METRICS, nan)
+    measured = metrics.compute() if images.has_ground_truth else dict.fromkeys(METRICS, nan)
     per_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
     return Measurement(
         images=clock.count,
@@ -53,7 +53,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         parts=Parts.of_metric("joint", JOINT_ERROR, per_joint),
         rates=rates,
         results={"pred.json": [joints, vertices]},
-        sections=lambda: [_curve_section(metrics)] if images.has_truth else [],
+        sections=lambda: [_curve_section(metrics)] if images.has_ground_truth else [],
     )
 
 

@@ -33,7 +33,7 @@ _NAIL = 0.008  # meters from a tip
 
 @dataclass(frozen=True)
 class SyntheticHand:
-    """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandTruth` has it.
+    """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandGroundTruth` has it.
 
     Attributes:
         image: (S, S, 3) uint8, RGB.

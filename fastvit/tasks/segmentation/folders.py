@@ -208,7 +208,7 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
             good as gray values), or is in RGB where classes.txt gives colors; an alpha channel does not matter.
             Or ADE20K's scene parsing benchmark as it comes: images/training, annotations/training, and the same for
             validation; its 150 classes are known.
-        split: "train", or "test" for the held-out part.
+        split: "train", or "test" for the validation part.
         classes: of a model, whose indices the masks are to have; the data may lack some of them, but have no other.
 
     Raises:
