@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from fastvit.bench.suite import bench_model
 from fastvit.console import new_console
 from fastvit.data.datasets import LabeledImages, samples_for_evaluation
+from fastvit.data.load import open_images
 from fastvit.data.module import evaluation_loader
-from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -196,5 +196,5 @@ def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) ->
         for n, t in timings.items()
     ]
     text = f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
-    table = Table(("form", "median, ms", "quartiles", "against train form"), rows)
+    table = Table(("form", "median, ms", "IQR", "against train form"), rows)
     return Section("Latency", text, latency_bars(timings, TRAINED), table)
