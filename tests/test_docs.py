@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import fastvit
+from fastvit import renames
 from fastvit.cli.commands import COMMANDS, find_command
 from fastvit.cli.parser import parse
 from fastvit.model.variants import VARIANTS
@@ -79,6 +81,32 @@ def test_tables_agree_with_the_code(page: str) -> None:
         sizes = f"{row.params / 1e6:.2f}", f"{row.params_fused / 1e6:.2f}", f"{row.gmacs:.2f}"
         expected = [*sizes, str(row.top1), str(row.top1_distilled), str(row.iphone_ms)]
         assert [cell.strip() for cell in cells.split("|")][-6:] == expected
+
+
+def test_the_changelog_has_this_version_and_every_rename() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (\S+)", changelog, re.MULTILINE)
+    assert versions[0] == fastvit.__version__
+    named = dict(re.findall(r"^\| `([^`]*)` \| `([^`]*)` \|$", changelog, re.MULTILINE))
+    commands = {f"fastvit {old}": f"fastvit {new}" for old, new in renames.COMMANDS.items()}
+    options = {
+        f"fastvit {command} --{old}": f"fastvit {command} --{new}"
+        for command, changed in renames.OPTIONS.items()
+        for old, new in changed.items()
+    }
+    values = {
+        f"{field}: {old}": f"{renames.FIELDS[field]}: {new}"
+        for field, changed in renames.VALUES.items()
+        for old, new in changed.items()
+    }
+    in_files = {
+        f"{field}: {old}": f"{field}: {new}"
+        for field, changed in (("form", renames.FORMS), ("input", renames.INPUTS), ("resize", renames.RESIZES))
+        for old, new in changed.items()
+    }
+    expected = {**renames.FIELDS, **commands, **options, **values, **in_files, **renames.TITLES}
+    assert {old: named.get(old) for old in expected} == expected
+    assert set(renames.OLD_FILES) <= set(named)
 
 
 def test_the_import_order_is_the_contract() -> None:
