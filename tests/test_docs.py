@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fastvit.cli.commands import COMMANDS, find_command
 from fastvit.cli.parser import parse
 from fastvit.model.variants import VARIANTS
+from fastvit.training.fields import recipe_fields
+from fastvit.training.options import Recipe
 from fastvit.training.recipe import load_recipe, parse_recipe
+from fastvit.training.resume import CHANGEABLE
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -79,12 +84,41 @@ def test_tables_agree_with_the_code(page: str) -> None:
         assert [cell.strip() for cell in cells.split("|")][-6:] == expected
 
 
+def table_rows(page: str, header: str) -> list[list[str]]:
+    """The cells of all tables of a page that have this header."""
+    text = (ROOT / "docs" / page).read_text()
+    tables = [part.partition("\n\n")[0] for part in text.split(f"{header}\n|---")[1:]]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for table in tables for row in table.splitlines()[1:]]
+
+
 def test_the_recipes_differ_as_the_table_says() -> None:
-    table = (ROOT / "docs" / "training.md").read_text().partition("| | t8 |")[2].partition("\n\n")[0]
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in ("t8 |" + table).splitlines()]
-    assert len(rows) == 4
-    for title, *cells in rows:
-        kind = "-distilled" if "distilled" in title else ""
-        for variant, cell in zip(header, cells, strict=True):
-            recipe = load_recipe(f"imagenet-{variant}{kind}")
-            assert float(cell) == (recipe.model.drop_path if "drop path" in title else recipe.mixup.mixup)
+    rows = table_rows("training.md", "| variant | drop path | drop path, distilled | mixup | mixup, distilled |")
+    assert len(rows) == 7
+    for variant, *cells in rows:
+        recipes = [load_recipe(f"imagenet-{variant}{kind}") for kind in ("", "-distilled")]
+        expected = [recipe.model.drop_path for recipe in recipes] + [recipe.mixup.mixup for recipe in recipes]
+        assert [float(cell) for cell in cells] == expected
+
+
+def default_text(value: Any) -> str:
+    """A default as the tables have it: as in a recipe file, with at most five digits."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(default_text, value))}]"
+    if isinstance(value, float):
+        value = float(f"{value:.5g}")
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value)
+
+
+@pytest.mark.parametrize("page", ["training.md", "clusters.md"])
+def test_tables_of_fields_have_the_defaults_of_the_code(page: str) -> None:
+    defaults = {field.name: default_text(field.value) for field in recipe_fields(Recipe())}
+    rows = table_rows(page, "| field | default | meaning |")
+    shown = {name: default.strip("`") for names, default, _ in rows for name in re.findall(r"`([^`]+)`", names)}
+    assert shown == {name: defaults.get(name) for name in shown}
+    if page == "training.md":
+        assert shown.keys() == defaults.keys()
+
+
+def test_fields_that_a_resumed_run_may_change_are_listed() -> None:
+    rows = table_rows("training.md", "| field | condition |")
+    assert {name for names, _ in rows for name in re.findall(r"`([^`]+)`", names)} == CHANGEABLE
