@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastvit.cli.commands import COMMANDS, find_command
-from fastvit.cli.parser import parse
+from fastvit.cli.parser import command_parser, parse
 from fastvit.model.variants import VARIANTS
 from fastvit.training.fields import recipe_fields
 from fastvit.training.options import Recipe
@@ -123,3 +123,14 @@ def test_tables_of_fields_have_the_defaults_of_the_code(page: str) -> None:
 def test_fields_that_a_resumed_run_may_change_are_listed() -> None:
     rows = table_rows("training.md", "| field | condition |")
     assert {name for names, _ in rows for name in re.findall(r"`([^`]+)`", names)} == CHANGEABLE
+
+
+@pytest.mark.parametrize(
+    ("page", "commands"),
+    [("evaluation.md", ["eval", "compare"]), ("robustness.md", ["robustness"]), ("fusion.md", ["fuse"])],
+)
+def test_tables_have_all_options_of_the_commands(page: str, commands: list[str]) -> None:
+    rows = table_rows(page, "| option | default | meaning |")
+    shown = {name for names, *_ in rows for name in re.findall(r"`([^`]+)`", names)}
+    options = {name for each in commands for name in command_parser(each, COMMANDS[each]).option_names}
+    assert shown == options - {"-h", "--help"}
