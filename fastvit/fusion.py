@@ -275,7 +275,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """The tree with every module for which the rule has an answer exchanged, the outermost first."""
+    """The tree with every module that the rule replaces exchanged, the outermost first."""
     new = rule(module)
     if new is not None:
         return new

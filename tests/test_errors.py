@@ -1,4 +1,4 @@
-"""Names that do not exist: every table answers with the nearest names and a list of all."""
+"""Names that do not exist: every table gives the nearest names and a list of all."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def make_segmenter(head: str, config: fastvit.FastViTConfig | None = None, **det
 
 
 def lively(model: Model, seed: int = 0) -> Model:
-    """Random norms, and weights by which answers depend on the image and many objects of several classes are found.
+    """Random norms, and weights by which outputs depend on the image and many objects of several classes are found.
 
     torchvision's heads begin so near zero that an error in what they stand on does not show.
     """
@@ -91,22 +91,22 @@ def lively(model: Model, seed: int = 0) -> Model:
     return model
 
 
-def answers_of(model: TaskModel, images: Tensor) -> list[Tensor]:
+def outputs_of(model: TaskModel, images: Tensor) -> list[Tensor]:
     """All that it gives for each of some images, with as much to compare as a test needs."""
     with torch.no_grad():
-        found = [answer for image in images for answer in model.answers(image[None])]
+        found = [output for image in images for output in model.outputs(image[None])]
     if model.task == "detection":
-        counts = [len(answer) for answer in found[2 :: len(model.outputs)]]
+        counts = [len(output) for output in found[2 :: len(model.output_names)]]
         assert min(counts) >= 10, "too few objects to compare"
-        assert len(torch.cat(found[1 :: len(model.outputs)]).unique()) > 1, "objects of one class alone"
-        scores = torch.cat(found[2 :: len(model.outputs)])
+        assert len(torch.cat(found[1 :: len(model.output_names)]).unique()) > 1, "objects of one class alone"
+        scores = torch.cat(found[2 :: len(model.output_names)])
         assert scores.std() > 0.01, "scores do not depend on what is seen"
     return found
 
 
 def assert_alike(model: TaskModel, other: TaskModel, images: Tensor, tolerance: float) -> None:
     """Equal counts of objects, in the same order, and equal numbers."""
-    pairs = zip(answers_of(model, images), answers_of(other, images), strict=True)
+    pairs = zip(outputs_of(model, images), outputs_of(other, images), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(theirs, ours, rtol=0, atol=tolerance)
 
@@ -126,7 +126,7 @@ def same_scenes(folder: Path, count: int = 8, size: int = 96) -> Path:
 def model(make: Make, kind: str) -> TaskModel:
     """Randomised, float64, eval; tests must leave it as it is."""
     torch.manual_seed(0)
-    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="fit")}
+    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="resize_shorter")}
     return lively(make(kind, **details)).double().eval()
 
 
@@ -191,12 +191,12 @@ class DenseContract:
 
     def test_a_wrong_fusion_would_show(self, model: TaskModel, images: Tensor) -> None:
         """Every norm and layer scale counts in what is compared."""
-        expected = answers_of(model, images[:1])
+        expected = outputs_of(model, images[:1])
         wrong = copy.deepcopy(model)
         for module in wrong.trunk.modules():
             if isinstance(module, _BatchNorm):
                 module.running_mean.zero_()
-        found = answers_of(wrong, images[:1])
+        found = outputs_of(wrong, images[:1])
         gaps = [(a - b).abs().max() if a.shape == b.shape else torch.inf for a, b in zip(expected, found, strict=True)]
         assert max(gaps) > 1e-3
 
@@ -310,8 +310,8 @@ class DenseContract:
         generator = torch.Generator().manual_seed(2)
         image = torch.randn(1, 3, *size, generator=generator, dtype=torch.float64)
         with torch.no_grad():
-            found = dict(zip(model.outputs, model.answers(image), strict=True))
-        assert all(answer.isfinite().all() for answer in found.values())
+            found = dict(zip(model.output_names, model.outputs(image), strict=True))
+        assert all(output.isfinite().all() for output in found.values())
         if model.task == "segmentation":
             assert found["logits"].shape == (1, len(CLASSES), *size)
         elif model.task == "detection" and len(found["boxes"]):

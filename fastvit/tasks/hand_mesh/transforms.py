@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from fastvit.data.pixels import fitted_size
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, to_places
-from fastvit.tasks.hand_mesh.freihand import HandTruth
+from fastvit.tasks.hand_mesh.freihand import HandGroundTruth
 from fastvit.tasks.hand_mesh.hand_file import HandArrays
 from fastvit.tasks.hand_mesh.options import HandMeshOptions
 from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
@@ -58,8 +58,8 @@ def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Change
     return Change(image, space)
 
 
-def changed_truth(
-    truth: HandTruth, change: Change, hand: HandArrays | None, size: tuple[int, int]
+def transformed_targets(
+    ground_truth: HandGroundTruth, change: Change, hand: HandArrays | None, size: tuple[int, int]
 ) -> dict[str, Tensor]:
     """What is to be learnt of an image after a change, whose new height and width are `size`.
 
@@ -67,9 +67,9 @@ def changed_truth(
     (21, 2) joints in the image, whose sides are at -1 and 1, "left" bool; of a hand model, where one is given,
     "rotations" (16, 3, 3) and "shape" (S,) of its right side, with "known" bool, whether they are.
     """
-    joints, vertices = truth.joints @ change.space.T, truth.vertices @ change.space.T
-    camera = moved(truth.intrinsics, change.image, change.space)
-    was_left = truth.side == "left"
+    joints, vertices = ground_truth.joints @ change.space.T, ground_truth.vertices @ change.space.T
+    camera = moved(ground_truth.intrinsics, change.image, change.space)
+    was_left = ground_truth.side == "left"
     left = was_left != (np.linalg.det(change.space) < 0)
     numbers = {
         "joints": joints - joints[ROOT],
@@ -79,13 +79,15 @@ def changed_truth(
     flags = {"left": left}
     if hand is not None:
         shape = np.zeros(hand.shape_directions.shape[2])
-        flags["known"] = truth.pose is not None and truth.shape is not None and len(truth.shape) == len(shape)
+        flags["known"] = (
+            ground_truth.pose is not None and ground_truth.shape is not None and len(ground_truth.shape) == len(shape)
+        )
         if flags["known"]:
             # Of a left hand the model is the right one in the mirror, before and after.
             before, after = (FLIP if mirrored else np.eye(3) for mirrored in (was_left, left))
-            rotations = turns_of(np.asarray(truth.pose), hand)
+            rotations = turns_of(np.asarray(ground_truth.pose), hand)
             rotations[0] = after @ change.space @ before @ rotations[0]
-            numbers |= {"rotations": rotations, "shape": np.asarray(truth.shape)}
+            numbers |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
         else:
             numbers |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
     tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in numbers.items()}

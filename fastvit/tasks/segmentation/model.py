@@ -30,8 +30,8 @@ class Segmenter(TaskModel):
     """
 
     task = "segmentation"
-    default_preprocessing = Preprocessing((512, 2048), resize="fit")
-    outputs = ("logits",)
+    default_preprocessing = Preprocessing((512, 2048), resize="resize_shorter")
+    output_names = ("logits",)
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Segmenter(TaskModel):
         features = self.decoder(self.backbone(images))
         return upsampled(self.classifier(self.dropout(features)), images)
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         if window := self.options.slide_window:
             return (slide(self, images, window, max(2 * window // 3, 1)),)
         return (self(images),)
