@@ -46,7 +46,7 @@ class BenchModel:
 
     @property
     def timm_reference(self) -> nn.Module | None:
-        """timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
+        """Timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
         row = VARIANTS.get(self.model.variant) if self.model is not None else None
         free = {"num_classes": 0, "drop_path": 0.0}
         if (

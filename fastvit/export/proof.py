@@ -89,7 +89,8 @@ class Proof:
     @property
     def chance(self) -> float:
         """Points of top-1: the standard deviation of the loss if every image that the two disagree on gains or costs
-        one at random; 0 where they agree on all."""
+        one at random; 0 where they agree on all.
+        """
         disagreeing = 0.0 if self.differences.top1 is None else self.images * (1 - self.differences.top1)
         return 100 * disagreeing**0.5 / self.images
 
