@@ -387,7 +387,7 @@ def test_an_unreadable_picture_is_named(copied: Path) -> None:
     preprocessing = Preprocessing((48, 48), resize="letterbox")
     with pytest.raises(UnreadableImageError, match=r"00000001\.jpg"):
         HandSamples(images, preprocessing)[1]
-    with pytest.warns(UserWarning, match=r"00000001\.jpg.*does not count"):
+    with pytest.warns(UserWarning, match=r"00000001\.jpg.*is skipped"):
         assert HandSamples(images, preprocessing, skip_unreadable=True)[1][1]["index"] == PADDING
 
 

@@ -215,7 +215,7 @@ MISTAKES = [
         "--crop-pct is for classification",
     ),
     (("robustness", "{run}", "--data", "{data}"), "classif"),
-    (("predict", "{run}", "none.jpg"), "there is no image none.jpg"),
+    (("predict", "{run}", "none.jpg"), "no image was found at none.jpg"),
     (("export", "{run}", "--output", "objects"), "has no output 'objects'; it has mesh, features"),
     (("export", "{run}", "--size", "dynamic"), "exported for one size of images"),
     (("export", "{run}", "--precision", "int8"), "int8 is not available for"),

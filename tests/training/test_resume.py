@@ -483,6 +483,6 @@ def test_a_run_with_a_split_goes_on_with_a_copy_of_its_data(data: Path, tmp_path
     assert main(["eval", str(run), "--num-workers=0", "--json"]) == 0
     (run / "split.csv").unlink()
     before = files(run)
-    with pytest.raises(UserError, match=r"there is no .*run/split\.csv, .*: restore it, or begin a new run"):
+    with pytest.raises(UserError, match=r"run/split\.csv, .*, does not exist: restore it, or start a new run"):
         resume(run, "--epochs=3")
     assert files(run) == before
