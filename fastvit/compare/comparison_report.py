@@ -1,4 +1,4 @@
-"""Runs side by side as a page."""
+"""HTML report of the comparison of runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fastvit.compare.comparison import Entry, Timings, result_table, settings_ta
 from fastvit.reports.page import Section, write_report
 from fastvit.reports.plots import overlaid_curves, tradeoff
 
-FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."
+FRONT = "The dashed line is the Pareto front: no other run is better in both values. Runs off the front are red."
 
 
 def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, device: str) -> Path:
-    """Write the page, with the sections that the runs have something for.
+    """Write the HTML report, without the sections that no run has data for, and return its path.
 
     Args:
         path: HTML file to write.
-        entries: at least one.
-        timings: of the entries by name; none where they were not timed.
-        device: where they were timed.
+        entries: runs to compare, at least one.
+        timings: latencies by the entries' names; empty if they were not measured.
+        device: device that the latencies were measured on.
     """
     return write_report(
         path,
-        title=f"{len(entries)} runs side by side" if len(entries) > 1 else entries[0].name,
+        title=f"Comparison of {len(entries)} runs" if len(entries) > 1 else entries[0].name,
         summary=_summary(entries, timings),
         sections=[
             Section("Results", _RESULTS_TEXT, table=result_table(entries, timings)),
@@ -38,8 +38,8 @@ def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, dev
 
 
 _RESULTS_TEXT = (
-    "Accuracy and loss are those of the best epoch on each run's own validation images: they can be compared where the "
-    "data are the same. Parameters in train form and fused; multiply-accumulates of one image, fused."
+    "Accuracy and loss are those of the best epoch on the run's own validation images: compare them only between runs "
+    "with the same data. Parameters are counted in train form and fused, multiply-accumulates (MACs) per image, fused."
 )
 
 
@@ -51,8 +51,8 @@ def _summary(entries: Sequence[Entry], timings: Timings) -> str:
         parts.append(f"{name} is the most accurate, with {metric.text(score)} {metric.label}")
     if timings:
         fastest = min(timings, key=lambda name: timings[name].median)
-        parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
-    return "; ".join(parts) + "." if parts else "No run says its accuracy."
+        parts.append(f"{fastest} is the fastest, with {timings[fastest].median:.2f} ms")
+    return "; ".join(parts) + "." if parts else "No run contains an accuracy."
 
 
 def _settings_sections(entries: Sequence[Entry]) -> list[Section]:
@@ -65,8 +65,8 @@ def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -
     if not points:
         return []
     rounds = next(iter(timings.values())).rounds
-    text = f"Fused models in PyTorch on {device}, batch 1, median of {rounds} calls, taking turns in one run. {FRONT}"
-    return [Section("Accuracy against latency", text, _tradeoff(entries, points, "milliseconds an image"))]
+    text = f"Fused models in PyTorch on {device}, batch size 1, median of {rounds} alternating calls. {FRONT}"
+    return [Section("Accuracy against latency", text, _tradeoff(entries, points, "milliseconds per image"))]
 
 
 def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:

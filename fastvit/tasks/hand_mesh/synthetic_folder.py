@@ -18,7 +18,7 @@ from fastvit.data.sampling import seed_of
 from fastvit.data.split_names import Split
 from fastvit.data.workers import loader_settings
 from fastvit.renames import TITLES
-from fastvit.synthetic.folder import README, check_wanted, dataset_folder
+from fastvit.synthetic.folder import README, check_arguments, dataset_folder
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
@@ -66,7 +66,7 @@ def write_hands(
         UserError: an argument makes no sense, there is no such hand, or the folder holds other things or cannot be
             written.
     """
-    check_wanted(images, size, SIZES, seed)
+    check_arguments(images, size, SIZES, seed)
     arrays = read_hand(hand)
     command = f"fastvit synth hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
     counts = dict(zip(PARTS, (images, min(max(1, images // 5), MOST_TO_EVALUATE)), strict=True))
