@@ -13,8 +13,8 @@ import torch
 from fastvit.bench.suite import bench_model
 from fastvit.console import new_console
 from fastvit.data.datasets import LabeledImages, samples_for_evaluation
+from fastvit.data.load import open_images
 from fastvit.data.module import evaluation_loader
-from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -162,8 +162,8 @@ def _guess(result: Evaluation, classes: Sequence[str], index: int) -> Label:
 def _training_section(out: Path, device: str, epochs: int) -> Section:
     plots = training_plots(read_history(out / HISTORY).series, find_task(FastViT.task).curve_metrics)
     text = (
-        f"{epochs} epochs on {device}. train/loss is measured with label smoothing on augmented images, val/loss without. "
-        "Validation uses the EMA weights."
+        f"{epochs} epochs on {device}. train/loss is measured with label smoothing on augmented images, val/loss "
+        "without. Validation uses the EMA weights."
     )
     return Section("Training curves", text, plots)
 

@@ -1,6 +1,6 @@
 """What the mean hand scores on a folder in FreiHAND's layout: the baseline of docs/hand_mesh.md.
 
-    fastvit hands data/hands
+    fastvit synth hands data/hands
     python scripts/mean_hand.py data/hands
 
 Two constant outputs for every evaluation image: the mean of the training meshes as they lie in space, from their root

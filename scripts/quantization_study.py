@@ -127,7 +127,7 @@ def _time(study: Study, calls: Mapping[str, Callable[[], object]]) -> None:
 
     The time of the CPU counts what one call computes, however many other processes wait for the same core.
     """
-    print(f"| model | | ms of CPU, median | quartiles | ms on the clock | times as fast as float32 |\n{LINE}")
+    print(f"| model | | ms of CPU, median | IQR | ms on the clock | times as fast as float32 |\n{LINE}")
     spent: dict[str, list[float]] = {label: [] for label in calls}
 
     def counted(label: str, call: Callable[[], object]) -> None:

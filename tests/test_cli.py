@@ -280,7 +280,7 @@ def test_fuse_and_convert(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_bench(checkpoint: Path, tmp_path: Path) -> None:
     options = ("--rounds", "2", "--size", "32", "--device", "cpu", "--out", tmp_path / "out")
-    text = succeeded("bench", checkpoint, "--runtime", "train form,fused,onnxruntime", *options, run=inside)
+    text = succeeded("bench", checkpoint, "--backends", "train form,fused,onnxruntime", *options, run=inside)
     for name in ("train form", "fused", "onnxruntime", "report.html"):
         assert name in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"latency.csv", "report.html"}
@@ -327,7 +327,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
-        (["bench", "CHECKPOINT", "--runtime", "tvm"], "there is no runtime 'tvm'; there are auto, all, timm"),
+        (["bench", "CHECKPOINT", "--backends", "tvm"], "there is no backend 'tvm'; there are auto, all, timm"),
         (["bench", "CHECKPOINT", "--preset", "gpu"], "no cuda device"),
         (
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
@@ -380,8 +380,8 @@ def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture
         (["fuse", "CHECKPOINT", "--data", "sample"], "--data does not apply to classification"),
         (["fuse", "CHECKPOINT", "--verify-with", "PHOTO"], "--verify-with does not apply to classification"),
         (["fuse", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "x"], "--data names images to compare on"),
-        (["report", "CHECKPOINT", "--no-latency", "--rounds", "3"], "--rounds is for timing"),
-        (["report", "CHECKPOINT", "--no-latency", "--device", "cpu"], "--device is for timing"),
+        (["compare", "CHECKPOINT", "--no-latency", "--rounds", "3"], "--rounds is for timing"),
+        (["compare", "CHECKPOINT", "--no-latency", "--device", "cpu"], "--device is for timing"),
         (
             ["robustness", "CHECKPOINT", "--suite", "imagenet-a", "--data", "x", "--seed", "0"],
             "--seed is for",
@@ -395,7 +395,7 @@ def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture
         (["robustness", "CHECKPOINT", "--data", "PUBLISHED", "--seed", "0"], "--seed is for corruptions that are made"),
         (["robustness", "x.onnx", "--device", "cuda"], "--device is for checkpoints"),
         (
-            ["bench", "CHECKPOINT", "--runtime", "fused", "--device", "cpu", "--memory"],
+            ["bench", "CHECKPOINT", "--backends", "fused", "--device", "cpu", "--memory"],
             "--memory is measured",
         ),
     ],
@@ -439,7 +439,7 @@ TRAIN = ("train", "--recipe", "quickstart", "--device", "cpu", "--model.size", "
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small folder of real images, two classes."""
-    from fastvit.data.opening import open_images
+    from fastvit.data.load import open_images
 
     for split, name, count in (("train", "train", 32), ("test", "val", 8)):
         pictures = open_images("sample", split)

@@ -1,4 +1,4 @@
-"""What `fastvit.bench.gpu` measured: tables for the terminal, files, and accuracy against latency."""
+"""Results of `fastvit.bench.gpu`: tables for the terminal, CSV files, and an HTML page with plots."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from fastvit.reports.page import Section, Table
 
 
 def network_table(run: GpuRun) -> Table:
-    """A row a network, way and batch that was timed."""
-    header = "network", "way", "batch", "ms", "quartiles", "images/s", "against torch.compile", "memory, MB", "top-1"
+    """A row a network, backend and batch that was timed."""
+    header = (
+        *("model", "backend", "batch", "latency, ms", "IQR, ms", "images/s"),
+        *("speedup over torch.compile", "memory, MB", "top-1"),
+    )
     rows = []
     for result in run.results:
         timing, compiled = result.timing, run.compiled(result)
@@ -23,7 +26,7 @@ def network_table(run: GpuRun) -> Table:
         rows.append(
             [
                 result.network,
-                result.way,
+                result.backend,
                 str(result.batch),
                 *timing_cells(timing, 3),
                 f"{1e3 * result.batch / timing.median:.0f}",
@@ -37,7 +40,10 @@ def network_table(run: GpuRun) -> Table:
 
 def kernel_table(rows: Sequence[KernelRow]) -> Table:
     """A row a kind of step, with what all of its kind take in the network."""
-    header = "network", "batch", "step", "kernel", "times", "ms", "PyTorch, ms", "floor, ms", "of the floor", "all, ms"
+    header = (
+        *("model", "batch", "step", "kernel", "count", "time, ms", "PyTorch, ms", "roofline, ms"),
+        *("time / roofline", "total, ms"),
+    )
     cells = [
         [
             row.network,
@@ -58,7 +64,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
 
 def exactness_table(run: GpuRun) -> Table:
     """How far the logits are from float64."""
-    header = "network", "accelerated", "PyTorch, float16", "ratio (at most 1.5)"
+    header = "model", "accelerated", "PyTorch, float16", "ratio (limit 1.5)"
     rows = [
         [e.network, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
     ]
@@ -67,26 +73,28 @@ def exactness_table(run: GpuRun) -> Table:
 
 def bars(run: GpuRun) -> Table:
     """What was promised, and what came of it, a row a network and batch."""
-    header = "network", "batch", "bar", "measured", "held"
+    header = "model", "batch", "target", "measured", "met"
     rows = []
-    by_way = {(r.network, r.batch, r.way): r for r in run.results if r.timing}
-    for (name, batch, way), result in by_way.items():
+    by_backend = {(r.network, r.batch, r.backend): r for r in run.results if r.timing}
+    for (name, batch, backend), result in by_backend.items():
         compiled = run.compiled(result)
-        if way != ACCELERATED or result.timing is None:
+        if backend != ACCELERATED or result.timing is None:
             continue
         if compiled:
             speed = compiled / result.timing.median
-            bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6 of torch.compile", 1 / 0.6)
+            bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6x torch.compile", 1 / 0.6)
             rows.append([name, str(batch), bar, f"{speed:.2f}x", _held(speed >= least)])
-        plain = by_way.get((name, batch, UNFUSED))
+        plain = by_backend.get((name, batch, UNFUSED))
         if plain and plain.timing and batch >= 8:
             speed = plain.timing.median / result.timing.median
             rows.append([name, str(batch), "5x unfused", f"{speed:.2f}x", _held(speed >= 5)])
-        others = [r for r in by_way.values() if (r.network, r.batch) == (name, batch) and r.way.startswith("timm")]
+        others = [
+            r for r in by_backend.values() if (r.network, r.batch) == (name, batch) and r.backend.startswith("timm")
+        ]
         memory = [other.memory for other in others if other.memory]
         if memory and result.memory is not None:
             share = result.memory / min(memory)
-            rows.append([name, str(batch), "no more memory", f"{share:.2f} of the least", _held(share <= 1)])
+            rows.append([name, str(batch), "memory at most timm's", f"{share:.2f}x", _held(share <= 1)])
     return Table(header, rows)
 
 
@@ -102,36 +110,40 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
     """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
     machine = run.machine
     summary = (
-        f"Medians of CUDA events, all ways of a network taking turns, images rotated past the L2 cache. This GPU "
-        f"multiplies matrices at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16 and copies "
-        f"{machine.copy_gbps / 1e3:.2f} TB/s, measured in the same run."
+        "Median latency by CUDA events, backends of a model interleaved, input images rotated to miss the L2 cache. "
+        f"Measured in the same run: matrix multiplication at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16, "
+        f"memory copy at {machine.copy_gbps / 1e3:.2f} TB/s."
     )
     sections = [
-        Section("Networks", table=network_table(run)),
-        Section("Bars", table=bars(run)),
-        Section("Exactness", "Relative difference of the logits from float64.", table=exactness_table(run)),
+        Section("Models", table=network_table(run)),
+        Section("Performance targets", table=bars(run)),
+        Section("Numerical accuracy", "Relative difference of the logits from float64.", table=exactness_table(run)),
         *(_plots(run)),
-        Section("Kernels", "Each kind of step beside PyTorch's and the floor.", table=kernel_table(run.kernels)),
+        Section(
+            "Kernels",
+            "Time of each kind of step, compared with PyTorch and with the roofline.",
+            table=kernel_table(run.kernels),
+        ),
     ]
-    failed = [(f"{r.network}, batch {r.batch}, {r.way}", r.failure) for r in run.results if r.failure]
+    failed = [(f"{r.network}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
     tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
     return write_files(folder, "GPU latency", summary, sections, failed, tables)
 
 
 def _plots(run: GpuRun) -> list[Section]:
-    """Published accuracy against latency, one a batch: FastViT accelerated, every peer the faster way of its two."""
+    """Published accuracy against latency, one plot per batch size; peers by the faster of their two backends."""
     sections = []
     for batch in dict.fromkeys(r.batch for r in run.results):
         points: dict[str, tuple[float, float]] = {}
-        ours = {r.network for r in run.results if r.way == ACCELERATED}
+        ours = {r.network for r in run.results if r.backend == ACCELERATED}
         for result in run.results:
-            shown = result.way == ACCELERATED or result.network not in ours
+            shown = result.backend == ACCELERATED or result.network not in ours
             if result.batch != batch or not shown or result.timing is None or result.top1 is None:
                 continue
             ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])
             points[result.network] = ms, result.top1 / 100
-        cost = f"milliseconds a call of {batch}, float16"
-        sections += accuracy_section(f"Accuracy and latency, batch {batch}", points, cost)
+        cost = f"latency, ms (float16, batch size {batch})"
+        sections += accuracy_section(f"Accuracy vs. latency, batch size {batch}", points, cost)
     return sections
 
 

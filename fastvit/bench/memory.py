@@ -29,7 +29,7 @@ def peak_memory(path: str | Path, runtime: str = "auto") -> float | None:
         runtime: as in Predictor.
 
     Returns:
-        None where the system does not tell (it is asked the Linux way), or the process failed.
+        None where the system does not tell (only Linux does), or the process failed.
     """
     if not Path("/proc/self/status").exists():
         return None

@@ -1,4 +1,4 @@
-"""What the reports of all benchmarks have in common: cells, columns, sections, and the files that they are in."""
+"""Parts that the reports of all benchmarks share: cells, columns, sections and files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def ratio_cell(ratio: float | None) -> str:
 
 def timing_columns(timing: Timing | None) -> dict[str, object]:
     """Return the columns of a CSV file that tell a timing, empty where there is none."""
-    names = "median_ms", "low_ms", "high_ms", "rounds", "settled"
-    values = (timing.median, timing.low, timing.high, timing.rounds, timing.settled) if timing else ("",) * len(names)
+    names = "median_ms", "low_ms", "high_ms", "rounds", "converged"
+    values = (timing.median, timing.low, timing.high, timing.rounds, timing.converged) if timing else ("",) * len(names)
     return dict(zip(names, values, strict=True))
 
 
@@ -44,9 +44,9 @@ def accuracy_section(
     """
     if len(points) < 2:
         return []
-    published = f"Published ImageNet-1k top-1{f' ({source})' if source else ''}"
-    text = f"{published} at the size that was timed, which differs by network."
-    return [Section(title, text, tradeoff(points, cost, TOP1))]
+    published = f"Published ImageNet-1k top-1 accuracy{f' ({source})' if source else ''}"
+    text = f"{published} at the timed image size, which differs between models. The dashed line is the Pareto front."
+    return [Section(title, text, [tradeoff(points, cost, TOP1)])]
 
 
 def write_files(
@@ -69,7 +69,7 @@ def write_files(
     """
     for name, rows in tables.items():
         write_csv(folder / name, rows)
-    last = [Section("Not timed", table=Table(("what", "why"), left_out))] if left_out else []
+    last = [Section("Not measured", table=Table(("configuration", "reason"), left_out))] if left_out else []
     return write_report(folder / "report.html", title, summary, [*sections, *last])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import new_table, one_line, print_line, show, track
+from fastvit.console import new_table, one_line, print_line, print_styled, track
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 
@@ -101,7 +101,7 @@ def predict(
             if meshes:
                 meshes.write(prediction)
     if table.row_count:
-        show(table)
+        print_styled(table)
     if out:
         print_line(
             f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
-from fastvit.bench.subjects import complexity_of
+from fastvit.bench.models import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
 from fastvit.files import user_path

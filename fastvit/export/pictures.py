@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastvit.data.datasets import ImageSource
 from fastvit.data.images import find_images, read_image
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel

@@ -10,7 +10,7 @@ from typing import Any
 from fastvit.data.classes import shortened
 from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import is_named_for, split_folder
-from fastvit.data.opening import is_image_folder, open_images, open_undivided
+from fastvit.data.load import is_image_folder, open_images, open_unsplit
 from fastvit.data.split_names import Split
 from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
@@ -102,7 +102,7 @@ class EvaluationData:
 
         Args:
             split: "train", or "test" for the validation images.
-            classes: as `fastvit.data.opening.open_images` has them.
+            classes: as `fastvit.data.load.open_images` has them.
 
         Raises:
             UserError: there are no such data, the run trained on some of them, or its split.csv is lost, which tells
@@ -137,7 +137,7 @@ class EvaluationData:
         if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never held out of
             return None
         try:
-            pictures, root = open_undivided(source, classes)
+            pictures, root = open_unsplit(source, classes)
         except UserError:
             if own:
                 raise

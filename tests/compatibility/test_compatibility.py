@@ -112,7 +112,7 @@ def test_a_run_goes_on(run: str) -> None:
 
 def test_a_run_stands_beside_others(run: str) -> None:
     shutil.copytree(run, "again")
-    assert main(["report", run, "again", "--no-latency", "--out", "compared.html"]) == 0
+    assert main(["compare", run, "again", "--no-latency", "--out", "compared.html"]) == 0
     page = Path("compared.html").read_text()
     assert page.count("66.67") >= 2
     assert "again" in page

@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from tests.helpers import make_folder
 

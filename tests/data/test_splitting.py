@@ -14,7 +14,7 @@ import pytest
 from fastvit.data.arrays import ArrayImages
 from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import FolderImages
-from fastvit.data.opening import open_for_training
+from fastvit.data.load import open_for_training
 from fastvit.data.splitting import Part, split_off, validation_mask, write_split
 from fastvit.errors import UserError
 from tests.helpers import make_folder

@@ -16,7 +16,7 @@ from PIL import Image
 import fastvit
 from fastvit.cli.main import main
 from fastvit.data.imagenet import imagenet_classes
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
 from fastvit.evaluation.measurement import EvaluationRequest

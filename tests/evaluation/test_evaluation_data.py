@@ -14,7 +14,7 @@ import yaml
 import fastvit
 from fastvit.cli.main import main
 from fastvit.data.datasets import LabeledImages
-from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.load import open_for_training, open_images
 from fastvit.data.splitting import Part, write_split
 from fastvit.device import pick_device
 from fastvit.errors import UserError

@@ -17,7 +17,7 @@ from torch import nn
 import fastvit
 from fastvit.arguments import parse_batches, parse_size
 from fastvit.cli.main import main
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.pixels import normalized
 from fastvit.export.export import export, export_all
 from fastvit.export.options import ExportOptions

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.export.export import export
 from fastvit.export.onnx import convert
 from fastvit.export.options import ExportOptions

@@ -126,7 +126,7 @@ def same_scenes(folder: Path, count: int = 8, size: int = 96) -> Path:
 def model(make: Make, kind: str) -> TaskModel:
     """Randomised, float64, eval; tests must leave it as it is."""
     torch.manual_seed(0)
-    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="fit")}
+    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="resize_shorter")}
     return lively(make(kind, **details)).double().eval()
 
 

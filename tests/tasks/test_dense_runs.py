@@ -26,7 +26,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.export.export import Exported, export
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -89,7 +89,7 @@ def run(task: str, data: Path, out: Path, *more: str, callbacks: tuple[SignalAt,
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six scenes to train on and one to validate on."""
     folder = tmp_path_factory.mktemp("dense") / "scenes"
-    assert "6 train scenes" in succeeded("scenes", folder, "--images", 6, "--size", SIDE, run=inside)
+    assert "6 train scenes" in succeeded("synth", "scenes", folder, "--images", 6, "--size", SIDE, run=inside)
     return folder
 
 
@@ -119,7 +119,7 @@ def test_a_run_leaves_what_is_promised(task: str, trained: Path, data: Path) -> 
     assert len(logged) == 2
     assert all(float(row["train/loss_epoch"]) > 0 for row in logged)
     model = fastvit.load(trained)
-    assert (model.task, fastvit.form(model), model.preprocessing.resize) == (task, "train", "fit")
+    assert (model.task, fastvit.form(model), model.preprocessing.resize) == (task, "train", "resize_shorter")
     assert model.preprocessing.size == (SIDE, SIDE)
     names = json.loads((data / "annotations" / "instances_train.json").read_text())["categories"]
     expected = tuple(one["name"] for one in names)
@@ -200,7 +200,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert "is fused already" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
     options = ("--no_latency", "--out", page)
-    table = succeeded("report", trained, fused, *options, run=inside)
+    table = succeeded("compare", trained, fused, *options, run=inside)
     assert {"detection": "box AP", "segmentation": "mIoU"}[task] in table
     assert page.read_text().count("<h2>") >= 2
 
@@ -365,7 +365,7 @@ def scenes(count: int, size: tuple[int, int] = (SIDE, 96)) -> list[Image.Image]:
 
 def detector(kind: str, **options: object) -> fastvit.tasks.detection.model.Detector:
     torch.manual_seed(0)
-    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="fit", interpolation="bilinear")
+    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="resize_shorter", interpolation="bilinear")
     return lively(make_detector(kind, preprocessing=preprocessing, classes=CLASSES, **options)).eval()
 
 
@@ -566,7 +566,7 @@ def test_the_pyramid_of_a_detector_with_any_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["fpn", "upernet"])
 def test_a_segmenter_of_pixels_of_any_size(head: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="fit", interpolation="bilinear")
+    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="resize_shorter", interpolation="bilinear")
     model = lively(make_segmenter(head, preprocessing=preprocessing, classes=CLASSES)).eval()
     path = tmp_path / "model.onnx"
     options = ExportOptions(size="dynamic", input="pixels")
@@ -648,7 +648,7 @@ def test_the_program_is_the_model_for_normalized_images() -> None:
 def files(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Checkpoints of each task, and folders of data with a mistake each."""
     root = tmp_path_factory.mktemp("mistakes")
-    fit = fastvit.Preprocessing((SIDE, SIDE), resize="fit")
+    fit = fastvit.Preprocessing((SIDE, SIDE), resize="resize_shorter")
     names = tuple(json.loads((data / "annotations" / "instances_train.json").read_text())["categories"])
     items = tuple(one["name"] for one in names)
     config = tiny(num_classes=10, attention=True).config
@@ -771,11 +771,11 @@ MISTAKES = [
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
     (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation has no output 'objects'",)),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
-    (("report", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
+    (("compare", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),
-    (("scenes", "FILE"), ("file.txt",)),
-    (("scenes", "OUT", "--size=8"), ("size",)),
-    (("scenes", "OUT", "--images=0"), ("images",)),
+    (("synth", "scenes", "FILE"), ("file.txt",)),
+    (("synth", "scenes", "OUT", "--size=8"), ("size",)),
+    (("synth", "scenes", "OUT", "--images=0"), ("images",)),
 ]
 
 

@@ -213,7 +213,7 @@ Batch = tuple[list[Tensor], list[Detections]]
 def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], DetectionData]:
     """A small detector, the scenes as one training batch, ready for it, and their data."""
     network = DetectorConfig(kind, fpn_channels=48, anchor_size=12, roi_batch_size=64, post_nms_top_n=100)
-    preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter", interpolation="bilinear")
     options = DetectionOptions(network, size=(96, 96), hflip=0.0)
     data = DetectionData(open_for_run(scenes, network.masks), preprocessing, 8, options, num_workers=0)
     torch.manual_seed(0)
@@ -477,7 +477,7 @@ def test_a_pixel_of_just_the_threshold_belongs_to_the_mask() -> None:
 
 def test_validation_and_prediction_say_the_same() -> None:
     """What the metrics are fed in training, and what a Predictor outputs."""
-    detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="fit"))).eval()
+    detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="resize_shorter"))).eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
     (prediction,) = fastvit.Predictor(detector, prepare=copy.deepcopy)(picture)
     assert len(prediction.objects.scores) >= 10

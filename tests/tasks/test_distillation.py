@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.datasets import samples_for_evaluation
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.load import open_images
 from fastvit.data.module import evaluation_loader
-from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.sampling import PADDING, SampleIndex
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
@@ -21,13 +21,13 @@ from fastvit.tasks.hand_mesh.data import HandSamples, open_for_run
 from fastvit.tasks.hand_mesh.freihand import HandGroundTruth, HandImages, open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand
 from fastvit.tasks.hand_mesh.hand_model import HandModel
-from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.json_rows import JsonRows
 from fastvit.tasks.hand_mesh.options import HandMeshOptions, RegressorConfig
 from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose
 from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
 from fastvit.tasks.hand_mesh.synthetic import HandMaker
+from fastvit.tasks.hand_mesh.synthetic_folder import write_hands
 from fastvit.tasks.hand_mesh.transforms import TrainTransform, fitted, mapped, transformed_targets, varied
 
 SIDE = 64
@@ -184,7 +184,7 @@ def test_several_backgrounds_share_an_annotation(copied: Path) -> None:
 
 
 def test_what_is_missing_is_named(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with: fastvit hands"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with: fastvit synth hands"):
         open_freihand(tmp_path / "nowhere", "train")
     for name in ("training_K.json", "training_verts.json"):
         (copied / name).unlink()

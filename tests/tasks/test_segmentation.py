@@ -193,7 +193,7 @@ def make_like(segmenter: Segmenter, **options: object) -> Segmenter:
 
 def test_what_uses_windows_and_what_does_not() -> None:
     """A Predictor and validation do, as the file says; an artifact is shown all of an image."""
-    preprocessing = Preprocessing((96, 96), resize="fit")
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter")
     segmenter = lively(make_segmenter("fpn", slide_window=40, preprocessing=preprocessing)).eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
     (prediction,) = fastvit.Predictor(segmenter, prepare=copy.deepcopy)(picture)
@@ -294,7 +294,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, SegmentationData]:
-    preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter", interpolation="bilinear")
     network = SegmenterConfig(head, width=32, head_width=32, dropout=0.0)
     changes = {"scale_range": (1.0, 1.0), "crop": 96, "cat_max_ratio": 1.0, "hflip": 0.0, "photometric": 0.0}
     options = SegmentationOptions(network, size=(96, 96), **changes)

@@ -82,7 +82,7 @@ def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -
     """What the recipe makes of a scene is what its network is for."""
     dense = recipe.detection if recipe.task == "detection" else recipe.segmentation
     assert model.options == dense.network
-    assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "fit")
+    assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "resize_shorter")
     recipe, spec = replace(recipe, data=str(scenes), num_workers=0), find_task(recipe.task)
     data = spec.create_data(recipe, spec.open_images(recipe), model.preprocessing)
     image, target = data.train_dataloader().dataset[SampleIndex(0, 0)]

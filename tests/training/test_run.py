@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.runs.files import STATE
 from fastvit.training.build import build

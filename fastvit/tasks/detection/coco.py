@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as rle_tools
 
-from fastvit.data.classes import matched
+from fastvit.data.classes import align_classes
 from fastvit.data.images import read_image
 from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError, first_line
@@ -405,7 +405,7 @@ def _classes(
     own = names[order].tolist()
     if doubled := sorted({name for name in own if own.count(name) > 1}):
         raise UserError(f"{file} has several categories of one name ({_listed(doubled)}): give each its own")
-    known, indices = matched(own, classes, str(file))
+    known, indices = align_classes(own, classes, str(file))
     label = np.full(len(ids), -1)
     label[order] = indices
     by_class = dict(zip(indices, ids[order].tolist(), strict=True))

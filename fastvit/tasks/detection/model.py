@@ -163,7 +163,7 @@ class Detector(TaskModel):
 
     task = "detection"
     data_dependent = True
-    default_preprocessing = Preprocessing((800, 1333), resize="fit")
+    default_preprocessing = Preprocessing((800, 1333), resize="resize_shorter")
 
     def __init__(
         self,

@@ -128,7 +128,7 @@ class DetectionSpec(TaskSpec):
         there = images.targets(index)
         masks = there.masks().astype(bool) if network.options.masks else None
         objects = Objects(there.boxes, there.labels, np.ones(len(there), np.float32), masks)
-        return DetectionPrediction(images.name(index), objects, network.classes)
+        return DetectionPrediction(images.name(index), objects, network.classes, annotated=True)
 
     def check_export(self, options: ExportOptions, output: str) -> None:
         if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):
@@ -140,7 +140,7 @@ class DetectionSpec(TaskSpec):
     def export_shape(
         self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
     ) -> tuple[tuple[int, int], Preprocessing]:
-        if size is None and output == "objects" and preprocessing.resize == "fit":
+        if size is None and output == "objects" and preprocessing.resize == "resize_shorter":
             # Room for an image of any shape: what is around it costs nothing.
             return (-(-max(preprocessing.size) // 32) * 32,) * 2, preprocessing
         return super().export_shape(preprocessing, output, size)

@@ -60,7 +60,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
 def _curve_section(metrics: HandMetrics) -> Section:
     distances, shares = (side.tolist() for side in metrics.curve())
     text = (
-        "Share of the joints within a distance of the ground truth (percentage of correct keypoints, PCK), after Procrustes "
-        "alignment of each hand. AUC is the area under this curve, as a share of the plot."
+        "Share of the joints within a distance of the ground truth (percentage of correct keypoints, PCK), after "
+        "Procrustes alignment of each hand. AUC is the area under this curve, as a share of the plot."
     )
     return Section("Joint accuracy (PCK)", text, [share_within(distances, shares)])

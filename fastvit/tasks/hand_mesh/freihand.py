@@ -1,4 +1,4 @@
-"""FreiHAND's layout (arXiv 1909.04349), and what `fastvit hands` writes in it.
+"""FreiHAND's layout (arXiv 1909.04349), and what `fastvit synth hands` writes in it.
 
 training/rgb/00000000.jpg, ..., of which there may be several for each annotation (the same hands on other backgrounds:
 130,240 for 32,560), evaluation/rgb/..., and for each of the two NAME_K.json (camera), NAME_xyz.json (21 joints, meters,
@@ -131,7 +131,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
     """
     root, part = user_path(source), PARTS[split]
     if not root.is_dir():
-        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit hands {root}")
+        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit synth hands {root}")
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
     pictures = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]

@@ -128,7 +128,7 @@ class HandMeshOptions:
     Attributes:
         network: what stands on the backbone.
         hand: which hand model: "procedural", "mano" (from ~/.cache/fastvit/mano) or a file; None for hand.npz in the
-            data's folder where there is one, as `fastvit hands` writes it, else "mano".
+            data's folder where there is one, as `fastvit synth hands` writes it, else "mano".
         size: side of the square that images are shown in, in pixels.
         rotation: images are turned by up to so many degrees either way.
         scale: and scaled by a factor drawn between these two.

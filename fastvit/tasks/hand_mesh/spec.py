@@ -139,7 +139,7 @@ class HandMeshSpec(TaskSpec):
         from fastvit.tasks.hand_mesh.synthetic import sample_hands
 
         images = sample_hands(min(count, FEW))
-        return Pictures(f"{len(images)} made hands", images)
+        return Pictures(f"{len(images)} synthetic hands", images)
 
 
 SPEC = HandMeshSpec()

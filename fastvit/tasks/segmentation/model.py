@@ -30,7 +30,7 @@ class Segmenter(TaskModel):
     """
 
     task = "segmentation"
-    default_preprocessing = Preprocessing((512, 2048), resize="fit")
+    default_preprocessing = Preprocessing((512, 2048), resize="resize_shorter")
     output_names = ("logits",)
 
     def __init__(

@@ -17,7 +17,7 @@ import fastvit
 from fastvit.cli.main import main
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.subset import limited
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS

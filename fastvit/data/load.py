@@ -46,7 +46,7 @@ def is_image_folder(source: str | Path) -> bool:
     return root.is_dir() and not has_idx(root)
 
 
-def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
+def open_unsplit(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
     """Open all images that a val_fraction divides: those of a folder, or the training images of another source.
 
     Args:
@@ -87,7 +87,7 @@ def open_for_training(
             raise UserError(
                 f"{validation} holds the validation images: leave val_fraction at 0, or move that folder away"
             )
-        pictures, root = open_undivided(source)
+        pictures, root = open_unsplit(source)
         return split_off(pictures, val_fraction, seed, split_file, root)
     pictures = open_images(source, "train")
     return pictures, open_images(source, "test", pictures.classes)
