@@ -52,8 +52,15 @@ def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
         if ground_truth is None:
             return []
         (prediction,) = predictor([picture], score=_DRAWN)
-        drawn = [spec.draw(picture, one) for one in (ground_truth, prediction)]
-        made.append(Example(images.name(place), *drawn, ground_truth.summary(), prediction.summary()))
+        made.append(
+            Example(
+                images.name(place),
+                spec.draw(picture, ground_truth),
+                spec.draw(picture, prediction),
+                ground_truth.summary(),
+                prediction.summary(),
+            )
+        )
     return made
 
 
