@@ -63,7 +63,7 @@ def write_bench_report(
         f"matrix multiplication at {peaks}, memory copy at {machine.copy_gbps:.1f} GB/s."
     )
     sections = [Section("Latency", _TABLE, table=result_table(results, machine)), *_bars(results), *_tradeoffs(results)]
-    return write_files(folder, "Latency", summary, sections, left_out, {"latency.csv": _rows(results)})
+    return write_files(folder, "Benchmark", summary, sections, left_out, {"latency.csv": _rows(results)})
 
 
 _TABLE = (

@@ -127,7 +127,7 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
     ]
     failed = [(f"{r.network}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
     tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
-    return write_files(folder, "GPU latency", summary, sections, failed, tables)
+    return write_files(folder, "GPU benchmark", summary, sections, failed, tables)
 
 
 def _plots(run: GpuRun) -> list[Section]:
