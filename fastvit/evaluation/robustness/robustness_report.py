@@ -85,7 +85,7 @@ def notes(result: Robustness) -> str:
 def published_section(suite: Suite) -> Section:
     """Return the published results of the released weights, for comparison."""
     if not suite.published:
-        return Section("Published results", f"There are no published results of FastViT on {suite.title}.")
+        return Section("Published results", f"This package lists no published results of FastViT on {suite.title}.")
     rows = [(f"fastvit_{name}", *(f"{value:.1f}%" for value in row)) for name, row in suite.published.items()]
     text = f"Top-1 accuracy of the released weights on {suite.title}, measured by timm at 256 pixels."
     return Section("Published results", text, table=Table(("variant", "top-1", "distilled"), rows))
