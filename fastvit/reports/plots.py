@@ -106,18 +106,10 @@ def _metrics_title(metrics: Mapping[str, Metric]) -> str:
 def _draw_metrics(axes: Axes, history: History, metrics: Mapping[str, Metric]) -> None:
     for (name, metric), color in zip(metrics.items(), (GREEN, BLUE, RED), strict=False):
         epochs, values = zip(*history[name], strict=True)
-        axes.plot(epochs, [metric.factor * v for v in values], color=color, marker=".", label=metric.label)
-        last = epochs[-1], metric.factor * values[-1]
-        axes.annotate(
-            f"{last[1]:.1f}{'%' if metric.unit == 'percent' else ' ' + metric.unit}",
-            last,
-            (-4, -14),
-            textcoords="offset points",
-            ha="right",
-        )
+        label = f"{metric.label}, last {metric.text(values[-1])}"
+        axes.plot(epochs, [metric.factor * v for v in values], color=color, marker=".", label=label)
     first = next(iter(metrics.values()))
-    if len(metrics) > 1:
-        axes.legend()
+    axes.legend()
     axes.set(ylabel=first.unit, title=_metrics_title(metrics))
 
 
