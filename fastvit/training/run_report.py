@@ -66,12 +66,12 @@ _CURVES_TEXT = (
 
 
 def _summary(description: Description, history: History) -> str:
-    epochs = f" after {history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
+    count = f"{history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
     spec = find_task(description.task)
     if (value := description.metrics.get(spec.headline)) is None:
-        return f"Trained{epochs}."
+        return f"Trained for {count}." if count else "Trained."
     metric = spec.headline_metric
-    return f"{metric.title} {metric.text(value)} on the validation images{epochs}."
+    return f"{metric.title} {metric.text(value)} on the validation images{f' after {count}' if count else ''}."
 
 
 def _summary_section(description: Description, history: History) -> Section:
