@@ -59,7 +59,7 @@ def write_bench_report(
     """
     peaks = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in machine.gflops.items())
     summary = (
-        f"Median latency, calls of one batch size interleaved, {machine.threads} threads. Measured in the same run: "
+        f"Median latency, calls of one batch size interleaved; threads: {machine.threads}. Measured in the same run: "
         f"matrix multiplication at {peaks}, memory copy at {machine.copy_gbps:.1f} GB/s."
     )
     sections = [Section("Latency", _TABLE, table=result_table(results, machine)), *_bars(results), *_tradeoffs(results)]

@@ -23,7 +23,7 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     Raises:
         UserError: they cannot be written.
     """
-    found = measured.found
+    found, headline = measured.found, measured.spec.headline_metric
     content = {
         **measured.summary(),
         f"per_{found.parts.name}": found.parts.values,
@@ -38,7 +38,7 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{measured.headline} on {measured.counted}.{skipped}",
+        summary=f"{headline.title} {headline.text(found.metrics[measured.spec.headline])} on {measured.counted}.{skipped}",
         sections=[
             _metrics_section(measured),
             *([examples_section(measured.examples, measured.spec)] if measured.examples else []),

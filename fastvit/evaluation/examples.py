@@ -76,4 +76,4 @@ def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
         ):
             pictures.append(Picture(image, f"{kind} for {name}: {summary}.", (f"{kind}: {name}",)))
     text = f"Validation images with the ground truth and the prediction.{scores}"
-    return Section("Examples", text, gallery=Gallery(pictures, columns=4, phone_columns=2, side=640))
+    return Section("Examples", text, gallery=Gallery(pictures, columns=2, phone_columns=1, side=960))

@@ -24,8 +24,8 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The label as the beginning of a heading."""
-        return self.label[0].upper() + self.label[1:]
+        """The label with a capital letter where its first word has none; mIoU stays."""
+        return self.label[0].upper() + self.label[1:] if self.label.split()[0].islower() else self.label
 
     @property
     def factor(self) -> float:

@@ -168,6 +168,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str, metric: Metri
         axes.plot(point[0], factor * point[1], "o", color=BLUE if point in front else RED)
     axes.set(xlabel=cost, ylabel=", ".join(filter(None, (metric.label, metric.unit))))
     axes.margins(0.18)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(alpha=0.3)
     _name({name: (value, factor * accuracy) for name, (value, accuracy) in points.items()}, axes)
     values = "; ".join(f"{name} {metric.text(value)} at {at:.3g}" for name, (at, value) in points.items())
@@ -237,11 +238,11 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Plot:
         classes: names, drawn for at most 20 classes.
     """
     named = len(classes) <= 20
-    side = min(max(_WIDTH, 2.2 + 0.42 * len(classes)), 9.0) if named else 6.4
+    side = max(_WIDTH, 2.2 + 0.3 * len(classes)) if named else 6.4
     figure = new_figure(side, 0.88 * side)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")  # with equal sides, labels are cut off
     if named:
         ticks, names = range(len(classes)), [printable(name) for name in classes]
         axes.set_xticks(ticks, names, rotation=45, ha="right")

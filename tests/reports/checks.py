@@ -13,7 +13,7 @@ from fastvit.reports.figures import DARK
 # Words that a page uses another term for: "validation images", "ground truth", "prediction", "IQR", "backend", ...
 RETIRED = re.compile(
     r"held[- ]out|named right|named wrong|\bquartiles\b|\bsettled\b|\bdamaged\b|\banswers?\b|(?<!ground )\btruth\b"
-    r"|\bproved\b|\bside by side\b|\bjudged\b|\bof the floor\b|\btaking turns\b",
+    r"|\bproved\b|\bjudged\b|\bof the floor\b|\btaking turns\b",
     re.IGNORECASE,
 )
 HEADS = {"what", "which", "why", "held", "bar", "way"}

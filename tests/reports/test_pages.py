@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
@@ -25,7 +26,7 @@ from fastvit.reports.plots import confusion_matrix, latency_bars, tradeoff, trai
 from fastvit.synthetic.scenes import SEMANTIC_CLASSES, write_scenes
 from fastvit.tasks.hand_mesh.freihand import hand_of
 from fastvit.tasks.hand_mesh.synthetic_folder import write_hands
-from fastvit.tasks.table import TASKS
+from fastvit.tasks.table import TASKS, all_tasks
 from fastvit.timing import Timing
 from fastvit.training.run_report import write_run_report
 from tests.bench.test_gpu import make_gpu_run
@@ -182,6 +183,28 @@ def test_plots_fit_a_phone() -> None:
     ]
     assert len(plots) == 6
     assert all(plot.least_width <= PHONE for plot in plots)
+
+
+@pytest.mark.parametrize("count", [2, 10, 20])
+def test_labels_of_a_confusion_matrix_are_not_cut_off(count: int) -> None:
+    figure = confusion_matrix(np.eye(count, dtype=int), [f"class {index:02d}" for index in range(count)]).figure
+    figure.draw_without_rendering()
+    labels = [text for text in figure.findobj(Text) if text.get_text()]
+    assert len(labels) > 3 * count
+    for text in labels:
+        box = text.get_window_extent()
+        assert -1 <= box.x0 <= box.x1 <= figure.bbox.width + 1, text
+        assert -1 <= box.y0 <= box.y1 <= figure.bbox.height + 1, text
+
+
+def test_titles_of_metrics() -> None:
+    titles = {metric.label: metric.title for task in all_tasks() for metric in task.metrics.values()}
+    assert (titles["top-1"], titles["box AP"], titles["mIoU"], titles["PA-MPJPE"]) == (
+        "Top-1",
+        "Box AP",
+        "mIoU",
+        "PA-MPJPE",
+    )
 
 
 def test_alternative_texts_have_the_numbers() -> None:
