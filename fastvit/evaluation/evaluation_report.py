@@ -34,11 +34,12 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     write_text(out / EVALUATION, json.dumps(content, indent=1))
     for name, results in found.results.items():
         write_text(out / name, json.dumps(results))
+    value = headline.text(found.metrics[measured.spec.headline])
     skipped = f" {found.skipped} unreadable images were skipped." if found.skipped else ""
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{headline.title} {headline.text(found.metrics[measured.spec.headline])} on {measured.counted}.{skipped}",
+        summary=f"{headline.title} {value} on {measured.counted}.{skipped}",
         sections=[
             _metrics_section(measured),
             *([examples_section(measured.examples, measured.spec)] if measured.examples else []),
