@@ -65,7 +65,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
 def _curve_section(metrics: HandMetrics) -> Section:
     distances, shares = (side.tolist() for side in metrics.curve())
     text = (
-        "Fraction of the joints within a distance of the ground truth, after alignment of each hand. The area under "
-        "the curve is the AUC."
+        "Share of the joints within a distance of the ground truth (percentage of correct keypoints, PCK), after "
+        "Procrustes alignment of each hand. AUC is the area under this curve, as a share of the plot."
     )
-    return Section("Joints within a distance", text, share_within(distances, shares))
+    return Section("Joint accuracy (PCK)", text, [share_within(distances, shares)])
