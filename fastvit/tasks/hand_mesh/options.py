@@ -137,7 +137,7 @@ class HandMeshOptions:
     Attributes:
         network: layers on the backbone.
         hand: hand model: "procedural", "mano" (from ~/.cache/fastvit/mano) or a file; None uses hand.npz in the data's
-            folder, which `fastvit synth hands` writes, else "mano".
+            folder, which `fastvit synth hands` writes, or "mano" if there is no such file.
         size: height and width of the images, in pixels, at least 32.
         rotation: largest random rotation of the images, in degrees, in both directions.
         scale: smallest and largest factor of the random scaling.
