@@ -44,14 +44,14 @@ class Shard:
         except (tarfile.TarError, EOFError) as error:
             raise UserError(f"{path} is corrupt or not a tar file: {error}") from error
         self.keys = list(samples)
-        self._places = [self._pair(key, files) for key, files in samples.items()]
+        self._positions = [self._pair(key, files) for key, files in samples.items()]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def image(self, index: int) -> bytes:
         """Return the content of a sample's image file."""
-        return self._read(*self._places[index][0])
+        return self._read(*self._positions[index][0])
 
     def label(self, index: int) -> int:
         """Return the number in a sample's .cls file.
@@ -59,7 +59,7 @@ class Shard:
         Raises:
             UserError: the file does not contain a number.
         """
-        text = self._read(*self._places[index][1])
+        text = self._read(*self._positions[index][1])
         if not text.strip().isdigit():
             raise UserError(
                 f"{self._path}: {self.keys[index]}.cls must contain a class number, but contains {text[:20]!r}"
@@ -67,7 +67,7 @@ class Shard:
         return int(text)
 
     def _pair(self, key: str, files: dict[str, tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
-        image = next((place for ending, place in files.items() if f".{ending}" in IMAGE_SUFFIXES), None)
+        image = next((position for ending, position in files.items() if f".{ending}" in IMAGE_SUFFIXES), None)
         if image is None or "cls" not in files:
             raise UserError(
                 f"{self._path}: the sample {key} needs an image and a .cls file, but has {', '.join(files)}"
@@ -117,8 +117,8 @@ class ShardImages:
 
     def image(self, index: int) -> Image.Image:
         """Decode an image as RGB."""
-        shard, place = self._find(index)
-        return read_image(shard.image(place), self.name(index))
+        shard, position = self._find(index)
+        return read_image(shard.image(position), self.name(index))
 
     def label(self, index: int) -> int:
         """Return the class index of a sample.
@@ -126,8 +126,8 @@ class ShardImages:
         Raises:
             UserError: the number in its .cls file has no class name.
         """
-        shard, place = self._find(index)
-        number = shard.label(place)
+        shard, position = self._find(index)
+        number = shard.label(position)
         if number >= len(self._index):
             raise UserError(
                 f"{self.name(index)} has the class number {number}, but there are only {len(self._index)} class names"
@@ -136,8 +136,8 @@ class ShardImages:
 
     def name(self, index: int) -> str:
         """Return the path of the shard, "/", and the key of the sample."""
-        shard, place = self._find(index)
-        return f"{self.paths[self._number(index)]}/{shard.keys[place]}"
+        shard, position = self._find(index)
+        return f"{self.paths[self._number(index)]}/{shard.keys[position]}"
 
     def _number(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, side="right"))

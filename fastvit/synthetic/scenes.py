@@ -86,7 +86,7 @@ def make_scene(items: LabeledImages, size: int, generator: np.random.Generator) 
         size: side S of the image, in pixels, at least 64.
         generator: random generator; its state determines the scene.
     """
-    picture = _background(size, generator)
+    canvas = _background(size, generator)
     owners = np.zeros((size, size), np.int64)
     areas: list[int] = []
     chosen: list[int] = []
@@ -98,9 +98,9 @@ def make_scene(items: LabeledImages, size: int, generator: np.random.Generator) 
             continue
         height, width = cutout.mask.shape
         top, left = (int(generator.integers(size - extent + 1)) for extent in (height, width))
-        place = slice(top, top + height), slice(left, left + width)
+        region = slice(top, top + height), slice(left, left + width)
         tried = owners.copy()
-        tried[place][cutout.mask] = len(chosen) + 1
+        tried[region][cutout.mask] = len(chosen) + 1
         own = np.array([*areas, cutout.mask.sum()])
         visible = np.bincount(tried.ravel(), minlength=len(own) + 1)[1:]
         if (visible < np.maximum(own * _MIN_VISIBLE, _MIN_PIXELS)).any():
@@ -108,14 +108,14 @@ def make_scene(items: LabeledImages, size: int, generator: np.random.Generator) 
         owners = tried
         areas.append(int(own[-1]))
         chosen.append(item)
-        below = picture[place]
+        below = canvas[region]
         colors = _tint(cutout.gray, below[cutout.mask].mean(0), cutout.mask, generator)
-        picture[place] += cutout.alpha[..., None] * (colors - below)
+        canvas[region] += cutout.alpha[..., None] * (colors - below)
         if len(chosen) == wanted:
             break
-    picture += generator.normal(0, generator.uniform(0, 5), picture.shape)
+    canvas += generator.normal(0, generator.uniform(0, 5), canvas.shape)
     labels = np.array([items.labels[item] + 1 for item in chosen], np.int64)
-    return Scene(_bytes(picture), owners, labels, np.array(chosen, np.int64))
+    return Scene(_bytes(canvas), owners, labels, np.array(chosen, np.int64))
 
 
 class _Cutout(NamedTuple):
@@ -170,7 +170,7 @@ def _background(size: int, generator: np.random.Generator) -> np.ndarray:
     colors = generator.uniform(20, 235, (3, 3))
     y, x = np.mgrid[:size, :size] / size
     first, second = (_noise(size, int(generator.integers(*cells)), generator) for cells in ((2, 5), (4, 17)))
-    picture = _mixed(colors[0], colors[1], _sigmoid(2 * first + _wave(x, y, 0.5, generator)))
+    canvas = _mixed(colors[0], colors[1], _sigmoid(2 * first + _wave(x, y, 0.5, generator)))
     pattern = generator.integers(4)
     if pattern == 0:
         weights = _sigmoid(3 * second)
@@ -183,9 +183,9 @@ def _background(size: int, generator: np.random.Generator) -> np.ndarray:
     else:
         # Stripes bent by the noise, as in wood or marble.
         weights = _sigmoid(3 * np.sin(generator.uniform(3, 9) * (first + 2 * x + second / 4)))
-    picture = _mixed(picture, colors[2], generator.uniform(0.25, 0.8) * weights)
+    canvas = _mixed(canvas, colors[2], generator.uniform(0.25, 0.8) * weights)
     grain = _noise(size, size // 2, generator)[..., None]
-    return picture + generator.uniform(2, 12) * grain
+    return canvas + generator.uniform(2, 12) * grain
 
 
 def _noise(size: int, cells: int, generator: np.random.Generator) -> np.ndarray:
@@ -209,8 +209,8 @@ def _mixed(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.nda
     return first + weights[..., None] * (second - first)
 
 
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+def _bytes(canvas: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
 def write_scenes(
@@ -253,17 +253,17 @@ def _write_split(root: Path, split: str, count: int, size: int, seed: int, comma
     from fastvit.console import track
 
     items = open_images("sample", SOURCES[split])
-    pictures, masks, annotations = (root / kind for kind in ("images", "masks", "annotations"))
-    for path in (pictures / split, masks / split, annotations):
+    image_folder, masks, annotations = (root / kind for kind in ("images", "masks", "annotations"))
+    for path in (image_folder / split, masks / split, annotations):
         path.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     for index in track(range(count), f"{split} scenes"):
-        place = list(SOURCES).index(split)
-        scene = make_scene(items, size, np.random.default_rng(seed_of(seed, place, index)))
+        split_index = list(SOURCES).index(split)
+        scene = make_scene(items, size, np.random.default_rng(seed_of(seed, split_index, index)))
         name = f"{index:06d}.png"
         Image.fromarray(scene.image).save(
-            pictures / split / name, compress_level=3
+            image_folder / split / name, compress_level=3
         )  # higher levels are slow and save little, because of the grain
         mask = Image.fromarray(scene.semantic)
         # 256 colors: with at most 16, Pillow packs two pixels into a byte, which not every reader supports.

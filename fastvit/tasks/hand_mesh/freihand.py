@@ -109,8 +109,8 @@ class HandImages:
         row = index % len(self._files["K"])
         pose = shape = None
         if "mano" in self._files:
-            numbers = np.asarray(self._files["mano"].array(row, (1, _POSE + _SHAPE + 3)))[0]
-            pose, shape = numbers[:_POSE], numbers[_POSE : _POSE + _SHAPE]
+            parameters = np.asarray(self._files["mano"].array(row, (1, _POSE + _SHAPE + 3)))[0]
+            pose, shape = parameters[:_POSE], parameters[_POSE : _POSE + _SHAPE]
         return HandGroundTruth(
             intrinsics=self.intrinsics(index),
             joints=self._files["xyz"].array(row, (len(JOINTS), 3)),
@@ -141,11 +141,11 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
             f"the folder {root.absolute()} does not exist; write synthetic hands with: fastvit synth hands {root}"
         )
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
-    pictures = root / part / "rgb"
+    image_folder = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]
     missing = [str(path) for path in needed if not path.is_file()]
-    if not pictures.is_dir():
-        missing.append(f"{pictures}/")
+    if not image_folder.is_dir():
+        missing.append(f"{image_folder}/")
     if missing:
         raise UserError(f"{root} is not a complete folder in FreiHAND's layout; missing: {', '.join(missing)}")
     known = None if vertices else hand_of(root, hand)
@@ -154,8 +154,10 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
         for kind, path in files.items()
         if path.is_file() and (kind == "K" or files["xyz"].is_file())
     }
-    images = sorted(path for path in pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    _check_counts(pictures, {files[kind]: len(found) for kind, found in rows.items()}, [path.stem for path in images])
+    images = sorted(path for path in image_folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    _check_counts(
+        image_folder, {files[kind]: len(found) for kind, found in rows.items()}, [path.stem for path in images]
+    )
     count = len(known.template) if known else vertices or 0
     if "verts" in rows and (there := len(rows["verts"][0])) != count:
         raise UserError(
@@ -177,7 +179,7 @@ def hand_of(source: str | Path, hand: str | None = None) -> HandArrays:
     return read_hand(hand or (own if own.is_file() else "mano"))
 
 
-def _check_counts(pictures: Path, lengths: dict[Path, int], names: Iterable[str]) -> None:
+def _check_counts(image_folder: Path, lengths: dict[Path, int], names: Iterable[str]) -> None:
     """Check that all files have the same number of entries, and that images are numbered without gaps."""
     camera, *_ = lengths
     count = lengths[camera]
@@ -185,7 +187,7 @@ def _check_counts(pictures: Path, lengths: dict[Path, int], names: Iterable[str]
         raise UserError(f"{camera} contains no entries")
     if others := [f"{path.name} has {length}" for path, length in lengths.items() if length != count]:
         raise UserError(
-            f"{camera.name} has {count:,} entries, but {', '.join(others)}: the files of {pictures.parent} "
+            f"{camera.name} has {count:,} entries, but {', '.join(others)}: the files of {image_folder.parent} "
             "do not fit each other"
         )
     there = set(names)
@@ -193,8 +195,8 @@ def _check_counts(pictures: Path, lengths: dict[Path, int], names: Iterable[str]
     if gaps := [f"{index:08d}.jpg" for index in range(total) if f"{index:08d}" not in there]:
         shown = ", ".join(gaps[:10]) + (f" and {len(gaps) - 10:,} more" if len(gaps) > 10 else "")
         raise UserError(
-            f"{pictures} has {len(there):,} images for {count:,} annotations; expected a multiple of {count:,}, "
+            f"{image_folder} has {len(there):,} images for {count:,} annotations; expected a multiple of {count:,}, "
             f"numbered from 00000000.jpg on; missing: {shown}"
         )
     if len(there) != total:
-        raise UserError(f"{pictures} has images whose names do not follow 00000000.jpg, 00000001.jpg, ...")
+        raise UserError(f"{image_folder} has images whose names do not follow 00000000.jpg, 00000001.jpg, ...")

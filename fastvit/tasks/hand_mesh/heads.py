@@ -24,9 +24,9 @@ _TOKENS = (84, 336)
 _MAPS = 3
 
 
-def camera_of(numbers: Tensor) -> Tensor:
+def camera_of(values: Tensor) -> Tensor:
     """Convert outputs (B, 3) to a weak-perspective camera (B, 3): scale above 0, and x and y of the root joint."""
-    return torch.cat([_SCALE * numbers[:, :1].exp(), numbers[:, 1:]], 1)
+    return torch.cat([_SCALE * values[:, :1].exp(), values[:, 1:]], 1)
 
 
 class MlpHead(nn.Module):

@@ -15,14 +15,14 @@ def from_axis_angle(vectors: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(cross)
 
 
-def from_six(numbers: Tensor) -> Tensor:
+def from_six(values: Tensor) -> Tensor:
     """Convert the 6D representation (..., 6) to rotation matrices (..., 3, 3) (arXiv 1812.07035).
 
     The six values are two vectors that are not parallel. The first column is the first vector, normalized; the second
     is the part of the second vector perpendicular to it, normalized; the third is their cross product.
     """
-    first = F.normalize(numbers[..., :3], dim=-1)
-    second = numbers[..., 3:]
+    first = F.normalize(values[..., :3], dim=-1)
+    second = values[..., 3:]
     second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
     (a, b, c), (d, e, f) = first.unbind(-1), second.unbind(-1)
     # Written out, because not every runtime supports a cross product.

@@ -113,10 +113,10 @@ class HandMaker:
         colors[raster.covered] = _lit(seen[:, :3], seen[:, 3:6], seen[:, 6:9], generator)
         colors, alpha = (_coarser(part) for part in (colors, alpha[..., None]))
         ground = self._background(generator)
-        picture = colors + (1 - alpha) * ground
-        blurred = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        blended = colors + (1 - alpha) * ground
+        blurred = Image.fromarray(np.clip(blended, 0, 255).astype(np.uint8))
         blurred = blurred.filter(ImageFilter.GaussianBlur(generator.uniform(0, 0.004) * self.side))
-        noisy = np.asarray(blurred, np.float64) + generator.normal(0, generator.uniform(0, 5), picture.shape)
+        noisy = np.asarray(blurred, np.float64) + generator.normal(0, generator.uniform(0, 5), blended.shape)
         return np.clip(noisy, 0, 255).astype(np.uint8), np.where(alpha[..., 0] >= 0.5, 255, 0).astype(np.uint8)
 
     def _skin(self, generator: np.random.Generator) -> np.ndarray:

@@ -32,7 +32,7 @@ _TITLE = "# Synthetic hands"
 _KINDS = ("K", "mano", "scale", "verts", "xyz")
 _LEFT = {HAND, *PARTS.values(), *(f"{part}_{kind}.json" for part in PARTS.values() for kind in _KINDS)}
 _QUALITY = 92  # of JPEG
-_DIGITS = 6  # micrometres
+_DIGITS = 6  # of meters: micrometers
 
 
 def write_hands(
@@ -89,17 +89,17 @@ class _SyntheticHands(Dataset[SyntheticHand]):
         return self.count
 
     def __getitem__(self, index: int) -> SyntheticHand:
-        place = list(PARTS).index(self.split)
-        return self._maker.make(np.random.default_rng(seed_of(self._seed, place, index)))
+        split_index = list(PARTS).index(self.split)
+        return self._maker.make(np.random.default_rng(seed_of(self._seed, split_index, index)))
 
 
-def _write_part(root: Path, pictures: _SyntheticHands, num_workers: int | None) -> None:
-    name = PARTS[pictures.split]
+def _write_part(root: Path, dataset: _SyntheticHands, num_workers: int | None) -> None:
+    name = PARTS[dataset.split]
     rgb, mask = root / name / "rgb", root / name / "mask"
     rgb.mkdir(parents=True)
     mask.mkdir()
-    loader = DataLoader(pictures, batch_size=None, **loader_settings(num_workers))
-    shown = track(loader, f"{name} hands", len(pictures))
+    loader = DataLoader(dataset, batch_size=None, **loader_settings(num_workers))
+    shown = track(loader, f"{name} hands", len(dataset))
     with ExitStack() as stack:
         lists = {kind: stack.enter_context(_JsonList(root / f"{name}_{kind}.json")) for kind in _KINDS}
         for index, made in enumerate(shown):
@@ -111,11 +111,11 @@ def _write_part(root: Path, pictures: _SyntheticHands, num_workers: int | None) 
 
 def _annotations(made: SyntheticHand) -> dict[str, Any]:
     """Return the annotations of an image by kind of file, in FreiHAND's layout."""
-    (place,) = project(made.joints[ROOT : ROOT + 1], made.intrinsics)
+    (position,) = project(made.joints[ROOT : ROOT + 1], made.intrinsics)
     scale = made.intrinsics[0, 0] / made.joints[ROOT, 2]
     return {
         "K": made.intrinsics.tolist(),
-        "mano": [_rounded(np.concatenate([made.pose, made.shape, place, [scale]]))],
+        "mano": [_rounded(np.concatenate([made.pose, made.shape, position, [scale]]))],
         "scale": round(float(np.linalg.norm(made.joints[ROOT + 1] - made.joints[ROOT])), _DIGITS),
         "verts": _rounded(made.vertices),
         "xyz": _rounded(made.joints),

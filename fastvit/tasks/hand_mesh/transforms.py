@@ -84,7 +84,7 @@ def transformed_targets(
     camera = moved(ground_truth.intrinsics, transform.image, transform.space)
     was_left = ground_truth.side == "left"
     left = was_left != (np.linalg.det(transform.space) < 0)
-    numbers = {
+    values = {
         "joints": joints - joints[ROOT],
         "vertices": vertices - joints[ROOT],
         "projected": to_places(project(joints, camera), size),
@@ -100,10 +100,10 @@ def transformed_targets(
             before, after = (FLIP if mirrored else np.eye(3) for mirrored in (was_left, left))
             rotations = turns_of(np.asarray(ground_truth.pose), hand)
             rotations[0] = after @ transform.space @ before @ rotations[0]
-            numbers |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
+            values |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
         else:
-            numbers |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
-    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in numbers.items()}
+            values |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
+    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
     tensors |= {name: torch.tensor(bool(value)) for name, value in flags.items()}
     return tensors | {"intrinsics": torch.from_numpy(camera).float()}
 
