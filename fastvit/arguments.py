@@ -56,7 +56,7 @@ def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str])
         name = argument.partition("=")[0]
         if not re.match(r"--?[A-Za-z]", name) or name in known or (name[1] != "-" and name[:2] in known):
             continue
-        if (new := new_option(name.lstrip("-"))) and f"--{new.removeprefix('no-')}" in known:
+        if (new := new_option(command, name.lstrip("-"))) and f"--{new.removeprefix('no-')}" in known:
             raise UserError(f"{name} is now called --{new} (see fastvit {command} --help)")
         near = [f"--{each}" for each in near_names(name.lstrip("-"), [each.lstrip("-") for each in known])]
         meant = f": did you mean {' or '.join(near)}?" if near else ""

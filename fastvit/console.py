@@ -86,14 +86,14 @@ def new_table(*columns: str, left: Sequence[int] = (0,)) -> Table:
     return table
 
 
-def show(content: object, style: str | None = None) -> None:
+def print_styled(content: object, style: str | None = None) -> None:
     """Print a table or text to stdout; a table in a pipe is not folded to 80 columns."""
     new_console(width=None if sys.stdout.isatty() else 200).print(content, style=style)
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of text under a header."""
     table = new_table(*header)
     for row in rows:
         table.add_row(*row)
-    show(table)
+    print_styled(table)

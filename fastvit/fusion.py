@@ -275,7 +275,7 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """The tree with every module for which the rule has an answer exchanged, the outermost first."""
+    """The tree with every module that the rule replaces exchanged, the outermost first."""
     new = rule(module)
     if new is not None:
         return new
@@ -296,8 +296,8 @@ def reparameterize(model: Model) -> Model:
 def fold_batchnorm(model: Model) -> Model:
     """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbor.
 
-    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of dense tasks. Layer
-    norms (MCi3, MCi4) keep their normalization; their affine part folds.
+    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of detection,
+    segmentation and hand mesh networks. Layer norms (MCi3, MCi4) keep their normalization; their affine part folds.
     """
     result = replaced(_copy(model), _fold_conv)
     for module in result.modules():

@@ -1,4 +1,4 @@
-"""How far two answers are apart: the measure behind every proof of fusion and export."""
+"""How far two outputs are apart: the measure behind every proof of fusion and export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 @dataclass(frozen=True)
 class Differences:
-    """Of an answer against its reference, over all output tensors.
+    """Of an output against its reference, over all output tensors.
 
     Attributes:
         max_abs: largest absolute difference of any element.
@@ -29,13 +29,13 @@ class Differences:
         return f"max abs {self.max_abs:.2e}, relative {self.relative:.2e}, cosine {self.cosine:.9f}{top1}"
 
 
-def compare(reference: object, answer: object) -> Differences:
+def compare(reference: object, output: object) -> Differences:
     """Compare two nested structures of tensors or arrays of equal shapes, in float64 on the CPU.
 
     Raises:
         ValueError: the structures or shapes differ, or there is nothing in them.
     """
-    pairs = list(zip(_tensors(reference), _tensors(answer), strict=True))
+    pairs = list(zip(_tensors(reference), _tensors(output), strict=True))
     if not pairs:
         raise ValueError("there are no tensors to compare")
     if shapes := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:

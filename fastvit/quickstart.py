@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from fastvit.bench.suite import bench_model
 from fastvit.console import new_console
 from fastvit.data.datasets import LabeledImages, samples_for_evaluation
+from fastvit.data.load import open_images
 from fastvit.data.module import evaluation_loader
-from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -105,15 +105,15 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     report = write_report(
         out / REPORT,
         title=f"{model.variant} on {data}",
-        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} held-out images named right after "
-        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model answers "
+        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} validation images named right after "
+        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model outputs "
         f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
         sections=[
             _training_section(out, device, recipe.epochs),
             _accuracy_section({"train form": train_form, "fused": fused_form, artifact.runtime: exported_form}),
             _proof_section(fusion, exported.path.name, artifact.runtime, exported.proof),
             _latency_section(timings, model, device),
-            Section("Predictions", "The first held-out images; wrong ones in red.", sheet, pixels=True),
+            Section("Predictions", "The first validation images; wrong ones in red.", sheet, pixels=True),
             Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
         ],
     )
@@ -135,7 +135,7 @@ def _demand_equal(train_form: Evaluation, other: Evaluation, name: str) -> None:
     differ = np.flatnonzero(train_form.predicted != other.predicted)
     if len(differ):
         where = f"{len(differ)} of {other.images} images, first {differ[:5].tolist()}"
-        raise UserError(f"{name} and the train form give different answers on {where}")
+        raise UserError(f"{name} and the train form give different outputs on {where}")
 
 
 def _can_compile() -> bool:
@@ -154,8 +154,8 @@ def _sheet(pictures: LabeledImages, result: Evaluation, count: int = 40) -> Figu
     guesses = [
         Label(int(c), names[c], float(p)) for c, p in zip(result.predicted[:count], result.probability, strict=False)
     ]
-    truths = [names[c] for c in result.targets[:count]]
-    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, truths)
+    true_names = [names[c] for c in result.targets[:count]]
+    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, true_names)
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
@@ -172,7 +172,7 @@ def _accuracy_section(results: dict[str, Evaluation]) -> Section:
     rows = [(name, f"{measured['top1']:.2%}", f"{measured['loss']:.4f}") for name, measured in metrics.items()]
     images = next(iter(results.values())).images
     text = (
-        f"All forms agree on each of the {images} held-out images; the checkpoint is that of the best epoch on these."
+        f"All forms agree on each of the {images} validation images; the checkpoint is that of the best epoch on these."
     )
     return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
 
@@ -185,8 +185,8 @@ def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proo
     rows = [
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
-    table = Table(("answers", "max abs difference", "relative", "cosine", "same top-1"), rows)
-    return Section("Proofs", f"On {proof.images} held-out images.", table=table)
+    table = Table(("outputs", "max abs difference", "relative", "cosine", "same top-1"), rows)
+    return Section("Proofs", f"On {proof.images} validation images.", table=table)
 
 
 def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) -> Section:
@@ -196,5 +196,5 @@ def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) ->
         for n, t in timings.items()
     ]
     text = f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
-    table = Table(("form", "median, ms", "quartiles", "against train form"), rows)
+    table = Table(("form", "median, ms", "IQR", "against train form"), rows)
     return Section("Latency", text, latency_bars(timings, TRAINED), table)

@@ -35,7 +35,10 @@ FIELDS = {
     "hand_mesh.colour": "hand_mesh.color",
     "segmentation.ratio": "segmentation.scale_range",
     "segmentation.largest_share": "segmentation.cat_max_ratio",
+    "segmentation.network.width": "segmentation.network.fpn_channels",
+    "segmentation.network.head_width": "segmentation.network.head_channels",
     "segmentation.network.window": "segmentation.network.slide_window",
+    "hand_mesh.network.width": "hand_mesh.network.head_channels",
 }
 # Values of renamed fields, by the old name of the field, old -> new.
 VALUES = {
@@ -44,8 +47,16 @@ VALUES = {
 }
 # Forms of a network, in the descriptions of weights, old -> new.
 FORMS = {"merged": "reparameterized"}
-# What an artifact takes, old -> new.
+# Inputs of an artifact, old -> new.
 INPUTS = {"normalised": "normalized"}
+# How images are resized, in the descriptions of weights and artifacts, old -> new.
+RESIZES = {"fit": "resize_shorter"}
+# Commands, old -> new.
+COMMANDS = {"scenes": "synth scenes", "hands": "synth hands", "report": "compare"}
+# Options that are not recipe fields, by command, old -> new.
+OPTIONS = {"bench models": {"runtime": "backends"}, "bench train": {"runtime": "configurations"}}
+# First lines of the README of synthetic data, old -> new.
+TITLES = {"# Made hands": "# Synthetic hands"}
 # In the state of a run: callbacks by their classes, and what the batches of an epoch depend on.
 _CALLBACKS = {"DamagedImages": "UnreadableImages"}
 _BATCHES = {"workers": "num_workers", "group": "group_by_aspect_ratio"}
@@ -105,14 +116,16 @@ def renamed_batches(made: Mapping[str, Any]) -> dict[str, Any]:
     return {_BATCHES.get(name, name): value for name, value in made.items()}
 
 
-def new_option(name: str) -> str | None:
+def new_option(command: str, name: str) -> str | None:
     """Return the new name of an option of the command line; None if it has not changed.
 
     Args:
-        name: with hyphens, without the leading ones. The new name has no leading ones either.
+        command: name of the command.
+        name: old name with hyphens, without the leading ones. The new name has no leading ones either.
     """
     negation = "no-" if name.startswith("no-") else ""
-    found = FIELDS.get(name.removeprefix("no-").replace("-", "_"))
+    old = name.removeprefix("no-").replace("-", "_")
+    found = OPTIONS.get(command, {}).get(old) or FIELDS.get(old)
     return None if found is None else negation + found.replace("_", "-")
 
 

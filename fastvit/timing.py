@@ -16,7 +16,7 @@ Clock = Callable[[Callable[[], object]], float]
 
 # Rounds are added up to so many times the first ones while the medians still move.
 PATIENCE = 4
-# Medians that move less than this share between two halves of the rounds have settled.
+# Medians that move less than this share between two halves of the rounds have converged.
 STEADY = 0.03
 
 
@@ -29,14 +29,14 @@ class Timing:
         low: lower quartile.
         high: upper quartile.
         rounds: how many there were.
-        settled: whether the medians of the first and the second half of the rounds agree, to 3%.
+        converged: whether the medians of the first and the second half of the rounds agree, to 3%.
     """
 
     median: float
     low: float
     high: float
     rounds: int
-    settled: bool = True
+    converged: bool = True
 
 
 def wall_clock(call: Callable[[], object]) -> float:
@@ -63,7 +63,7 @@ def measure(
         rounds: timed calls of each.
         warmup: untimed calls of each, before.
         tick: called after every round, for a progress bar.
-        patience: as long as a median has not settled, time as many rounds again, up to so many times in all.
+        patience: as long as a median has not converged, time as many rounds again, up to so many times in all.
         clock: times a call.
     """
     for call in calls.values():
@@ -77,7 +77,7 @@ def measure(
             for name in turns:
                 samples[name].append(clock(calls[name]))
             tick()
-        if all(_settled(times) for times in samples.values()):
+        if all(_converged(times) for times in samples.values()):
             break
     return {name: summary(times) for name, times in samples.items()}
 
@@ -85,10 +85,10 @@ def measure(
 def summary(times: Sequence[float]) -> Timing:
     """Of milliseconds, in the order in which they were measured."""
     low, median, high = np.percentile(times, (25, 50, 75)).tolist()
-    return Timing(median, low, high, len(times), _settled(times))
+    return Timing(median, low, high, len(times), _converged(times))
 
 
-def _settled(times: Sequence[float]) -> bool:
+def _converged(times: Sequence[float]) -> bool:
     half = len(times) // 2
     if not half:
         return False

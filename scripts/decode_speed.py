@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import ImageDataset
 from fastvit.data.folders import FolderImages
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.sampling import TrainBatches
 from fastvit.data.transforms import train_pixels
 from fastvit.model.preprocessing import Preprocessing

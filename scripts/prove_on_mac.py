@@ -15,7 +15,7 @@ from pathlib import Path
 
 import fastvit
 from fastvit.data.images import find_images, read_image
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.export.proof import TOLERANCES
 from fastvit.runtime.artifact import open_artifact

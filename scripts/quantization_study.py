@@ -101,8 +101,8 @@ def targets(study: Study) -> None:
             calibration = calibration_pictures(study.calibrate_on) if precision == "int8" else None
             path = asked.out / f"{study.name}-{name}-{precision}{target.suffix}"
             done = export(study.model, target, path, study.pictures[:16], options, calibration=calibration)
-            answers = open_artifact(path, target.runtime or "auto", threads=1).in_batches(study.images, 16)[0]
-            print(f"{study.row(label, answers)} {done.megabytes:.1f} |", flush=True)
+            outputs = open_artifact(path, target.runtime or "auto", threads=1).in_batches(study.images, 16)[0]
+            print(f"{study.row(label, outputs)} {done.megabytes:.1f} |", flush=True)
 
 
 def latency(study: Study) -> None:
@@ -127,7 +127,7 @@ def _time(study: Study, calls: Mapping[str, Callable[[], object]]) -> None:
 
     The time of the CPU counts what one call computes, however many other processes wait for the same core.
     """
-    print(f"| model | | ms of CPU, median | quartiles | ms on the clock | times as fast as float32 |\n{LINE}")
+    print(f"| model | | ms of CPU, median | IQR | ms on the clock | times as fast as float32 |\n{LINE}")
     spent: dict[str, list[float]] = {label: [] for label in calls}
 
     def counted(label: str, call: Callable[[], object]) -> None:

@@ -44,7 +44,7 @@ def double() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real picture: the first held-out image of the embedded sample, as a PNG file."""
-    from fastvit.data.opening import open_images
+    from fastvit.data.load import open_images
 
     path = tmp_path_factory.mktemp("photo") / "boot.png"
     open_images("sample", "test").image(0).save(path)

@@ -168,7 +168,7 @@ def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
     plain = randomise(tiny(attention=True)).train()
     x = torch.randn(8, 3, 64, 64)
     exact = copy.deepcopy(plain).double()
-    truth = exact(x.double())
+    reference = exact(x.double())
     errors = {}
     for form in ("never", "always"):
         model = fastvit.collapse_branches(copy.deepcopy(plain), form)
@@ -179,7 +179,7 @@ def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
         statistics = max(
             float((a.double() - b.double()).abs().max()) for a, b in zip(model.buffers(), exact.buffers(), strict=True)
         )
-        errors[form] = float((out.double() - truth).detach().abs().max()), statistics
+        errors[form] = float((out.double() - reference).detach().abs().max()), statistics
     for ours, theirs in zip(errors["always"], errors["never"], strict=True):
         assert ours < 1.5 * theirs + 1e-3
 

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
-from fastvit.console import new_table, print_line, printable, show, track
+from fastvit.console import new_table, print_line, print_styled, printable, track
 from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, overlaid_curves, tradeoff
@@ -53,9 +53,9 @@ def test_tables_and_lines_show_names() -> None:
         table.add_row(name, name)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        show(table)
+        print_styled(table)
         for name in NAMES:
-            show(name)
+            print_styled(name)
             print_line(name)
     lines = out.getvalue().splitlines()
     for shown in SHOWN:

@@ -17,7 +17,9 @@ from fastvit.cli.commands import COMMANDS
 from fastvit.cli.main import main
 from fastvit.cli.parser import command_parser
 from fastvit.errors import UserError
-from fastvit.renames import FIELDS, VALUES
+from fastvit.model.preprocessing import Preprocessing
+from fastvit.renames import COMMANDS as OLD_COMMANDS
+from fastvit.renames import FIELDS, OPTIONS, RESIZES, VALUES
 from fastvit.runs.settings import flatten, read_settings
 from fastvit.tasks.table import TASKS, all_tasks, find_task
 from fastvit.training.fields import Field, recipe_fields
@@ -46,7 +48,7 @@ def old_values(old: str) -> st.SearchStrategy[Any]:
     kinds = kinds_of(FIELDS[old])
     if old in VALUES:
         return st.sampled_from([*VALUES[old], *(kind for kind in kinds if kind not in VALUES[old].values())])
-    strategies = {bool: st.booleans(), int: st.integers(32, 999), float: st.floats(0.01, 0.99)}
+    strategies = {bool: st.booleans(), int: st.integers(1, 31).map(lambda n: 32 * n), float: st.floats(0.01, 0.99)}
     if len(kinds) == 2:
         return st.tuples(*map(strategies.get, kinds)).map(sorted)
     return strategies[kinds[0]]
@@ -218,7 +220,7 @@ OTHERS = {
 OLD_OPTIONS = [
     (command, hyphened(old), hyphened(new))
     for command, options in OTHERS.items()
-    for old, new in FIELDS.items()
+    for old, new in {**FIELDS, **OPTIONS.get(command, {})}.items()
     if f"--{hyphened(new)}" in options
 ]
 
@@ -226,7 +228,8 @@ OLD_OPTIONS = [
 def test_which_commands_have_renamed_options() -> None:
     assert {(command, old) for command, old, _ in OLD_OPTIONS} == {
         *(("eval", "workers"), ("eval", "allow-damaged")),
-        *(("hands", "workers"), ("robustness", "workers")),
+        *(("synth hands", "workers"), ("robustness", "workers")),
+        *(("bench models", "runtime"), ("bench train", "runtime")),
     }
 
 
@@ -234,7 +237,7 @@ def test_which_commands_have_renamed_options() -> None:
 def test_an_old_option_of_a_command_is_told_its_new_name(
     command: str, old: str, new: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "somewhere", f"--{old}", "1"]) == 2
+    assert main([*command.split(), "somewhere", f"--{old}", "1"]) == 2
     assert f"fastvit: error: --{old} is now called --{new} (see fastvit {command} --help)" in capsys.readouterr().err
     assert main(["models", f"--{old}"]) == 2
     assert f"fastvit models has no option --{old}" in capsys.readouterr().err, "it never had one"
@@ -262,3 +265,16 @@ def test_an_old_description_loads(model: Any) -> None:
         old["options"] = {names.get(name, name): value for name, value in content["options"].items()}
         assert old["options"].keys() != content["options"].keys()
     assert Description.from_dict(old, "old") == Description.from_dict(content, "new") == described
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_COMMANDS.items())
+def test_an_old_command_is_told_its_new_name(old: str, new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert new in COMMANDS
+    assert main([old, "somewhere"]) == 2
+    assert capsys.readouterr().err == f"fastvit: error: fastvit {old} is now called fastvit {new}\n"
+
+
+@pytest.mark.parametrize(("old", "new"), RESIZES.items())
+def test_an_old_way_to_resize_loads(old: str, new: Any) -> None:
+    expected = Preprocessing((64, 96), resize=new)
+    assert Preprocessing.from_dict({**expected.to_dict(), "resize": old}) == expected

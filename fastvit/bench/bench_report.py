@@ -13,7 +13,7 @@ from fastvit.reports.page import Section, Table
 from fastvit.reports.plots import latency_bars
 
 _HEADER = (
-    *("network", "runtime", "batch", "size", "ms", "quartiles", "settled", "images/s", "against timm"),
+    *("network", "runtime", "batch", "size", "ms", "IQR", "converged", "images/s", "against timm"),
     *("GMACs", "% of GEMM peak", "% of copy speed", "memory, MB", "top-1"),
 )
 
@@ -28,19 +28,19 @@ def result_table(results: Sequence[Result], machine: Machine) -> Table:
 def _cells(result: Result, machine: Machine) -> list[str]:
     case, timing = result.case, result.timing
     assert timing is not None
-    peak = machine.gflops.get(case.way.precision)
+    peak = machine.gflops.get(case.backend.precision)
     return [
-        case.subject.name,
-        case.way.name,
+        case.bench_model.name,
+        case.backend.name,
         str(case.batch),
         f"{case.size[0]}x{case.size[1]}",
         *timing_cells(timing, 2),
-        "" if timing.settled else "no",
+        "" if timing.converged else "no",
         f"{result.images_per_second:.1f}",
         f"{result.speedup:.2f}x" if result.speedup else "",
         f"{result.work.gmacs:.2f}",
         f"{100 * result.gflops / peak:.0f}" if peak else "",
-        f"{100 * result.gbps / machine.copy_gbps:.0f}" if case.way.precision == "fp32" else "",
+        f"{100 * result.gbps / machine.copy_gbps:.0f}" if case.backend.precision == "fp32" else "",
         f"{result.memory:.0f}" if result.memory else "",
         f"{result.top1:.1f}" if result.top1 else "",
     ]
@@ -74,11 +74,11 @@ _TABLE = (
 
 
 def _bars(results: Sequence[Result]) -> list[Section]:
-    shapes = dict.fromkeys((r.case.subject.name, r.case.batch, r.case.size) for r in results if r.timing)
+    shapes = dict.fromkeys((r.case.bench_model.name, r.case.batch, r.case.size) for r in results if r.timing)
     sections = []
     for name, batch, size in shapes:
-        of_this = [r for r in results if (r.case.subject.name, r.case.batch, r.case.size) == (name, batch, size)]
-        timings = {r.case.way.name: r.timing for r in of_this if r.timing}
+        of_this = [r for r in results if (r.case.bench_model.name, r.case.batch, r.case.size) == (name, batch, size)]
+        timings = {r.case.backend.name: r.timing for r in of_this if r.timing}
         if len(timings) > 1:
             title = f"{name}, batch {batch}, {size[0]}x{size[1]}"
             sections.append(Section(title, figure=latency_bars(timings, next(iter(timings)))))
@@ -86,14 +86,16 @@ def _bars(results: Sequence[Result]) -> list[Section]:
 
 
 def _tradeoffs(results: Sequence[Result]) -> list[Section]:
-    """One a way and batch, where two networks or more have a published accuracy at the size that they were timed at."""
+    """One section per backend and batch, if two networks or more have a published accuracy at the timed size."""
     sections = []
-    for way, batch in dict.fromkeys((r.case.way.name, r.case.batch) for r in results if r.timing):
-        of_this = [r for r in results if (r.case.way.name, r.case.batch) == (way, batch) and r.timing and r.top1]
-        points = {r.case.subject.name: (r.timing.median, (r.top1 or 0) / 100) for r in of_this if r.timing}
-        sources = ", ".join(sorted({(r.case.subject.published or (0, 0, ""))[2] for r in of_this}))
-        cost = f"milliseconds a call of {batch}, {way}"
-        sections += accuracy_section(f"Accuracy and latency: {way}, batch {batch}", points, cost, sources)
+    for backend, batch in dict.fromkeys((r.case.backend.name, r.case.batch) for r in results if r.timing):
+        of_this = [
+            r for r in results if (r.case.backend.name, r.case.batch) == (backend, batch) and r.timing and r.top1
+        ]
+        points = {r.case.bench_model.name: (r.timing.median, (r.top1 or 0) / 100) for r in of_this if r.timing}
+        sources = ", ".join(sorted({(r.case.bench_model.published or (0, 0, ""))[2] for r in of_this}))
+        cost = f"milliseconds a call of {batch}, {backend}"
+        sections += accuracy_section(f"Accuracy and latency: {backend}, batch {batch}", points, cost, sources)
     return sections
 
 
@@ -101,9 +103,9 @@ def _rows(results: Sequence[Result]) -> list[dict[str, object]]:
     processor = environment().get("processor", "")
     return [
         {
-            "network": result.case.subject.name,
-            "runtime": result.case.way.name,
-            "precision": result.case.way.precision,
+            "network": result.case.bench_model.name,
+            "runtime": result.case.backend.name,
+            "precision": result.case.backend.precision,
             "batch": result.case.batch,
             "height": result.case.size[0],
             "width": result.case.size[1],

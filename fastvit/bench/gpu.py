@@ -1,4 +1,4 @@
-"""FastViT on a GPU in float16, every way that people run it beside `fastvit.accelerate`, in one run."""
+"""FastViT on a GPU in float16: `fastvit.accelerate` beside every backend that people use, in one run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from fastvit.timing import Timing
 ACCELERATED, LAUNCHED, UNFUSED = "accelerated", "accelerated without graphs", "timm, unfused"
 COMPILED = {"default": "timm, torch.compile", "reduce-overhead": "timm, torch.compile reduce-overhead"}
 # The last is what people run who do nothing; the other networks of timm are fused by its reparameterize_model.
-WAYS = (ACCELERATED, LAUNCHED, *COMPILED.values(), "timm, fused, channels_last", "timm, fused", UNFUSED)
-PEER_WAYS = (COMPILED["default"], "timm, fused, channels_last")
-# Images from which on calls are queued, so that the time is the GPU's; below, each is waited for, as for an answer.
+BACKENDS = (ACCELERATED, LAUNCHED, *COMPILED.values(), "timm, fused, channels_last", "timm, fused", UNFUSED)
+PEER_BACKENDS = (COMPILED["default"], "timm, fused, channels_last")
+# Batch size from which calls are queued, so that the time is the GPU's; below it, each call is waited for.
 _THROUGHPUT = 8
 _QUEUED = 4
 _WARMUP = 3
@@ -44,11 +44,11 @@ _CHECKED = 2
 
 @dataclass(frozen=True)
 class GpuResult:
-    """A network, run one way on batches of one size.
+    """A network, run by one backend on batches of one size.
 
     Attributes:
         network: its name.
-        way: one of WAYS.
+        backend: one of BACKENDS.
         batch: images a call.
         size: side of the images in pixels.
         timing: milliseconds a call; None where it failed.
@@ -59,7 +59,7 @@ class GpuResult:
     """
 
     network: str
-    way: str
+    backend: str
     batch: int
     size: int
     timing: Timing | None = None
@@ -95,7 +95,7 @@ class GpuRun:
     def compiled(self, result: GpuResult) -> float | None:
         """Median milliseconds of the better of torch.compile's modes on the same network and batch."""
         same = [r for r in self.results if (r.network, r.batch) == (result.network, result.batch) and r.timing]
-        return min((r.timing.median for r in same if r.timing and r.way in COMPILED.values()), default=None)
+        return min((r.timing.median for r in same if r.timing and r.backend in COMPILED.values()), default=None)
 
 
 Tick = Callable[[str], object]
@@ -116,7 +116,7 @@ def measure_gpu(
         names: variants of the family.
         batches: images a call.
         peers: time the peers of timm too, compiled and eager.
-        rounds: timed calls of each way; the ways of a network and batch take turns.
+        rounds: timed calls of each backend; the backends of a network and batch take turns.
         minutes: after so many nothing new is begun; what was not, is a failure that says so.
         tick: is told what begins.
         keep: gets the run after each network and batch, so that little is lost when it ends early.
@@ -137,7 +137,7 @@ def measure_gpu(
         tick(f"{row.name}: float64 on the CPU")
         run.exactness.append(_exactness(row.name, model, max(batches)))
         for batch in batches:
-            makers = {way: _maker(way, row.name, model) for way in WAYS}
+            makers = {backend: _maker(backend, row.name, model) for backend in BACKENDS}
             run.results += _measure(row.name, makers, batch, 256, row.top1, rounds, deadline, tick)
             if time.monotonic() < deadline:
                 tick(f"{row.name}, batch {batch}: each kernel")
@@ -145,7 +145,7 @@ def measure_gpu(
             keep(run)
     for peer in PEERS.values() if peers else ():
         for batch in batches:
-            makers = {way: _maker(way, peer.name, None) for way in PEER_WAYS}
+            makers = {backend: _maker(backend, peer.name, None) for backend in PEER_BACKENDS}
             run.results += _measure(peer.name, makers, batch, peer.size, peer.top1, rounds, deadline, tick)
             keep(run)
     return run
@@ -169,22 +169,22 @@ def lively(model: FastViT) -> FastViT:
 Maker = Callable[[Tensor], tuple[nn.Module, Tensor]]
 
 
-def _maker(way: str, name: str, model: FastViT | None) -> Maker:
-    """NCHW images -> a network that has answered once, and the images in the memory format that it wants."""
+def _maker(backend: str, name: str, model: FastViT | None) -> Maker:
+    """NCHW images -> a network that has run once, and the images in the memory format that it wants."""
 
     def make(images: Tensor) -> tuple[nn.Module, Tensor]:
-        if way in (ACCELERATED, LAUNCHED):
+        if backend in (ACCELERATED, LAUNCHED):
             assert model is not None
             half = fuse(model).to("cuda", torch.float16)
-            return accelerate(half, images, graphs=way == ACCELERATED), images
-        network = _timms(name, fused=way != UNFUSED).to("cuda", torch.float16)
-        if way in ("timm, fused", UNFUSED):
+            return accelerate(half, images, graphs=backend == ACCELERATED), images
+        network = _timms(name, fused=backend != UNFUSED).to("cuda", torch.float16)
+        if backend in ("timm, fused", UNFUSED):
             return network, images
         images = images.contiguous(memory_format=torch.channels_last)
         network = network.to(memory_format=torch.channels_last)
         modes = {label: mode for mode, label in COMPILED.items()}
-        if way in modes:  # of a module it is a module
-            network = cast(nn.Module, torch.compile(network, mode=modes[way], dynamic=False))
+        if backend in modes:  # of a module it is a module
+            network = cast(nn.Module, torch.compile(network, mode=modes[backend], dynamic=False))
         return network, images
 
     return make
@@ -211,25 +211,25 @@ def _measure(
     torch._dynamo.reset()
     memory: dict[str, float | None] = {}
 
-    def make_call(way: str) -> Call:
-        tick(f"{name}, batch {batch}: {way}")
+    def make_call(backend: str) -> Call:
+        tick(f"{name}, batch {batch}: {backend}")
         if time.monotonic() > deadline:
             raise UserError("there was no time left")
-        call, memory[way] = _call(makers[way], batch, size)
+        call, memory[backend] = _call(makers[backend], batch, size)
         return call
 
     timings, failures = side_by_side(
-        {way: partial(make_call, way) for way in makers},
+        {backend: partial(make_call, backend) for backend in makers},
         rounds,
         Progress(disable=True),  # `tick` tells
         _WARMUP,
         clock=partial(_event_clock, queued=_QUEUED if batch >= _THROUGHPUT else 1),
     )
     return [
-        GpuResult(name, way, batch, size, failure=failures[way], top1=top1)
-        if way in failures
-        else GpuResult(name, way, batch, size, timings[way], memory[way], top1)
-        for way in makers
+        GpuResult(name, backend, batch, size, failure=failures[backend], top1=top1)
+        if backend in failures
+        else GpuResult(name, backend, batch, size, timings[backend], memory[backend], top1)
+        for backend in makers
     ]
 
 
@@ -288,8 +288,8 @@ def _exactness(name: str, model: FastViT, batch: int) -> Exactness:
         exact = copy.deepcopy(fused).half().double()(images[:_CHECKED].double())
         # In the memory format in which each is timed, for which its kernels are chosen.
         pairs = (accelerate(half, graphs=False), images.cuda()), (half, on_gpu)
-        answers = [network(x)[:_CHECKED].double().cpu() for network, x in pairs]
-    ours, theirs = ((answer - exact).norm() / exact.norm() for answer in answers)
+        outputs = [network(x)[:_CHECKED].double().cpu() for network, x in pairs]
+    ours, theirs = ((output - exact).norm() / exact.norm() for output in outputs)
     return Exactness(name, float(ours), float(theirs))
 
 

@@ -13,8 +13,8 @@ from fastvit.reports.page import Section, Table
 
 
 def network_table(run: GpuRun) -> Table:
-    """A row a network, way and batch that was timed."""
-    header = "network", "way", "batch", "ms", "quartiles", "images/s", "against torch.compile", "memory, MB", "top-1"
+    """A row a network, backend and batch that was timed."""
+    header = "network", "backend", "batch", "ms", "IQR", "images/s", "against torch.compile", "memory, MB", "top-1"
     rows = []
     for result in run.results:
         timing, compiled = result.timing, run.compiled(result)
@@ -23,7 +23,7 @@ def network_table(run: GpuRun) -> Table:
         rows.append(
             [
                 result.network,
-                result.way,
+                result.backend,
                 str(result.batch),
                 *timing_cells(timing, 3),
                 f"{1e3 * result.batch / timing.median:.0f}",
@@ -69,20 +69,22 @@ def bars(run: GpuRun) -> Table:
     """What was promised, and what came of it, a row a network and batch."""
     header = "network", "batch", "bar", "measured", "held"
     rows = []
-    by_way = {(r.network, r.batch, r.way): r for r in run.results if r.timing}
-    for (name, batch, way), result in by_way.items():
+    by_backend = {(r.network, r.batch, r.backend): r for r in run.results if r.timing}
+    for (name, batch, backend), result in by_backend.items():
         compiled = run.compiled(result)
-        if way != ACCELERATED or result.timing is None:
+        if backend != ACCELERATED or result.timing is None:
             continue
         if compiled:
             speed = compiled / result.timing.median
             bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6 of torch.compile", 1 / 0.6)
             rows.append([name, str(batch), bar, f"{speed:.2f}x", _held(speed >= least)])
-        plain = by_way.get((name, batch, UNFUSED))
+        plain = by_backend.get((name, batch, UNFUSED))
         if plain and plain.timing and batch >= 8:
             speed = plain.timing.median / result.timing.median
             rows.append([name, str(batch), "5x unfused", f"{speed:.2f}x", _held(speed >= 5)])
-        others = [r for r in by_way.values() if (r.network, r.batch) == (name, batch) and r.way.startswith("timm")]
+        others = [
+            r for r in by_backend.values() if (r.network, r.batch) == (name, batch) and r.backend.startswith("timm")
+        ]
         memory = [other.memory for other in others if other.memory]
         if memory and result.memory is not None:
             share = result.memory / min(memory)
@@ -102,7 +104,7 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
     """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
     machine = run.machine
     summary = (
-        f"Medians of CUDA events, all ways of a network taking turns, images rotated past the L2 cache. This GPU "
+        f"Medians of CUDA events, all backends of a network taking turns, images rotated past the L2 cache. This GPU "
         f"multiplies matrices at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16 and copies "
         f"{machine.copy_gbps / 1e3:.2f} TB/s, measured in the same run."
     )
@@ -113,19 +115,19 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
         *(_plots(run)),
         Section("Kernels", "Each kind of step beside PyTorch's and the floor.", table=kernel_table(run.kernels)),
     ]
-    failed = [(f"{r.network}, batch {r.batch}, {r.way}", r.failure) for r in run.results if r.failure]
+    failed = [(f"{r.network}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
     tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
     return write_files(folder, "GPU latency", summary, sections, failed, tables)
 
 
 def _plots(run: GpuRun) -> list[Section]:
-    """Published accuracy against latency, one a batch: FastViT accelerated, every peer the faster way of its two."""
+    """Published accuracy against latency, one plot per batch size; peers by the faster of their two backends."""
     sections = []
     for batch in dict.fromkeys(r.batch for r in run.results):
         points: dict[str, tuple[float, float]] = {}
-        ours = {r.network for r in run.results if r.way == ACCELERATED}
+        ours = {r.network for r in run.results if r.backend == ACCELERATED}
         for result in run.results:
-            shown = result.way == ACCELERATED or result.network not in ours
+            shown = result.backend == ACCELERATED or result.network not in ours
             if result.batch != batch or not shown or result.timing is None or result.top1 is None:
                 continue
             ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])

@@ -1,4 +1,4 @@
-"""Memory of a fresh process that loads a model and answers once."""
+"""Measure the memory of a fresh process that loads a model and runs it once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def peak_memory(path: str | Path, runtime: str = "auto") -> float | None:
         runtime: as in Predictor.
 
     Returns:
-        None where the system does not tell (it is asked the Linux way), or the process failed.
+        None where the system does not tell (only Linux does), or the process failed.
     """
     if not Path("/proc/self/status").exists():
         return None

@@ -26,8 +26,8 @@ def ratio_cell(ratio: float | None) -> str:
 
 def timing_columns(timing: Timing | None) -> dict[str, object]:
     """Return the columns of a CSV file that tell a timing, empty where there is none."""
-    names = "median_ms", "low_ms", "high_ms", "rounds", "settled"
-    values = (timing.median, timing.low, timing.high, timing.rounds, timing.settled) if timing else ("",) * len(names)
+    names = "median_ms", "low_ms", "high_ms", "rounds", "converged"
+    values = (timing.median, timing.low, timing.high, timing.rounds, timing.converged) if timing else ("",) * len(names)
     return dict(zip(names, values, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Networks times ways times shapes, timed in one run."""
+"""Networks times backends times shapes, timed in one run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fastvit.bench.backends import BACKENDS, Backend, artifact_path, call_of, reference_of
 from fastvit.bench.complexity import Work
 from fastvit.bench.harness import refuse_none, side_by_side
 from fastvit.bench.memory import peak_memory
-from fastvit.bench.subjects import Subject, fastvit_subject
-from fastvit.bench.ways import WAYS, Way, artifact_path, call_of, reference_of
+from fastvit.bench.models import BenchModel, fastvit_model
 from fastvit.console import new_progress
 from fastvit.model.task_model import TaskModel
 from fastvit.timing import PATIENCE, Timing
@@ -20,22 +20,22 @@ from fastvit.timing import PATIENCE, Timing
 
 @dataclass(frozen=True)
 class Case:
-    """A network, to be run one way on one shape.
+    """A network, to be run by one backend on one shape.
 
     Attributes:
-        subject: the network.
-        way: how.
+        bench_model: the network.
+        backend: how.
         batch: images a call.
         size: height and width in pixels.
     """
 
-    subject: Subject
-    way: Way
+    bench_model: BenchModel
+    backend: Backend
     batch: int
     size: tuple[int, int]
 
     def __str__(self) -> str:
-        return f"{self.subject.name} in {self.way.name}, batch {self.batch}, {self.size[0]}x{self.size[1]}"
+        return f"{self.bench_model.name} in {self.backend.name}, batch {self.batch}, {self.size[0]}x{self.size[1]}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Result:
     @property
     def top1(self) -> float | None:
         """Published ImageNet-1k top-1 at this size, in percent."""
-        size, top1, _ = self.case.subject.published or (0, None, "")
+        size, top1, _ = self.case.bench_model.published or (0, None, "")
         return top1 if self.case.size == (size, size) else None
 
     @property
@@ -84,8 +84,8 @@ class Result:
 
 
 def bench(
-    subjects: Sequence[Subject],
-    ways: Sequence[Way],
+    bench_models: Sequence[BenchModel],
+    backends: Sequence[Backend],
     batches: Sequence[int] = (1,),
     sizes: Sequence[tuple[int, int] | None] = (None,),
     device: str = "cpu",
@@ -97,8 +97,8 @@ def bench(
     Every runtime gets as many threads as PyTorch has (`fastvit.bench.machine.torch_threads`).
 
     Args:
-        subjects: networks.
-        ways: to run each.
+        bench_models: networks.
+        backends: to run each.
         batches: images a call.
         sizes: height and width in pixels; None for each network's own.
         device: of PyTorch.
@@ -106,22 +106,24 @@ def bench(
         memory: also measure the memory of a process that predicts, which takes seconds for each artifact.
 
     Returns:
-        In the order of batches, sizes, subjects and ways; without those that a network cannot go.
+        In the order of batches, sizes, models and backends, without the backends that do not run a network.
     """
     refuse_none(rounds, batches)
     results = []
     with tempfile.TemporaryDirectory() as name, new_progress() as progress:
         for batch in batches:
             for size in sizes:
-                cases = [Case(s, way, batch, size or s.size) for s in subjects for way in ways]
-                makers = {c: partial(call_of, c.subject, c.way, batch, c.size, Path(name), device) for c in cases}
+                cases = [Case(s, backend, batch, size or s.size) for s in bench_models for backend in backends]
+                makers = {
+                    c: partial(call_of, c.bench_model, c.backend, batch, c.size, Path(name), device) for c in cases
+                }
                 timings, failures = side_by_side(makers, rounds, progress, patience=PATIENCE)
                 results += _results(cases, timings, failures, Path(name) if memory else None)
     return results
 
 
 def bench_model(model: TaskModel, compiled: bool, device: str = "cpu") -> dict[str, Timing]:
-    """One model at batch 1 and its own size, by the name of the way: as trained, fused, and in onnxruntime on a CPU.
+    """Time one model at batch 1 and its own size, by backend: train form, fused, and ONNX Runtime on a CPU.
 
     Args:
         model: in any form; one without its branches has no train form to time.
@@ -129,8 +131,8 @@ def bench_model(model: TaskModel, compiled: bool, device: str = "cpu") -> dict[s
         device: of PyTorch.
     """
     names = "train form", "fused", *(["torch.compile"] if compiled else []), "onnxruntime"
-    ways = [WAYS[name] for name in names if WAYS[name].missing(device) is None]
-    return {r.case.way.name: r.timing for r in bench([fastvit_subject(model)], ways, device=device) if r.timing}
+    backends = [BACKENDS[name] for name in names if BACKENDS[name].missing(device) is None]
+    return {r.case.backend.name: r.timing for r in bench([fastvit_model(model)], backends, device=device) if r.timing}
 
 
 def bench_models(models: Mapping[str, TaskModel], device: str = "cpu", rounds: int = 30) -> dict[str, Timing]:
@@ -141,9 +143,9 @@ def bench_models(models: Mapping[str, TaskModel], device: str = "cpu", rounds: i
         device: of PyTorch.
         rounds: timed calls of each, at first.
     """
-    subjects = [fastvit_subject(model, name) for name, model in models.items()]
-    results = bench(subjects, [WAYS["fused"]], device=device, rounds=rounds)
-    return {r.case.subject.name: r.timing for r in results if r.timing}
+    bench_models = [fastvit_model(model, name) for name, model in models.items()]
+    results = bench(bench_models, [BACKENDS["fused"]], device=device, rounds=rounds)
+    return {r.case.bench_model.name: r.timing for r in results if r.timing}
 
 
 def _results(
@@ -154,18 +156,20 @@ def _results(
         if case in failures:
             results.append(Result(case, Work(0, 0), failure=failures[case]))
         elif case in timings:
-            reference = reference_of({c.way.name: t for c, t in timings.items() if _comparable(c, case)})
+            reference = reference_of({c.backend.name: t for c, t in timings.items() if _comparable(c, case)})
             speedup = reference.median / timings[case].median if reference else None
             memory = _memory(case, folder) if folder else None
-            results.append(Result(case, case.subject.work(case.size), timings[case], "", speedup, memory))
+            results.append(Result(case, case.bench_model.work(case.size), timings[case], "", speedup, memory))
     return results
 
 
 def _comparable(one: Case, other: Case) -> bool:
-    return (one.subject, one.batch, one.size) == (other.subject, other.batch, other.size)
+    return (one.bench_model, one.batch, one.size) == (other.bench_model, other.batch, other.size)
 
 
 def _memory(case: Case, folder: Path) -> float | None:
-    if case.subject.model is None or case.way.target is None:
+    if case.bench_model.model is None or case.backend.target is None:
         return None
-    return peak_memory(artifact_path(folder, case.subject, case.way, case.batch, case.size), case.way.runtime)
+    return peak_memory(
+        artifact_path(folder, case.bench_model, case.backend, case.batch, case.size), case.backend.runtime
+    )

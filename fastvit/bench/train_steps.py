@@ -30,8 +30,8 @@ REFERENCE = "timm"
 
 
 @dataclass(frozen=True)
-class StepWay:
-    """A way to train a network.
+class StepConfiguration:
+    """How a training step is computed.
 
     Attributes:
         name: for tables and the command line.
@@ -48,79 +48,84 @@ class StepWay:
     branches: bool = True
 
 
-STEP_WAYS = {
-    way.name: way
-    for way in (
-        StepWay("timm", None, last=False),
-        StepWay("timm-channels-last", None),
-        StepWay("plain", "never", last=False),
-        StepWay("plain-channels-last", "never"),
-        StepWay("collapsed", "always", last=False),
-        StepWay("collapsed-channels-last", "always"),
-        StepWay("auto", "auto", last=False),
-        StepWay("auto-channels-last", "auto"),
-        StepWay("one-branch", "never", branches=False),
-        StepWay("one-branch-collapsed", "always", branches=False),
-        StepWay("timm-compiled", None, compiled=True),
-        StepWay("plain-compiled", "never", compiled=True),
-        StepWay("collapsed-compiled", "always", compiled=True),
-        StepWay("one-branch-compiled", "never", compiled=True, branches=False),
+STEP_CONFIGURATIONS = {
+    configuration.name: configuration
+    for configuration in (
+        StepConfiguration("timm", None, last=False),
+        StepConfiguration("timm-channels-last", None),
+        StepConfiguration("plain", "never", last=False),
+        StepConfiguration("plain-channels-last", "never"),
+        StepConfiguration("collapsed", "always", last=False),
+        StepConfiguration("collapsed-channels-last", "always"),
+        StepConfiguration("auto", "auto", last=False),
+        StepConfiguration("auto-channels-last", "auto"),
+        StepConfiguration("one-branch", "never", branches=False),
+        StepConfiguration("one-branch-collapsed", "always", branches=False),
+        StepConfiguration("timm-compiled", None, compiled=True),
+        StepConfiguration("plain-compiled", "never", compiled=True),
+        StepConfiguration("collapsed-compiled", "always", compiled=True),
+        StepConfiguration("one-branch-compiled", "never", compiled=True, branches=False),
     )
 }
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What was measured of a way.
+    """What was measured of a configuration.
 
     Attributes:
         variant: of the network.
-        way: how it was trained.
+        configuration: how it was trained.
         batch: images a step.
         size: side of the images in pixels.
         timing: of a step; None where it failed.
-        kept: megabytes (1e6 bytes) of activations that the forward pass keeps for the backward pass.
+        activation_mb: megabytes (1e6 bytes) of activations that the forward pass keeps for the backward pass.
         peak: megabytes at the peak of a step on a GPU, with the network; None elsewhere.
         speedup: against timm's eager step in its default memory format, where that was timed.
         failure: why it failed, in one line.
     """
 
     variant: str
-    way: StepWay
+    configuration: StepConfiguration
     batch: int
     size: int
     timing: Timing | None = None
-    kept: float | None = None
+    activation_mb: float | None = None
     peak: float | None = None
     speedup: float | None = None
     failure: str = ""
 
 
-def find_step_ways(names: str, device: str) -> list[StepWay]:
+def find_step_configurations(names: str, device: str) -> list[StepConfiguration]:
     """Ways by their names, joined by commas; "all" for all, "auto" on a CPU without the compiled ones, which
     take minutes to build there.
 
     Raises:
-        UserError: there is no such way.
+        UserError: there is no such configuration.
     """
     if names == "all" or (names == "auto" and device != "cpu"):
-        return list(STEP_WAYS.values())
+        return list(STEP_CONFIGURATIONS.values())
     if names == "auto":
-        return [way for way in STEP_WAYS.values() if not way.compiled]
+        return [configuration for configuration in STEP_CONFIGURATIONS.values() if not configuration.compiled]
     chosen = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in chosen if name not in STEP_WAYS]:
-        raise unknown_name("training step", unknown[0], ["auto", "all", *STEP_WAYS])
-    return [STEP_WAYS[name] for name in chosen]
+    if unknown := [name for name in chosen if name not in STEP_CONFIGURATIONS]:
+        raise unknown_name("training step configuration", unknown[0], ["auto", "all", *STEP_CONFIGURATIONS])
+    return [STEP_CONFIGURATIONS[name] for name in chosen]
 
 
 def bench_steps(
-    variant: str, ways: Sequence[StepWay], batch: int, size: int, device: str = "cpu", rounds: int = 30
+    variant: str,
+    configurations: Sequence[StepConfiguration],
+    batch: int,
+    size: int,
+    device: str = "cpu",
+    rounds: int = 30,
 ) -> list[StepResult]:
-    """Time the training steps of one variant on random images, all ways taking turns.
+    """Time the training steps of one variant on random images, all configurations taking turns.
 
     Args:
         variant: its name.
-        ways: to train it.
+        configurations: to train it.
         batch: images a step, from 2 on.
         size: side of the images in pixels.
         device: of PyTorch.
@@ -129,41 +134,43 @@ def bench_steps(
     if batch < 2 or rounds < 1:
         raise UserError(f"a training step needs a batch of at least 2 and a round, got {batch} and {rounds}")
     name = find_variant(variant).name
-    memory: dict[StepWay, tuple[float, float | None]] = {}
+    memory: dict[StepConfiguration, tuple[float, float | None]] = {}
 
-    def make_step(way: StepWay) -> Call:
-        step, kept, peak = _prepared(name, way, batch, size, device)
-        memory[way] = kept, peak
+    def make_step(configuration: StepConfiguration) -> Call:
+        step, activation_mb, peak = _prepared(name, configuration, batch, size, device)
+        memory[configuration] = activation_mb, peak
         return step
 
     with new_progress() as progress:
-        makers = {way: partial(make_step, way) for way in ways}
+        makers = {configuration: partial(make_step, configuration) for configuration in configurations}
         timings, failures = side_by_side(makers, rounds, progress, warmup=2, patience=PATIENCE)
-    reference = next((timing for way, timing in timings.items() if way.name == REFERENCE), None)
+    reference = next((timing for configuration, timing in timings.items() if configuration.name == REFERENCE), None)
     results = []
-    for way in ways:
-        result = StepResult(name, way, batch, size, failure=failures.get(way, ""))
-        if timing := timings.get(way):
-            kept, peak = memory[way]
+    for configuration in configurations:
+        result = StepResult(name, configuration, batch, size, failure=failures.get(configuration, ""))
+        if timing := timings.get(configuration):
+            activation_mb, peak = memory[configuration]
             speedup = reference.median / timing.median if reference else None
-            result = replace(result, timing=timing, kept=kept, peak=peak, speedup=speedup)
+            result = replace(result, timing=timing, activation_mb=activation_mb, peak=peak, speedup=speedup)
         results.append(result)
     return results
 
 
-def _prepared(name: str, way: StepWay, batch: int, size: int, device: str) -> tuple[Call, float, float | None]:
+def _prepared(
+    name: str, configuration: StepConfiguration, batch: int, size: int, device: str
+) -> tuple[Call, float, float | None]:
     """A step that has run, what it keeps, and its peak on a GPU."""
     gc.collect()
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
-    network = _network(name, way).train().to(device)
+    network = _network(name, configuration).train().to(device)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=generator).to(device)
-    if way.last:
+    if configuration.last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (batch,), generator=generator).to(device)
     # On a CPU inductor would turn timm's stem into channels last, which `_network` keeps it from.
     compiled = torch.compile(network, options={"layout_optimization": False} if device == "cpu" else None)
-    run: Callable[[Tensor], Tensor] = compiled if way.compiled else network
+    run: Callable[[Tensor], Tensor] = compiled if configuration.compiled else network
 
     def loss() -> Tensor:
         with torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext():
@@ -176,32 +183,32 @@ def _prepared(name: str, way: StepWay, batch: int, size: int, device: str) -> tu
             torch.cuda.synchronize()
 
     step()
-    kept = _kept(loss, network, images)
+    activation_mb = _kept(loss, network, images)
     if device != "cuda":
-        return step, kept, None
+        return step, activation_mb, None
     torch.cuda.reset_peak_memory_stats()
     step()
-    return step, kept, (torch.cuda.max_memory_allocated() - before) / 1e6
+    return step, activation_mb, (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
-def _network(name: str, way: StepWay) -> nn.Module:
+def _network(name: str, configuration: StepConfiguration) -> nn.Module:
     torch.manual_seed(0)
-    if way.collapse is None:
+    if configuration.collapse is None:
         import timm
 
         theirs = timm.create_model(name)
-        if way.last:
+        if configuration.last:
             theirs = theirs.to(memory_format=torch.channels_last)
             # In channels last a CPU would corrupt memory: see `fastvit.model.layers.StridedPointwise`.
             theirs.stem[0].to(memory_format=torch.contiguous_format)
         return theirs
-    model = create_model(name, overparameterized=way.branches)
-    collapse_branches(model, way.collapse)
-    return model.to(memory_format=torch.channels_last) if way.last else model
+    model = create_model(name, overparameterized=configuration.branches)
+    collapse_branches(model, configuration.collapse)
+    return model.to(memory_format=torch.channels_last) if configuration.last else model
 
 
 def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> float:
-    """Megabytes that autograd keeps, but for the network and the images; what is kept twice counts once."""
+    """Megabytes that autograd keeps, but for the network and the images; storage that is kept twice counts once."""
     known = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers(), images)}
     kept: dict[int, int] = {}
 
@@ -219,8 +226,19 @@ def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> flo
 
 
 def step_table(results: Sequence[StepResult]) -> Table:
-    """A row a way that was timed."""
-    header = ("network", "step", "batch", "size", "ms", "quartiles", "settled", "images/s", "against timm", "kept, MB")
+    """A row a configuration that was timed."""
+    header = (
+        "network",
+        "step",
+        "batch",
+        "size",
+        "ms",
+        "IQR",
+        "converged",
+        "images/s",
+        "against timm",
+        "activations, MB",
+    )
     rows = []
     for result in results:
         timing = result.timing
@@ -229,14 +247,14 @@ def step_table(results: Sequence[StepResult]) -> Table:
         rows.append(
             [
                 result.variant,
-                result.way.name,
+                result.configuration.name,
                 str(result.batch),
                 str(result.size),
                 *timing_cells(timing, 1),
-                "yes" if timing.settled else "no",
+                "yes" if timing.converged else "no",
                 f"{1e3 * result.batch / timing.median:.1f}",
                 ratio_cell(result.speedup),
-                f"{result.kept:.0f}",
+                f"{result.activation_mb:.0f}",
                 *([f"{result.peak:.0f}"] if result.peak is not None else []),
             ]
         )
@@ -254,12 +272,12 @@ def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
 def _row(result: StepResult) -> dict[str, object]:
     return {
         "network": result.variant,
-        "step": result.way.name,
+        "step": result.configuration.name,
         "batch": result.batch,
         "size": result.size,
         **timing_columns(result.timing),
         "speedup": result.speedup,
-        "kept_mb": result.kept,
+        "activation_mb": result.activation_mb,
         "peak_mb": result.peak,
         "failure": result.failure,
     }

@@ -12,30 +12,31 @@ from pathlib import Path
 from fastvit.cli.bench.gpu import bench_gpu
 from fastvit.cli.bench.models import bench_models
 from fastvit.cli.bench.train import bench_train
+from fastvit.cli.compare import compare
 from fastvit.cli.convert import convert
 from fastvit.cli.evaluate import evaluate
 from fastvit.cli.export import export
 from fastvit.cli.fuse import fuse
-from fastvit.cli.hands import hands
 from fastvit.cli.info import info
 from fastvit.cli.models import models
 from fastvit.cli.predict import predict
 from fastvit.cli.quickstart import quickstart
-from fastvit.cli.report import report
 from fastvit.cli.robustness import robustness
-from fastvit.cli.scenes import scenes
+from fastvit.cli.synth.hands import synth_hands
+from fastvit.cli.synth.scenes import synth_scenes
 from fastvit.cli.train import train
 from fastvit.errors import UserError, near_names, unknown_name
+from fastvit.renames import COMMANDS as RENAMED
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "quickstart": quickstart,
     "models": models,
     "info": info,
-    "scenes": scenes,
-    "hands": hands,
+    "synth scenes": synth_scenes,
+    "synth hands": synth_hands,
     "train": train,
     "eval": evaluate,
-    "report": report,
+    "compare": compare,
     "robustness": robustness,
     "predict": predict,
     "fuse": fuse,
@@ -45,31 +46,41 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "bench gpu": bench_gpu,
     "bench train": bench_train,
 }
-# The command of a group that its name alone stands for.
-DEFAULTS = {"bench": "bench models"}
+# Groups of commands, each with the command that its name alone stands for, if there is one.
+GROUPS = {"bench": "bench models", "synth": None}
 
 
 def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the name of the command at the beginning of the line, and what stands after it.
+    """Return the name of the command at the beginning of the line, and the arguments that follow it.
 
     Raises:
-        UserError: there is no such command.
+        UserError: the command does not exist; the message names the nearest ones, or the new name of a renamed one.
     """
     for words in (2, 1):
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return name, list(arguments[words:])
     first, *rest = arguments
-    if first not in DEFAULTS:
-        raise unknown_name("command", first, COMMANDS, DEFAULTS, " (see fastvit --help)")
-    others = [name.split()[1] for name in commands_of(first)]
+    if first in RENAMED:
+        raise UserError(f"fastvit {first} is now called fastvit {RENAMED[first]}")
+    if first not in GROUPS:
+        raise unknown_name("command", first, COMMANDS, GROUPS, " (see fastvit --help)")
+    others, default = [name.split()[1] for name in commands_of(first)], GROUPS[first]
     word = rest[0] if rest and not rest[0].startswith("-") else ""
+    if default is None:
+        raise (
+            unknown_name(f"command fastvit {first}", word, others)
+            if word
+            else UserError(
+                f"fastvit {first} needs one of the commands {' or '.join(others)} (see fastvit {first} --help)"
+            )
+        )
     if (near := near_names(word, others)) and not Path(word).exists():
         raise UserError(
-            f"there is no command '{first} {word}': did you mean {first} {near[0]}? A model of that name is timed by "
-            f"fastvit {DEFAULTS[first]} {word}"
+            f"there is no command '{first} {word}': did you mean {first} {near[0]}? To time a model of that name: "
+            f"fastvit {default} {word}"
         )
-    return DEFAULTS[first], rest
+    return default, rest
 
 
 def commands_of(group: str) -> dict[str, Callable[..., int | None]]:

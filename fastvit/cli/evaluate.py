@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvit.arguments import parse_size, refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import new_table, print_line, show, show_table
+from fastvit.console import new_table, print_line, print_styled, print_table
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
@@ -93,7 +93,7 @@ def evaluate(
     _show(measured)
     parts = measured.found.parts
     if per_class:
-        show_table(parts.header, parts.rows)
+        print_table(parts.header, parts.rows)
     if out:
         print_line(f"{out / EVALUATION_PAGE}: metrics, each {parts.name}, and pictures")
         for name in measured.found.results:
@@ -115,8 +115,8 @@ def _show(measured: EvaluationResult) -> None:
         *([f"{preprocessing.crop_pct:g}"] if cropped else []),
         *("-" if rate.value is None else f"{rate.value:.1f}" for rate in found.rates),
     )
-    show(table)
-    held_out = ", which the run held out" if measured.divided else ""
-    show(f"{measured.counted} of {measured.data}{held_out}")
+    print_styled(table)
+    split = " (validation split of the run)" if measured.run_split else ""
+    print_styled(f"{measured.counted} of {measured.data}{split}")
     if found.skipped:
-        show(f"{found.skipped} images could not be read and are in none of these numbers")
+        print_styled(f"{found.skipped} images could not be read and are in none of these numbers")

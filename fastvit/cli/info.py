@@ -7,7 +7,7 @@ from dataclasses import asdict
 from textwrap import shorten
 from typing import Any
 
-from fastvit.console import new_table, show
+from fastvit.console import new_table, print_styled
 
 
 def info(checkpoint: str) -> None:
@@ -49,7 +49,7 @@ def info(checkpoint: str) -> None:
         rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
     for name, value in rows.items():
         table.add_row(name, str(value))
-    show(table)
+    print_styled(table)
 
 
 def _shortened(classes: Sequence[str]) -> str:

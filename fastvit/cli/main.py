@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from itertools import takewhile
 
 from fastvit.arguments import hyphenated, refuse_empty
-from fastvit.cli.commands import COMMANDS, DEFAULTS, commands_of, find_command
+from fastvit.cli.commands import COMMANDS, GROUPS, commands_of, find_command
 from fastvit.cli.parser import command_parser, parse
 from fastvit.console import one_line, print_line
 from fastvit.errors import UserError
@@ -55,7 +55,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print_line(f"fastvit {__version__}")
         return 0
-    if arguments[0] in DEFAULTS and arguments[1:2] and arguments[1] in _HELP:
+    if arguments[0] in GROUPS and arguments[1:2] and arguments[1] in _HELP:
         print_line(_group_usage(arguments[0]))
         return 0
     command, rest = find_command(arguments)
@@ -87,19 +87,21 @@ def _usage() -> str:
             "",
             *_listed(COMMANDS),
             "",
-            "fastvit COMMAND --help tells the options of one; start with: fastvit quickstart",
+            "fastvit COMMAND --help lists the options of a command; start with: fastvit quickstart",
         ]
     )
 
 
 def _group_usage(group: str) -> str:
+    default = GROUPS[group]
+    alone = f"fastvit {group} alone is fastvit {default}; " if default else ""
     return "\n".join(
         [
             f"usage: fastvit {group} COMMAND ...",
             "",
             *_listed(commands_of(group)),
             "",
-            f"fastvit {group} alone is fastvit {DEFAULTS[group]}; fastvit {DEFAULTS[group]} --help tells its options",
+            f"{alone}fastvit {group} COMMAND --help lists the options of a command",
         ]
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastvit.console import new_table, show
+from fastvit.console import new_table, print_styled
 from fastvit.errors import UserError
 
 
@@ -28,5 +28,7 @@ def models(pattern: str = "*", /) -> None:
         counts = [None if count is None else count / 1e6 for count in (row.params, row.params_fused)]
         sizes = ["-" if value is None else f"{value:.2f}" for value in (*counts, row.gmacs)]
         table.add_row(name, *sizes, *published, ", ".join(tags(name)) or "-")
-    show(table)
-    show("top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim")
+    print_styled(table)
+    print_styled(
+        "top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import new_table, one_line, print_line, show, track
+from fastvit.console import new_table, one_line, print_line, print_styled, track
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 
@@ -81,27 +81,27 @@ def predict(
     canvas = Canvas(draw, predictor.spec) if draw else None
     meshes = Meshes(mesh, predictor.spec, len(paths)) if mesh else None
 
-    def tabulate(answer: Prediction | Failure) -> None:
-        if not isinstance(answer, Failure):
-            table.add_row(answer.image, *answer.cells())
+    def tabulate(prediction: Prediction | Failure) -> None:
+        if not isinstance(prediction, Failure):
+            table.add_row(prediction.image, *prediction.cells())
 
-    def print_record(answer: Prediction | Failure) -> None:
-        if not isinstance(answer, Failure):
-            print_line(jsonlib.dumps(record(answer)))
+    def print_record(prediction: Prediction | Failure) -> None:
+        if not isinstance(prediction, Failure):
+            print_line(jsonlib.dumps(record(prediction)))
 
     with recording(out) if out else nullcontext(print_record if json else tabulate) as write:
         stream = predictor.stream(paths, limits.k, 16 if batch_size is None else batch_size, limits.score)
-        for answer in track(stream, predictor.runtime, len(paths)):
-            write(answer)
-            if isinstance(answer, Failure):
-                failures.append(answer)
+        for prediction in track(stream, predictor.runtime, len(paths)):
+            write(prediction)
+            if isinstance(prediction, Failure):
+                failures.append(prediction)
                 continue
             if canvas:
-                canvas.draw(answer)
+                canvas.draw(prediction)
             if meshes:
-                meshes.write(answer)
+                meshes.write(prediction)
     if table.row_count:
-        show(table)
+        print_styled(table)
     if out:
         print_line(
             f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import print_line, show_table
+from fastvit.console import print_line, print_table
 from fastvit.device import Device
 from fastvit.errors import UserError
 
@@ -84,5 +84,5 @@ def robustness(
         print_line(jsonlib.dumps(asdict(result)))
         return
     for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
-        show_table(table.header, table.rows)
+        print_table(table.header, table.rows)
     print_line(f"{report}: {result.images} images of {result.data}{'' if result.complete else ', a part of the data'}")

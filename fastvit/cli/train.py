@@ -41,6 +41,6 @@ def train(arguments: list[str]) -> int:
         # Lightning takes another process's exit code for a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
     metric = find_task(recipe.task).headline_metric
-    say(f"{done.best}: {metric.label} {metric.text(done.score)} on the held-out images", sys.stdout)
+    say(f"{done.best}: {metric.label} {metric.text(done.score)} on the validation images", sys.stdout)
     say(f"next: fastvit eval {shlex.quote(str(recipe.out))}; then fastvit predict, fuse or export", sys.stdout)
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench.complexity import Complexity
-from fastvit.bench.subjects import complexity_of
+from fastvit.bench.models import complexity_of
 from fastvit.bench.suite import bench_models
 from fastvit.errors import UserError
 from fastvit.files import user_path
@@ -146,7 +146,7 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
         "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
         "GMACs": f"{cost.gmacs:.3f}",
         "latency, ms": f"{timing.median:.2f}" if timing else "",
-        "its quartiles": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
+        "IQR": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
         "file, MB": f"{entry.megabytes:.1f}",
         **_robustness_cells(entry.robustness),
     }

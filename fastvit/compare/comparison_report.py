@@ -38,8 +38,8 @@ def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, dev
 
 
 _RESULTS_TEXT = (
-    "Accuracy and loss are those of the best epoch on each run's own held-out images: they compare where the data are "
-    "the same. Parameters in train form and fused; multiply-accumulates of one image, fused."
+    "Accuracy and loss are those of the best epoch on each run's own validation images: they can be compared where the "
+    "data are the same. Parameters in train form and fused; multiply-accumulates of one image, fused."
 )
 
 

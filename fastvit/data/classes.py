@@ -8,7 +8,7 @@ from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.errors import UserError
 
 
-def matched(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[tuple[str, ...], list[int]]:
+def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[tuple[str, ...], list[int]]:
     """The classes to go by, and the index that each of the data's own classes has among them.
 
     Args:

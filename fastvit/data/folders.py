@@ -9,7 +9,7 @@ from PIL import Image
 from timm.data.readers import create_reader
 from timm.utils.misc import natural_key
 
-from fastvit.data.classes import matched
+from fastvit.data.classes import align_classes
 from fastvit.data.images import read_image
 from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError
@@ -23,7 +23,7 @@ class FolderImages:
 
     Args:
         root: folder with a folder a class in it.
-        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.matched`.
+        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.align_classes`.
 
     Raises:
         UserError: there are no such folders, or classes that the model does not know.
@@ -41,7 +41,7 @@ class FolderImages:
         if not folders:
             raise UserError(f"there are no images in folders of {root}, one folder a class")
         own = sorted(set(folders), key=natural_key)
-        self.classes, indices = matched(own, classes, str(root))
+        self.classes, indices = align_classes(own, classes, str(root))
         index = dict(zip(own, indices, strict=True))
         self.labels = [index[folder] for folder in folders]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from fastvit.data.classes import matched, shortened
+from fastvit.data.classes import align_classes, shortened
 from fastvit.data.images import read_image
 from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError, first_line
@@ -22,7 +22,7 @@ class TableImages:
     Args:
         table: the rows.
         name: what to call them.
-        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.matched`.
+        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.align_classes`.
 
     Raises:
         UserError: there are not one column of images and one of classes, or a row has no class.
@@ -34,7 +34,7 @@ class TableImages:
         self._name = name
         self._image = _only(table.features, datasets.Image, name)
         label = _only(table.features, datasets.ClassLabel, name)
-        self.classes, index = matched(table.features[label].names, classes, name)
+        self.classes, index = align_classes(table.features[label].names, classes, name)
         labels = table.select_columns([label])[:][label]
         if any(value is None or value < 0 for value in labels):
             raise UserError(f"{name} has rows without a class in the column {label}")

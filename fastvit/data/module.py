@@ -76,7 +76,7 @@ class RunData(L.LightningDataModule):
         self.skip_unreadable = skip_unreadable
         self.unreadable_log = (log := UnreadableLog()).path
         self._unreadable_log = log
-        self.place = {"epoch": 0, "start": 0}
+        self.resume_state = {"epoch": 0, "start": 0}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,11 +119,11 @@ class RunData(L.LightningDataModule):
 
     def train_batches(self) -> TrainBatches:
         """Which images make each batch."""
-        return TrainBatches(len(self.train_images), self.batch_size, self.seed, *self.process, **self.place)
+        return TrainBatches(len(self.train_images), self.batch_size, self.seed, *self.process, **self.resume_state)
 
     def state_dict(self) -> dict[str, Any]:
         if self.trainer is None:
-            return {**self.place, "batches": self.sampler_fingerprint()}
+            return {**self.resume_state, "batches": self.sampler_fingerprint()}
         loop = self.trainer.fit_loop
         batches = loop.epoch_loop.batch_progress
         done = 0 if batches.is_last_batch else batches.current.processed
@@ -135,13 +135,13 @@ class RunData(L.LightningDataModule):
         Raises:
             UserError: it is inside an epoch whose batches would be others now.
         """
-        self.place = {name: state_dict[name] for name in ("epoch", "start")}
-        if not self.place["start"]:
+        self.resume_state = {name: state_dict[name] for name in ("epoch", "start")}
+        if not self.resume_state["start"]:
             return
         made, now = renamed_batches(state_dict["batches"]), self.sampler_fingerprint()
         if made != now:
             raise UserError(
-                f"the run was ended inside epoch {self.place['epoch'] + 1}, whose batches were made with "
+                f"the run was ended inside epoch {self.resume_state['epoch'] + 1}, whose batches were made with "
                 f"{_listed(made)}; now it would be {_listed(now)}: go on as it began"
             )
 

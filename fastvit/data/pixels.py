@@ -29,7 +29,7 @@ def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         return _channels_first(_center(resized, width, height))
     fitted_height, fitted_width = fitted_size((image.height, image.width), preprocessing)
     pixels = _channels_first(image.resize((fitted_width, fitted_height), _FILTERS[preprocessing.interpolation]))
-    if preprocessing.resize == "fit":
+    if preprocessing.resize == "resize_shorter":
         return pixels
     mean = np.rint(255 * np.asarray(preprocessing.mean)).astype(np.uint8)  # all but 0 when it is normalized
     canvas = np.broadcast_to(mean.reshape(-1, 1, 1), (len(pixels), height, width)).copy()
@@ -40,7 +40,7 @@ def eval_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 def fitted_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
     """Height and width to which an image of `size` (height, width) is scaled, of the modes that keep all of it."""
     room, sides = preprocessing.size, size
-    if preprocessing.resize == "fit":  # tall images have as much room as wide ones
+    if preprocessing.resize == "resize_shorter":  # tall images have as much room as wide ones
         room, sides = (min(room), max(room)), (min(sides), max(sides))
     scale = min(room[0] / sides[0], room[1] / sides[1])
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

@@ -36,9 +36,9 @@ def open_binary(path: str) -> IO[bytes]:
     for attempt in range(_ATTEMPTS):
         file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
         try:
-            with urllib.request.urlopen(path, timeout=60) as answer:
-                shutil.copyfileobj(answer, file)
-                length = answer.headers["Content-Length"]
+            with urllib.request.urlopen(path, timeout=60) as response:
+                shutil.copyfileobj(response, file)
+                length = response.headers["Content-Length"]
             if length is not None and file.tell() != int(length):
                 raise http.client.IncompleteRead(b"", int(length) - file.tell())
         except (OSError, http.client.HTTPException) as error:

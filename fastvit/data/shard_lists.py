@@ -13,7 +13,7 @@ from typing import Any
 
 from timm.utils.misc import natural_key
 
-from fastvit.data.classes import matched, shortened
+from fastvit.data.classes import align_classes, shortened
 from fastvit.data.remote import is_remote, open_binary
 from fastvit.data.shards import Shard, ShardImages
 from fastvit.data.split_names import SPLIT_NAMES, Split
@@ -67,7 +67,7 @@ def open_shards(source: str, split: Split, classes: Sequence[str] | None = None)
     lengths = [_length(path, folder, info) for path in paths]
     if info.classes is None and not classes:
         raise UserError(f"{folder} does not name its classes: put a file classes.txt beside the shards, a name a line")
-    known, index = matched(info.classes or tuple(classes or ()), classes, source)
+    known, index = align_classes(info.classes or tuple(classes or ()), classes, source)
     return ShardImages(paths, lengths, known, index)
 
 

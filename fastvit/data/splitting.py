@@ -33,7 +33,7 @@ class Part(Subset):
         self.root = root
 
 
-def held_out(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
+def validation_mask(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
     """(N,) bool: which images to validate on, the same share of every class, drawn at random.
 
     A class of n images gives round(n * fraction), but at least one and never all; a class of one image gives none.
@@ -62,7 +62,7 @@ def split_off(
 
     Args:
         pictures: the source.
-        fraction: of each class to validate on, as `held_out` has it.
+        fraction: of each class to validate on, as `validation_mask` has it.
         seed: of the choice.
         file: of `write_split`, to take the split that it describes; None to make one.
         root: folder of the images, if they are in one.
@@ -70,7 +70,7 @@ def split_off(
     Raises:
         UserError: fraction makes no sense, or the file is not there, or is of other images or another fraction.
     """
-    mask = held_out(pictures.labels, fraction, seed)
+    mask = validation_mask(pictures.labels, fraction, seed)
     if file is not None:
         if not file.exists():
             raise UserError(

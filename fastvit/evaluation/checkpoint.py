@@ -29,7 +29,7 @@ class EvaluationResult:
         checkpoint: as it was asked for.
         data: name or path.
         split: "validation" or "training"; None where it is not known.
-        divided: whether the images are those that the checkpoint's run held out of its data.
+        run_split: whether the images are the validation split that the checkpoint's run made of its data.
         task: name of the task.
         form: of the network that ran.
         runtime: that it ran in.
@@ -43,7 +43,7 @@ class EvaluationResult:
     checkpoint: str
     data: str
     split: str | None
-    divided: bool
+    run_split: bool
     task: str
     form: str
     runtime: str
@@ -83,7 +83,7 @@ class EvaluationResult:
             "checkpoint": self.checkpoint,
             "data": self.data,
             "split": self.split,
-            "held_out_by_run": self.divided,
+            "run_split": self.run_split,
             "task": self.task,
             "form": self.form,
             "runtime": self.runtime,
@@ -162,7 +162,7 @@ def evaluate_checkpoint(
         checkpoint=checkpoint,
         data=source.source,
         split="validation" if isinstance(images, Part) else source.split,
-        divided=isinstance(images, Part),
+        run_split=isinstance(images, Part),
         task=spec.name,
         form=predictor.form,
         runtime=predictor.runtime,

@@ -55,7 +55,7 @@ def _numbers_section(measured: EvaluationResult) -> Section:
     rows += [(rate.label, f"{rate.value:.1f}") for rate in measured.found.rates if rate.value]
     rows += [
         ("checkpoint", measured.checkpoint),
-        ("data", measured.data + (", the images that the run held out" if measured.divided else "")),
+        ("data", measured.data + (" (validation split of the run)" if measured.run_split else "")),
         ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
         ("images", str(measured.preprocessing)),
     ]

@@ -26,8 +26,8 @@ class Example:
     """An image with its annotation and with the prediction, each drawn into it."""
 
     name: str
-    truth: Image.Image
-    answer: Image.Image
+    ground_truth: Image.Image
+    prediction: Image.Image
 
 
 def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
@@ -36,13 +36,13 @@ def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
     for place in evenly_spaced(len(images), min(len(images), _COUNT)):
         try:
             picture = images.image(place)
-            truth = spec.ground_truth(images, place, predictor.network)
+            ground_truth = spec.ground_truth(images, place, predictor.network)
         except UnreadableImageError:
             continue  # whoever allowed it has been told
-        if truth is None:
+        if ground_truth is None:
             return []
-        (answer,) = predictor([picture], score=_DRAWN)
-        made.append(Example(images.name(place), spec.draw(picture, truth), spec.draw(picture, answer)))
+        (prediction,) = predictor([picture], score=_DRAWN)
+        made.append(Example(images.name(place), spec.draw(picture, ground_truth), spec.draw(picture, prediction)))
     return made
 
 
@@ -57,7 +57,7 @@ def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
         place.axis("off")
     for index, example in enumerate(made):
         row, column = divmod(index, 2)
-        for offset, picture in enumerate((example.truth, example.answer)):
+        for offset, picture in enumerate((example.ground_truth, example.prediction)):
             places[row, 2 * column + offset].imshow(picture)
         places[row, 2 * column].set_title(Path(example.name).name, fontsize=8, loc="left")
     return Section("Examples", text, figure, pixels=True)

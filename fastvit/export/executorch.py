@@ -1,4 +1,4 @@
-"""ExecuTorch (.pte) with XNNPACK on the CPU; what it says of itself is the answer of a method called "fastvit"."""
+"""ExecuTorch (.pte) with XNNPACK on the CPU; its metadata is what the method "fastvit" returns."""
 
 from __future__ import annotations
 

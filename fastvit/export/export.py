@@ -70,7 +70,7 @@ def export(
         calibration: other pictures, for int8.
 
     Raises:
-        UserError: the target cannot do what is asked, or the artifact's answers are further from the model's than its
+        UserError: the target cannot do what is asked, or the artifact's outputs are further from the model's than its
             precision allows; what was at `path` before is then still there.
     """
     options = options or ExportOptions()

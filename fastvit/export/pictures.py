@@ -10,7 +10,7 @@ from PIL import Image
 
 from fastvit.data.datasets import ImageSource
 from fastvit.data.images import find_images, read_image
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
@@ -38,7 +38,7 @@ class Pictures:
 
 
 def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, count: int) -> Pictures:
-    """Pictures by a path, or held-out images of a data source, evenly spread over it.
+    """Pictures by a path, or validation images of a data source, evenly spread over it.
 
     Args:
         model: whose classes the labels must have to count.

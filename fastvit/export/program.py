@@ -63,8 +63,8 @@ class Exportable(nn.Module):
         if self.output == FEATURES:
             return as_maps(self.model(x))
         others = () if image_size is None else (image_size,)
-        answers = tuple(answer.float() for answer in cast(Any, self.model).answers(x, *others))
-        return tuple(answer.softmax(1) for answer in answers) if self.output == "probabilities" else answers
+        outputs = tuple(output.float() for output in cast(Any, self.model).outputs(x, *others))
+        return tuple(output.softmax(1) for output in outputs) if self.output == "probabilities" else outputs
 
 
 def as_maps(pyramid: Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -125,9 +125,9 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     outputs = {
         FEATURES: tuple(f"stride{stride}" for stride in fused.pyramid_strides),
         "probabilities": ("probabilities",),
-    }.get(output, fused.outputs)
+    }.get(output, fused.output_names)
     batch = None if options.batch == "dynamic" else options.batch
-    inputs = ("images",) if output == FEATURES else fused.inputs
+    inputs = ("images",) if output == FEATURES else fused.input_names
     signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused), inputs)
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
     module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()

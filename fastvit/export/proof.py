@@ -120,13 +120,13 @@ def prove_outputs(
     output = artifact.signature.outputs[0]
     features = output.startswith("stride")
     expected = reference(model, ours, FEATURES if features else output, step)
-    answers = artifact.in_batches(theirs, step)
+    outputs = artifact.in_batches(theirs, step)
     accuracy = None
     if labels is not None and not features:
         true = np.asarray(labels)
-        expected_top1, top1 = (float(np.mean(o.argmax(1) == true)) for o in (expected[0], answers[0]))
+        expected_top1, top1 = (float(np.mean(o.argmax(1) == true)) for o in (expected[0], outputs[0]))
         accuracy = expected_top1, top1
-    return Proof(len(pictures), compare(expected, answers), accuracy)
+    return Proof(len(pictures), compare(expected, outputs), accuracy)
 
 
 def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
@@ -174,6 +174,6 @@ def reference(model: TaskModel, images: np.ndarray, output: str, step: int = 16)
             if output == FEATURES:
                 parts.append([stage.numpy() for stage in as_maps(network.pyramid(batch))])
             else:
-                answers = network.answers(batch)
-                parts.append([(a.softmax(1) if output == "probabilities" else a).numpy() for a in answers])
+                outputs = network.outputs(batch)
+                parts.append([(a.softmax(1) if output == "probabilities" else a).numpy() for a in outputs])
     return [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -29,7 +29,7 @@ class FastViT(TaskModel):
     """
 
     task = "classification"
-    outputs = ("logits",)
+    output_names = ("logits",)
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class FastViT(TaskModel):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self(images),)
 
     def forward_features(self, x: Tensor) -> Tensor:

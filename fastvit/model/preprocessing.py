@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from fastvit.errors import UserError, unknown_name
+from fastvit.renames import RESIZES
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,9 +24,9 @@ class Preprocessing:
         crop_pct: side of the crop as a fraction of the resized image, in (0, 1]; of "crop" alone.
         interpolation: of the resize.
         resize: "crop" makes the shorter side size / crop_pct and cuts out the center. The others keep all of the image,
-            and its shape: "fit" makes it as large as its shorter side is at most the smaller, and its longer at most
-            the larger number of `size`, so that the model's input has no fixed size; "letterbox" as large as it lies
-            within height and width, and fills up with the mean at the bottom and on the right.
+            and its aspect ratio: "resize_shorter" scales it so that its shorter side is at most the smaller and its
+            longer side at most the larger number of `size`, so that the input of the model has no fixed size;
+            "letterbox" scales it to fit into height and width, and pads it with the mean at the bottom and right.
     """
 
     size: tuple[int, int] = (256, 256)
@@ -33,11 +34,11 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     crop_pct: float = 0.9
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
-    resize: Literal["crop", "fit", "letterbox"] = "crop"
+    resize: Literal["crop", "resize_shorter", "letterbox"] = "crop"
 
     def __str__(self) -> str:
         height, width = self.size
-        if self.resize == "fit":
+        if self.resize == "resize_shorter":
             return f"within {min(self.size)}x{max(self.size)}, {self.interpolation}"
         rest = f"crop {self.crop_pct}" if self.resize == "crop" else "filled up"
         return f"{height}x{width}, {rest}, {self.interpolation}"
@@ -89,8 +90,8 @@ class Preprocessing:
 
     @property
     def fixed_size(self) -> tuple[int, int]:
-        """Height and width for what needs fixed ones: `size`; of "fit", room for a photo of 4:3, in steps of 32."""
-        if self.resize != "fit":
+        """Height and width of an input of fixed size: `size`; for "resize_shorter", a 4:3 photo, in steps of 32."""
+        if self.resize != "resize_shorter":
             return self.size
         short, long = min(self.size), max(self.size)
         height, width = (-(-side // 32) * 32 for side in (short, min(long, round(short * 4 / 3))))
@@ -109,6 +110,7 @@ class Preprocessing:
         """
         try:
             sequences = {name: tuple(data[name]) for name in ("size", "mean", "std") if name in data}
-            return cls(**{**data, **sequences})
+            resize = {"resize": RESIZES.get(data["resize"], data["resize"])} if "resize" in data else {}
+            return cls(**{**data, **sequences, **resize})
         except TypeError as error:
             raise UserError(f"the preprocessing description does not fit this version of fastvit: {error}") from error

@@ -24,8 +24,8 @@ class TaskModel(nn.Module):
         classes: name of each class, or None where unknown.
         preprocessing: what images need before they come here.
         options: what else it is built from, a frozen dataclass; None where the configuration says all.
-        inputs: names of what `answers` takes: images, and what else there is to know of them.
-        outputs: names of what `answers` gives.
+        input_names: names of the tensors that `outputs` takes: "images", of a detector also "image_size".
+        output_names: names of the tensors that `outputs` returns, in order.
         data_dependent: whether the number of outputs depends on the values of the image, as of a detector.
         default_preprocessing: what images need where a network is made without being told.
 
@@ -36,8 +36,8 @@ class TaskModel(nn.Module):
     task: ClassVar[str]
     default_preprocessing: ClassVar[Preprocessing] = Preprocessing()
     data_dependent: ClassVar[bool] = False
-    inputs: tuple[str, ...] = ("images",)
-    outputs: tuple[str, ...]
+    input_names: tuple[str, ...] = ("images",)
+    output_names: tuple[str, ...]
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class TaskModel(nn.Module):
         """The backbone, wherever it is in the network."""
         return next(module for module in self.modules() if isinstance(module, Backbone))
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What an exported model gives for (B, C, H, W) images, in the order of `outputs`; eval mode."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it gives")
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the raw outputs for normalized (B, C, H, W) images, in the order of `output_names`, in eval mode."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement outputs")
 
     @property
     def compiled_part(self) -> nn.Module:

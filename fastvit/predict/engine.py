@@ -1,4 +1,4 @@
-"""What computes a Predictor's answers: a model in PyTorch, or an artifact in its runtime."""
+"""What computes a Predictor's outputs: a model in PyTorch, or an artifact in its runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Resized uint8 pixels, or normalized float32 images, (B, C, H, W) -> answers in float32.
+    """Resized uint8 pixels, or normalized float32 images, (B, C, H, W) -> outputs in float32.
 
     Attributes:
         description: of the model.
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """(B, classes) logits of a classifier, on the CPU."""
         ...
 
-    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+    def outputs(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """All outputs by name.
 
         Args:
@@ -76,19 +76,19 @@ class ArtifactEngine:
         self.description, self.runtime = self.artifact.description, self.artifact.runtime
         if any(output.startswith("stride") for output in self.artifact.signature.outputs):
             raise UserError(
-                f"{path} gives {', '.join(self.artifact.signature.outputs)}, which are no answers: open it with "
+                f"{path} gives {', '.join(self.artifact.signature.outputs)}, which are not predictions: open it with "
                 "fastvit.runtime.artifact.open_artifact"
             )
 
     def logits(self, images: Tensor) -> Tensor:
         import torch
 
-        (answer,) = self.artifact.in_batches(self._taken(images.cpu().numpy()))
+        (output,) = self.artifact.in_batches(self._taken(images.cpu().numpy()))
         if self.artifact.signature.outputs != ("logits",):
-            answer = np.log(np.maximum(answer, np.finfo(np.float32).tiny))
-        return torch.from_numpy(answer)
+            output = np.log(np.maximum(output, np.finfo(np.float32).tiny))
+        return torch.from_numpy(output)
 
-    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+    def outputs(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         taken = self._taken(images)
         if find_task(self.description.task).batched:
             return dict(zip(self.artifact.signature.outputs, self.artifact.in_batches(taken), strict=True))
@@ -156,16 +156,16 @@ class TorchEngine:
             self.runtime = self.runtime.replace("torch", "kernels")
 
     def logits(self, images: Tensor) -> Tensor:
-        return self._answers(images)[0]
+        return self._outputs(images)[0]
 
-    def answers(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+    def outputs(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         import torch
 
-        filled = image_size not in (None, images.shape[2:]) and "image_size" in self._model.inputs
-        found = self._answers(torch.from_numpy(images), *([torch.tensor([image_size])] if filled else []))
-        return {name: answer.numpy() for name, answer in zip(self._model.outputs, found, strict=True)}
+        filled = image_size not in (None, images.shape[2:]) and "image_size" in self._model.input_names
+        found = self._outputs(torch.from_numpy(images), *([torch.tensor([image_size])] if filled else []))
+        return {name: output.numpy() for name, output in zip(self._model.output_names, found, strict=True)}
 
-    def _answers(self, images: Tensor, *others: Tensor) -> list[Tensor]:
+    def _outputs(self, images: Tensor, *others: Tensor) -> list[Tensor]:
         import torch
 
         from fastvit.data.transforms import normalize
@@ -173,4 +173,4 @@ class TorchEngine:
         images = images.to(self.device)
         with torch.inference_mode():
             ready = normalize(images, self.description.preprocessing) if images.dtype == torch.uint8 else images
-            return [answer.float().cpu() for answer in self._model.answers(ready.to(self._dtype), *others)]
+            return [output.float().cpu() for output in self._model.outputs(ready.to(self._dtype), *others)]

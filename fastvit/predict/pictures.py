@@ -1,4 +1,4 @@
-"""Answers as pictures and meshes, a file for each image."""
+"""Predictions as pictures and meshes, a file for each image."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Canvas:
         self._paths, self.drawn = _Paths(folder, "--draw"), 0
         self._task = task
 
-    def draw(self, answer: Prediction) -> Path:
-        """Draw an answer for an image file; images of the same name from different folders get a number."""
-        picture = self._task.draw(read_image(answer.image), answer)
-        path = self._paths.of(answer.image, ".png")
+    def draw(self, prediction: Prediction) -> Path:
+        """Draw a prediction for an image file; images of the same name from different folders get a number."""
+        picture = self._task.draw(read_image(prediction.image), prediction)
+        path = self._paths.of(prediction.image, ".png")
         with atomic(path) as part:
             picture.save(part, format="PNG")
         self.drawn += 1
@@ -64,10 +64,10 @@ class Meshes:
         self._paths = _Paths(path.parent if self._file else path, "--mesh")
         self.written = 0
 
-    def write(self, answer: Prediction) -> Path:
+    def write(self, prediction: Prediction) -> Path:
         """Write the mesh of a prediction for an image file."""
-        path = self._file or self._paths.of(answer.image, self._suffix)
-        answer.write_mesh(path)
+        path = self._file or self._paths.of(prediction.image, self._suffix)
+        prediction.write_mesh(path)
         self.written += 1
         return path
 

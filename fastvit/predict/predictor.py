@@ -1,4 +1,4 @@
-"""Images in, decoded answers out, from a model, a checkpoint or an exported artifact.
+"""Images in, decoded predictions out, from a model, a checkpoint or an exported artifact.
 
 What runs an artifact loads no torch: importing this does not, and nothing on an artifact's way does.
 """
@@ -145,34 +145,34 @@ class Predictor:
             raise UserError(f"a model for {self.task} gives no classes of images: call the Predictor with images")
         return self._engine.logits(images)
 
-    def answers(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+    def outputs(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels.
 
         Args:
             pixels: of the image, perhaps filled up.
             image_size: height and width of the resized image without what is filled up; None where it is all of it.
         """
-        return self._engine.answers(pixels, image_size)
+        return self._engine.outputs(pixels, image_size)
 
     def __call__(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
     ) -> list[Prediction]:
-        """Answers for paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
+        """Predictions for paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
 
         Raises:
             UserError: an image cannot be read; `stream` goes on instead.
         """
-        answers = []
-        for answer in self.stream(images, k, batch_size, score):
-            if isinstance(answer, Failure):
-                raise UserError(answer.reason)
-            answers.append(answer)
-        return answers
+        predictions = []
+        for prediction in self.stream(images, k, batch_size, score):
+            if isinstance(prediction, Failure):
+                raise UserError(prediction.reason)
+            predictions.append(prediction)
+        return predictions
 
     def stream(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
     ) -> Iterator[Prediction | Failure]:
-        """Answers for any number of images, in order; what cannot be read is yielded as a Failure.
+        """Predictions for any number of images, in order; what cannot be read is yielded as a Failure.
 
         Threads decode the next batch while the model computes one; no more than two batches are in memory.
 
@@ -220,11 +220,11 @@ class Predictor:
             yield shown if isinstance(shown, Failure) else next(predictions)
 
     def _alone(self, shown: PreprocessedImage) -> Outputs:
-        return self._engine.answers(shown.pixels[None], shown.fitted)
+        return self._engine.outputs(shown.pixels[None], shown.fitted)
 
     def _in_batch(self, images: list[PreprocessedImage]) -> Iterator[Outputs]:
         if images:
-            found = self._engine.answers(np.stack([shown.pixels for shown in images]))
+            found = self._engine.outputs(np.stack([shown.pixels for shown in images]))
             yield from ({name: rows[i : i + 1] for name, rows in found.items()} for i in range(len(images)))
 
 

@@ -19,14 +19,18 @@ Write = Callable[[Prediction | Failure], None]
 GROUP = 4096
 
 
-def record(answer: Prediction | Failure) -> dict[str, Any]:
+def record(prediction: Prediction | Failure) -> dict[str, Any]:
     """One image: "image", and "predictions", which the task says, the likeliest first, or "error"."""
-    return {"image": answer.image, "error": answer.reason} if isinstance(answer, Failure) else answer.record()
+    return (
+        {"image": prediction.image, "error": prediction.reason}
+        if isinstance(prediction, Failure)
+        else prediction.record()
+    )
 
 
 @contextmanager
 def recording(path: Path) -> Iterator[Write]:
-    """A function that writes answers to a file, which is there when the block has ended well, and complete.
+    """A function that writes predictions to a file, which is there when the block has ended well, and complete.
 
     Args:
         path: .jsonl, a `record` a line; or, of a classifier, .parquet, with the columns image, error, index, name and
@@ -45,7 +49,7 @@ def recording(path: Path) -> Iterator[Write]:
 @contextmanager
 def _lines(path: Path) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as opened:
-        yield lambda answer: print(json.dumps(record(answer)), file=opened)
+        yield lambda prediction: print(json.dumps(record(prediction)), file=opened)
 
 
 @contextmanager
@@ -72,8 +76,8 @@ def _parquet(path: Path) -> Iterator[Write]:
             writer.write_table(pyarrow.Table.from_pylist(rows, schema))
             rows.clear()
 
-        def write(answer: Prediction | Failure) -> None:
-            rows.append(_columns(answer))
+        def write(prediction: Prediction | Failure) -> None:
+            rows.append(_columns(prediction))
             if len(rows) >= GROUP:
                 flush()
 
@@ -81,7 +85,7 @@ def _parquet(path: Path) -> Iterator[Write]:
         flush()
 
 
-def _columns(answer: Prediction | Failure) -> dict[str, Any]:
-    if isinstance(answer, Failure):
-        return {"image": printable(answer.image), "error": printable(answer.reason)}
-    return {"image": printable(answer.image), **answer.columns()}
+def _columns(prediction: Prediction | Failure) -> dict[str, Any]:
+    if isinstance(prediction, Failure):
+        return {"image": printable(prediction.image), "error": printable(prediction.reason)}
+    return {"image": printable(prediction.image), **prediction.columns()}

@@ -66,9 +66,9 @@ def _draw_metrics(axes: Axes, history: History, metrics: Mapping[str, Metric]) -
     first = next(iter(metrics.values()))
     if len(metrics) > 1:
         axes.legend()
-        axes.set(ylabel=first.unit, title="On the held-out images")
+        axes.set(ylabel=first.unit, title="On the validation images")
         return
-    axes.set(ylabel=first.unit, title=f"{_title(first.label)} on the held-out images")
+    axes.set(ylabel=first.unit, title=f"{_title(first.label)} on the validation images")
 
 
 def _draw_lr(axes: Axes, history: History) -> None:
@@ -90,9 +90,9 @@ def overlaid_curves(histories: Mapping[str, History], name: str, metric: Metric)
         name: of the metric.
         metric: how it is shown.
     """
-    panels = [("val/loss", "loss", "Loss on the held-out images", 1.0)]
+    panels = [("val/loss", "loss", "Loss on the validation images", 1.0)]
     if any(history.get(f"val/{name}") for history in histories.values()):
-        title = f"{_title(metric.label)} on the held-out images"
+        title = f"{_title(metric.label)} on the validation images"
         panels.append((f"val/{name}", metric.unit, title, metric.factor))
     figure = new_figure(10, 3.6)
     for axes, (name, ylabel, title, factor) in zip(figure.subplots(1, 2), panels, strict=False):

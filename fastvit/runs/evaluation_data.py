@@ -10,7 +10,7 @@ from typing import Any
 from fastvit.data.classes import shortened
 from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import is_named_for, split_folder
-from fastvit.data.opening import is_image_folder, open_images, open_undivided
+from fastvit.data.load import is_image_folder, open_images, open_unsplit
 from fastvit.data.split_names import Split
 from fastvit.data.splitting import Key, Part, keys, read_split
 from fastvit.errors import UserError
@@ -102,7 +102,7 @@ class EvaluationData:
 
         Args:
             split: "train", or "test" for the validation images.
-            classes: as `fastvit.data.opening.open_images` has them.
+            classes: as `fastvit.data.load.open_images` has them.
 
         Raises:
             UserError: there are no such data, the run trained on some of them, or its split.csv is lost, which tells
@@ -137,7 +137,7 @@ class EvaluationData:
         if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never held out of
             return None
         try:
-            pictures, root = open_undivided(source, classes)
+            pictures, root = open_unsplit(source, classes)
         except UserError:
             if own:
                 raise
@@ -163,12 +163,12 @@ class EvaluationData:
 
     def _has_validation_images(self, source: str, own: bool, file: Path) -> bool:
         """Whether a folder has validation images of its own, which count instead of the run's."""
-        if not is_image_folder(source) or not (held_out := _validation_folder(source)):
+        if not is_image_folder(source) or not (validation := _validation_folder(source)):
             return False
         if own and self._given is not None:
             raise UserError(
-                f"{held_out} holds validation images, and {file} names others: give --data {held_out} for the former, "
-                "leave --data out for the latter"
+                f"{validation} contains validation images, and {file} names others: give --data {validation} for the "
+                "former, leave --data out for the latter"
             )
         return not own
 
@@ -193,17 +193,17 @@ def _validation_folder(source: str) -> Path | None:
 
 def _is_copy(parts: dict[Key, str], found: Sequence[Key]) -> bool:
     """Whether images are those of a run, or lack some of its training images alone."""
-    held_out = {key for key, part in parts.items() if part == "val"}
-    return held_out <= set(found) and any(parts.get(key) == "train" for key in found)
+    validation = {key for key, part in parts.items() if part == "val"}
+    return validation <= set(found) and any(parts.get(key) == "train" for key in found)
 
 
 def _see_that_it_is_whole(source: str, file: Path, parts: dict[Key, str], missing: set[Key]) -> None:
     """See that all validation images are in the data of a run; warn of training images that are not."""
-    held_out = sorted(name for name, label in missing if parts[name, label] == "val")
-    if held_out:
+    validation = sorted(name for name, label in missing if parts[name, label] == "val")
+    if validation:
         raise UserError(
-            f"{source} lacks validation images that {file} names ({shortened(held_out)}): put them back, or give other "
-            "data with --data"
+            f"{source} lacks validation images that {file} names ({shortened(validation)}): put them back, or give "
+            "other data with --data"
         )
     if missing:
         names = shortened(sorted(name for name, _ in missing))

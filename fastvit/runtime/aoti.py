@@ -25,7 +25,7 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            answers = program(torch.from_numpy(images))
-        return [answer.numpy() for answer in (answers if isinstance(answers, (list, tuple)) else [answers])]
+            outputs = program(torch.from_numpy(images))
+        return [output.numpy() for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
 
     return program.loader.get_metadata().get(METADATA_KEY), run

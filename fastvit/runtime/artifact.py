@@ -63,7 +63,7 @@ class Signature:
         return np.dtype(np.uint8 if self.input == "pixels" else np.float32)
 
     def check(self, images: np.ndarray, channels: int) -> None:
-        """See that images may go in; some runtimes would answer wrongly, or crash, where they may not.
+        """See that images may go in; some runtimes would compute something wrong, or crash, where they may not.
 
         Raises:
             UserError: another type, number of dimensions or channels, batch or size.
@@ -133,9 +133,9 @@ class Artifact:
         inputs = [np.ascontiguousarray(images)]
         if "image_size" in self.signature.inputs:
             inputs.append(_checked_size(whole_images(images) if image_size is None else image_size, images))
-        answers = self._run(*inputs)
+        outputs = self._run(*inputs)
         return {
-            name: np.asarray(answer, np.float32) for name, answer in zip(self.signature.outputs, answers, strict=True)
+            name: np.asarray(output, np.float32) for name, output in zip(self.signature.outputs, outputs, strict=True)
         }
 
     def in_batches(self, images: np.ndarray, step: int | None = None) -> list[np.ndarray]:
@@ -154,7 +154,7 @@ class Artifact:
             batch = images[start : start + step]
             missing = step - len(batch) if self.signature.batch else 0
             filled = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
-            parts.append([answer[: len(batch)] for answer in self(filled).values()])
+            parts.append([output[: len(batch)] for output in self(filled).values()])
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -221,8 +221,8 @@ class Runtime:
         if not path.exists():
             raise UserError(f"there is no file {path}")
         with suppress_output():
-            answer: tuple[str | None, Run] = importlib.import_module(self.module).read(path, threads)
-        return answer
+            output: tuple[str | None, Run] = importlib.import_module(self.module).read(path, threads)
+        return output
 
 
 RUNTIMES = {

@@ -39,14 +39,14 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
         given = _image(images) if source.type.HasField("imageType") else images
         try:
             with predicting:
-                answer = model.predict({source.name: given})
+                output = model.predict({source.name: given})
         except RuntimeError as error:
             raise UserError(f"Core ML cannot run {path}: {first_line(error)}") from error
         if spec.description.predictedFeatureName:
             return [
-                _in_order(answer[spec.description.predictedProbabilitiesName], json.loads(metadata or "")["classes"])
+                _in_order(output[spec.description.predictedProbabilitiesName], json.loads(metadata or "")["classes"])
             ]
-        return [np.asarray(answer[name]) for name in outputs]
+        return [np.asarray(output[name]) for name in outputs]
 
     step = _largest_batch(source)
 

@@ -37,6 +37,6 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     def run(images: np.ndarray, program: Program = program) -> list[np.ndarray]:
         # A method does not keep its program alive, and crashes without it.
         with executing:
-            return [answer.numpy() for answer in method.execute([torch.from_numpy(images)])]
+            return [output.numpy() for output in method.execute([torch.from_numpy(images)])]
 
     return str(metadata.execute([])[0]) if metadata else None, run

@@ -31,13 +31,13 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     except Exception as error:  # ValueError, RuntimeError, and what flatbuffers and struct raise
         raise UserError(f"LiteRT cannot read {path}: {first_line(error)}") from error
 
-    # An interpreter has one set of tensors, from which the runner copies its answers.
+    # An interpreter has one set of tensors, from which the runner copies its outputs.
     running = threading.Lock()
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with running:
-            answers = runner(**{source: images})
-        return [answers[f"output_{i}"] for i in range(len(answers))]
+            outputs = runner(**{source: images})
+        return [outputs[f"output_{i}"] for i in range(len(outputs))]
 
     return metadata, run
 

@@ -43,10 +43,10 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 
 
 def _answer(extractor: Any, name: str, path: Path) -> np.ndarray:
-    status, answer = extractor.extract(name)
+    status, output = extractor.extract(name)
     if status:
         raise UserError(f"ncnn cannot run {path}: its error is {status}")
-    return np.array(answer)
+    return np.array(output)
 
 
 def _metadata(path: Path) -> str | None:

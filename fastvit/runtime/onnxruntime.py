@@ -30,6 +30,6 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     names = [source.name for source in session.get_inputs()]
 
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
-        return [np.asarray(answer) for answer in session.run(None, dict(zip(names, inputs, strict=True)))]
+        return [np.asarray(output) for output in session.run(None, dict(zip(names, inputs, strict=True)))]
 
     return session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), run

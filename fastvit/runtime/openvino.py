@@ -53,8 +53,8 @@ def _run(compiled: openvino.CompiledModel) -> Run:
     def run(*inputs: np.ndarray) -> list[np.ndarray]:
         request = idle.get()
         try:
-            answers = request.infer(list(inputs), share_inputs=True)
-            return [np.array(answers[output]) for output in compiled.outputs]
+            outputs = request.infer(list(inputs), share_inputs=True)
+            return [np.array(outputs[output]) for output in compiled.outputs]
         finally:
             idle.put(request)
 

@@ -1,4 +1,4 @@
-"""Scenes of several items each, made of the embedded sample: data for detection and segmentation."""
+"""Synthetic scenes of several items each, from the embedded sample: data for detection and segmentation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.datasets import LabeledImages
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.data.split_names import Split
-from fastvit.synthetic.made_folder import README, check_wanted, made_folder
+from fastvit.synthetic.folder import README, check_wanted, dataset_folder
 
 SEMANTIC_CLASSES = ("background", *FASHION_MNIST_CLASSES)
 # RGB of each semantic class, as different from each other as can be told apart in a small picture.
@@ -236,8 +236,8 @@ def write_scenes(
         UserError: an argument makes no sense, or the folder holds other things or cannot be written.
     """
     check_wanted(images, size, SIZES, seed)
-    command = f"fastvit scenes DIR --images {images} --size {size} --seed {seed}"
-    with made_folder(folder, overwrite, "scenes", _TITLE, _LEFT) as part:
+    command = f"fastvit synth scenes DIR --images {images} --size {size} --seed {seed}"
+    with dataset_folder(folder, overwrite, "scenes", (_TITLE,), _LEFT) as part:
         written = {
             split: _write_split(part, split, count, size, seed, command)
             for split, count in (("train", images), ("val", max(1, images // 5)))
@@ -319,7 +319,7 @@ def _annotations(scene: Scene, image: int, first: int) -> list[dict[str, Any]]:
 
 
 def _readme(command: str, written: dict[str, tuple[int, int]]) -> str:
-    """What a person should know who finds the folder."""
+    """Return the README of the folder."""
     counts = "\n".join(
         f"- `{split}`: {scenes:,} scenes with {instances:,} instances, of items of the sample's {SOURCES[split]} split"
         for split, (scenes, instances) in written.items()
@@ -327,8 +327,8 @@ def _readme(command: str, written: dict[str, tuple[int, int]]) -> str:
     license_text = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
     return f"""{_TITLE}
 
-Made data for detection and segmentation: clothes of Fashion-MNIST in random sizes, colors and places on made
-backgrounds, written by
+Synthetic data for detection and segmentation: clothes of Fashion-MNIST in random sizes, colors and places on
+synthetic backgrounds, written by
 
     {command}
 

@@ -121,5 +121,5 @@ def _see_that_the_place_is_the_same(trainer: L.Trainer) -> None:
 
 def _place(trainer: L.Trainer) -> dict[str, int]:
     """The epoch that a run goes on with, and the batches of it that it has made."""
-    place: dict[str, int] = trainer.datamodule.place
+    place: dict[str, int] = trainer.datamodule.resume_state
     return place

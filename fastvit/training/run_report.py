@@ -26,7 +26,7 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
 
     Args:
         out: has best.safetensors; recipe.yaml, environment.json and metrics.csv are used where they are there.
-        examples: held-out images of a dense task.
+        examples: validation images with predictions, of a task that draws them.
 
     Returns:
         The path of report.html.
@@ -70,7 +70,7 @@ def _summary(description: Description, history: History) -> str:
     if (value := description.metrics.get(spec.headline)) is None:
         return f"Trained{epochs}."
     metric = spec.headline_metric
-    return f"{metric.label} {metric.text(value)} on the held-out images{epochs}."
+    return f"{metric.label} {metric.text(value)} on the validation images{epochs}."
 
 
 def _summary_section(description: Description, history: History) -> Section:

@@ -99,7 +99,7 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
 
 
 def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
-    """Held-out images with what the best weights say of them, of a task whose answers are drawn into them."""
+    """Validation images with what the best weights say of them, of a task whose outputs are drawn into them."""
     return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 
@@ -157,7 +157,7 @@ def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
     epochs = recipe.epochs + recipe.optim.cooldown_epochs
     print_line(
         f"{task.model.variant}, {parameters / 1e6:.2f} M parameters, {len(data.classes)} classes; "
-        f"{len(data.train_images):,} training and {len(data.test_images):,} held-out images; {epochs} epochs, "
+        f"{len(data.train_images):,} training and {len(data.test_images):,} validation images; {epochs} epochs, "
         f"{batch} images a step on {processes} x {device}; {recipe.out}",
         sys.stderr,
     )

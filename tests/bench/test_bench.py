@@ -13,14 +13,14 @@ from rich.progress import Progress
 from torch import nn
 
 import fastvit
+from fastvit.bench.backends import BACKENDS, Backend, call_of, find_backends
 from fastvit.bench.bench_report import result_table, write_bench_report
 from fastvit.bench.complexity import work
 from fastvit.bench.harness import side_by_side
 from fastvit.bench.machine import Machine, measure_machine, torch_threads
+from fastvit.bench.models import BenchModel, fastvit_model, find_model
 from fastvit.bench.peers import PEERS, Peer
-from fastvit.bench.subjects import Subject, fastvit_subject, find_subject
 from fastvit.bench.suite import bench, bench_model, bench_models
-from fastvit.bench.ways import WAYS, Way, call_of, find_ways
 from fastvit.timing import Timing, measure, summary
 from tests.helpers import Clock, randomise, tiny
 
@@ -68,20 +68,20 @@ def test_times_are_milliseconds(clock: Clock) -> None:
     assert [timing.rounds for timing in timings.values()] == [5, 5]
 
 
-def test_rounds_are_added_until_all_medians_have_settled(clock: Clock) -> None:
+def test_rounds_are_added_until_all_medians_have_converged(clock: Clock) -> None:
     restless, steady = [1, 2, 4, 8, 16, 32, 64, 128], [1]
     for calls, rounds in (((steady, steady), 2), ((steady, restless), 8), ((restless, steady), 8)):
         named = {number: clock.takes(*times) for number, times in enumerate(calls)}
         timings = measure(named, rounds=2, warmup=0, patience=4)
         assert [timing.rounds for timing in timings.values()] == [rounds] * 2
-        assert [timing.settled for timing in timings.values()] == [times is steady for times in calls]
+        assert [timing.converged for timing in timings.values()] == [times is steady for times in calls]
 
 
-def test_three_percent_have_settled() -> None:
+def test_three_percent_have_converged() -> None:
     """Halves whose medians are 98.5 and 101.5 around 100, or further apart."""
-    assert summary([98.5, 98.5, 101.5, 101.5]).settled
-    assert not summary([98.4, 98.4, 101.5, 101.5]).settled
-    assert not summary([101.5, 101.5, 98.4, 98.4]).settled
+    assert summary([98.5, 98.5, 101.5, 101.5]).converged
+    assert not summary([98.4, 98.4, 101.5, 101.5]).converged
+    assert not summary([101.5, 101.5, 98.4, 98.4]).converged
 
 
 def test_a_machine_by_hand(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_a_machine_by_hand(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_medians_settle_or_say_that_they_did_not() -> None:
     steady = summary([10.0, 10.1, 9.9, 10.2, 10.0, 10.1])
-    assert (steady.median, steady.settled) == (pytest.approx(10.05), True)
-    assert not summary([10.0, 10.0, 10.0, 12.0, 12.0, 12.0]).settled
-    assert not summary([10.0]).settled
+    assert (steady.median, steady.converged) == (pytest.approx(10.05), True)
+    assert not summary([10.0, 10.0, 10.0, 12.0, 12.0, 12.0]).converged
+    assert not summary([10.0]).converged
 
 
 def test_work_of_a_convolution_by_hand() -> None:
@@ -110,36 +110,38 @@ def test_work_of_a_convolution_by_hand() -> None:
 
 
 FLOAT32 = [
-    pytest.param(way, id=way.name, marks=[pytest.mark.slow] if way.slow else [])
-    for way in WAYS.values()
-    if way.device != "cuda" and way.precision == "fp32" and way.name != "timm"
+    pytest.param(backend, id=backend.name, marks=[pytest.mark.slow] if backend.slow else [])
+    for backend in BACKENDS.values()
+    if backend.device != "cuda" and backend.precision == "fp32" and backend.name != "timm"
 ]
 
 
-@pytest.mark.parametrize("way", FLOAT32)
-def test_every_way_computes_the_network(way: Way, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", FLOAT32)
+def test_every_way_computes_the_network(backend: Backend, tmp_path: Path) -> None:
     """Those in float32, on the images that are timed; but for timm's, whose weights are others."""
-    if reason := way.missing("cpu"):
+    if reason := backend.missing("cpu"):
         pytest.skip(reason)
-    subject = fastvit_subject(randomise(tiny()))
+    bench_model = fastvit_model(randomise(tiny()))
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     with torch.inference_mode():
-        expected = subject.model(torch.from_numpy(images)).numpy()
-    answer = call_of(subject, way, 2, (64, 64), tmp_path, "cpu")()
-    assert np.asarray(answer[0] if isinstance(answer, list) else answer) == pytest.approx(expected, abs=1e-4)
+        expected = bench_model.model(torch.from_numpy(images)).numpy()
+    output = call_of(bench_model, backend, 2, (64, 64), tmp_path, "cpu")()
+    assert np.asarray(output[0] if isinstance(output, list) else output) == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_timed() -> None:
-    subject = find_subject("t8")
-    assert (subject.name, subject.size, subject.published[:2]) == ("fastvit_t8", (256, 256), (256, 76.2))
-    ours, twin = (sum(p.numel() for p in network.parameters()) for network in (subject.deployed, subject.twin))
+    bench_model = find_model("t8")
+    assert (bench_model.name, bench_model.size, bench_model.published[:2]) == ("fastvit_t8", (256, 256), (256, 76.2))
+    ours, timm_reference = (
+        sum(p.numel() for p in network.parameters()) for network in (bench_model.deployed, bench_model.timm_reference)
+    )
     # A block of timm's has a layer scale, and a norm with two vectors where ours has a bias.
-    widths = [stage.width for stage in subject.model.config.stages for _ in range(stage.depth)]
-    assert twin - ours == 2 * sum(widths)
-    assert fastvit_subject(tiny()).twin is None
-    assert fastvit_subject(fastvit.fuse(tiny())).train_form is None
+    widths = [stage.width for stage in bench_model.model.config.stages for _ in range(stage.depth)]
+    assert timm_reference - ours == 2 * sum(widths)
+    assert fastvit_model(tiny()).timm_reference is None
+    assert fastvit_model(fastvit.fuse(tiny())).train_form is None
     with pytest.raises(fastvit.UserError, match="no FastViT variant"):
-        find_subject("resnet51")
+        find_model("resnet51")
 
 
 @pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
@@ -159,19 +161,19 @@ class OnlySquare(nn.Module):
 
 
 def test_results_table_and_report(tmp_path: Path) -> None:
-    ways = [WAYS[name] for name in ("timm", "fused")]
-    t8 = fastvit_subject(fastvit.create_model("t8", num_classes=10).eval())
-    peer = Subject("somebody's", OnlySquare(), (64, 64), (64, 70.5, "them"))
-    results = bench([t8, peer], ways, batches=[2], sizes=[(64, 64), (96, 64)], rounds=1)
-    found = [(r.case.subject.name, r.case.way.name, r.case.size, bool(r.timing)) for r in results]
-    names = [way.name for way in ways]
+    backends = [BACKENDS[name] for name in ("timm", "fused")]
+    t8 = fastvit_model(fastvit.create_model("t8", num_classes=10).eval())
+    peer = BenchModel("somebody's", OnlySquare(), (64, 64), (64, 70.5, "them"))
+    results = bench([t8, peer], backends, batches=[2], sizes=[(64, 64), (96, 64)], rounds=1)
+    found = [(r.case.bench_model.name, r.case.backend.name, r.case.size, bool(r.timing)) for r in results]
+    names = [backend.name for backend in backends]
     assert found == [
         *(("fastvit_t8", name, (64, 64), True) for name in names),
         ("somebody's", "timm", (64, 64), True),
         *(("fastvit_t8", name, (96, 64), True) for name in names),
         ("somebody's", "timm", (96, 64), False),
     ]
-    by_name = {r.case.way.name: r for r in results[:2]}
+    by_name = {r.case.backend.name: r for r in results[:2]}
     fused, timms = by_name["fused"], by_name["timm"]
     assert timms.speedup == 1
     assert fused.speedup == timms.timing.median / fused.timing.median
@@ -189,7 +191,7 @@ def test_results_table_and_report(tmp_path: Path) -> None:
     assert row["% of GEMM peak"] == f"{fused.gflops:.0f}"
     assert row["against timm"] == f"{fused.speedup:.2f}x"
 
-    report = write_bench_report(tmp_path / "out", results, machine, [("a way", "not here")])
+    report = write_bench_report(tmp_path / "out", results, machine, [("a backend", "not here")])
     text = report.read_text()
     assert "fastvit_t8, batch 2, 64x64" in text
     assert "not here" in text
@@ -208,16 +210,16 @@ def test_forms_of_one_model_and_models_side_by_side() -> None:
 
 
 def test_ways_by_name() -> None:
-    ways, missing = find_ways("auto", "cpu")
-    assert {"timm", "fused", "onnxruntime", "predictor"} <= {way.name for way in ways}
+    backends, missing = find_backends("auto", "cpu")
+    assert {"timm", "fused", "onnxruntime", "predictor"} <= {backend.name for backend in backends}
     assert not missing
-    assert not any(way.slow or way.device == "cuda" for way in ways)
-    _, missing = find_ways("all", "cpu")
+    assert not any(backend.slow or backend.device == "cuda" for backend in backends)
+    _, missing = find_backends("all", "cpu")
     assert "this run is on cpu" in missing["fused-fp16"]
-    with pytest.raises(fastvit.UserError, match="no runtime 'tvm'; there are auto, all, timm"):
-        find_ways("fused,tvm", "cpu")
+    with pytest.raises(fastvit.UserError, match="no backend 'tvm'; there are auto, all, timm"):
+        find_backends("fused,tvm", "cpu")
     with pytest.raises(fastvit.UserError, match="fused-fp16: it is for cuda"):
-        find_ways("fused-fp16", "cpu")
+        find_backends("fused-fp16", "cpu")
 
 
 def test_the_machine_has_a_roof() -> None:

@@ -23,8 +23,8 @@ from tests.helpers import tiny
 MACHINE = Machine({"fp32": 5e4, "fp16": 7e5, "bf16": 7e5}, 3000.0, 1)
 
 
-def timed(network: str, way: str, batch: int, ms: float, memory: float, top1: float) -> GpuResult:
-    return GpuResult(network, way, batch, 256, Timing(ms, ms, ms, 3), memory, top1)
+def timed(network: str, backend: str, batch: int, ms: float, memory: float, top1: float) -> GpuResult:
+    return GpuResult(network, backend, batch, 256, Timing(ms, ms, ms, 3), memory, top1)
 
 
 @pytest.fixture

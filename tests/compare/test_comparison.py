@@ -52,7 +52,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     runs = [str(make_run(tmp_path / name, top1=top1)) for name, top1 in (("a", 0.5), ("b", 0.6))]
     alone = str(fastvit.save(tiny(), tmp_path / "alone.safetensors"))
     out = tmp_path / "report.html"
-    assert main(["report", *runs, alone, "--out", str(out), "--rounds", "2", "--device", "cpu"]) == 0
+    assert main(["compare", *runs, alone, "--out", str(out), "--rounds", "2", "--device", "cpu"]) == 0
     assert "60.00%" in capsys.readouterr().out
     html = out.read_text()
     for heading in ("Results", "Accuracy against latency", "Accuracy against parameters", "Training", "Environment"):
@@ -61,7 +61,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', html)
     assert len(sources) == 3
     assert all(source.startswith("data:image/svg+xml") for source in sources)
-    assert main(["report", alone, "--no-latency", "--out", str(out)]) == 0
+    assert main(["compare", alone, "--no-latency", "--out", str(out)]) == 0
     assert "latency" not in out.read_text()
 
 
@@ -78,7 +78,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
     places = {"RUN": str(make_run(tmp_path / "run")), "EMPTY": str(tmp_path / "empty")}
-    assert main(["report", *(places.get(a, a) for a in arguments), "--out", str(tmp_path / "r.html")]) == 2
+    assert main(["compare", *(places.get(a, a) for a in arguments), "--out", str(tmp_path / "r.html")]) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1

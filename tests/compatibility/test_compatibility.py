@@ -69,8 +69,8 @@ def test_every_task_of_the_time_has_a_checkpoint() -> None:
 def test_an_artifact_gives_equal_outputs(expected: dict[str, np.ndarray], tmp_path: Path) -> None:
     predictor = fastvit.Predictor(unpacked(FILES / "classification.onnx.gz", tmp_path), runtime="onnxruntime")
     assert predictor.classes == CLASSES
-    (answer,) = predictor(picture())
-    found = [label.probability for label in sorted(answer.labels, key=lambda label: label.index)]
+    (output,) = predictor(picture())
+    found = [label.probability for label in sorted(output.labels, key=lambda label: label.index)]
     np.testing.assert_allclose(found, expected["artifact"], rtol=1e-5, atol=1e-6)
 
 
@@ -112,7 +112,7 @@ def test_a_run_goes_on(run: str) -> None:
 
 def test_a_run_stands_beside_others(run: str) -> None:
     shutil.copytree(run, "again")
-    assert main(["report", run, "again", "--no-latency", "--out", "compared.html"]) == 0
+    assert main(["compare", run, "again", "--no-latency", "--out", "compared.html"]) == 0
     page = Path("compared.html").read_text()
     assert page.count("66.67") >= 2
     assert "again" in page

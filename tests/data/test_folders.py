@@ -10,18 +10,18 @@ from torchvision.datasets import ImageFolder
 
 from fastvit.data.folders import FolderImages
 from fastvit.data.imagenet import imagenet_classes
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from tests.helpers import make_folder
 
 
-@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
-def test_image_folders(tmp_path: Path, held_out: str) -> None:
-    root = make_folder(tmp_path, ("cat", "dog"), ("train", held_out))
+@pytest.mark.parametrize("validation", ["val", "validation", "test"])
+def test_image_folders(tmp_path: Path, validation: str) -> None:
+    root = make_folder(tmp_path, ("cat", "dog"), ("train", validation))
     train, test = open_images(root, "train"), open_images(root, "test")
     assert train.classes == test.classes == ("cat", "dog")
     assert [train.image(i).getpixel((0, 0))[0] for i in range(4)] == list(train.labels) == [0, 0, 1, 1]
-    assert Path(test.name(0)).parts[-3:] == (held_out, "cat", "0.png")
+    assert Path(test.name(0)).parts[-3:] == (validation, "cat", "0.png")
 
 
 def test_one_folder_a_class_is_enough_for_evaluation(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.load import open_for_training, open_images
 from fastvit.errors import UserError
 from tests.helpers import make_folder
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import IGNORED, ImageDataset
-from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.load import open_for_training, open_images
 from fastvit.data.sampling import PADDING, SampleIndex, ShardBatches, ShardShare
 from fastvit.data.shard_lists import open_shards, write_info
 from fastvit.data.shards import WINDOW, Shard, ShardImages

@@ -14,8 +14,8 @@ import pytest
 from fastvit.data.arrays import ArrayImages
 from fastvit.data.datasets import LabeledImages
 from fastvit.data.folders import FolderImages
-from fastvit.data.opening import open_for_training
-from fastvit.data.splitting import Part, held_out, split_off, write_split
+from fastvit.data.load import open_for_training
+from fastvit.data.splitting import Part, split_off, validation_mask, write_split
 from fastvit.errors import UserError
 from tests.helpers import make_folder
 
@@ -31,17 +31,17 @@ def names(part: LabeledImages) -> list[str]:
 
 
 def test_every_class_keeps_its_share() -> None:
-    mask = held_out(LABELS, 0.25, seed=0)
+    mask = validation_mask(LABELS, 0.25, seed=0)
     assert Counter(np.array(LABELS)[mask].tolist()) == {0: 10, 1: 5, 2: 1}, "of a single image none is held out"
-    assert Counter(np.array(LABELS)[held_out(LABELS, 0.01, 0)].tolist()) == {0: 1, 1: 1, 2: 1}
-    assert Counter(np.array(LABELS)[held_out(LABELS, 0.99, 0)].tolist()) == {0: 39, 1: 19, 2: 2}
-    assert np.array_equal(mask, held_out(LABELS, 0.25, seed=0))
-    assert not np.array_equal(mask, held_out(LABELS, 0.25, seed=1))
+    assert Counter(np.array(LABELS)[validation_mask(LABELS, 0.01, 0)].tolist()) == {0: 1, 1: 1, 2: 1}
+    assert Counter(np.array(LABELS)[validation_mask(LABELS, 0.99, 0)].tolist()) == {0: 39, 1: 19, 2: 2}
+    assert np.array_equal(mask, validation_mask(LABELS, 0.25, seed=0))
+    assert not np.array_equal(mask, validation_mask(LABELS, 0.25, seed=1))
     for fraction in (-0.1, 1.0, 2.0):
         with pytest.raises(UserError, match="val_fraction must be above 0 and below 1"):
-            held_out(LABELS, fraction, 0)
+            validation_mask(LABELS, fraction, 0)
     with pytest.raises(UserError, match="every class has only one"):
-        held_out([0, 1], 0.5, 0)
+        validation_mask([0, 1], 0.5, 0)
 
 
 def test_parts_are_the_images_between_them() -> None:

@@ -62,7 +62,7 @@ FORKED = """
 import multiprocessing, os, sys
 from fastvit.data.workers import leave_signals_to_the_run, loader_settings
 
-def answer(connection):
+def respond(connection):
     leave_signals_to_the_run(0)
     while True:
         connection.send((os.getpid(), connection.recv()))
@@ -70,7 +70,7 @@ def answer(connection):
 def start():
     ours, theirs = multiprocessing.Pipe()
     context = loader_settings(1)["multiprocessing_context"]
-    worker = context.Process(target=answer, args=(theirs,), daemon=True)
+    worker = context.Process(target=respond, args=(theirs,), daemon=True)
     worker.start()
     theirs.close()
     ours.send("before")
@@ -89,7 +89,7 @@ if __name__ == "__main__":
 
 
 def test_a_forked_process_ends_its_own_workers_alone(tmp_path: Path) -> None:
-    """A process that is killed cannot answer, and one that ignores SIGTERM would be waited for without a limit."""
+    """A process that is killed cannot respond, and one that ignores SIGTERM would be waited for without a limit."""
     script = tmp_path / "forked.py"
     script.write_text(FORKED)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)

@@ -16,7 +16,7 @@ from PIL import Image
 import fastvit
 from fastvit.cli.main import main
 from fastvit.data.imagenet import imagenet_classes
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.transforms import eval_pixels
 from fastvit.evaluation.checkpoint import evaluate_checkpoint
 from fastvit.evaluation.measurement import EvaluationRequest
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, whose best weights answer by chance."""
+    """A run's folder, whose best weights output by chance."""
     torch.manual_seed(0)
     model = randomise(tiny(num_classes=2, classes=CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     with torch.no_grad():

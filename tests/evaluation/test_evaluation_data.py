@@ -14,7 +14,7 @@ import yaml
 import fastvit
 from fastvit.cli.main import main
 from fastvit.data.datasets import LabeledImages
-from fastvit.data.opening import open_for_training, open_images
+from fastvit.data.load import open_for_training, open_images
 from fastvit.data.splitting import Part, write_split
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -75,9 +75,9 @@ def test_eval_gives_the_number_of_the_training(run: Run, capsys: pytest.CaptureF
             assert main(["eval", str(checkpoint), *option, "--num-workers=0", "--device=cpu", "--json"]) == 0
             result = json.loads(capsys.readouterr().out)
             assert (result["images"], result["top1"]) == expected
-            assert (result["held_out_by_run"], result["data"]) == (True, option[1] if option else str(data))
+            assert (result["run_split"], result["data"]) == (True, option[1] if option else str(data))
     assert main(["eval", str(run.out), "--num-workers=0", "--device=cpu"]) == 0
-    assert f"12 validation images of {data}, which the run held out" in " ".join(capsys.readouterr().out.split())
+    assert f"12 validation images of {data} (validation split of the run)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_nothing_counts_an_image_that_was_trained_on(run: Run) -> None:
@@ -354,7 +354,7 @@ def test_images_are_called_what_they_are(run: Run, tmp_path: Path, capsys: pytes
         assert json.loads((out / "evaluation.json").read_text())["split"] == split
     copy = shutil.copytree(photos, tmp_path / "copy" / "train")
     assert main(["eval", str(run.out), "--data", str(copy), "--num-workers=0", "--device=cpu"]) == 0
-    assert f"12 validation images of {copy}, which the run held" in " ".join(capsys.readouterr().out.split())
+    assert f"12 validation images of {copy} (validation split of the run)" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "whole").mkdir()
     (tmp_path / "whole" / "train").symlink_to(photos)
     (tmp_path / "whole" / "val").symlink_to(photos)

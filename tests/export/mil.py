@@ -38,9 +38,9 @@ class MilProgram:
         for operator in self.function.operations:
             arguments = {name: _value(values, given) for name, given in operator.inputs.items()}
             if operator.op_type != "const":
-                answer = OPERATORS[operator.op_type](**arguments)
-                several = isinstance(answer, (list, tuple))
-                values.update(zip([v.name for v in operator.outputs], answer if several else [answer], strict=True))
+                output = OPERATORS[operator.op_type](**arguments)
+                several = isinstance(output, (list, tuple))
+                values.update(zip([v.name for v in operator.outputs], output if several else [output], strict=True))
         return values
 
 

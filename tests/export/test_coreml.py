@@ -108,10 +108,10 @@ def test_the_program_computes_what_the_model_does(model: fastvit.FastViT, classi
     values = program(pixels)
     with torch.inference_mode():
         (expected,) = model(normalized(model, pixels)).softmax(1)
-    answer = values["classLabel_probs"]
-    assert list(answer) == NAMES
+    output = values["classLabel_probs"]
+    assert list(output) == NAMES
     assert values["classLabel"] == NAMES[int(expected.argmax())]
-    assert compare(expected, torch.tensor(list(answer.values()))).relative < 5e-3, "only the weights are rounded"
+    assert compare(expected, torch.tensor(list(output.values()))).relative < 5e-3, "only the weights are rounded"
 
 
 @pytest.mark.slow
@@ -142,8 +142,8 @@ def test_any_batch_in_float32(model: fastvit.FastViT, mac: None, tmp_path: Path)
     images = torch.randn(67, 3, *SIZE)
     with torch.inference_mode():
         expected = model(images)
-    answer = open_artifact(exported.path)(images.numpy())["logits"]
-    assert compare(expected, answer).relative < 1e-5, "also for more than Core ML takes at once"
+    output = open_artifact(exported.path)(images.numpy())["logits"]
+    assert compare(expected, output).relative < 1e-5, "also for more than Core ML takes at once"
 
 
 @pytest.mark.parametrize("damage", ["empty", "manifest", "model"])

@@ -17,7 +17,7 @@ from torch import nn
 import fastvit
 from fastvit.arguments import parse_batches, parse_size
 from fastvit.cli.main import main
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.pixels import normalized
 from fastvit.export.export import export, export_all
 from fastvit.export.options import ExportOptions
@@ -156,9 +156,9 @@ def test_every_target_is_proved_and_says_what_it_is(
     here = str(Path(fastvit.__file__).parent).encode()
     assert not any(here in part for part in contents(tmp_path)), "source files of this machine are nobody's business"
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), np.uint8)
-    (answer,) = artifact(normalized(pixels, model.preprocessing)).values()
+    (output,) = artifact(normalized(pixels, model.preprocessing)).values()
     artifact(np.zeros((1, 3, 64, 64), np.float32))
-    assert compare(expected(model, pixels), answer).relative < 1e-5, "an answer is the caller's, not the runtime's"
+    assert compare(expected(model, pixels), output).relative < 1e-5, "an output is the caller's, not the runtime's"
     for wrong in (
         np.zeros((1, 3, 64, 64)),
         np.zeros((2, 3, 64, 64), np.float32),
@@ -188,9 +188,9 @@ def test_normalization_inside_is_exact_also_at_the_border(
     artifact = open_artifact(path, target.runtime or "", allow_native_code=True)
     pixels = np.random.default_rng(1).integers(200, 256, (batch, 3, 64, 64), np.uint8)
     images = pixels if kind == "pixels" else pixels.astype(np.float32) / np.float32(255)
-    (answer,) = artifact(images).values()
-    assert answer.sum(1) == pytest.approx(1, abs=1e-5)
-    assert compare(expected(model, pixels).softmax(1), answer).relative < 1e-5
+    (output,) = artifact(images).values()
+    assert output.sum(1) == pytest.approx(1, abs=1e-5)
+    assert compare(expected(model, pixels).softmax(1), output).relative < 1e-5
 
 
 def test_maps_of_the_backbone(
@@ -199,14 +199,14 @@ def test_maps_of_the_backbone(
     path = tmp_path / f"model{target.suffix}"
     exported = export(model, target, path, pictures, ExportOptions(output="features", size=(64, 96)))
     assert exported.signature.outputs == ("stride4", "stride8", "stride16", "stride32")
-    answers = open_artifact(path, target.runtime or "", allow_native_code=True)(np.zeros((1, 3, 64, 96), np.float32))
-    assert [answer.shape for answer in answers.values()] == [
+    outputs = open_artifact(path, target.runtime or "", allow_native_code=True)(np.zeros((1, 3, 64, 96), np.float32))
+    assert [output.shape for output in outputs.values()] == [
         (1, 16, 16, 24),
         (1, 16, 8, 12),
         (1, 32, 4, 6),
         (1, 32, 2, 3),
     ]
-    with pytest.raises(fastvit.UserError, match="which are no answers"):
+    with pytest.raises(fastvit.UserError, match="which are not predictions"):
         fastvit.Predictor(path, allow_native_code=True)
 
 
@@ -224,8 +224,8 @@ def test_any_batch_and_size_where_offered(target: Target, model: fastvit.FastViT
     for batch in (1, 2, 5):
         for height, width in sizes:
             pixels = np.random.default_rng(batch).integers(0, 256, (batch, 3, height, width), np.uint8)
-            (answer,) = artifact(normalized(pixels, model.preprocessing)).values()
-            assert compare(expected(model, pixels), answer).relative < 1e-4, (batch, height, width)
+            (output,) = artifact(normalized(pixels, model.preprocessing)).values()
+            assert compare(expected(model, pixels), output).relative < 1e-4, (batch, height, width)
     with pytest.raises(fastvit.UserError, match=r"at least 32 pixels|takes images of 64x64"):
         artifact(np.zeros((1, 3, 31, 64), np.float32))
     with pytest.raises(fastvit.UserError, match="takes one or more images"):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.export.export import export
 from fastvit.export.onnx import convert
 from fastvit.export.options import ExportOptions
@@ -80,7 +80,7 @@ def calibrated(graph: onnx.ModelProto, images: np.ndarray) -> Calibrated:
 
 
 @pytest.fixture(scope="module")
-def held_out() -> tuple[list[Image.Image], list[int]]:
+def validation() -> tuple[list[Image.Image], list[int]]:
     source = open_images("sample", "test")
     return [source.image(i) for i in range(len(source))], list(source.labels)
 
@@ -177,10 +177,10 @@ def test_int8_needs_calibration_images(name: str, program: Program, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=needs_openvino)])
 def test_accuracy_within_half_a_point(
-    name: str, model: fastvit.FastViT, held_out: tuple[list[Image.Image], list[int]], tmp_path: Path
+    name: str, model: fastvit.FastViT, validation: tuple[list[Image.Image], list[int]], tmp_path: Path
 ) -> None:
     target = find_target(name)
-    pictures, labels = held_out
+    pictures, labels = validation
     path = tmp_path / f"model{target.suffix}"
     done = export(model, target, path, pictures, INT8, labels, calibration_pictures(count=64))
     assert done.proof is not None
@@ -199,14 +199,14 @@ def test_accuracy_within_half_a_point(
 
 
 def test_a_fixed_batch_and_pixels(
-    model: fastvit.FastViT, held_out: tuple[list[Image.Image], list[int]], tmp_path: Path
+    model: fastvit.FastViT, validation: tuple[list[Image.Image], list[int]], tmp_path: Path
 ) -> None:
     options = ExportOptions("int8", batch=3, input="pixels", output="probabilities")
     done = export(
         model,
         find_target("onnx"),
         tmp_path / "model.onnx",
-        held_out[0][:10],
+        validation[0][:10],
         options,
         calibration=calibration_pictures(count=32),
     )
@@ -263,11 +263,11 @@ def test_pt2e_quantizes_the_network_with_attention(model: fastvit.FastViT, image
     any(find_spec(name) is None for name in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")),
     reason="needs the extra fastvit[litert]",
 )
-def test_litert(model: fastvit.FastViT, held_out: tuple[list[Image.Image], list[int]], tmp_path: Path) -> None:
+def test_litert(model: fastvit.FastViT, validation: tuple[list[Image.Image], list[int]], tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
     options, path = ExportOptions("int8", batch=8), tmp_path / "model.tflite"
-    pictures, labels = held_out
+    pictures, labels = validation
     done = export(model, find_target("litert"), path, pictures, options, labels, calibration_pictures(count=32))
     assert done.proof is not None
     assert done.proof.differences.cosine > 0.995

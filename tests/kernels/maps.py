@@ -1,4 +1,4 @@
-"""Random maps and weights, and how exact an answer is."""
+"""Random maps and weights, and how exact an output is."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def noisy(module: nn.Module, dtype: torch.dtype = torch.float16, seed: int = 0) 
     return module.to(DEVICE, dtype).requires_grad_(False).eval()
 
 
-def error(answer: Tensor, truth: Tensor) -> float:
-    """Norm of the difference over that of the truth; NaN where the answer has one."""
-    return float((answer.detach().double() - truth.detach()).norm() / truth.detach().norm())
+def error(output: Tensor, reference: Tensor) -> float:
+    """Norm of the difference over that of the reference; NaN where the output has one."""
+    return float((output.detach().double() - reference.detach()).norm() / reference.detach().norm())
 
 
-# What rounding the exact answer once costs, with a tenth to spare.
+# What rounding the exact output once costs, with a tenth to spare.
 ROUNDING = {torch.float16: 1.1 * 2**-11 / 3**0.5, torch.bfloat16: 1.1 * 2**-8 / 3**0.5}

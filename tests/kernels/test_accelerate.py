@@ -1,4 +1,4 @@
-"""`fastvit.accelerate` where there is no GPU for it: the same answers, in PyTorch, and it says why."""
+"""`fastvit.accelerate` where there is no GPU for it: the same outputs, in PyTorch, and it says why."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_on_a_cpu_it_is_the_network(fused: fastvit.FastViT) -> None:
     fast = fastvit.accelerate(fused, IMAGES)
     with torch.no_grad():
         assert torch.equal(fast(IMAGES), fused(IMAGES))
-        assert torch.equal(fast.answers(IMAGES)[0], fused(IMAGES))
+        assert torch.equal(fast.outputs(IMAGES)[0], fused(IMAGES))
     assert fast.reason == "kernels are for NVIDIA GPUs, this is cpu"
     assert (fast.classes, fast.preprocessing, fast.config) == (fused.classes, fused.preprocessing, fused.config)
     assert fastvit.form(fast) == "fused"
@@ -93,9 +93,9 @@ def test_dense_models_keep_their_heads(create: Callable[[str], TaskModel]) -> No
     assert fast.trunk.config == model.config
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        answers, expected = fast.answers(images), fastvit.fuse(model).answers(images)
-    assert len(answers) == len(expected)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(answers, expected, strict=True))
+        outputs, expected = fast.outputs(images), fastvit.fuse(model).outputs(images)
+    assert len(outputs) == len(expected)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(outputs, expected, strict=True))
 
 
 def test_what_has_no_fastvit_in_it() -> None:
@@ -135,10 +135,10 @@ def test_without_a_gpu_nothing_of_it_is_imported() -> None:
 
 def test_the_predictor_has_a_switch_and_never_changes_the_precision(fused: fastvit.FastViT) -> None:
     images = torch.randn(2, 3, 32, 32)
-    answers = [fastvit.Predictor(fused, runtime="torch", kernels=kernels).logits(images) for kernels in (True, False)]
-    assert torch.equal(*answers)
+    outputs = [fastvit.Predictor(fused, runtime="torch", kernels=kernels).logits(images) for kernels in (True, False)]
+    assert torch.equal(*outputs)
     with torch.no_grad():
-        assert torch.equal(answers[0], fused(images))
+        assert torch.equal(outputs[0], fused(images))
     with pytest.raises(fastvit.UserError, match="or on cuda in fp16 or bf16"):
         fastvit.Predictor(fused, runtime="torch", precision="fp16")
 

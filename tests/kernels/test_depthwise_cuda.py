@@ -101,9 +101,9 @@ def check_on_the_cpu(cases: list[Case], folder: Path) -> None:
         step = case.step()
         x = noise(case.batch, *case.size, case.channels, dtype=case.dtype).cpu()
         exact = Depthwise(copy.deepcopy(step.conv).double(), case.act).torch(x.double())
-        answer = run(library, index, case, step, x)
-        assert error(answer, exact) < ROUNDING[case.dtype], case
-        assert torch.equal(answer, run(library, index, case, step, x))
+        output = run(library, index, case, step, x)
+        assert error(output, exact) < ROUNDING[case.dtype], case
+        assert torch.equal(output, run(library, index, case, step, x))
 
 
 def test_the_arithmetic(tmp_path: Path) -> None:

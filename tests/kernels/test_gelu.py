@@ -19,7 +19,7 @@ def places(halves: np.ndarray) -> np.ndarray:
     return np.where(bits >= 0, bits, -(bits & 0x7FFF))
 
 
-def test_every_float16_gives_the_nearest_answer_or_its_neighbor() -> None:
+def test_every_float16_gives_the_nearest_output_or_its_neighbor() -> None:
     x = every_float16()
     finite = x[x.isfinite()]
     exact = finite.double().numpy() * ndtr(finite.double().numpy())
@@ -41,8 +41,8 @@ def test_beyond_float16_and_what_is_no_number() -> None:
     assert gelu(torch.zeros(1)).item() == 0
 
 
-def test_bfloat16_gives_the_nearest_answer_or_its_neighbor() -> None:
-    """Where the answer is a normal float16; below, the error that a float16 allows is large for a bfloat16."""
+def test_bfloat16_gives_the_nearest_output_or_its_neighbor() -> None:
+    """Where the output is a normal float16; below, the error that a float16 allows is large for a bfloat16."""
     x = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     x = x[x.isfinite() & (x > -3.9) & (x.abs() > 1e-30)]
     exact = torch.from_numpy(x.double().numpy() * ndtr(x.double().numpy())).bfloat16()

@@ -69,9 +69,9 @@ def test_every_launch_of_depthwise_convolutions(
     step, x = Depthwise(conv, act=stride == 2), noise(batch, *size, channels, dtype=dtype)
     exact = Depthwise(copy.deepcopy(conv).double(), step.act).torch(x.double())
     for choice in (*step.choices(x, ["cuda"]), *step.choices(x, ["triton"])):
-        answer = step.run(x, None, choice)
-        assert error(answer, exact) < ROUNDING[dtype], choice
-        assert torch.equal(answer, step.run(x, None, choice)), choice
+        output = step.run(x, None, choice)
+        assert error(output, exact) < ROUNDING[dtype], choice
+        assert torch.equal(output, step.run(x, None, choice)), choice
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -88,12 +88,12 @@ def test_feed_forwards_on_hopper(channels: int, hidden: int, rows: int, dtype: t
     exact = FeedForward(copy.deepcopy(up).double(), copy.deepcopy(down).double()).torch(x.double(), residual.double())
     for layout in layouts(channels, hidden)[:4]:
         choice = Choice("hopper", layout.options)
-        answer = step.run(x, residual, choice)
-        assert error(answer, exact) < 1.2 * ROUNDING[dtype], choice
-        assert all(torch.equal(answer, step.run(x, residual, choice)) for _ in range(5)), choice
+        output = step.run(x, residual, choice)
+        assert error(output, exact) < 1.2 * ROUNDING[dtype], choice
+        assert all(torch.equal(output, step.run(x, residual, choice)) for _ in range(5)), choice
         for few in (1, 63, 65, 200):
             one, kept = x[:, :, :few].contiguous(), residual[:, :, :few].contiguous()
-            assert torch.equal(step.run(one, kept, choice), answer[:, :, :few]), (choice, few)
+            assert torch.equal(step.run(one, kept, choice), output[:, :, :few]), (choice, few)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -105,11 +105,11 @@ def test_every_launch_of_the_stem(out: int, size: tuple[int, int], memory: str, 
     step, exact = Stem(*net), Stem(*copy.deepcopy(net).double())
     x = noise(17, 3, *size, dtype=dtype).permute(0, 2, 3, 1)
     x = x.contiguous() if memory == "nhwc" else x
-    truth = exact.torch(x.double())
+    reference = exact.torch(x.double())
     for choice in (*step.choices(x, ["cuda", "triton"]), *step.choices(x[:1], ["cuda", "triton"])):
-        answer = step.run(x, None, choice)
-        assert error(answer, truth) < 2 * ROUNDING[dtype], choice
-        assert torch.equal(answer, step.run(x, None, choice)), choice
+        output = step.run(x, None, choice)
+        assert error(output, reference) < 2 * ROUNDING[dtype], choice
+        assert torch.equal(output, step.run(x, None, choice)), choice
 
 
 def exactness(model: FastViT, images: torch.Tensor, dtype: torch.dtype) -> float:
@@ -139,7 +139,7 @@ def test_batches(batch: int) -> None:
     assert exactness(model, noise(batch, 3, 37, 64), torch.float16) < 1.5
 
 
-def test_graphs_answer_as_launches_do_and_keep_their_answers() -> None:
+def test_graphs_output_as_launches_do_and_keep_their_answers() -> None:
     fused = fastvit.fuse(randomise(tiny(attention=True))).half().cuda()
     replayed, launched = fastvit.accelerate(fused), fastvit.accelerate(fused, graphs=False)
     images = [noise(2, 3, 64, 64, seed=seed) for seed in range(4)]
@@ -218,11 +218,11 @@ def test_threads_share_a_network_on_streams_of_their_own() -> None:
     def answered(one: torch.Tensor) -> list[torch.Tensor]:
         begin.wait()
         with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
-            answers = [replayed(one) for _ in range(50)]
+            outputs = [replayed(one) for _ in range(50)]
             torch.cuda.current_stream().synchronize()
-        return answers
+        return outputs
 
     with ThreadPoolExecutor(len(images)) as pool:
         found = list(pool.map(answered, images))
-    for answers, wanted in zip(found, expected, strict=True):
-        assert all(torch.equal(answer, wanted) for answer in answers)
+    for outputs, wanted in zip(found, expected, strict=True):
+        assert all(torch.equal(output, wanted) for output in outputs)

@@ -50,11 +50,11 @@ def test_steps_are_the_network(name: str) -> None:
         expected, maps = model(images), model.backbone(images)
     (logits,) = run(classifier_nodes(model), images)
     assert error(logits, expected) < 1e-13
-    for answer, expected_map in zip(run(backbone_nodes(model.backbone), images), maps, strict=True):
-        assert error(answer.permute(0, 3, 1, 2), expected_map) < 1e-13
+    for output, expected_map in zip(run(backbone_nodes(model.backbone), images), maps, strict=True):
+        assert error(output.permute(0, 3, 1, 2), expected_map) < 1e-13
 
 
-def test_without_a_head_the_answer_is_the_features() -> None:
+def test_without_a_head_the_output_is_the_features() -> None:
     model = fastvit.fuse(tiny(num_classes=0).double())
     images = torch.randn(1, 3, 33, 40, dtype=torch.float64)
     (features,) = run(classifier_nodes(model), images)
@@ -104,5 +104,5 @@ def test_a_plan_keeps_the_map_that_a_branch_begins_with() -> None:
             raise NotImplementedError
 
     nodes = [Node(Times(2)), Node(Times(3), branches=True), Node(Times(5), joins=True, emits=True), Node(Times(7))]
-    (answer,) = make_plan(nodes, torch.ones(1), in_torch)(torch.ones(1))
-    assert answer.item() == 2 * 3 * 5 + 2
+    (output,) = make_plan(nodes, torch.ones(1), in_torch)(torch.ones(1))
+    assert output.item() == 2 * 3 * 5 + 2

@@ -1,4 +1,4 @@
-"""Every Triton kernel against float64, without a GPU in its interpreter: odd sizes and widths, poisoned answers."""
+"""Every Triton kernel against float64, without a GPU in its interpreter: odd sizes and widths, poisoned outputs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def _poisoned() -> Iterator[None]:
 
 
 def check(step: Step, exact: Step, x: Tensor, residual: Tensor | None, choice: Choice, rounding: float = 1.0) -> None:
-    """The answer is as near to the truth as rounding allows, times so much, and the same again."""
+    """The output is as near to the reference as rounding allows, times so much, and the same again."""
     if DEVICE == "cpu" and x.dtype == BF16:
         pytest.skip("Triton's interpreter cuts float32 off to bfloat16, and multiplies their bits")
-    truth = exact.torch(x.double(), None if residual is None else residual.double())
+    reference = exact.torch(x.double(), None if residual is None else residual.double())
     before = x.clone()
-    answer = step.run(x, residual, choice)
-    assert answer.dtype == x.dtype
-    assert answer.is_contiguous()
-    assert error(answer, truth) < rounding * ROUNDING[x.dtype], choice
-    assert torch.equal(answer, step.run(x, residual, choice))
+    output = step.run(x, residual, choice)
+    assert output.dtype == x.dtype
+    assert output.is_contiguous()
+    assert error(output, reference) < rounding * ROUNDING[x.dtype], choice
+    assert torch.equal(output, step.run(x, residual, choice))
     assert torch.equal(x, before)
 
 
@@ -161,6 +161,6 @@ def test_a_nan_stays_one() -> None:
     layer = noisy(nn.Conv2d(16, 16, 1))
     x = noise(1, 4, 1, 16)
     x[0, 2, 0, 3] = torch.nan
-    answer = Pointwise(layer, act=True).run(x, None, blocks(BLOCK_M=16, BLOCK_N=16, BLOCK_K=16))
-    assert answer[0, 2].isnan().all()
-    assert answer[0, [0, 1, 3]].isfinite().all()
+    output = Pointwise(layer, act=True).run(x, None, blocks(BLOCK_M=16, BLOCK_N=16, BLOCK_K=16))
+    assert output[0, 2].isnan().all()
+    assert output[0, [0, 1, 3]].isfinite().all()

@@ -51,9 +51,11 @@ def test_every_source_gives_the_same_answer(
     predictor = fastvit.Predictor(files[kind], runtime="auto" if kind == "onnx" else "torch")
     assert predictor.runtime in ({"onnxruntime", "openvino"} if kind == "onnx" else {"torch"})
     assert predictor.classes == ("cat", "dog", "cow")
-    (answer,) = predictor(photo)
-    assert [label.name for label in answer.labels] == [label.name for label in expected.labels]
-    assert [x.probability for x in answer.labels] == pytest.approx([x.probability for x in expected.labels], abs=1e-5)
+    (prediction,) = predictor(photo)
+    assert [label.name for label in prediction.labels] == [label.name for label in expected.labels]
+    assert [x.probability for x in prediction.labels] == pytest.approx(
+        [x.probability for x in expected.labels], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("taken", ["normalized", "unit", "pixels"])
@@ -80,11 +82,11 @@ def test_every_kind_of_input(model: fastvit.FastViT, photo: Path) -> None:
     predictor = fastvit.Predictor(model)
     image = Image.open(photo)
     array = np.asarray(image.convert("RGB"))
-    answers = predictor([photo, str(photo), image, array, array[..., 0], Image.open(photo).convert("RGBA")])
+    predictions = predictor([photo, str(photo), image, array, array[..., 0], Image.open(photo).convert("RGBA")])
     # Not always to the last bit: where an image lies in its batch may change the order of sums.
-    first = [answer.labels[0].probability for answer in answers]
+    first = [prediction.labels[0].probability for prediction in predictions]
     assert first == pytest.approx([first[0]] * 6, abs=1e-6)
-    alone, among = predictor(array)[0].labels, answers[0].labels
+    alone, among = predictor(array)[0].labels, predictions[0].labels
     assert [label.name for label in alone] == [label.name for label in among]
     assert [label.probability for label in alone] == pytest.approx([label.probability for label in among], abs=1e-6)
     with pytest.raises(fastvit.UserError, match="uint8.*float32"):
@@ -97,12 +99,12 @@ def test_folders_batches_and_generators(model: fastvit.FastViT, files: dict[str,
         (alone,) = predictor(photo.parent)
         assert alone.image == str(photo)
         mixed = (item for item in (photo, np.stack([array] * 3), torch.from_numpy(array), photo.parent))
-        answers = predictor(mixed, batch_size=4)
-        assert [answer.image for answer in answers] == [
+        predictions = predictor(mixed, batch_size=4)
+        assert [prediction.image for prediction in predictions] == [
             str(photo), "image 1", "image 2", "image 3", "image 4", str(photo)
         ]  # fmt: skip
-        for answer in answers:
-            assert answer.labels[0].probability == pytest.approx(alone.labels[0].probability, abs=1e-5)
+        for prediction in predictions:
+            assert prediction.labels[0].probability == pytest.approx(alone.labels[0].probability, abs=1e-5)
 
 
 def test_a_generator_is_read_as_it_is_needed(model: fastvit.FastViT) -> None:
@@ -115,11 +117,11 @@ def test_a_generator_is_read_as_it_is_needed(model: fastvit.FastViT) -> None:
             taken += 1
             yield np.zeros((8, 8, 3), np.uint8)
 
-    answers = fastvit.Predictor(model).stream(images(), batch_size=4)
+    predictions = fastvit.Predictor(model).stream(images(), batch_size=4)
     for count in range(1, 21):
-        next(answers)
+        next(predictions)
         assert taken <= 4 * ((count - 1) // 4 + 2)
-    answers.close()
+    predictions.close()
 
 
 def test_an_artifact_needs_no_torch(files: dict[str, Path], photo: Path) -> None:
@@ -132,8 +134,8 @@ status = open("/proc/self/status").read() if sys.platform == "linux" else "VmHWM
 print(int(status.partition("VmHWM:")[2].split()[0]) // 1000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    answer, modules, megabytes = done.stdout.splitlines()
-    assert answer.split()[-1] == "onnxruntime"
+    prediction, modules, megabytes = done.stdout.splitlines()
+    assert prediction.split()[-1] == "onnxruntime"
     assert modules == "[]"
     assert int(megabytes) < 300
 
@@ -153,10 +155,16 @@ def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT,
     broken = tmp_path / "broken.png"
     broken.write_bytes(photo.read_bytes()[:50])
     images = [photo, broken, photo, tmp_path / "none.png", photo]
-    answers = list(fastvit.Predictor(model).stream(images, batch_size=2))
-    assert [type(answer) for answer in answers] == [ClassPrediction, Failure, ClassPrediction, Failure, ClassPrediction]
-    assert [answer.image for answer in answers] == [str(image) for image in images]
-    assert "broken.png" in answers[1].reason
+    predictions = list(fastvit.Predictor(model).stream(images, batch_size=2))
+    assert [type(prediction) for prediction in predictions] == [
+        ClassPrediction,
+        Failure,
+        ClassPrediction,
+        Failure,
+        ClassPrediction,
+    ]
+    assert [prediction.image for prediction in predictions] == [str(image) for image in images]
+    assert "broken.png" in predictions[1].reason
     with pytest.raises(fastvit.UserError, match=r"broken\.png"):
         fastvit.Predictor(model)(images)
 
@@ -205,13 +213,13 @@ def test_records(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
     """Both kinds of file say the same, of what could be read and of what could not; one that fails leaves none."""
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    answers = list(fastvit.Predictor(model).stream([photo, broken, photo], k=2))
+    predictions = list(fastvit.Predictor(model).stream([photo, broken, photo], k=2))
     for name in ("a.jsonl", "a.parquet"):
         with recording(tmp_path / name) as write:
-            for answer in answers:
-                write(answer)
+            for prediction in predictions:
+                write(prediction)
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert lines == [record(answer) for answer in answers]
+    assert lines == [record(prediction) for prediction in predictions]
     assert "broken.png" in lines[1]["error"]
     rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
     assert [row["image"] for row in rows] == [str(photo), str(broken), str(photo)]

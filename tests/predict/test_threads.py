@@ -77,17 +77,17 @@ def blocks(generator: np.random.Generator, height: int, width: int) -> np.ndarra
     return coarse.repeat(16, 0).repeat(16, 1)
 
 
-def numbers(answer: Prediction) -> list[np.ndarray]:
-    """What an answer consists of."""
-    if isinstance(answer, ClassPrediction):
-        return [np.array([label.probability for label in sorted(answer.labels, key=lambda label: label.index)])]
-    if isinstance(answer, DetectionPrediction):
-        return [answer.objects.boxes, answer.objects.labels, answer.objects.scores]
-    if isinstance(answer, SegmentationPrediction):
-        return [answer.mask]
-    if isinstance(answer, HandPrediction):
-        return [answer.vertices, answer.joints, answer.joint_places]
-    return [np.array(leaves(answer.record()["predictions"]))]
+def numbers(prediction: Prediction) -> list[np.ndarray]:
+    """What a prediction consists of."""
+    if isinstance(prediction, ClassPrediction):
+        return [np.array([label.probability for label in sorted(prediction.labels, key=lambda label: label.index)])]
+    if isinstance(prediction, DetectionPrediction):
+        return [prediction.objects.boxes, prediction.objects.labels, prediction.objects.scores]
+    if isinstance(prediction, SegmentationPrediction):
+        return [prediction.mask]
+    if isinstance(prediction, HandPrediction):
+        return [prediction.vertices, prediction.joints, prediction.joint_places]
+    return [np.array(leaves(prediction.record()["predictions"]))]
 
 
 def same(left: list[Prediction], right: list[Prediction]) -> bool:
@@ -107,7 +107,7 @@ def test_threads_share_a_predictor(runtime: str, task: str, tmp_path: Path) -> N
     sizes = [(64, 64), (64, 80), (96, 64)]
     images = [[blocks(generator, *sizes[i % 3]) for _ in range(1 + i % 3)] for i in range(THREADS)]
     expected = [predictor(batch) for batch in images]
-    assert not any(same(expected[0][:1], other[:1]) for other in expected[1:]), "answers that are told apart"
+    assert not any(same(expected[0][:1], other[:1]) for other in expected[1:]), "predictions that are told apart"
     begin = threading.Barrier(THREADS)
 
     def answered(batch: list[np.ndarray]) -> list[list[Prediction]]:
@@ -116,8 +116,8 @@ def test_threads_share_a_predictor(runtime: str, task: str, tmp_path: Path) -> N
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(answered, images))
-    for i, answers in enumerate(found):
-        assert all(same(answer, expected[i]) for answer in answers), f"thread {i}"
+    for i, predictions in enumerate(found):
+        assert all(same(prediction, expected[i]) for prediction in predictions), f"thread {i}"
 
 
 @pytest.mark.skipif(bool(RUNTIMES["openvino"].available()), reason="openvino is not installed")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastvit.cli.scenes import scenes
+from fastvit.cli.synth.scenes import synth_scenes
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, ArrayImages
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.synthetic import scenes as module
 from fastvit.synthetic.scenes import make_scene
@@ -28,7 +28,7 @@ SPLITS = {"train": ("train", 20), "val": ("test", 4)}
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "not there yet" / "scenes"
-    scenes(folder, images=20, size=96, seed=3)
+    synth_scenes(folder, images=20, size=96, seed=3)
     return folder
 
 
@@ -49,25 +49,25 @@ def test_the_folder_holds_what_is_promised(dataset: Path) -> None:
     assert set(digests(dataset)) == expected
     assert list(dataset.parent.iterdir()) == [dataset], "nothing is left of the writing"
     readme = (dataset / "README.md").read_text(encoding="utf-8")
-    assert "fastvit scenes DIR --images 20 --size 96 --seed 3" in readme
+    assert "fastvit synth scenes DIR --images 20 --size 96 --seed 3" in readme
     assert "Copyright © 2017 Zalando SE" in readme
     assert "WITHOUT WARRANTY OF ANY KIND" in readme
-    scenes(dataset.parent / "one", images=1, size=64)
+    synth_scenes(dataset.parent / "one", images=1, size=64)
     assert len(list((dataset.parent / "one" / "images").rglob("*.png"))) == 2, "at least one scene to validate on"
 
 
 def test_the_same_arguments_give_the_same_bytes(dataset: Path, tmp_path: Path) -> None:
     first = digests(dataset)
     (tmp_path / "again").mkdir()
-    scenes(tmp_path / "again", images=20, size=96, seed=3)
+    synth_scenes(tmp_path / "again", images=20, size=96, seed=3)
     assert digests(tmp_path / "again") == first
 
-    scenes(tmp_path / "more", images=25, size=96, seed=3)
+    synth_scenes(tmp_path / "more", images=25, size=96, seed=3)
     assert first.items() - digests(tmp_path / "more").items() == {
         (name, first[name]) for name in first if not name.endswith((".png", ".txt"))
     }, "more images add to the same ones"
 
-    scenes(tmp_path / "other", images=20, size=96, seed=4)
+    synth_scenes(tmp_path / "other", images=20, size=96, seed=4)
     other = digests(tmp_path / "other")
     same = first.keys() & other.keys() - {name for name in first if first[name] != other[name]}
     assert same == {"classes.txt"}
@@ -219,7 +219,7 @@ def test_what_is_no_item_is_left_out() -> None:
 )
 def test_senseless_arguments_are_refused(tmp_path: Path, wrong: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        scenes(tmp_path / "out", **wrong)
+        synth_scenes(tmp_path / "out", **wrong)
     assert not list(tmp_path.iterdir())
 
 
@@ -230,17 +230,17 @@ def test_what_others_wrote_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "data" / "images").mkdir(parents=True)
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"mine holds other things \(notes.txt\): give a folder that is empty"):
-            scenes(tmp_path / "mine", images=1, size=64, overwrite=overwrite)
+            synth_scenes(tmp_path / "mine", images=1, size=64, overwrite=overwrite)
         with pytest.raises(UserError, match=r"data holds other things \(images\)"):
-            scenes(tmp_path / "data", images=1, size=64, overwrite=overwrite)
+            synth_scenes(tmp_path / "data", images=1, size=64, overwrite=overwrite)
         with pytest.raises(UserError, match="notes.txt is a file: give a folder"):
-            scenes(notes, images=1, size=64, overwrite=overwrite)
+            synth_scenes(notes, images=1, size=64, overwrite=overwrite)
         with pytest.raises(UserError, match="cannot write .*(File exists|Not a directory); give another folder"):
-            scenes(notes / "below", images=1, size=64, overwrite=overwrite)
+            synth_scenes(notes / "below", images=1, size=64, overwrite=overwrite)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UserError, match="give the name of one inside it"):
-        scenes(Path(), images=1, size=64)
+        synth_scenes(Path(), images=1, size=64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "here", "mine"]
     assert notes.read_text(encoding="utf-8") == "mine"
     assert list(notes.parent.iterdir()) == [notes]
@@ -248,17 +248,17 @@ def test_what_others_wrote_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_scenes_are_replaced_if_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
-    scenes(folder, images=2, size=64)
+    synth_scenes(folder, images=2, size=64)
     before = digests(folder)
     with pytest.raises(UserError, match="holds scenes already: --overwrite replaces them"):
-        scenes(folder, images=1, size=64)
+        synth_scenes(folder, images=1, size=64)
     assert digests(folder) == before
-    scenes(folder, images=1, size=64, overwrite=True)
+    synth_scenes(folder, images=1, size=64, overwrite=True)
     assert len(list((folder / "images").rglob("*.png"))) == 2
     assert list(tmp_path.iterdir()) == [folder]
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"holds other things \(notes.txt\)"):
-        scenes(folder, images=1, size=64, overwrite=True)
+        synth_scenes(folder, images=1, size=64, overwrite=True)
     assert (folder / "notes.txt").exists()
 
 
@@ -267,7 +267,7 @@ def test_one_that_is_cut_short_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     folder = tmp_path / "scenes"
-    scenes(folder, images=1, size=64)
+    synth_scenes(folder, images=1, size=64)
     before = digests(folder)
 
     def fail(*_: object) -> str:
@@ -276,7 +276,7 @@ def test_one_that_is_cut_short_is_not_there(
     monkeypatch.setattr(module, "_readme", fail)  # the last thing that is written
     for name in ("scenes", "others"):
         with pytest.raises((KeyboardInterrupt, UserError)) as raised:
-            scenes(tmp_path / name, images=2, size=64, overwrite=True)
+            synth_scenes(tmp_path / name, images=2, size=64, overwrite=True)
         if isinstance(raised.value, UserError):
             assert "No space left on device; give another folder" in str(raised.value)
     assert list(tmp_path.iterdir()) == [folder]
@@ -284,13 +284,13 @@ def test_one_that_is_cut_short_is_not_there(
 
 
 def test_the_command(tmp_path: Path) -> None:
-    done = process("scenes", tmp_path / "out", "--images", 3, "--size", 64, "--seed", 1)
+    done = process("synth", "scenes", tmp_path / "out", "--images", 3, "--size", 64, "--seed", 1)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no progress bar in a pipe"
     counts = [len(read(tmp_path / "out", split).anns) for split in ("train", "val")]
     assert done.stdout.splitlines() == [
         f"{tmp_path / 'out'}: 3 train scenes with {counts[0]} items, 1 val scenes with {counts[1]} items, 64x64 px"
     ]
-    assert complaint("scenes", tmp_path / "out", run=inside) == (
+    assert complaint("synth", "scenes", tmp_path / "out", run=inside) == (
         f"fastvit: error: {tmp_path / 'out'} holds scenes already: --overwrite replaces them, or give another folder"
     )

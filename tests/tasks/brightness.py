@@ -50,7 +50,7 @@ class BrightnessModel(TaskModel):
     """(B, C, H, W) images -> (B, 1) brightness."""
 
     task = "brightness"
-    outputs = ("brightness",)
+    output_names = ("brightness",)
     default_preprocessing = fastvit.Preprocessing((64, 64), crop_pct=1.0)
 
     def __init__(self, config: fastvit.FastViTConfig, variant: str = "custom", **others: Any) -> None:
@@ -61,7 +61,7 @@ class BrightnessModel(TaskModel):
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images)[-1].mean((2, 3))).sigmoid()
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self(images),)
 
 
@@ -80,7 +80,7 @@ class Pictures:
     def image(self, index: int) -> Image.Image:
         return read_image(self.paths[index])
 
-    def truth(self, index: int) -> float:
+    def ground_truth(self, index: int) -> float:
         return float(np.asarray(self.image(index).convert("L")).mean() / 255)
 
 
@@ -93,7 +93,7 @@ class BrightnessSamples(Samples[tuple[Tensor, Tensor]]):
         pixels = self.pixels(self.pictures.image(index))
         if varied and torch.rand(()) < self.hflip:
             pixels = pixels.flip(2)
-        return pixels, torch.tensor([self.pictures.truth(index)])
+        return pixels, torch.tensor([self.pictures.ground_truth(index)])
 
 
 class BrightnessData(RunData):
@@ -174,13 +174,13 @@ class BrightnessSpec(fastvit.TaskSpec):
         samples = BrightnessSamples(images, predictor.preprocessing)
         for index, (pixels, target) in enumerate(evaluation_loader(samples, 1, request.num_workers)):
             with clock:
-                (found,) = predictor.answers(pixels.numpy()).values()
+                (found,) = predictor.outputs(pixels.numpy()).values()
             errors[Path(images.name(index)).name] = abs(float(found[0, 0]) - float(target))
         parts = Parts.of_metric("image", ERROR, errors)
         return Measurement(clock.count, {"mae": float(np.mean(list(errors.values())))}, parts, clock.rates())
 
     def ground_truth(self, images: Pictures, index: int, network: Any) -> BrightnessPrediction:
-        return BrightnessPrediction(images.name(index), images.truth(index))
+        return BrightnessPrediction(images.name(index), images.ground_truth(index))
 
 
 fastvit.register_task(BrightnessSpec())

@@ -1,4 +1,4 @@
-"""What every model of a dense task must do, whatever stands on its backbone; a new head inherits all of it."""
+"""What every model for detection, segmentation or hand mesh must do; a new head inherits all of it."""
 
 from __future__ import annotations
 
@@ -61,11 +61,13 @@ def make_segmenter(head: str, config: fastvit.FastViTConfig | None = None, **det
     own = {field.name for field in dataclasses.fields(SegmenterConfig)}
     options = {name: details.pop(name) for name in list(details) if name in own}
     config = config or tiny(num_classes=len(CLASSES), attention=True).config
-    return Segmenter(config, options=SegmenterConfig(head, **{"width": 24, "head_width": 16, **options}), **details)
+    return Segmenter(
+        config, options=SegmenterConfig(head, **{"fpn_channels": 24, "head_channels": 16, **options}), **details
+    )
 
 
 def lively(model: Model, seed: int = 0) -> Model:
-    """Random norms, and weights by which answers depend on the image and many objects of several classes are found.
+    """Random norms, and weights by which outputs depend on the image and many objects of several classes are found.
 
     torchvision's heads begin so near zero that an error in what they stand on does not show.
     """
@@ -91,22 +93,22 @@ def lively(model: Model, seed: int = 0) -> Model:
     return model
 
 
-def answers_of(model: TaskModel, images: Tensor) -> list[Tensor]:
+def outputs_of(model: TaskModel, images: Tensor) -> list[Tensor]:
     """All that it gives for each of some images, with as much to compare as a test needs."""
     with torch.no_grad():
-        found = [answer for image in images for answer in model.answers(image[None])]
+        found = [output for image in images for output in model.outputs(image[None])]
     if model.task == "detection":
-        counts = [len(answer) for answer in found[2 :: len(model.outputs)]]
+        counts = [len(output) for output in found[2 :: len(model.output_names)]]
         assert min(counts) >= 10, "too few objects to compare"
-        assert len(torch.cat(found[1 :: len(model.outputs)]).unique()) > 1, "objects of one class alone"
-        scores = torch.cat(found[2 :: len(model.outputs)])
+        assert len(torch.cat(found[1 :: len(model.output_names)]).unique()) > 1, "objects of one class alone"
+        scores = torch.cat(found[2 :: len(model.output_names)])
         assert scores.std() > 0.01, "scores do not depend on what is seen"
     return found
 
 
 def assert_alike(model: TaskModel, other: TaskModel, images: Tensor, tolerance: float) -> None:
     """Equal counts of objects, in the same order, and equal numbers."""
-    pairs = zip(answers_of(model, images), answers_of(other, images), strict=True)
+    pairs = zip(outputs_of(model, images), outputs_of(other, images), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(theirs, ours, rtol=0, atol=tolerance)
 
@@ -126,7 +128,7 @@ def same_scenes(folder: Path, count: int = 8, size: int = 96) -> Path:
 def model(make: Make, kind: str) -> TaskModel:
     """Randomised, float64, eval; tests must leave it as it is."""
     torch.manual_seed(0)
-    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="fit")}
+    details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="resize_shorter")}
     return lively(make(kind, **details)).double().eval()
 
 
@@ -142,7 +144,7 @@ class DenseContract:
 
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         """Changes of a description, and what is said of them."""
-        width = "fpn_channels" if "fpn_channels" in options else "width"
+        width = next(name for name in ("fpn_channels", "head_channels") if name in options)
         return [
             ({"options": {width: 0}}, f"{width} of a .* must be at least 1, got 0"),
             ({"options": {width: 8}}, "does not fit the model"),
@@ -191,12 +193,12 @@ class DenseContract:
 
     def test_a_wrong_fusion_would_show(self, model: TaskModel, images: Tensor) -> None:
         """Every norm and layer scale counts in what is compared."""
-        expected = answers_of(model, images[:1])
+        expected = outputs_of(model, images[:1])
         wrong = copy.deepcopy(model)
         for module in wrong.trunk.modules():
             if isinstance(module, _BatchNorm):
                 module.running_mean.zero_()
-        found = answers_of(wrong, images[:1])
+        found = outputs_of(wrong, images[:1])
         gaps = [(a - b).abs().max() if a.shape == b.shape else torch.inf for a, b in zip(expected, found, strict=True)]
         assert max(gaps) > 1e-3
 
@@ -224,7 +226,7 @@ class DenseContract:
         assert type(loaded) is type(model)
         assert fastvit.form(loaded) == form
         assert not loaded.training
-        for field in ("variant", "config", "options", "classes", "preprocessing", "outputs", "task"):
+        for field in ("variant", "config", "options", "classes", "preprocessing", "output_names", "task"):
             assert getattr(loaded, field) == getattr(model, field), field
         assert loaded.state_dict().keys() == saved.state_dict().keys()
         assert all(torch.equal(a, saved.state_dict()[name]) for name, a in loaded.state_dict().items())
@@ -310,8 +312,8 @@ class DenseContract:
         generator = torch.Generator().manual_seed(2)
         image = torch.randn(1, 3, *size, generator=generator, dtype=torch.float64)
         with torch.no_grad():
-            found = dict(zip(model.outputs, model.answers(image), strict=True))
-        assert all(answer.isfinite().all() for answer in found.values())
+            found = dict(zip(model.output_names, model.outputs(image), strict=True))
+        assert all(output.isfinite().all() for output in found.values())
         if model.task == "segmentation":
             assert found["logits"].shape == (1, len(CLASSES), *size)
         elif model.task == "detection" and len(found["boxes"]):

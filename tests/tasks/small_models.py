@@ -15,7 +15,7 @@ from tests.tasks.contracts import lively, make_detector, make_segmenter
 from tests.tasks.test_hand_mesh import make_regressor
 
 SIZE = fastvit.Preprocessing((64, 64))
-FIT = fastvit.Preprocessing((64, 96), resize="fit")
+FIT = fastvit.Preprocessing((64, 96), resize="resize_shorter")
 LETTERBOX = fastvit.Preprocessing((64, 64), resize="letterbox")
 
 

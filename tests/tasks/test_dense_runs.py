@@ -26,7 +26,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.export.export import Exported, export
 from fastvit.export.options import ExportOptions
 from fastvit.export.program import build_program
@@ -68,7 +68,7 @@ OPTIONS = {
         *("--detection.network.max-detections=20", f"--detection.size=[{SIDE},{SIDE}]"),
     ),
     "segmentation": (
-        *("--segmentation.network.width=24", "--segmentation.network.head_width=16"),
+        *("--segmentation.network.fpn_channels=24", "--segmentation.network.head_channels=16"),
         *(f"--segmentation.size=[{SIDE},{SIDE}]", f"--segmentation.crop={SIDE}"),
     ),
 }
@@ -89,7 +89,7 @@ def run(task: str, data: Path, out: Path, *more: str, callbacks: tuple[SignalAt,
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six scenes to train on and one to validate on."""
     folder = tmp_path_factory.mktemp("dense") / "scenes"
-    assert "6 train scenes" in succeeded("scenes", folder, "--images", 6, "--size", SIDE, run=inside)
+    assert "6 train scenes" in succeeded("synth", "scenes", folder, "--images", 6, "--size", SIDE, run=inside)
     return folder
 
 
@@ -119,7 +119,7 @@ def test_a_run_leaves_what_is_promised(task: str, trained: Path, data: Path) -> 
     assert len(logged) == 2
     assert all(float(row["train/loss_epoch"]) > 0 for row in logged)
     model = fastvit.load(trained)
-    assert (model.task, fastvit.form(model), model.preprocessing.resize) == (task, "train", "fit")
+    assert (model.task, fastvit.form(model), model.preprocessing.resize) == (task, "train", "resize_shorter")
     assert model.preprocessing.size == (SIDE, SIDE)
     names = json.loads((data / "annotations" / "instances_train.json").read_text())["categories"]
     expected = tuple(one["name"] for one in names)
@@ -165,15 +165,15 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert [line["image"] for line in lines] == [str(pictures / "0.png"), str(pictures / "1.png")]
     model = fastvit.load(trained)
-    answers = fastvit.Predictor(model)(pictures, score=0.02)
-    for line, (width, height), answer in zip(lines, sizes, answers, strict=True):
+    predictions = fastvit.Predictor(model)(pictures, score=0.02)
+    for line, (width, height), prediction in zip(lines, sizes, predictions, strict=True):
         if task == "segmentation":
             decoded = sum(coco.decode(one["segmentation"]).astype(int) for one in line["predictions"])
             assert decoded.shape == (height, width)
             assert (decoded == 1).all()
             assert sum(one["share"] for one in line["predictions"]) == pytest.approx(1, abs=1e-3)
         else:
-            assert len(line["predictions"]) == len(answer.objects.scores) > 0
+            assert len(line["predictions"]) == len(prediction.objects.scores) > 0
             for one in line["predictions"]:
                 left, top, across, down = one["bbox"]
                 assert -0.01 <= left <= left + across <= width + 0.02
@@ -200,7 +200,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert "is fused already" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
     options = ("--no_latency", "--out", page)
-    table = succeeded("report", trained, fused, *options, run=inside)
+    table = succeeded("compare", trained, fused, *options, run=inside)
     assert {"detection": "box AP", "segmentation": "mIoU"}[task] in table
     assert page.read_text().count("<h2>") >= 2
 
@@ -365,7 +365,7 @@ def scenes(count: int, size: tuple[int, int] = (SIDE, 96)) -> list[Image.Image]:
 
 def detector(kind: str, **options: object) -> fastvit.tasks.detection.model.Detector:
     torch.manual_seed(0)
-    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="fit", interpolation="bilinear")
+    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="resize_shorter", interpolation="bilinear")
     return lively(make_detector(kind, preprocessing=preprocessing, classes=CLASSES, **options)).eval()
 
 
@@ -396,8 +396,8 @@ def test_a_detectors_artifact(exported: tuple[Detector, Exported]) -> None:
     assert (proof.images, proof.crops) == (3, 2 * 3), "crops of three shapes"
     assert proof.resized is None, "the images are as large as the checkpoint sees them"
     artifact = open_artifact(done.path)
-    assert artifact.signature.inputs == model.inputs == ("images", "image_size")
-    assert artifact.signature.outputs == model.outputs
+    assert artifact.signature.inputs == model.input_names == ("images", "image_size")
+    assert artifact.signature.outputs == model.output_names
     assert artifact.signature.size == (96, 96), "room for the longer side either way"
     assert (artifact.description.task, artifact.description.classes) == ("detection", CLASSES)
     assert artifact.description.options == model.options
@@ -434,7 +434,7 @@ def test_what_is_around_an_image_does_not_matter(exported: tuple[Detector, Expor
     image = torch.from_numpy(prepared(scenes(1, (50, 96)), model.preprocessing, "normalized"))
     size = np.array([image.shape[2:]])
     with torch.no_grad():
-        expected = [answer.numpy() for answer in model.answers(image)]
+        expected = [output.numpy() for output in model.outputs(image)]
     for filling in (0.0, 3.0, float("nan")):
         canvas = np.full((1, 3, 96, 96), filling, np.float32)
         canvas[:, :, : size[0, 0], : size[0, 1]] = image
@@ -444,9 +444,9 @@ def test_what_is_around_an_image_does_not_matter(exported: tuple[Detector, Expor
     for value in (0.0, -3.0, 3.0):
         flat = torch.full((1, 3, 96, 96), value)
         with torch.no_grad():
-            expected = [answer.numpy() for answer in model.answers(flat)]
-        answers = list(artifact(flat.numpy()).values())
-        assert [len(answer) for answer in answers] == [len(answer) for answer in expected]
+            expected = [output.numpy() for output in model.outputs(flat)]
+        outputs = list(artifact(flat.numpy()).values())
+        assert [len(output) for output in outputs] == [len(output) for output in expected]
     for wrong in ([[97, 96]], [[0, 5]], [[5, 5], [5, 5]], [5, 5]):
         with pytest.raises(fastvit.UserError, match="image_size is the height and width"):
             artifact(canvas, np.array(wrong))
@@ -508,14 +508,14 @@ def test_artifacts_that_do_not_take_the_size_run_as_they_did(tmp_path: Path) -> 
     )
     graph.ir_version = 10
     model.preprocessing = model.preprocessing.with_shape((64, 96))
-    signature = Signature("fp32", "normalized", 1, (64, 96), model.outputs, "0" * 64)
+    signature = Signature("fp32", "normalized", 1, (64, 96), model.output_names, "0" * 64)
     content = json.loads(to_metadata(Description.of(model), signature))
     del content["artifact"]["inputs"]
     onnx.helper.set_model_props(graph, {METADATA_KEY: json.dumps(content)})
     onnx.save(graph, tmp_path / "old.onnx")
     assert open_artifact(tmp_path / "old.onnx").signature == signature
-    (answer,) = fastvit.Predictor(tmp_path / "old.onnx")(Image.new("RGB", (60, 80)))  # at 48 x 64 of the canvas
-    assert answer.objects.boxes.tolist() == [[12.5, 6.25, 50, 62.5], [60, 2.5, 60, 37.5]]
+    (prediction,) = fastvit.Predictor(tmp_path / "old.onnx")(Image.new("RGB", (60, 80)))  # at 48 x 64 of the canvas
+    assert prediction.objects.boxes.tolist() == [[12.5, 6.25, 50, 62.5], [60, 2.5, 60, 37.5]]
 
 
 def _type(array: np.ndarray) -> tuple[int, tuple[int, ...]]:
@@ -550,7 +550,7 @@ def test_the_pyramid_of_a_detector_with_any_batch(tmp_path: Path) -> None:
     assert exported.proof.differences.relative < 1e-5
     artifact = open_artifact(path, "onnxruntime")
     assert artifact.signature.outputs == tuple(f"stride{8 * 2**level}" for level in range(5))
-    with pytest.raises(fastvit.UserError, match="which are no answers"):
+    with pytest.raises(fastvit.UserError, match="which are not predictions"):
         fastvit.Predictor(path)
     generator = torch.Generator().manual_seed(0)
     for count in (1, 3):
@@ -566,7 +566,7 @@ def test_the_pyramid_of_a_detector_with_any_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("head", ["fpn", "upernet"])
 def test_a_segmenter_of_pixels_of_any_size(head: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="fit", interpolation="bilinear")
+    preprocessing = fastvit.Preprocessing((SIDE, 96), resize="resize_shorter", interpolation="bilinear")
     model = lively(make_segmenter(head, preprocessing=preprocessing, classes=CLASSES)).eval()
     path = tmp_path / "model.onnx"
     options = ExportOptions(size="dynamic", input="pixels")
@@ -607,7 +607,7 @@ def test_threads_that_trace_together_leave_torchvision_as_it_was() -> None:
         found = []
         for _ in range(5):
             with traceable():
-                model.answers(images)
+                model.outputs(images)
                 found.append(box_ops.batched_nms is not before[0] and hasattr(poolers, "len"))
         return all(found)
 
@@ -621,9 +621,9 @@ def test_tracing_changes_no_answer() -> None:
     model = detector("mask_rcnn")
     images = torch.from_numpy(prepared(scenes(1), model.preprocessing.with_shape((64, 96)), "normalized"))
     with torch.no_grad():
-        expected = model.answers(images)
+        expected = model.outputs(images)
         with traceable():
-            found = model.answers(images)
+            found = model.outputs(images)
     for one, other in zip(expected, found, strict=True):
         assert torch.equal(one, other)
 
@@ -635,9 +635,9 @@ def test_the_program_is_the_model_for_normalized_images() -> None:
     shown = prepared(pictures, model.preprocessing.with_shape((64, 96)), "normalized")
     pixels = prepared(pictures, model.preprocessing.with_shape((64, 96)), "pixels")
     with torch.no_grad():
-        expected = model.answers(torch.from_numpy(shown))
+        expected = model.outputs(torch.from_numpy(shown))
         found = program.module(torch.from_numpy(pixels))
-    for name, one, other in zip(model.outputs, expected, found, strict=True):
+    for name, one, other in zip(model.output_names, expected, found, strict=True):
         torch.testing.assert_close(other, one.float(), rtol=1e-4, atol=1e-3, msg=name)
 
 
@@ -648,7 +648,7 @@ def test_the_program_is_the_model_for_normalized_images() -> None:
 def files(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Checkpoints of each task, and folders of data with a mistake each."""
     root = tmp_path_factory.mktemp("mistakes")
-    fit = fastvit.Preprocessing((SIDE, SIDE), resize="fit")
+    fit = fastvit.Preprocessing((SIDE, SIDE), resize="resize_shorter")
     names = tuple(json.loads((data / "annotations" / "instances_train.json").read_text())["categories"])
     items = tuple(one["name"] for one in names)
     config = tiny(num_classes=10, attention=True).config
@@ -771,11 +771,11 @@ MISTAKES = [
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
     (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation has no output 'objects'",)),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
-    (("report", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
+    (("compare", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),
-    (("scenes", "FILE"), ("file.txt",)),
-    (("scenes", "OUT", "--size=8"), ("size",)),
-    (("scenes", "OUT", "--images=0"), ("images",)),
+    (("synth", "scenes", "FILE"), ("file.txt",)),
+    (("synth", "scenes", "OUT", "--size=8"), ("size",)),
+    (("synth", "scenes", "OUT", "--images=0"), ("images",)),
 ]
 
 

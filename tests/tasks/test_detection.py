@@ -213,7 +213,7 @@ Batch = tuple[list[Tensor], list[Detections]]
 def learner(scenes: Path, kind: str) -> tuple[DetectionTask, list[Batch], DetectionData]:
     """A small detector, the scenes as one training batch, ready for it, and their data."""
     network = DetectorConfig(kind, fpn_channels=48, anchor_size=12, roi_batch_size=64, post_nms_top_n=100)
-    preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter", interpolation="bilinear")
     options = DetectionOptions(network, size=(96, 96), hflip=0.0)
     data = DetectionData(open_for_run(scenes, network.masks), preprocessing, 8, options, num_workers=0)
     torch.manual_seed(0)
@@ -266,7 +266,7 @@ def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
         assert found["val/mask_ap50"] > 0.9, found
 
 
-# From answers to what a person gets.
+# From raw outputs to predictions.
 
 
 def sampled(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -357,11 +357,11 @@ def test_an_image_on_a_canvas_is_found_in_as_alone(kind: str, size: tuple[int, i
     detector = lively(make_detector(kind)).eval()
     (image,) = noise(size)
     with torch.no_grad():
-        alone = detector.answers(image[None])
+        alone = detector.outputs(image[None])
         assert len(alone[0]) >= 10
         for canvas in (torch.full((1, 3, 64, 64), torch.nan), torch.randn(1, 3, 70, 100)):
             canvas[0, :, : size[0], : size[1]] = image
-            for one, other in zip(alone, detector.answers(canvas, torch.tensor([size])), strict=True):
+            for one, other in zip(alone, detector.outputs(canvas, torch.tensor([size])), strict=True):
                 assert torch.equal(one, other)
 
 
@@ -371,9 +371,9 @@ def test_a_narrow_image_first_changes_nothing_for_the_next() -> None:
     second = copy.deepcopy(first)
     narrow, image = noise((33, 64), (64, 64))
     with torch.no_grad():
-        first.answers(narrow[None])
-        answers = first.answers(image[None]), second.answers(image[None])
-    for one, other in zip(*answers, strict=True):
+        first.outputs(narrow[None])
+        outputs = first.outputs(image[None]), second.outputs(image[None])
+    for one, other in zip(*outputs, strict=True):
         assert torch.equal(one, other)
 
 
@@ -383,7 +383,7 @@ def test_nothing_is_found_outside_of_an_image(kind: str) -> None:
     for size in ((33, 64), (64, 35)):
         (image,) = noise(size)
         with torch.no_grad():
-            boxes = detector.answers(image[None])[0]
+            boxes = detector.outputs(image[None])[0]
         assert len(boxes) > 100
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
@@ -476,11 +476,11 @@ def test_a_pixel_of_just_the_threshold_belongs_to_the_mask() -> None:
 
 
 def test_validation_and_prediction_say_the_same() -> None:
-    """What the metrics are fed in training, and what a Predictor answers."""
-    detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="fit"))).eval()
+    """What the metrics are fed in training, and what a Predictor outputs."""
+    detector = lively(make_detector("mask_rcnn", preprocessing=Preprocessing((64, 64), resize="resize_shorter"))).eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8))
-    (answer,) = fastvit.Predictor(detector, prepare=copy.deepcopy)(picture)
-    assert len(answer.objects.scores) >= 10
+    (prediction,) = fastvit.Predictor(detector, prepare=copy.deepcopy)(picture)
+    assert len(prediction.objects.scores) >= 10
     shown = fastvit.data.transforms.eval_pixels(detector.preprocessing)(picture)
     assert shown.shape == (3, 46, 64)
     task = DetectionTask(detector)
@@ -488,7 +488,7 @@ def test_validation_and_prediction_say_the_same() -> None:
         (found,) = detector([task._normalized(shown)])
     ours = in_image(found, (46, 64), {"size": torch.tensor([40, 56])})
     for name in ("boxes", "labels", "scores", "masks"):
-        assert np.array_equal(ours[name].numpy(), getattr(answer.objects, name)), name
+        assert np.array_equal(ours[name].numpy(), getattr(prediction.objects, name)), name
 
 
 def test_a_record_is_cocos(model: Detector) -> None:
@@ -507,8 +507,8 @@ def test_a_record_is_cocos(model: Detector) -> None:
     without = DetectionPrediction("a.png", Objects(boxes, objects.labels, objects.scores, None), None)
     assert [set(one) for one in without.record()["predictions"]] == [{"category_id", "category", "bbox", "score"}] * 2
     assert without.summary() == "1 1, 1 0"
-    answers = {"boxes": boxes, "labels": objects.labels, "scores": objects.scores}
-    assert DetectionPrediction("a.png", to_objects(answers, (10, 12), (10, 12), 0.6), None).summary() == "1 1"
+    outputs = {"boxes": boxes, "labels": objects.labels, "scores": objects.scores}
+    assert DetectionPrediction("a.png", to_objects(outputs, (10, 12), (10, 12), 0.6), None).summary() == "1 1"
 
 
 # Agreement.

@@ -31,7 +31,7 @@ from fastvit.tasks.detection.transforms import TrainTransform
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 HEIGHT, WIDTH = 37, 53
-FIT = Preprocessing(size=(48, 80), resize="fit")
+FIT = Preprocessing(size=(48, 80), resize="resize_shorter")
 
 
 def compressed(mask: np.ndarray) -> dict[str, Any]:
@@ -389,7 +389,7 @@ def test_without_chance_training_images_are_those_of_evaluation(tmp_path: Path) 
     objects = open_coco(make(tmp_path), "train").targets(0)
     target = {"boxes": torch.tensor(objects.boxes), "labels": torch.tensor(objects.labels)}
     for size in ((48, 80), (32, 36)):
-        fit = Preprocessing(size=size, resize="fit")
+        fit = Preprocessing(size=size, resize="resize_shorter")
         pixels, left = TrainTransform(DetectionOptions(size=size, hflip=0.0), fit)(image, target)
         expected = eval_array(image, fit).astype(int)
         assert pixels.shape == expected.shape == (3, *fitted_size((HEIGHT, WIDTH), fit))

@@ -88,16 +88,16 @@ def encoded(mask: torch.Tensor) -> dict[str, Any]:
 
 def official(outputs: Dicts, targets: Dicts, kind: str) -> np.ndarray:
     """COCO's six numbers by its own tools, given records as they are published."""
-    truth: dict[str, list[Any]] = {"images": [], "annotations": []}
-    truth["categories"] = [{"id": label + 1, "name": str(label)} for label in range(CLASSES)]
+    ground_truth: dict[str, list[Any]] = {"images": [], "annotations": []}
+    ground_truth["categories"] = [{"id": label + 1, "name": str(label)} for label in range(CLASSES)]
     results = []
     for output, target in zip(outputs, targets, strict=True):
         image, (height, width) = int(target["image_id"]), target["size"].tolist()
-        truth["images"].append({"id": image, "height": height, "width": width})
+        ground_truth["images"].append({"id": image, "height": height, "width": width})
         for index, label in enumerate(target["labels"].tolist()):
-            truth["annotations"].append(
+            ground_truth["annotations"].append(
                 {
-                    "id": len(truth["annotations"]) + 1,
+                    "id": len(ground_truth["annotations"]) + 1,
                     "image_id": image,
                     "category_id": label + 1,
                     "bbox": xywh(target["boxes"][index]),
@@ -113,7 +113,7 @@ def official(outputs: Dicts, targets: Dicts, kind: str) -> np.ndarray:
             results.append({**record, **(shape or {"segmentation": encoded(output["masks"][index])})})
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = truth
+        coco.dataset = ground_truth
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(results), kind)
         evaluation.evaluate()

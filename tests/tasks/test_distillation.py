@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.datasets import samples_for_evaluation
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
+from fastvit.data.load import open_images
 from fastvit.data.module import evaluation_loader
-from fastvit.data.opening import open_images
 from fastvit.data.transforms import normalize
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
@@ -39,10 +39,10 @@ def test_hard_and_soft_by_hand(double: None) -> None:
 def test_the_loss_mixes_labels_and_teacher(kind: str, alpha: float, temperature: float) -> None:
     options = Distillation(kind=kind, alpha=alpha, temperature=temperature)
     task = ClassificationTask(tiny(), MixupOptions(label_smoothing=0.1), distillation=options)
-    outputs, answer, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
+    outputs, output, labels = torch.randn(4, 10), torch.randn(4, 10), torch.randn(4, 10).softmax(1)
     plain = -(labels * F.log_softmax(outputs, 1)).sum(1).mean()
-    expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, answer, kind, temperature)
-    torch.testing.assert_close(task.loss(outputs, DistillationTargets(labels, lambda: answer)), expected)
+    expected = (1 - alpha) * plain + alpha * distillation_loss(outputs, output, kind, temperature)
+    torch.testing.assert_close(task.loss(outputs, DistillationTargets(labels, lambda: output)), expected)
 
 
 def test_images_are_converted_to_what_the_teacher_expects() -> None:
@@ -61,7 +61,7 @@ def test_images_are_converted_to_what_the_teacher_expects() -> None:
 
 
 class ImageSource(nn.Module):
-    """Answers with the mean of each image for its first class, and in training mode with noise."""
+    """Outputs with the mean of each image for its first class, and in training mode with noise."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -84,10 +84,10 @@ def test_a_teacher_is_not_trained_copied_or_in_training_mode() -> None:
     task.loss(task(images), targets).backward()
     assert network.weight.grad is None
     assert not network.training
-    torch.testing.assert_close(targets.answer(), network.eval()(images))
+    torch.testing.assert_close(targets.teacher_logits(), network.eval()(images))
 
 
-def test_a_function_answers_from_its_thread() -> None:
+def test_a_function_output_from_its_thread() -> None:
     teacher = Teacher(lambda images: images.flatten(1)[:, :10], SMALL, None, 10)
     teacher.to(torch.device("cpu"))
     images = torch.randn(2, 3, 32, 32)
@@ -127,14 +127,14 @@ def ridge(images: Tensor, labels: Tensor) -> nn.Module:
 
 @pytest.mark.slow
 def test_a_student_learns_more_with_a_teacher() -> None:
-    """Where 70 of 100 training labels are random, the teacher's answers bring the student more than 5 points."""
+    """Where 70 of 100 training labels are random, the teacher's outputs bring the student more than 5 points."""
     pictures = open_images("sample", "train")
     images, labels = next(iter(evaluation_loader(samples_for_evaluation(pictures, SMALL), 3000, 0)))
     images = normalize(images, SMALL)
-    held_out, truth = next(
+    validation, ground_truth = next(
         iter(evaluation_loader(samples_for_evaluation(open_images("sample", "test"), SMALL), 1000, 0))
     )
-    held_out = normalize(held_out, SMALL)
+    validation = normalize(validation, SMALL)
     teacher = Teacher(ridge(F.avg_pool2d(images, 2), labels), SMALL, FASHION_MNIST_CLASSES, 10)
     generator = torch.Generator().manual_seed(0)
     noisy = torch.where(
@@ -153,7 +153,7 @@ def test_a_student_learns_more_with_a_teacher() -> None:
             task.loss(task(batch), targets).backward()
             optimizer.step()
         with torch.no_grad():
-            return float((model.eval()(held_out).argmax(1) == truth).float().mean())
+            return float((model.eval()(validation).argmax(1) == ground_truth).float().mean())
 
     alone, with_teacher = accuracy(None), accuracy(teacher)
     assert alone > 0.3, "it learns at all"

@@ -12,23 +12,23 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.sampling import PADDING, SampleIndex
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, root_in_space, to_pixels, to_places, weak_projection
 from fastvit.tasks.hand_mesh.data import HandSamples, open_for_run
-from fastvit.tasks.hand_mesh.freihand import HandImages, HandTruth, open_freihand
+from fastvit.tasks.hand_mesh.freihand import HandGroundTruth, HandImages, open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand
 from fastvit.tasks.hand_mesh.hand_model import HandModel
-from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.json_rows import JsonRows
 from fastvit.tasks.hand_mesh.options import HandMeshOptions, RegressorConfig
 from fastvit.tasks.hand_mesh.poses import HandAxes, random_pose
 from fastvit.tasks.hand_mesh.rasterizer import rasterize, vertex_normals
 from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
 from fastvit.tasks.hand_mesh.synthetic import HandMaker
-from fastvit.tasks.hand_mesh.transforms import TrainTransform, changed_truth, fitted, mapped, varied
+from fastvit.tasks.hand_mesh.synthetic_folder import write_hands
+from fastvit.tasks.hand_mesh.transforms import TrainTransform, fitted, mapped, transformed_targets, varied
 
 SIDE = 64
 
@@ -110,34 +110,36 @@ def test_made_hands_are_read_again(folder: Path) -> None:
     np.testing.assert_allclose(images.hand.template, hand.template, atol=1e-7)
     model = HandModel.of(hand, torch.float64)
     for index in range(len(images)):
-        truth = images.truth(index)
+        ground_truth = images.ground_truth(index)
         assert images.image(index).size == (SIDE, SIDE)
-        assert truth.side == "right"
-        assert (truth.vertices[:, 2] > 0).all(), "in front of the camera"
+        assert ground_truth.side == "right"
+        assert (ground_truth.vertices[:, 2] > 0).all(), "in front of the camera"
         # The parameters are those of the mesh, and the mesh is where the picture shows a hand.
         vertices, joints = model(
-            model.rotations(torch.from_numpy(truth.pose)[None]), torch.from_numpy(truth.shape)[None]
+            model.rotations(torch.from_numpy(ground_truth.pose)[None]), torch.from_numpy(ground_truth.shape)[None]
         )
-        shift = truth.joints[ROOT] - joints[0, ROOT].numpy()
-        np.testing.assert_allclose(vertices[0].numpy() + shift, truth.vertices, atol=1e-5)
-        np.testing.assert_allclose(joints[0].numpy() + shift, truth.joints, atol=1e-5)
+        shift = ground_truth.joints[ROOT] - joints[0, ROOT].numpy()
+        np.testing.assert_allclose(vertices[0].numpy() + shift, ground_truth.vertices, atol=1e-5)
+        np.testing.assert_allclose(joints[0].numpy() + shift, ground_truth.joints, atol=1e-5)
         mask = np.asarray(Image.open(folder / "training" / "mask" / f"{index:08d}.jpg")) > 127
-        places = project(truth.vertices, truth.intrinsics)
+        places = project(ground_truth.vertices, ground_truth.intrinsics)
         inside = mask[tuple(np.clip(np.floor(places[:, ::-1]).astype(int), 0, SIDE - 1).T)]
         assert inside.mean() > 0.85
         rows, columns = np.nonzero(mask)
         assert np.abs([columns.min(), rows.min()] - places.min(0)).max() < 2
         assert np.abs([columns.max() + 1, rows.max() + 1] - places.max(0)).max() < 2
     scales = json.loads((folder / "training_scale.json").read_text())
-    expected = [np.linalg.norm(images.truth(i).joints[ROOT + 1] - images.truth(i).joints[ROOT]) for i in range(4)]
+    expected = [
+        np.linalg.norm(images.ground_truth(i).joints[ROOT + 1] - images.ground_truth(i).joints[ROOT]) for i in range(4)
+    ]
     np.testing.assert_allclose(scales, expected, atol=1e-5)
     mano = np.array(json.loads((folder / "training_mano.json").read_text()))
     assert mano.shape == (4, 1, 61)
-    truth = images.truth(0)
+    ground_truth = images.ground_truth(0)
     np.testing.assert_allclose(
-        mano[0, 0, 58:60], project(truth.joints[ROOT : ROOT + 1], truth.intrinsics)[0], atol=1e-3
+        mano[0, 0, 58:60], project(ground_truth.joints[ROOT : ROOT + 1], ground_truth.intrinsics)[0], atol=1e-3
     )
-    assert mano[0, 0, 60] == pytest.approx(truth.intrinsics[0, 0] / truth.joints[ROOT, 2], abs=0.1)
+    assert mano[0, 0, 60] == pytest.approx(ground_truth.intrinsics[0, 0] / ground_truth.joints[ROOT, 2], abs=0.1)
 
 
 def test_the_same_seed_makes_the_same_pictures(folder: Path, tmp_path: Path) -> None:
@@ -178,11 +180,11 @@ def test_several_backgrounds_share_an_annotation(copied: Path) -> None:
         shutil.copy(pictures / f"{index:08d}.jpg", pictures / f"{index + 4:08d}.jpg")
     images = open_freihand(copied, "train")
     assert len(images) == 8
-    np.testing.assert_array_equal(images.truth(5).joints, images.truth(1).joints)
+    np.testing.assert_array_equal(images.ground_truth(5).joints, images.ground_truth(1).joints)
 
 
 def test_what_is_missing_is_named(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with: fastvit hands"):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with: fastvit synth hands"):
         open_freihand(tmp_path / "nowhere", "train")
     for name in ("training_K.json", "training_verts.json"):
         (copied / name).unlink()
@@ -193,7 +195,7 @@ def test_what_is_missing_is_named(copied: Path, tmp_path: Path) -> None:
         assert part in str(raised.value)
     assert "training_xyz.json" not in str(raised.value)
     (copied / "evaluation_mano.json").unlink()
-    assert open_freihand(copied, "test").truth(0).pose is None
+    assert open_freihand(copied, "test").ground_truth(0).pose is None
 
 
 def test_files_that_do_not_belong_together(copied: Path) -> None:
@@ -217,7 +219,7 @@ def test_another_hand_than_the_annotations_is_refused(copied: Path) -> None:
         open_freihand(copied, "train")
     with pytest.raises(UserError, match=r"have 778 vertices, that of the model has 500"):
         open_freihand(copied, "train", vertices=500)
-    assert open_freihand(copied, "train", vertices=778).truth(0).vertices.shape == (778, 3)
+    assert open_freihand(copied, "train", vertices=778).ground_truth(0).vertices.shape == (778, 3)
     (copied / "hand.npz").unlink()
     with pytest.raises(UserError, match=r"MANO_RIGHT\.pkl"):
         open_freihand(copied, "test")
@@ -228,9 +230,9 @@ def test_evaluation_without_truth(copied: Path) -> None:
     for kind in ("xyz", "verts", "mano"):
         (copied / f"evaluation_{kind}.json").unlink()
     images = open_freihand(copied, "test")
-    assert not images.has_truth
+    assert not images.has_ground_truth
     with pytest.raises(UserError, match=r"evaluation_xyz\.json"):
-        images.truth(0)
+        images.ground_truth(0)
     sample = HandSamples(images, Preprocessing((SIDE, SIDE), resize="letterbox"))[0]
     assert sample[1]["index"] == 0
     with pytest.raises(UserError, match=r"evaluation_xyz\.json, on which training is validated"):
@@ -240,7 +242,7 @@ def test_evaluation_without_truth(copied: Path) -> None:
 # Cameras and changes.
 
 
-def hands_truth(generator: np.random.Generator, side: str = "right") -> HandTruth:
+def hand_ground_truth(generator: np.random.Generator, side: str = "right") -> HandGroundTruth:
     """A hand in front of a camera whose middle is not that of its image."""
     hand = procedural_hand() if side == "right" else procedural_hand().mirrored()
     axes = HandAxes.of(hand)
@@ -252,7 +254,7 @@ def hands_truth(generator: np.random.Generator, side: str = "right") -> HandTrut
     vertices, joints = (part[0].numpy() for part in model(turns, torch.from_numpy(shape)[None]))
     shift = np.array([0.02, -0.03, 0.7]) - joints[ROOT]
     intrinsics = np.array([[480.0, 0, 118], [0, 480, 103], [0, 0, 1]])
-    return HandTruth(intrinsics, joints + shift, vertices + shift, pose.ravel(), shape, side)  # type: ignore[arg-type]
+    return HandGroundTruth(intrinsics, joints + shift, vertices + shift, pose.ravel(), shape, side)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
@@ -260,19 +262,19 @@ def test_image_and_space_change_together(flip: float) -> None:
     """A changed hand seen by the changed camera is where the changed image shows it."""
     generator = np.random.default_rng(0)
     options = HandMeshOptions(RegressorConfig(sides="both"), hflip=flip, rotation=180, scale=(0.5, 2), translation=0.3)
-    truth = hands_truth(generator)
+    ground_truth = hand_ground_truth(generator)
     torch.manual_seed(0)
     for _ in range(10):
-        change = varied((200, 230), 96, options)
-        camera = moved(truth.intrinsics, change.image, change.space)
-        seen = project(truth.vertices @ change.space.T, camera)
-        before = project(truth.vertices, truth.intrinsics)
-        expected = before @ change.image[:2, :2].T + change.image[:2, 2]
+        transform = varied((200, 230), 96, options)
+        camera = moved(ground_truth.intrinsics, transform.image, transform.space)
+        seen = project(ground_truth.vertices @ transform.space.T, camera)
+        before = project(ground_truth.vertices, ground_truth.intrinsics)
+        expected = before @ transform.image[:2, :2].T + transform.image[:2, 2]
         np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-9)
         np.testing.assert_allclose(camera[2], [0, 0, 1], atol=1e-12)
         np.testing.assert_allclose(camera[1, 0], 0, atol=1e-9)
-        assert np.linalg.det(change.space) == pytest.approx(-1 if flip else 1)
-        assert camera[0, 0] * camera[1, 1] == pytest.approx((480**2) * abs(np.linalg.det(change.image)))
+        assert np.linalg.det(transform.space) == pytest.approx(-1 if flip else 1)
+        assert camera[0, 0] * camera[1, 1] == pytest.approx((480**2) * abs(np.linalg.det(transform.image)))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -283,13 +285,20 @@ def test_parameters_change_with_the_mesh(side: str, flip: float) -> None:
     options = HandMeshOptions(RegressorConfig(sides="both"), hflip=flip, rotation=180)
     hand = procedural_hand()
     model = HandModel.of(hand, torch.float64)
-    truth = hands_truth(generator, side)
+    ground_truth = hand_ground_truth(generator, side)
     if side == "left":  # annotated by the right hand's parameters, as everything here is
-        pose = truth.pose.reshape(16, 3) * [1, -1, -1]
-        truth = HandTruth(truth.intrinsics, truth.joints, truth.vertices, pose.ravel(), truth.shape, "left")
+        pose = ground_truth.pose.reshape(16, 3) * [1, -1, -1]
+        ground_truth = HandGroundTruth(
+            ground_truth.intrinsics,
+            ground_truth.joints,
+            ground_truth.vertices,
+            pose.ravel(),
+            ground_truth.shape,
+            "left",
+        )
     torch.manual_seed(0)
     for _ in range(5):
-        target = changed_truth(truth, varied((224, 224), 96, options), hand, (96, 96))
+        target = transformed_targets(ground_truth, varied((224, 224), 96, options), hand, (96, 96))
         vertices, joints = model(target["rotations"].double()[None], target["shape"].double()[None])
         assert bool(target["left"]) == ((side == "left") != bool(flip))
         mirror = np.diag(FLIP) if target["left"] else np.ones(3)
@@ -304,9 +313,9 @@ def test_pixels_move_as_the_map_says() -> None:
     torch.manual_seed(0)
     options = HandMeshOptions(RegressorConfig(sides="both"), hflip=0.5, rotation=180, scale=(0.6, 1.5), translation=0.1)
     for _ in range(12):
-        change = varied((160, 200), 128, options)
-        pixels = np.asarray(mapped(image, change.image, 128, (0, 0, 0)), float)[..., 0]
-        expected = change.image[:2, :2] @ [120.5, 50.5] + change.image[:2, 2]
+        transform = varied((160, 200), 128, options)
+        pixels = np.asarray(mapped(image, transform.image, 128, (0, 0, 0)), float)[..., 0]
+        expected = transform.image[:2, :2] @ [120.5, 50.5] + transform.image[:2, 2]
         if not (expected > 8).all() or not (expected < 120).all():
             continue
         y, x = np.mgrid[:128, :128] + 0.5
@@ -327,26 +336,26 @@ def test_what_is_missing_of_a_turned_image_is_the_mean() -> None:
 
 def test_weak_perspective_and_back_to_space() -> None:
     generator = np.random.default_rng(0)
-    truth = hands_truth(generator)
+    ground_truth = hand_ground_truth(generator)
     size = (210, 230)
-    root = truth.joints[ROOT]
-    scale = truth.intrinsics[0, 0] / root[2] / ((size[0] + size[1]) / 4)
-    camera = np.append(scale, to_places(project(root[None], truth.intrinsics)[0], size))
-    np.testing.assert_allclose(root_in_space(camera, size, truth.intrinsics), root, atol=1e-12)
-    flat = truth.joints - root
+    root = ground_truth.joints[ROOT]
+    scale = ground_truth.intrinsics[0, 0] / root[2] / ((size[0] + size[1]) / 4)
+    camera = np.append(scale, to_places(project(root[None], ground_truth.intrinsics)[0], size))
+    np.testing.assert_allclose(root_in_space(camera, size, ground_truth.intrinsics), root, atol=1e-12)
+    flat = ground_truth.joints - root
     flat[:, 2] = 0
     square = (220, 220)
-    camera[0] = truth.intrinsics[0, 0] / root[2] / 110
-    camera[1:] = to_places(project(root[None], truth.intrinsics)[0], square)
-    expected = project(flat + root, truth.intrinsics)
+    camera[0] = ground_truth.intrinsics[0, 0] / root[2] / 110
+    camera[1:] = to_places(project(root[None], ground_truth.intrinsics)[0], square)
+    expected = project(flat + root, ground_truth.intrinsics)
     np.testing.assert_allclose(to_pixels(weak_projection(flat, camera), square), expected, atol=1e-9)
     np.testing.assert_allclose(to_places(to_pixels(flat[:, :2], size), size), flat[:, :2], atol=1e-12)
 
 
 def test_evaluation_sees_all_of_an_image() -> None:
-    change = fitted((100, 200), Preprocessing((64, 64), resize="letterbox"))
-    np.testing.assert_allclose(change.image @ [200, 100, 1], [64, 32, 1])
-    np.testing.assert_array_equal(change.space, np.eye(3))
+    transform = fitted((100, 200), Preprocessing((64, 64), resize="letterbox"))
+    np.testing.assert_allclose(transform.image @ [200, 100, 1], [64, 32, 1])
+    np.testing.assert_array_equal(transform.space, np.eye(3))
 
 
 # Samples.
@@ -356,10 +365,10 @@ def test_samples(folder: Path) -> None:
     images = open_freihand(folder, "train")
     samples = HandSamples(images, Preprocessing((48, 48), resize="letterbox"), HandMeshOptions(size=48))
     pixels, target = samples[2]
-    truth = images.truth(2)
+    ground_truth = images.ground_truth(2)
     assert pixels.shape == (3, 48, 48)
-    np.testing.assert_allclose(target["joints"].numpy(), truth.joints - truth.joints[ROOT], atol=1e-6)
-    places = to_places(project(truth.joints, truth.intrinsics), (SIDE, SIDE))
+    np.testing.assert_allclose(target["joints"].numpy(), ground_truth.joints - ground_truth.joints[ROOT], atol=1e-6)
+    places = to_places(project(ground_truth.joints, ground_truth.intrinsics), (SIDE, SIDE))
     np.testing.assert_allclose(target["projected"].numpy(), places, atol=1e-5)
     assert target["index"] == 2
     first, again, other = (samples[SampleIndex(2, seed)] for seed in (5, 5, 6))
@@ -477,4 +486,4 @@ def test_images_can_be_sent_to_workers(folder: Path) -> None:
     images = open_freihand(folder, "train")
     assert isinstance(images, HandImages)
     again = pickle.loads(pickle.dumps(images))
-    np.testing.assert_array_equal(again.truth(3).vertices, images.truth(3).vertices)
+    np.testing.assert_array_equal(again.ground_truth(3).vertices, images.ground_truth(3).vertices)

@@ -1,4 +1,4 @@
-"""The hand mesh regressor: what every dense model must do, its own rules, its export and its loss."""
+"""The hand mesh regressor: what every model on a backbone must do, its own rules, its export and its loss."""
 
 from __future__ import annotations
 
@@ -68,8 +68,11 @@ class TestHandRegressor(DenseContract):
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         network, hand = options["network"], options["hand"]
         return [
-            ({"options": {"network": network | {"width": 33}, "hand": hand}}, "must be a multiple of 32, got 33"),
-            ({"options": {"network": network | {"width": 64}, "hand": hand}}, "does not fit the model"),
+            (
+                {"options": {"network": network | {"head_channels": 33}, "hand": hand}},
+                "must be a multiple of 32, got 33",
+            ),
+            ({"options": {"network": network | {"head_channels": 64}, "hand": hand}}, "does not fit the model"),
             ({"options": {"network": network, "hand": hand | {"vertices": 31}}}, "does not fit the model"),
             ({"options": {"network": network, "hand": {"name": "a"}}}, "network does not fit: .*vertices"),
         ]
@@ -88,9 +91,9 @@ def test_what_is_given(kind: str) -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found = model(images)
-        answers = dict(zip(model.outputs, model.answers(images), strict=True))
-    assert set(answers) == {"vertices", "joints", "camera", *(["side"] if "both" in kind else [])}
-    assert all(torch.equal(found[name], answer) for name, answer in answers.items())
+        outputs = dict(zip(model.output_names, model.outputs(images), strict=True))
+    assert set(outputs) == {"vertices", "joints", "camera", *(["side"] if "both" in kind else [])}
+    assert all(torch.equal(found[name], output) for name, output in outputs.items())
     shapes = {name: tuple(value.shape[1:]) for name, value in found.items()}
     assert shapes["vertices"] == (30, 3)
     assert shapes["joints"] == (21, 3)
@@ -140,14 +143,14 @@ def test_centres_of_heat_maps_are_their_centres_of_mass() -> None:
 
 
 def test_create_by_name() -> None:
-    model = fastvit.create_hand_regressor("t8", head="tokens", width=64, sides="both")
-    assert (model.variant, model.classes, model.options.network.width) == ("fastvit_t8", ("hand",), 64)
+    model = fastvit.create_hand_regressor("t8", head="tokens", head_channels=64, sides="both")
+    assert (model.variant, model.classes, model.options.network.head_channels) == ("fastvit_t8", ("hand",), 64)
     hand = procedural_hand()
     np.testing.assert_array_equal(model.faces.numpy(), hand.faces)
     np.testing.assert_allclose(model.hand.template.numpy(), hand.template, atol=1e-7)
     assert model.preprocessing.size == (224, 224)
     with pytest.raises(UserError, match="multiple of 32"):
-        fastvit.create_hand_regressor("t8", width=40)
+        fastvit.create_hand_regressor("t8", head_channels=40)
     broken = HandInfo("hand", 3, 10, "nothing")
     with pytest.raises(UserError, match="faces of the hand hand are damaged"):
         broken.faces  # noqa: B018
@@ -199,9 +202,9 @@ def test_losses_are_what_they_say() -> None:
 def test_predictions_are_in_the_images_own_pixels() -> None:
     joints = np.zeros((1, 21, 3))
     joints[0, 4] = [0.05, -0.1, 0.02]
-    answers = {"joints": joints, "vertices": np.concatenate([joints, joints], 1), "camera": np.array([[10.0, 0, 0.2]])}
+    outputs = {"joints": joints, "vertices": np.concatenate([joints, joints], 1), "camera": np.array([[10.0, 0, 0.2]])}
     faces = np.array([[0, 1, 2]])
-    found = predict(answers, "a.jpg", (224, 224), (112, 224), (300, 600), faces)
+    found = predict(outputs, "a.jpg", (224, 224), (112, 224), (300, 600), faces)
     # x: (10 * 0.05 + 1) / 2 * 224 = 168 of 224 px; y: (10 * -0.1 + 0.2 + 1) / 2 * 224 = 22.4 of 112.
     np.testing.assert_allclose(found.joint_places[4], [168 / 224 * 600, 22.4 / 112 * 300])
     assert found.side == "right"
@@ -210,9 +213,9 @@ def test_predictions_are_in_the_images_own_pixels() -> None:
     (hand,) = record["predictions"]
     assert list(hand["joints"]) == list(JOINTS)
     assert hand["joints"]["thumb tip"] == [0.05, -0.1, 0.02]
-    undecided = predict({**answers, "side": np.array([[0.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
+    undecided = predict({**outputs, "side": np.array([[0.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
     assert undecided.side == "right", "as the network, which mirrors left hands alone"
-    left = predict({**answers, "side": np.array([[3.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
+    left = predict({**outputs, "side": np.array([[3.0]])}, "a.jpg", (224, 224), (224, 224), (224, 224), faces)
     assert left.side == "left"
     np.testing.assert_array_equal(left.faces, faces[:, ::-1])
 
@@ -235,8 +238,8 @@ def test_drawings_cover_the_hand_and_nothing_else() -> None:
     hand = procedural_hand()
     places = np.stack([32 + 180 * hand.template[:, 0], 50 - 180 * hand.template[:, 1]], 1)
     joints = np.repeat(places[hand.tips], 5, 0)[:21]
-    answer = HandPrediction("a", "right", np.zeros((21, 3)), hand.template, joints, places, hand.faces)
-    drawn = draw(Image.new("RGB", (64, 64), "white"), answer)
+    output = HandPrediction("a", "right", np.zeros((21, 3)), hand.template, joints, places, hand.faces)
+    drawn = draw(Image.new("RGB", (64, 64), "white"), output)
     assert drawn.size == (384, 384), "small images are enlarged"
     pixels = np.asarray(drawn).astype(int)
     middle = 6 * places.mean(0)
@@ -268,13 +271,13 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
     tolerance = 5e-5 if kind == "tokens" else 1e-5
     assert made.proof.differences.relative < tolerance
     artifact = open_artifact(path)
-    assert artifact.signature.outputs == model.outputs
+    assert artifact.signature.outputs == model.output_names
     pixels = np.random.default_rng(0).integers(0, 256, (3 if batch == "dynamic" else 1, 3, 64, 64), np.uint8)
-    answers = artifact(pixels)
+    outputs = artifact(pixels)
     with torch.no_grad():
         expected = model(normalize(torch.from_numpy(pixels), model.preprocessing))
-    for name, answer in answers.items():
-        np.testing.assert_allclose(answer, expected[name].numpy(), rtol=1e-4, atol=tolerance)
+    for name, output in outputs.items():
+        np.testing.assert_allclose(output, expected[name].numpy(), rtol=1e-4, atol=tolerance)
     # What runs the artifact alone knows how to draw it.
     ours, theirs = (fastvit.Predictor(source, runtime="auto")(pictures[:1])[0] for source in (model, path))
     np.testing.assert_allclose(theirs.vertex_places, ours.vertex_places, atol=1e-2)

@@ -18,9 +18,9 @@ from fastvit.evaluation.examples import examples
 from fastvit.runs.files import STATE
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import open_freihand
-from fastvit.tasks.hand_mesh.hands_folder import write_hands
 from fastvit.tasks.hand_mesh.metrics import aligned
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
+from fastvit.tasks.hand_mesh.synthetic_folder import write_hands
 from fastvit.training.checkpoint import Terminated
 from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
@@ -30,7 +30,7 @@ from tests.training.runs import SignalAt
 SIDE = 64
 SHARED = (
     *("--task=hand_mesh", "--device=cpu", "--epochs=2", "--batch_size=2", "--num-workers=0", "--optim.warmup_epochs=0"),
-    *("--optim.lr=1e-3", "--checkpoint_every=2", f"--hand_mesh.size={SIDE}", "--hand_mesh.network.width=32"),
+    *("--optim.lr=1e-3", "--checkpoint_every=2", f"--hand_mesh.size={SIDE}", "--hand_mesh.network.head_channels=32"),
     *("--hand_mesh.network.sides=both", "--hand_mesh.hflip=0.5"),
 )
 
@@ -39,8 +39,8 @@ SHARED = (
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six pictures to train on and one to validate on."""
     folder = tmp_path_factory.mktemp("hands") / "hands"
-    text = succeeded("hands", folder, "--images", 6, "--size", SIDE, "--num-workers", 0, run=inside)
-    assert "6 training and 1 evaluation pictures, 64x64 px" in text
+    text = succeeded("synth", "hands", folder, "--images", 6, "--size", SIDE, "--num-workers", 0, run=inside)
+    assert "6 training and 1 evaluation images, 64x64 px" in text
     return folder
 
 
@@ -50,7 +50,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "hands"
     text = succeeded("train", f"--data={data}", f"--out={out}", *SHARED, run=inside)
     assert f"{out}/best.safetensors: PA-MPJPE " in text
-    assert " mm on the held-out images" in text
+    assert " mm on the validation images" in text
     return out
 
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_what_is_promised(trained: Path) -> None:
         assert part in text, part
     page = (trained / "report.html").read_text()
     assert "Examples" in page
-    assert f"PA-MPJPE {min(logged):.2f} mm on the held-out images" in page
+    assert f"PA-MPJPE {min(logged):.2f} mm on the validation images" in page
 
 
 def test_the_best_weights_are_those_of_the_least_error(trained: Path) -> None:
@@ -107,17 +107,18 @@ def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path
 
     # What FreiHAND's server gets: the same hands in the camera's space.
     joints, vertices = (np.array(part) for part in json.loads((tmp_path / "pred.json").read_text()))
-    truth = open_freihand(data, "test").truth(0)
+    ground_truth = open_freihand(data, "test").ground_truth(0)
     assert joints.shape == (1, 21, 3)
-    assert vertices.shape == (1, *truth.vertices.shape)
+    assert vertices.shape == (1, *ground_truth.vertices.shape)
     assert (vertices[..., 2] > 0).all()
     error = (
-        aligned(torch.from_numpy(joints), torch.from_numpy(truth.joints)[None]) - torch.from_numpy(truth.joints)
+        aligned(torch.from_numpy(joints), torch.from_numpy(ground_truth.joints)[None])
+        - torch.from_numpy(ground_truth.joints)
     ).norm(dim=2)
     assert 1000 * error.mean().item() == pytest.approx(fused["pa_mpjpe"], abs=1e-2)
-    answer = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
-    seen = project(joints, truth.intrinsics)[0]
-    np.testing.assert_allclose(seen[ROOT], answer.joint_places[ROOT], atol=0.1)
+    prediction = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
+    seen = project(joints, ground_truth.intrinsics)[0]
+    np.testing.assert_allclose(seen[ROOT], prediction.joint_places[ROOT], atol=0.1)
 
 
 def test_evaluation_without_truth_writes_for_the_server(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_fuse_and_report(trained: Path, tmp_path: Path) -> None:
     assert "parameters; " in text
     assert fastvit.form(fastvit.load(tmp_path / "fused.safetensors")) == "fused"
     page = tmp_path / "report.html"
-    text = succeeded("report", trained, tmp_path / "fused.safetensors", "--no_latency", "--out", page, run=inside)
+    text = succeeded("compare", trained, tmp_path / "fused.safetensors", "--no_latency", "--out", page, run=inside)
     assert "PA-MPJPE" in text
     assert " mm" in text
 
@@ -196,7 +197,7 @@ def test_a_run_goes_on_where_it_was_ended(trained: Path, data: Path, tmp_path: P
 MISTAKES = [
     (
         ("train", "--task=hand_mesh", "--data=nowhere"),
-        f"there is no folder {Path.cwd()}/nowhere; make one with: fastvit hands",
+        f"there is no folder {Path.cwd()}/nowhere; make one with: fastvit synth hands",
     ),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.size=8"), "hand_mesh.size must be at least 32"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hflip=0.5"), "set hand_mesh.network.sides to both"),
@@ -204,7 +205,10 @@ MISTAKES = [
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "there is no hand model no.pkl"),
     (("train", "--task=hand_mesh", "--data={data}", "--val_fraction=0.1"), "val_fraction does not apply to hand_mesh"),
     (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),
-    (("eval", "{run}", "--data", "sample"), f"there is no folder {Path.cwd()}/sample; make one with: fastvit hands"),
+    (
+        ("eval", "{run}", "--data", "sample"),
+        f"there is no folder {Path.cwd()}/sample; make one with: fastvit synth hands",
+    ),
     (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels and no other size"),
     (
         ("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"),
@@ -215,8 +219,8 @@ MISTAKES = [
     (("export", "{run}", "--output", "objects"), "has no output 'objects'; it has mesh, features"),
     (("export", "{run}", "--size", "dynamic"), "exported for one size of images"),
     (("export", "{run}", "--precision", "int8"), "int8 is not available for"),
-    (("hands", "{data}"), "holds hands already: --overwrite"),
-    (("hands", "{data}/README.md"), "is a file: give a folder to write the hands to"),
+    (("synth", "hands", "{data}"), "holds hands already: --overwrite"),
+    (("synth", "hands", "{data}/README.md"), "is a file: give a folder to write the hands to"),
     (("bench", "hand-t9"), "t9"),
 ]
 

@@ -176,12 +176,12 @@ def test_windows(images: Tensor) -> None:
                 place = (..., slice(top, top + window), slice(left, left + window))
                 total[place] += whole(images[place])
                 seen[place] += 1
-        (found,) = sliding.answers(images)
+        (found,) = sliding.outputs(images)
         assert seen.min() == 1
         torch.testing.assert_close(found, total / seen, rtol=1e-12, atol=1e-12)
         assert not torch.allclose(found, whole(images), atol=1e-3)
         torch.testing.assert_close(sliding(images), whole(images), rtol=0, atol=1e-12)
-        (large,) = make_like(whole, slide_window=200).answers(images)
+        (large,) = make_like(whole, slide_window=200).outputs(images)
         torch.testing.assert_close(large, whole(images), rtol=0, atol=1e-12)
 
 
@@ -193,16 +193,16 @@ def make_like(segmenter: Segmenter, **options: object) -> Segmenter:
 
 def test_what_uses_windows_and_what_does_not() -> None:
     """A Predictor and validation do, as the file says; an artifact is shown all of an image."""
-    preprocessing = Preprocessing((96, 96), resize="fit")
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter")
     segmenter = lively(make_segmenter("fpn", slide_window=40, preprocessing=preprocessing)).eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8))
-    (answer,) = fastvit.Predictor(segmenter, prepare=copy.deepcopy)(picture)
+    (prediction,) = fastvit.Predictor(segmenter, prepare=copy.deepcopy)(picture)
     shown = fastvit.data.transforms.eval_pixels(preprocessing)(picture)
     task = SegmentationTask(segmenter)
     with torch.no_grad():
         normal = task._normalized(shown)[None]
-        sliding, whole = segmenter.answers(normal)[0].argmax(1)[0], segmenter(normal).argmax(1)[0]
-    assert np.array_equal(answer.mask, sliding.numpy())
+        sliding, whole = segmenter.outputs(normal)[0].argmax(1)[0], segmenter(normal).argmax(1)[0]
+    assert np.array_equal(prediction.mask, sliding.numpy())
     assert not torch.equal(sliding, whole)
     task.eval()
     with torch.no_grad():
@@ -294,8 +294,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, SegmentationData]:
-    preprocessing = Preprocessing((96, 96), resize="fit", interpolation="bilinear")
-    network = SegmenterConfig(head, width=32, head_width=32, dropout=0.0)
+    preprocessing = Preprocessing((96, 96), resize="resize_shorter", interpolation="bilinear")
+    network = SegmenterConfig(head, fpn_channels=32, head_channels=32, dropout=0.0)
     changes = {"scale_range": (1.0, 1.0), "crop": 96, "cat_max_ratio": 1.0, "hflip": 0.0, "photometric": 0.0}
     options = SegmentationOptions(network, size=(96, 96), **changes)
     data = SegmentationData(open_for_run(str(scenes)), preprocessing, 8, options, num_workers=0)
@@ -345,7 +345,7 @@ def test_eight_scenes_are_learnt_by_heart(scenes: Path, kind: str) -> None:
     assert task.val_loss.compute() / task.val_count.compute() < 0.2
 
 
-# From answers to what a person gets.
+# From raw outputs to predictions.
 
 
 @pytest.mark.parametrize("target", [(1, 1), (5, 9), (7, 11), (20, 33), (8, 3)])
@@ -368,8 +368,8 @@ def test_what_is_filled_up_does_not_count() -> None:
 
 def test_a_record_holds_every_pixel_once() -> None:
     mask = np.random.default_rng(0).choice([0, 2, 4], (33, 47), p=[0.7, 0.2, 0.1]).astype(np.uint8)
-    answer = SegmentationPrediction("a.png", mask, CLASSES)
-    record = answer.record()
+    prediction = SegmentationPrediction("a.png", mask, CLASSES)
+    record = prediction.record()
     assert record["image"] == "a.png"
     assert [one["index"] for one in record["predictions"]] == [0, 2, 4]
     decoded = np.full(mask.shape, 255, np.uint8)
@@ -380,21 +380,21 @@ def test_a_record_holds_every_pixel_once() -> None:
         assert one["name"] == CLASSES[one["index"]]
         assert one["share"] == pytest.approx(own.mean(), abs=1e-5)
     assert np.array_equal(decoded, mask)
-    assert answer.summary() == ", ".join(f"{CLASSES[i]} {(mask == i).mean():.0%}" for i in (0, 2, 4))
+    assert prediction.summary() == ", ".join(f"{CLASSES[i]} {(mask == i).mean():.0%}" for i in (0, 2, 4))
     assert SegmentationPrediction("a.png", mask, None).record()["predictions"][1]["name"] == "2"
 
 
 def test_the_prediction_of_a_model_in_memory(model: Segmenter) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8))
-    (answer,) = fastvit.Predictor(model)(picture)
-    assert answer.mask.shape == (70, 50)
+    (prediction,) = fastvit.Predictor(model)(picture)
+    assert prediction.mask.shape == (70, 50)
     shown = fastvit.data.transforms.eval_pixels(model.preprocessing)(picture)
     assert shown.shape == (3, 90, 64)
     single = copy.deepcopy(model).float()
     with torch.no_grad():
         logits = single(SegmentationTask(single)._normalized(shown)[None])
     expected = F.interpolate(logits, (70, 50), mode="bilinear", align_corners=False)[0].argmax(0).numpy()
-    assert (answer.mask == expected).mean() > 0.999
+    assert (prediction.mask == expected).mean() > 0.999
 
 
 # Pictures.

@@ -25,7 +25,7 @@ from fastvit.tasks.segmentation.options import SegmentationOptions
 from fastvit.tasks.segmentation.transforms import TrainTransform, choose_crop, photometric, share_of_largest
 
 CLASSES = "0\tground\t0 0 0\n3\ttraffic light\t250 170 30\n7\tcar\t0 0 142\n"
-FIT = Preprocessing((40, 90), resize="fit")
+FIT = Preprocessing((40, 90), resize="resize_shorter")
 PLAIN = SegmentationOptions(size=(40, 90), scale_range=(1, 1), crop=48, cat_max_ratio=1, hflip=0, photometric=0)
 
 
@@ -331,7 +331,7 @@ def test_processes_share_the_validation_images(folder: Path) -> None:
 
 def test_what_cannot_be_trained_on(folder: Path) -> None:
     pictures = open_masks(folder, "train")
-    with pytest.raises(UserError, match='set resize to "fit", not "crop"'):
+    with pytest.raises(UserError, match='set resize to "resize_shorter", not "crop"'):
         SegmentationSamples(pictures, Preprocessing())
     with pytest.raises(UserError, match="images of 1 or 3 channels, not 4"):
         SegmentationSamples(pictures, FIT.for_channels(4))

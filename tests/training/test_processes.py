@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.training.processes import with_processes
 from fastvit.training.recipe import load_recipe
@@ -154,7 +154,7 @@ def test_two_devices_are_told_to_end(data: Path, tmp_path: Path) -> None:
     with subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         for text in process.stderr:
-            if "40 training and 11 held-out images" in text:
+            if "40 training and 11 validation images" in text:
                 break
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()

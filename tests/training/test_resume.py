@@ -222,7 +222,7 @@ def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         for line in process.stderr:
-            if "40 training and 12 held-out images" in line:
+            if "40 training and 12 validation images" in line:
                 break
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()

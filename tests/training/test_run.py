@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastvit
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.runs.files import STATE
 from fastvit.training.build import build
@@ -41,7 +41,7 @@ class Watch(L.Callback):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a class, one image of them unreadable, and no held-out part."""
+    """A folder a class, one image of them unreadable, and no validation part."""
     root = tmp_path_factory.mktemp("photos")
     sample = open_images("sample", "test")
     for index in range(48):

@@ -26,12 +26,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: HubServer
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._respond(body=False)
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._respond(body=True)
 
-    def _answer(self, body: bool) -> None:
+    def _respond(self, body: bool) -> None:
         self.server.requests.append((self.command, self.path))
         owner, name, _, revision, *rest = [*self.path.strip("/").split("/"), "", "", ""]
         files = self.server.repositories.get(f"{owner}/{name}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fastvit.cli.bench.lists import parse_numbers
-from fastvit.console import print_line, show, show_table
+from fastvit.console import print_line, print_styled, print_table
 
 
 def bench_gpu(
@@ -17,7 +17,7 @@ def bench_gpu(
     minutes: float | None = None,
     out: Path | None = None,
 ) -> int:
-    """Time variants on an NVIDIA GPU in float16 every way that people run them, and each of our kernels.
+    """Time variants on an NVIDIA GPU in float16, in every backend that people use, and each of our kernels.
 
     Args:
         models: variants; by default SA12, T8 and MA36.
@@ -46,11 +46,13 @@ def bench_gpu(
     report = write_gpu_report(out, run) if out else None
     for table in (kernel_table(run.kernels), exactness_table(run), bars(run), network_table(run)):
         if table.rows:
-            show_table(table.header, table.rows)
+            print_table(table.header, table.rows)
     for result in run.results:
         if result.failure:
-            show(f"not timed: {result.network}, batch {result.batch}, {result.way}: {result.failure}", style="dim")
-    show(f"{found.get('GPU', '')}: {roof}; {versions}")
+            print_styled(
+                f"not timed: {result.network}, batch {result.batch}, {result.backend}: {result.failure}", style="dim"
+            )
+    print_styled(f"{found.get('GPU', '')}: {roof}; {versions}")
     if report:
         print_line(report)
     return 0 if all(result.timing for result in run.results) else 2

@@ -1,4 +1,4 @@
-"""`fastvit bench models`: time models in every runtime."""
+"""`fastvit bench models`: time models in every backend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.bench.lists import parse_numbers, parse_sizes
-from fastvit.console import print_line, show, show_table
+from fastvit.console import print_line, print_styled, print_table
 from fastvit.device import Device
 
 
@@ -18,12 +18,12 @@ class Preset:
 
     Attributes:
         batch: images a call.
-        runtime: ways, as in `fastvit.bench.ways.find_ways`.
+        backends: names, as in `fastvit.bench.backends.find_backends`.
         device: of PyTorch.
     """
 
     batch: str
-    runtime: str
+    backends: str
     device: Device
 
 
@@ -35,7 +35,7 @@ PRESETS = {
 
 def bench_models(
     models: list[str] = [],  # noqa: B006, it is read only
-    runtime: str | None = None,
+    backends: str | None = None,
     batch: str | None = None,
     size: str | None = None,
     peers: bool = False,
@@ -46,13 +46,13 @@ def bench_models(
     device: Device | None = None,
     out: Path | None = None,
 ) -> int:
-    """Time models side by side, in every runtime that is here, against timm's.
+    """Time models side by side in every available backend, against timm's.
 
     Args:
         models: variants, names of peers, checkpoints, or a head on a variant such as mask_rcnn-sa12 and fpn-sa12
             (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
-        runtime: what to time them in, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor, ...;
-            auto for what is built within seconds, all for everything that is here.
+        backends: what runs the models, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor,
+            ...; auto for what is built within seconds, all for everything that is here.
         batch: images a call; several numbers joined by commas.
         size: of the images in pixels, numbers or HEIGHTxWIDTH joined by commas; by default each model's own.
         peers: time eight networks of timm too, each at the size that its accuracy is published for.
@@ -66,30 +66,32 @@ def bench_models(
     chosen = PRESETS[preset] if preset else Preset("1", "auto", "auto")
     batches, sizes = parse_numbers(batch or chosen.batch), parse_sizes(size) if size else [None]
 
+    from fastvit.bench.backends import find_backends
     from fastvit.bench.bench_report import result_table, write_bench_report
     from fastvit.bench.machine import measure_machine, torch_threads
+    from fastvit.bench.models import find_model
     from fastvit.bench.peers import PEERS
-    from fastvit.bench.subjects import find_subject
     from fastvit.bench.suite import bench as run
-    from fastvit.bench.ways import find_ways
     from fastvit.device import pick_device
 
     where = pick_device(device or chosen.device)
-    ways, missing = find_ways(runtime or chosen.runtime, where)
-    if not any(way.target for way in ways):
-        refuse_given(f"is measured of artifacts, and {', '.join(way.name for way in ways)} runs none", memory=memory)
+    found, missing = find_backends(backends or chosen.backends, where)
+    if not any(backend.target for backend in found):
+        refuse_given(
+            f"is measured of artifacts, and {', '.join(backend.name for backend in found)} runs none", memory=memory
+        )
     names = dict.fromkeys([*(models or ["t8", "sa12", "ma36"]), *(PEERS if peers else [])])
-    subjects = [find_subject(name) for name in names]
+    bench_models = [find_model(name) for name in names]
     with torch_threads(threads):
-        results = run(subjects, ways, batches, sizes, where, rounds, memory)
+        results = run(bench_models, found, batches, sizes, where, rounds, memory)
         machine = measure_machine(where)
     failed = [(str(result.case), result.failure) for result in results if result.failure]
     left_out = [*missing.items(), *failed]
     if any(result.timing for result in results):
         table = result_table(results, machine)
-        show_table(table.header, table.rows)
+        print_table(table.header, table.rows)
     for what, why in left_out:
-        show(f"not timed: {what}: {why}", style="dim")
+        print_styled(f"not timed: {what}: {why}", style="dim")
     if out:
         print_line(write_bench_report(out, results, machine, left_out))
     return 2 if failed else 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastvit.cli.bench.lists import parse_numbers, parse_sizes
-from fastvit.console import print_line, show, show_table
+from fastvit.console import print_line, print_styled, print_table
 from fastvit.device import Device
 from fastvit.errors import UserError
 
 
 def bench_train(
     models: list[str] = [],  # noqa: B006, it is read only
-    runtime: str = "auto",
+    configurations: str = "auto",
     batch: str | None = None,
     size: str | None = None,
     rounds: int = 30,
@@ -20,12 +20,12 @@ def bench_train(
     device: Device = "auto",
     out: Path | None = None,
 ) -> int:
-    """Time steps of training on random images, in every way to compute them, against timm's model.
+    """Time steps of training on random images, in several configurations, against timm's model.
 
     Args:
         models: variants; by default T8 on a CPU, SA12 on a GPU.
-        runtime: ways, joined by commas: timm, timm-channels-last, plain, collapsed, ...; auto for what is built within
-            seconds, all for everything.
+        configurations: how a step is computed, joined by commas: timm, timm-channels-last, plain, collapsed, ...; auto
+            for what is built within seconds, all for everything.
         batch: images a step; several numbers joined by commas; by default 64 on a CPU, 128 on a GPU.
         size: of the square images in pixels; several joined by commas; by default 64 on a CPU, 256 on a GPU.
         rounds: timed steps of each; up to four times as many while the medians still move.
@@ -34,12 +34,12 @@ def bench_train(
         out: folder for steps.csv.
     """
     from fastvit.bench.machine import torch_threads
-    from fastvit.bench.train_steps import bench_steps, find_step_ways, step_table, write_steps
+    from fastvit.bench.train_steps import bench_steps, find_step_configurations, step_table, write_steps
     from fastvit.device import pick_device
 
     where = pick_device(device)
     on_cpu = where == "cpu"
-    ways = find_step_ways(runtime, where)
+    chosen = find_step_configurations(configurations, where)
     sides = parse_sizes(size or ("64" if on_cpu else "256"))
     if not all(height == width for height, width in sides):
         raise UserError(f"training steps are timed on square images, got the size {size!r}")
@@ -49,14 +49,14 @@ def bench_train(
             for name in models or ["t8" if on_cpu else "sa12"]
             for count in parse_numbers(batch or ("64" if on_cpu else "128"))
             for side, _ in sides
-            for result in bench_steps(name, ways, count, side, where, rounds)
+            for result in bench_steps(name, chosen, count, side, where, rounds)
         ]
     table = step_table(results)
     if out:
         print_line(write_steps(out, results))
     for result in results:
         if result.failure:
-            show(f"not timed: {result.variant} in {result.way.name}: {result.failure}", style="dim")
+            print_styled(f"not timed: {result.variant} in {result.configuration.name}: {result.failure}", style="dim")
     if table.rows:
-        show_table(table.header, table.rows)
+        print_table(table.header, table.rows)
     return 2 if any(result.failure for result in results) else 0

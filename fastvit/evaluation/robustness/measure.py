@@ -132,7 +132,7 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
 
 
 def _errors(predictor: Predictor, sets: Sequence[LabeledImages], settings: Settings) -> list[float]:
-    """The share of wrong answers in each set of images, in one run through them all."""
+    """The share of wrong predictions in each set of images, in one run through them all."""
     parts = [limited(images, settings.limit) for images in sets]
     # Corrupted images are cropped already, the benchmark's as ours.
     whole = replace(predictor.preprocessing, crop_pct=1.0)

@@ -62,9 +62,9 @@ class Choice:
         return self.errors[-1] <= self.bound
 
 
-def error(reference: Sequence[np.ndarray], answer: Sequence[np.ndarray]) -> float:
+def error(reference: Sequence[np.ndarray], output: Sequence[np.ndarray]) -> float:
     """Root of the mean squared difference over that of the reference, the largest of any output."""
-    pairs = zip(reference, answer, strict=True)
+    pairs = zip(reference, output, strict=True)
     return max(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30) for a, b in pairs)
 
 
@@ -103,10 +103,10 @@ def table(
     for layer in layers(calibrated.model):
         if names is not None and layer.name not in names:
             continue
-        answers = outputs(calibrated.quantized({layer.name}), images)
-        loss = None if labels is None or before is None else _cross_entropy(answers[0], labels) - before
-        cosines = [_cosine(a, b) for a, b in zip(expected, answers, strict=True)]
-        found.append(Sensitivity(layer.name, layer.kind, error(expected, answers), min(cosines), loss))
+        quantized = outputs(calibrated.quantized({layer.name}), images)
+        loss = None if labels is None or before is None else _cross_entropy(quantized[0], labels) - before
+        cosines = [_cosine(a, b) for a, b in zip(expected, quantized, strict=True)]
+        found.append(Sensitivity(layer.name, layer.kind, error(expected, quantized), min(cosines), loss))
     return found
 
 

@@ -100,7 +100,7 @@ class Accelerated(nn.Module):
                     self._network = Network(type(self)._steps(self.model), device, **self._options)
             return self._network
 
-    def _answers(self, images: Tensor) -> list[Tensor] | None:
+    def _outputs(self, images: Tensor) -> list[Tensor] | None:
         """Of (B, C, H, W) images, NHWC or (B, ...); None where kernels cannot serve this call."""
         if self.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
@@ -129,7 +129,7 @@ class AcceleratedClassifier(TaskModel, Accelerated):
     """(B, C, H, W) images -> (B, num_classes) logits."""
 
     task = FastViT.task
-    outputs = ("logits",)
+    output_names = ("logits",)
     _steps = staticmethod(classifier_nodes)
 
     def __init__(self, model: FastViT, time: bool = True, graphs: bool = True) -> None:
@@ -137,11 +137,11 @@ class AcceleratedClassifier(TaskModel, Accelerated):
         self._take(model, time, graphs)
 
     def forward(self, images: Tensor) -> Tensor:
-        answers = self._answers(images)
-        logits: Tensor = self.model(images) if answers is None else answers[0]
+        outputs = self._outputs(images)
+        logits: Tensor = self.model(images) if outputs is None else outputs[0]
         return logits
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self(images),)
 
 
@@ -166,6 +166,6 @@ class AcceleratedBackbone(Accelerated):
         return self.config.strides
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        answers = self._answers(images)
-        maps: list[Tensor] = self.model(images) if answers is None else [nchw(answer) for answer in answers]
+        outputs = self._outputs(images)
+        maps: list[Tensor] = self.model(images) if outputs is None else [nchw(output) for output in outputs]
         return maps

@@ -43,7 +43,7 @@ class Depthwise(Step):
         return nhwc(F.gelu(y) if self.act else y)
 
     def out_size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of the answer."""
+        """Height and width of the output."""
         return -(-x.shape[1] // self.stride), -(-x.shape[2] // self.stride)
 
     def cost(self, x: Tensor) -> Cost:

@@ -2,11 +2,11 @@
 
 gelu(x) = max(x, 0) - t * Phi(-t) with t = |x| and Phi the normal distribution function. The logarithm of Phi(-t) to
 base 2 is so smooth that a polynomial of degree 5 gives it, from 0 to CUT, within 0.14 units in the last place of a
-float16 answer (so that rounding it gives the nearest float16 or its neighbor), and one hardware instruction raises 2
+float16 output (so that rounding it gives the nearest float16 or its neighbor), and one hardware instruction raises 2
 to it. Beyond CUT, t * Phi(-t) is less than half of the smallest float16. The coefficients are those of least weighted
 error, found by linear programming (scripts/fit_gelu.py).
 
-`torch.tanh` in hardware would cost as little, but is 5e-4 off near 1, of which the answers between -6 and -2 consist.
+`torch.tanh` in hardware would cost as little, but is 5e-4 off near 1, of which the outputs between -6 and -2 consist.
 """
 
 from __future__ import annotations

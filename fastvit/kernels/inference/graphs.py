@@ -14,7 +14,7 @@ from fastvit.kernels.inference.program import Plan
 class Graph:
     """A plan for images of one shape and memory format, replayed on the current stream.
 
-    The answers of a replay are copied out, so that the next one does not change them. Graphs that share a pool may not
+    The outputs of a replay are copied out, so that the next one does not change them. Graphs that share a pool may not
     run at the same time: on whatever streams they are replayed, each waits for the one before it.
 
     Args:
@@ -41,7 +41,7 @@ class Graph:
             try:
                 # Other threads, such as a data loader's that pins memory, may go on meanwhile.
                 with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                    self._answers = plan(self._input)
+                    self._outputs = plan(self._input)
             finally:
                 if gc_was_on:
                     gc.enable()
@@ -52,6 +52,6 @@ class Graph:
         stream.wait_event(self._done)
         self._input.copy_(images, non_blocking=True)
         self._graph.replay()
-        answers = [answer.clone() for answer in self._answers]
+        outputs = [output.clone() for output in self._outputs]
         self._done.record(stream)
-        return answers
+        return outputs

@@ -18,12 +18,12 @@ from fastvit.kernels.inference.tuning import Tuner, like
 # Pixels of a batch up to which a graph pays: above, the GPU takes longer than Python does to launch, and the images
 # need not be copied to where the graph expects them.
 GRAPH_PIXELS = 128 * 256 * 256
-# Shapes that graphs are kept for; each holds the memory of its images and answers, and all share the rest.
+# Shapes that graphs are kept for; each holds the memory of its images and outputs, and all share the rest.
 _GRAPHS = 8
 
 
 class Network:
-    """(B, H, W, C) images on a GPU -> answers.
+    """(B, H, W, C) images on a GPU -> outputs.
 
     Args:
         nodes: on that GPU.

@@ -44,7 +44,7 @@ def _version() -> tuple[int, int]:
 
     error, major, minor = nvrtc.nvrtcVersion()
     if error.value:
-        raise RuntimeError(f"NVRTC answers {error.name}")
+        raise RuntimeError(f"NVRTC returned {error.name}")
     return int(major), int(minor)
 
 
@@ -146,13 +146,13 @@ class Kernel:
             )
         )
 
-    def _checked(self, answer: tuple[Any, ...]) -> Any:
-        error, *values = answer
+    def _checked(self, result: tuple[Any, ...]) -> Any:
+        error, *values = result
         if error.value:
-            raise RuntimeError(f"the CUDA driver answers {error.name}")
+            raise RuntimeError(f"the CUDA driver returned {error.name}")
         return values[0] if values else None
 
 
 def _expect(error: Any) -> None:
     if error.value:
-        raise RuntimeError(f"NVRTC answers {error.name}")
+        raise RuntimeError(f"NVRTC returned {error.name}")

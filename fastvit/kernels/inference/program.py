@@ -31,7 +31,7 @@ class Node:
         step: what is computed.
         branches: a residual branch begins: the map that comes in is kept.
         joins: the branch ends: the step adds the map that was kept.
-        emits: the map that comes out is an answer of the network.
+        emits: the map that comes out is an output of the network.
     """
 
     step: Step
@@ -56,16 +56,16 @@ class Plan:
     choices: Sequence[Choice]
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """(B, H, W, C) images -> the answers, NHWC or (B, ...)."""
-        answers = []
+        """(B, H, W, C) images -> the outputs, NHWC or (B, ...)."""
+        outputs = []
         kept: Tensor | None = None
         for node, choice in zip(self.nodes, self.choices, strict=True):
             kept = x if node.branches else kept
             x = node.step.run(x, kept if node.joins else None, choice)
             kept = None if node.joins else kept
             if node.emits:
-                answers.append(x)
-        return answers
+                outputs.append(x)
+        return outputs
 
 
 def make_plan(nodes: Sequence[Node], x: Tensor, choose: Chooser) -> Plan:
@@ -92,7 +92,7 @@ def unknown_part(network: nn.Module) -> str | None:
 
 
 def classifier_nodes(model: FastViT) -> list[Node]:
-    """Of a fused classifier; its one answer is the logits."""
+    """Of a fused classifier; its one output is the logits."""
     nodes = [replace(node, emits=False) for node in backbone_nodes(model.backbone)]
     expansion = model.expansion
     nodes.append(Node(_convolution(expansion.conv, act=False)))
@@ -102,7 +102,7 @@ def classifier_nodes(model: FastViT) -> list[Node]:
 
 
 def backbone_nodes(backbone: Backbone) -> list[Node]:
-    """Of a fused backbone; its answers are the maps of the stages."""
+    """Of a fused backbone; its outputs are the maps of the stages."""
     first, second, third = (cast(nn.Conv2d, cast(MobileOne, part).conv) for part in backbone.stem)
     nodes = [Node(Stem(first, second, third))]
     for stage in backbone.stages:

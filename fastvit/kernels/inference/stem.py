@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvit.kernels.inference.stem_cuda import Weights, blocks, pack, stem
 from fastvit.kernels.inference.step import Choice, Cost, Step, nchw, nhwc
 
-# Of the Triton kernel: columns of answers of a program, its rows and warps; the likeliest first.
+# Of the Triton kernel: columns of outputs of a program, its rows and warps; the likeliest first.
 _LARGE = ((32, 8, 4), (64, 16, 4))
 _SMALL = ((16, 1, 4), (16, 2, 4))
 _NAMES = "BLOCK_M", "ROWS", "num_warps"

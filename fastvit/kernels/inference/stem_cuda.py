@@ -13,7 +13,7 @@ from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
 from fastvit.kernels.inference.fragments import four_in_a_row, fragments
 from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel
 
-# Rows of answers of a block of threads.
+# Rows of outputs of a block of threads.
 _ROWS = 8
 # Its columns, its warps, and blocks that are to fit a multiprocessor; the likeliest first.
 # 8 rows of 8 columns need 19 times 16 pixels of the first map, of 16 columns 36 times.
@@ -100,7 +100,7 @@ def stem(x: Tensor, weights: Weights, out: int, columns: int, warps: int, blocks
     Args:
         x: (B, H, W, C), float16 or bfloat16, of any strides.
         weights: from `pack`.
-        out: channels of the answer.
+        out: channels of the output.
         columns, warps, blocks: as in BLOCKS.
     """
     batch, height, width, channels = x.shape

@@ -68,7 +68,7 @@ class Step(ABC):
     """
 
     def run(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
-        """The answer, by the kernel chosen."""
+        """The output, by the kernel chosen."""
         if choice.kernel == "torch":
             return self.torch(x, residual)
         return self.launch(x, residual, choice)

@@ -18,7 +18,7 @@ _LAUNCHES = 4, 100
 _ROUNDS = 7
 # Maps below this share of the L2 cache come from it, in a network as here; larger ones are rotated past it.
 _IN_CACHE = 0.25
-# Relative difference from PyTorch's answer that rounding cannot explain.
+# Relative difference from PyTorch's output that rounding cannot explain.
 _WRONG = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -38,7 +38,7 @@ class Trial:
 
 
 def try_choices(step: Step, x: Tensor, residual: Tensor | None, choices: Sequence[Choice]) -> list[Trial]:
-    """Run every choice, compare its answer with PyTorch's, and time those that are right; in their order."""
+    """Run every choice, compare its output with PyTorch's, and time those that are right; in their order."""
     reference = step.torch(x, residual)
     inputs = _rotated(x, residual)
     return [_try(step, inputs, reference, choice) for choice in choices]
@@ -46,13 +46,13 @@ def try_choices(step: Step, x: Tensor, residual: Tensor | None, choices: Sequenc
 
 def _try(step: Step, inputs: list[tuple[Tensor, Tensor | None]], reference: Tensor, choice: Choice) -> Trial:
     try:
-        # What is freed here is what the answer is likely to get: an element left unwritten is a NaN.
+        # What is freed here is what the output is likely to get: an element left unwritten is a NaN.
         poison = torch.full_like(reference, torch.nan)
         del poison
-        answer = step.run(*inputs[0], choice)
-        apart = float((answer.float() - reference.float()).norm() / reference.float().norm())
-        if choice != TORCH and not apart <= _WRONG[answer.dtype]:
-            return Trial(choice, None, f"its answer is {apart:.1e} from PyTorch's")
+        output = step.run(*inputs[0], choice)
+        apart = float((output.float() - reference.float()).norm() / reference.float().norm())
+        if choice != TORCH and not apart <= _WRONG[output.dtype]:
+            return Trial(choice, None, f"its output is {apart:.1e} from PyTorch's")
         return Trial(choice, graph_ms([partial(step.run, *pair, choice) for pair in inputs]))
     except Exception as error:  # compilers, and the driver where a block asks for more than the GPU has
         return Trial(choice, None, next(iter(str(error).splitlines()), "") or type(error).__name__)

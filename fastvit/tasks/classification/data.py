@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from fastvit.data.augmentation import Augmentation
 from fastvit.data.datasets import ImageDataset, LabeledImages, samples_for_evaluation
+from fastvit.data.load import open_for_training
 from fastvit.data.module import RunData, RunImages
-from fastvit.data.opening import open_for_training
 from fastvit.data.sampling import EvaluationShare, ShardBatches, ShardShare, TrainBatches
 from fastvit.data.shards import WINDOW, ShardImages
 from fastvit.data.splitting import Part, write_split
@@ -24,7 +24,7 @@ Batches = DataLoader[tuple[Tensor, int]]
 
 
 def open_for_run(source: str, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None) -> RunImages:
-    """Open the images of a run; the arguments are those of `fastvit.data.opening.open_for_training`.
+    """Open the images of a run; the arguments are those of `fastvit.data.load.open_for_training`.
 
     Raises:
         UserError: as `open_for_training` does, or there is only one class.
@@ -71,7 +71,9 @@ class ClassificationData(RunData):
     def train_batches(self) -> TrainBatches:
         if isinstance(self.train_images, ShardImages):
             lengths, workers = self.train_images.lengths, worker_count(self.num_workers)
-            return ShardBatches(lengths, self.batch_size, self.seed, WINDOW, workers, *self.process, **self.place)
+            return ShardBatches(
+                lengths, self.batch_size, self.seed, WINDOW, workers, *self.process, **self.resume_state
+            )
         return super().train_batches()
 
     def val_dataloader(self) -> Batches:

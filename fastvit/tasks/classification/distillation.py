@@ -1,4 +1,4 @@
-"""Learning from a teacher (DeiT, arXiv 2012.12877): its answers to the student's images, and the loss on them."""
+"""Learning from a teacher (DeiT, arXiv 2012.12877): the teacher's logits, and the loss on them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
-Answer = Callable[[], Tensor]
+# Waits for the teacher's logits.
+TeacherLogits = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class DistillationTargets:
-    """Targets of a batch: its labels, (B,) indices or (B, classes) soft, and what gives the teacher's logits."""
+    """Targets of a batch: labels, (B,) indices or (B, classes) soft, and the teacher's logits."""
 
     labels: Tensor
-    answer: Answer
+    teacher_logits: TeacherLogits
 
 
 def distillation_loss(
     outputs: Tensor, teacher: Tensor, kind: Literal["hard", "soft"] = "hard", temperature: float = 1.0
 ) -> Tensor:
-    """Mean over the batch of what the teacher's answers cost.
+    """Return the distillation loss, the mean over the batch.
 
-    Hard: cross entropy with the teacher's likeliest class. Soft: T^2 KL(teacher at T || student at T); DeiT's code
+    Hard: cross entropy with the teacher's most likely class. Soft: T^2 KL(teacher at T || student at T); DeiT's code
     divides it by the number of classes as well, its paper does not, nor do we.
 
     Args:
@@ -65,9 +66,9 @@ def convert(images: Tensor, source: Preprocessing, target: Preprocessing) -> Ten
 
 
 class Teacher:
-    """Answers to a student's images, from a network without gradients or from any function of images.
+    """A distillation teacher: a network without gradients, or any function from images to logits.
 
-    It is no module of the student's: it is not trained, averaged, saved or copied with it.
+    It is not a submodule of the student: it is not trained, averaged, saved or copied with it.
 
     Args:
         logits: (B, C, H, W) images, preprocessed for the teacher -> (B, classes) logits.
@@ -96,10 +97,10 @@ class Teacher:
         return self
 
     def match(self, classes: tuple[str, ...]) -> None:
-        """Put the answers in the order of the student's classes.
+        """Reorder the logits to the student's classes, by name.
 
         Raises:
-            UserError: the classes are others.
+            UserError: the classes differ from the student's.
         """
         if self.num_classes != len(classes):
             raise UserError(f"the teacher has {self.num_classes} classes, the student {shortened(classes)}")
@@ -107,11 +108,11 @@ class Teacher:
         if theirs is None or theirs == classes or (is_imagenet(theirs) and is_imagenet(classes)):
             return
         if unknown := sorted(set(classes) - set(theirs)):
-            raise UserError(f"the teacher does not know these classes of the student: {shortened(unknown)}")
+            raise UserError(f"the teacher has no output for these classes of the student: {shortened(unknown)}")
         self._columns = [theirs.index(name) for name in classes]
 
     def to(self, device: torch.device) -> None:
-        """Move a network there; anything else answers from a thread on the CPU, beside the student's own work."""
+        """Move a network to the device; any other function runs in a thread on the CPU, beside the student."""
         if not isinstance(self._logits, nn.Module):
             self._thread = ThreadPoolExecutor(1, "teacher")
             return
@@ -119,8 +120,8 @@ class Teacher:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
 
-    def ask(self, images: Tensor, source: Preprocessing) -> Answer:
-        """Begin to answer images preprocessed as `source` says; calling the result waits for the logits.
+    def ask(self, images: Tensor, source: Preprocessing) -> TeacherLogits:
+        """Start the teacher on (B, C, H, W) images, preprocessed for the student; calling the result waits for logits.
 
         On a GPU the teacher runs in a stream of its own, so that the student's forward pass need not wait for it.
         """

@@ -1,4 +1,4 @@
-"""Pictures of a classifier's answers."""
+"""Pictures of a classifier's outputs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastvit.tasks.colors import font
 
 
 def prediction_sheet(
-    images: Sequence[Image.Image], guesses: Sequence[Label], truths: Sequence[str] | None = None, columns: int = 8
+    images: Sequence[Image.Image], guesses: Sequence[Label], true_names: Sequence[str] | None = None, columns: int = 8
 ) -> Figure:
     """A sheet of images, each under its predicted class and probability.
 
     Args:
         images: RGB.
         guesses: the likeliest class of each.
-        truths: true class names; where one differs from the guess the title is red and names it.
+        true_names: true class names; where one differs from the guess the title is red and names it.
         columns: images a row.
     """
     rows = -(-len(images) // columns)
@@ -30,8 +30,8 @@ def prediction_sheet(
     for place in axes:
         place.axis("off")
     for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
-        wrong = truths is not None and truths[i] != guess.name
-        title = f"{guess.name} {guess.probability:.0%}" + (f"\nis {truths[i]}" if wrong and truths else "\n")
+        wrong = true_names is not None and true_names[i] != guess.name
+        title = f"{guess.name} {guess.probability:.0%}" + (f"\nis {true_names[i]}" if wrong and true_names else "\n")
         place.imshow(image)
         place.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
     return figure

@@ -92,7 +92,7 @@ def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 2
         return []
     names = [textwrap.shorten(name, 20, placeholder="…") for name in images.classes]
     guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
-    truths = [names[result.targets[i]] for i in worst]
-    sheet = prediction_sheet([images.image(i) for i in worst], guesses, truths)
-    text = "The wrong answers with the highest probability: where labels are wrong, they are found here."
+    true_names = [names[result.targets[i]] for i in worst]
+    sheet = prediction_sheet([images.image(i) for i in worst], guesses, true_names)
+    text = "The wrong outputs with the highest probability: where labels are wrong, they are found here."
     return [Section("Most confident mistakes", text, sheet, pixels=True)]

@@ -18,7 +18,7 @@ from fastvit.training.task import Configure, Task
 class ClassificationTask(Task):
     """Cross entropy on (B, classes) logits against class indices (B,), or soft labels (B, classes) after mixup.
 
-    With a teacher a share of the loss is on its answers to the same mixed images.
+    With a teacher a share of the loss is on its outputs to the same mixed images.
 
     Raises:
         UserError: the teacher's classes are not the model's.
@@ -75,7 +75,7 @@ class ClassificationTask(Task):
     def loss(self, outputs: Tensor, targets: Tensor | DistillationTargets) -> Tensor:
         if isinstance(targets, DistillationTargets):
             chosen = self._distillation
-            taught = distillation_loss(outputs, targets.answer(), chosen.kind, chosen.temperature)
+            taught = distillation_loss(outputs, targets.teacher_logits(), chosen.kind, chosen.temperature)
             return (1 - chosen.alpha) * self.loss(outputs, targets.labels) + chosen.alpha * taught
         # Soft labels carry the smoothing already.
         smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing

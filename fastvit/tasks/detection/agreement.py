@@ -76,15 +76,15 @@ class InUse:
         )
 
 
-def in_use(reference: Sequence[Objects], answers: Sequence[Objects]) -> InUse:
+def in_use(reference: Sequence[Objects], outputs: Sequence[Objects]) -> InUse:
     """Count what is found in the same images by two detectors, or by one of them alone.
 
     Args:
         reference: what the one finds in each image, in its pixels.
-        answers: what the other finds.
+        outputs: what the other finds.
     """
     both = lost = invented = 0
-    for expected, found in zip(reference, answers, strict=True):
+    for expected, found in zip(reference, outputs, strict=True):
         sides = [{"boxes": side.boxes, "labels": side.labels, "scores": side.scores} for side in (expected, found)]
         first, second = _pairs(*sides)
         both += int((np.maximum(expected.scores[first], found.scores[second]) >= SHOWN).sum())
@@ -93,15 +93,15 @@ def in_use(reference: Sequence[Objects], answers: Sequence[Objects]) -> InUse:
     return InUse(len(reference), both, lost, invented)
 
 
-def agreement(reference: Sequence[Found], answers: Sequence[Found], options: DetectorConfig) -> Agreement | None:
+def agreement(reference: Sequence[Found], outputs: Sequence[Found], options: DetectorConfig) -> Agreement | None:
     """Compare what two detectors find in the same images; None where neither finds anything.
 
     Args:
         reference: "boxes" (N, 4) xyxy, "labels" (N,), "scores" (N,), perhaps "masks" (N, S, S), of each image.
-        answers: of the other one.
+        outputs: of the other one.
         options: of both; they say which objects are left out.
     """
-    pairs = [_paired(expected, found, options) for expected, found in zip(reference, answers, strict=True)]
+    pairs = [_paired(expected, found, options) for expected, found in zip(reference, outputs, strict=True)]
     unpaired = sum(alone for *_, alone in pairs)
     names = ("boxes", "scores", *(["masks"] if "masks" in reference[0] else []))
     columns = {
@@ -109,7 +109,7 @@ def agreement(reference: Sequence[Found], answers: Sequence[Found], options: Det
             np.concatenate([found[name][kept] for found, kept in zip(side, chosen, strict=True)])
             for side, chosen in (
                 (reference, [first for first, *_ in pairs]),
-                (answers, [second for _, second, _ in pairs]),
+                (outputs, [second for _, second, _ in pairs]),
             )
         ]
         for name in names

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as rle_tools
 
-from fastvit.data.classes import matched
+from fastvit.data.classes import align_classes
 from fastvit.data.images import read_image
 from fastvit.data.split_names import SPLIT_NAMES, Split
 from fastvit.errors import UserError, first_line
@@ -138,9 +138,9 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     Args:
         source: folder with annotations/instances_train2017.json and the images in train2017 or images/train2017; with
             annotations/instances_train.json and the images in images/train or train; or with
-            train/_annotations.coco.json beside its images. The held-out part is called val, valid, validation or test;
-            the first of these is taken, and of several years the last whose images are there.
-        split: "train", or "test" for the held-out part.
+            train/_annotations.coco.json beside its images. The validation part is called val, valid, validation or
+            test; the first of these is taken, and of several years the last whose images are there.
+        split: "train", or "test" for the validation part.
         classes: names that the labels are to follow, in this order (those of a model); by default the data's own, in
             the order of the categories' ids.
         masks: keep the segmentations, which take most of the memory.
@@ -405,7 +405,7 @@ def _classes(
     own = names[order].tolist()
     if doubled := sorted({name for name in own if own.count(name) > 1}):
         raise UserError(f"{file} has several categories of one name ({_listed(doubled)}): give each its own")
-    known, indices = matched(own, classes, str(file))
+    known, indices = align_classes(own, classes, str(file))
     label = np.full(len(ids), -1)
     label[order] = indices
     by_class = dict(zip(indices, ids[order].tolist(), strict=True))

@@ -166,7 +166,7 @@ class DetectionData(RunData):
     def train_batches(self) -> TrainBatches:
         if not self.options.group_by_aspect_ratio:
             return super().train_batches()
-        return GroupedBatches(self.train_images.sizes, self.batch_size, self.seed, *self.process, **self.place)
+        return GroupedBatches(self.train_images.sizes, self.batch_size, self.seed, *self.process, **self.resume_state)
 
     def val_dataloader(self) -> Batches:
         masks = self.options.network.masks

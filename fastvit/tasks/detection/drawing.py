@@ -1,4 +1,4 @@
-"""Pictures of a detector's answers."""
+"""Pictures of a detector's outputs."""
 
 from __future__ import annotations
 

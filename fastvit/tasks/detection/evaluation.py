@@ -34,7 +34,7 @@ def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest
         size = (int(target["size"][0]), int(target["size"][1]))
         with clock:
             fitted = fitted_size(size, preprocessing)
-            found = to_objects(predictor.answers(pixels[None].numpy(), fitted), fitted, size)
+            found = to_objects(predictor.outputs(pixels[None].numpy(), fitted), fitted, size)
         arrays = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores, "masks": found.masks}
         known = {name: values for name, values in arrays.items() if values is not None}
         metrics.update([{name: torch.from_numpy(values) for name, values in known.items()}], [target])

@@ -43,7 +43,7 @@ class _Judged:
     image: int
     size: tuple[int, int]
     found: _Record
-    truth: _Record
+    ground_truth: _Record
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Judged:
         return self  # nothing changes it, and torchmetrics copies its states often
@@ -95,8 +95,8 @@ class CocoMetrics(torchmetrics.Metric):
             height, width = (int(side) for side in target["size"])
             found = self._record(output, scores=_array(output["scores"], np.float64))
             areas, crowd = _array(target["area"], np.float64), _array(target["iscrowd"], np.int64)
-            truth = self._record(target, areas=areas, crowd=crowd)
-            self.records.append(_Judged(image, (height, width), found, truth))
+            ground_truth = self._record(target, areas=areas, crowd=crowd)
+            self.records.append(_Judged(image, (height, width), found, ground_truth))
 
     def _record(self, objects: Mapping[str, Tensor], **details: np.ndarray) -> _Record:
         runs = encode_masks(_array(objects["masks"], np.uint8)) if self.masks else None
@@ -120,7 +120,7 @@ class CocoMetrics(torchmetrics.Metric):
 
     def per_class(self) -> Tensor:
         """(classes,) float32: box AP of each class, NaN for one that has no objects."""
-        self.compute()  # which remembers its answer
+        self.compute()  # which remembers its output
         return self._by_class
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> torch.nn.Module:
@@ -185,11 +185,11 @@ def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval as Evaluation
     with contextlib.redirect_stdout(io.StringIO()):  # which pycocotools writes its progress to
-        truth, found = (
+        ground_truth, found = (
             _coco(COCO(), records, num_classes, [getattr(record, name) for record in records], kind)
-            for name in ("truth", "found")
+            for name in ("ground_truth", "found")
         )
-        evaluation = Evaluation(truth, found, kind)
+        evaluation = Evaluation(ground_truth, found, kind)
         evaluation.evaluate()
         evaluation.accumulate()
     precision: np.ndarray = np.asarray(evaluation.eval["precision"])[..., -1]

@@ -163,7 +163,7 @@ class Detector(TaskModel):
 
     task = "detection"
     data_dependent = True
-    default_preprocessing = Preprocessing((800, 1333), resize="fit")
+    default_preprocessing = Preprocessing((800, 1333), resize="resize_shorter")
 
     def __init__(
         self,
@@ -176,8 +176,8 @@ class Detector(TaskModel):
     ) -> None:
         chosen = options or DetectorConfig()
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
-        self.inputs = ("images", "image_size")
-        self.outputs = ("boxes", "labels", "scores", *(["masks"] if chosen.masks else []))
+        self.input_names = ("images", "image_size")
+        self.output_names = ("boxes", "labels", "scores", *(["masks"] if chosen.masks else []))
         self._background = 0 if chosen.kind == "retinanet" else 1
         self.network = _network(config, chosen)
         self.network.transform = Batching()
@@ -216,10 +216,10 @@ class Detector(TaskModel):
         return [self._decoded(found) for found in self.network(shown)]
 
     def _decoded(self, found: Detections) -> Detections:
-        kept = {name: found[name] for name in self.outputs} | {"labels": found["labels"] - self._background}
+        kept = {name: found[name] for name in self.output_names} | {"labels": found["labels"] - self._background}
         return kept | {"masks": found["masks"].squeeze(1)} if "masks" in kept else kept
 
-    def answers(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
         """Of one image, (1, C, H, W).
 
         Args:
@@ -228,7 +228,7 @@ class Detector(TaskModel):
                 `images`; None where it is all of it.
         """
         (found,) = self(images if image_size is None else Padded(images, image_size))
-        return tuple(found[name] for name in self.outputs)
+        return tuple(found[name] for name in self.output_names)
 
 
 def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:

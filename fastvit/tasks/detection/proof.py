@@ -68,8 +68,8 @@ def prove_artifact(model: TaskModel, artifact: Artifact, pictures: Sequence[Imag
     shown, theirs = in_shapes(pictures), Predictor(artifact.path, runtime=artifact.runtime)
     same_size = copy.copy(model)
     same_size.preprocessing = theirs.preprocessing
-    answers = _answers(_unchanged(same_size), shown), _answers(theirs, shown)
-    proof = _proof(model, len(pictures), *answers)
+    outputs = _outputs(_unchanged(same_size), shown), _outputs(theirs, shown)
+    proof = _proof(model, len(pictures), *outputs)
     if theirs.preprocessing == model.preprocessing:
         return proof
     return replace(proof, resized=in_use(*(_objects(side, shown) for side in (_unchanged(model), theirs))))
@@ -87,7 +87,7 @@ def prove_forms(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Ima
         UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
     """
     shown = in_shapes(pictures)
-    return _proof(model, len(pictures), *(_answers(_unchanged(form), shown) for form in (model, fused)))
+    return _proof(model, len(pictures), *(_outputs(_unchanged(form), shown) for form in (model, fused)))
 
 
 def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
@@ -111,14 +111,14 @@ def _unchanged(model: TaskModel) -> Predictor:
     return Predictor(model, prepare=lambda given: copy.deepcopy(given).float())
 
 
-def _answers(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
+def _outputs(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
     """All that a detector gives for each picture, by name, before it is laid into the picture."""
-    answers = []
+    outputs = []
     for picture in pictures:
         (pixels,) = prepared([picture], predictor.preprocessing, "pixels")
         fitted = fitted_size((picture.height, picture.width), predictor.preprocessing)
-        answers.append(predictor.answers(pixels[None], fitted))
-    return answers
+        outputs.append(predictor.outputs(pixels[None], fitted))
+    return outputs
 
 
 def _objects(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[Objects]:

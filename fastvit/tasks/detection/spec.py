@@ -140,7 +140,7 @@ class DetectionSpec(TaskSpec):
     def export_shape(
         self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
     ) -> tuple[tuple[int, int], Preprocessing]:
-        if size is None and output == "objects" and preprocessing.resize == "fit":
+        if size is None and output == "objects" and preprocessing.resize == "resize_shorter":
             # Room for an image of any shape: what is around it costs nothing.
             return (-(-max(preprocessing.size) // 32) * 32,) * 2, preprocessing
         return super().export_shape(preprocessing, output, size)

@@ -35,7 +35,7 @@ class TrainTransform:
 
     def __init__(self, options: DetectionOptions, preprocessing: Preprocessing) -> None:
         self._options = options
-        self._fit = replace(preprocessing, size=options.size, resize="fit")
+        self._fit = replace(preprocessing, size=options.size, resize="resize_shorter")
         self._filter = InterpolationMode(preprocessing.interpolation)
         self._distort = _Distort(p=options.photometric)
         self._sanitize = v2.SanitizeBoundingBoxes(min_size=1)

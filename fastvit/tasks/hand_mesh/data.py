@@ -16,16 +16,16 @@ from fastvit.data.pixels import eval_array
 from fastvit.data.sampling import PADDING
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.hand_mesh.freihand import HandImages, HandTruth, open_freihand
+from fastvit.tasks.hand_mesh.freihand import HandGroundTruth, HandImages, open_freihand
 from fastvit.tasks.hand_mesh.options import HandMeshOptions
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
-from fastvit.tasks.hand_mesh.transforms import TrainTransform, changed_truth, fitted
+from fastvit.tasks.hand_mesh.transforms import TrainTransform, fitted, transformed_targets
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
 
 class HandSamples(Samples[Sample]):
-    """Images of hands with what is to be learnt of them: (C, H, W) uint8 and the tensors of `changed_truth`.
+    """Images of hands with what is to be learnt of them: (C, H, W) uint8 and the tensors of `transformed_targets`.
 
     "index" (int64) is an image's place, or -1 where nothing counts.
 
@@ -53,31 +53,31 @@ class HandSamples(Samples[Sample]):
                 f'"{preprocessing.resize}" of {preprocessing.size}'
             )
         self.preprocessing = preprocessing
-        self._vary = TrainTransform(options or HandMeshOptions(), preprocessing)
+        self._augment = TrainTransform(options or HandMeshOptions(), preprocessing)
 
     def item(self, index: int, varied: bool) -> Sample:
         image = self.pictures.image(index)
         if varied:
-            pixels, change = self._vary(image)
+            pixels, transform = self._augment(image)
         else:
             gray = len(self.preprocessing.mean) == 1
             pixels = torch.from_numpy(eval_array(image.convert("L") if gray else image, self.preprocessing))
-            change = fitted((image.height, image.width), self.preprocessing)
-        known = self.pictures.truth(index) if self.pictures.has_truth else self._nothing(index)
+            transform = fitted((image.height, image.width), self.preprocessing)
+        known = self.pictures.ground_truth(index) if self.pictures.has_ground_truth else self._nothing(index)
         size, hand = self.preprocessing.size, self.pictures.hand
-        return pixels, changed_truth(known, change, hand, size) | {"index": torch.tensor(index)}
+        return pixels, transformed_targets(known, transform, hand, size) | {"index": torch.tensor(index)}
 
     def padding_sample(self) -> Sample:
         pixels = torch.zeros(len(self.preprocessing.mean), *self.preprocessing.size, dtype=torch.uint8)
-        change = fitted(self.preprocessing.size, self.preprocessing)
-        target = changed_truth(self._nothing(0), change, self.pictures.hand, self.preprocessing.size)
+        transform = fitted(self.preprocessing.size, self.preprocessing)
+        target = transformed_targets(self._nothing(0), transform, self.pictures.hand, self.preprocessing.size)
         return pixels, target | {"index": torch.tensor(PADDING)}
 
-    def _nothing(self, index: int) -> HandTruth:
-        """What stands for the truth of an image of which none is known: a point in front of its camera."""
+    def _nothing(self, index: int) -> HandGroundTruth:
+        """What stands for the ground truth of an image that has none: a point in front of its camera."""
         far = np.array([0.0, 0.0, 1.0])
         joints, vertices = (np.tile(far, (count, 1)) for count in (len(JOINTS), self.pictures.vertices))
-        return HandTruth(self.pictures.intrinsics(index), joints, vertices, None, None, "right")
+        return HandGroundTruth(self.pictures.intrinsics(index), joints, vertices, None, None, "right")
 
 
 def open_for_run(source: str, hand: str | None = None) -> RunImages:
@@ -87,7 +87,7 @@ def open_for_run(source: str, hand: str | None = None) -> RunImages:
         UserError: as `open_freihand` does, or nothing is known of the evaluation images.
     """
     images = RunImages(open_freihand(source, "train", hand), open_freihand(source, "test", hand))
-    if not images.val.has_truth:
+    if not images.val.has_ground_truth:
         raise UserError(
             f"there is no {Path(source) / 'evaluation_xyz.json'}, on which training is validated: it is in "
             "FreiHAND's second download (FreiHAND_pub_v2_eval.zip)"

@@ -1,4 +1,4 @@
-"""Pictures of a hand mesh regressor's answers."""
+"""Pictures of a hand mesh regressor's outputs."""
 
 from __future__ import annotations
 

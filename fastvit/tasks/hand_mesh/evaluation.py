@@ -36,16 +36,16 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         if targets["index"][0] < 0:
             continue
         with clock:
-            answers = predictor.answers(pixels.numpy())
-        if images.has_truth:
-            found = {name: torch.from_numpy(answers[name]) for name in ("joints", "vertices")}
+            outputs = predictor.outputs(pixels.numpy())
+        if images.has_ground_truth:
+            found = {name: torch.from_numpy(outputs[name]) for name in ("joints", "vertices")}
             metrics.update(found, {name: targets[name] for name in found})
         # The camera of what the network was shown.
-        root = root_in_space(answers["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
+        root = root_in_space(outputs["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
         for name, rows in (("joints", joints), ("vertices", vertices)):
-            rows.append((answers[name][0] + root).round(6).tolist())
+            rows.append((outputs[name][0] + root).round(6).tolist())
     rates = clock.rates()
-    measured = metrics.compute() if images.has_truth else dict.fromkeys(METRICS, nan)
+    measured = metrics.compute() if images.has_ground_truth else dict.fromkeys(METRICS, nan)
     per_joint = dict(zip(JOINTS, metrics.per_joint().tolist(), strict=True))
     return Measurement(
         images=clock.count,
@@ -53,7 +53,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         parts=Parts.of_metric("joint", JOINT_ERROR, per_joint),
         rates=rates,
         results={"pred.json": [joints, vertices]},
-        sections=lambda: [_curve_section(metrics)] if images.has_truth else [],
+        sections=lambda: [_curve_section(metrics)] if images.has_ground_truth else [],
     )
 
 

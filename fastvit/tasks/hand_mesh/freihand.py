@@ -1,4 +1,4 @@
-"""FreiHAND's layout (arXiv 1909.04349), and what `fastvit hands` writes in it.
+"""FreiHAND's layout (arXiv 1909.04349), and what `fastvit synth hands` writes in it.
 
 training/rgb/00000000.jpg, ..., of which there may be several for each annotation (the same hands on other backgrounds:
 130,240 for 32,560), evaluation/rgb/..., and for each of the two NAME_K.json (camera), NAME_xyz.json (21 joints, meters,
@@ -33,7 +33,7 @@ _POSE, _SHAPE = 48, 10
 
 
 @dataclass(frozen=True)
-class HandTruth:
+class HandGroundTruth:
     """What is known of one image; meters, the camera's axes.
 
     Attributes:
@@ -61,7 +61,8 @@ class HandImages:
         part: "training" or "evaluation".
         vertices: of each mesh.
         hand: the hand model that the annotations are of; None where only the number of vertices was asked for.
-        has_truth: whether more than the cameras is known, as it is not of FreiHAND's evaluation before its release.
+        has_ground_truth: whether more than the cameras is known, as it is not of FreiHAND's evaluation before its
+            release.
     """
 
     classes = CLASSES
@@ -77,7 +78,7 @@ class HandImages:
     ) -> None:
         self.root, self.part, self.vertices, self.hand = root, part, vertices, hand
         self._files, self._images = files, images
-        self.has_truth = "xyz" in files
+        self.has_ground_truth = "xyz" in files
 
     def __len__(self) -> int:
         return len(self._images)
@@ -92,20 +93,20 @@ class HandImages:
         """(3, 3) camera of an image."""
         return self._files["K"].array(index % len(self._files["K"]), (3, 3))
 
-    def truth(self, index: int) -> HandTruth:
+    def ground_truth(self, index: int) -> HandGroundTruth:
         """What is known of an image.
 
         Raises:
             UserError: nothing is, or an annotation is damaged; the message names file and entry.
         """
-        if not self.has_truth:
+        if not self.has_ground_truth:
             raise UserError(f"{self.root} has no {self.part}_xyz.json: of these images nothing but the camera is known")
         row = index % len(self._files["K"])
         pose = shape = None
         if "mano" in self._files:
             numbers = np.asarray(self._files["mano"].array(row, (1, _POSE + _SHAPE + 3)))[0]
             pose, shape = numbers[:_POSE], numbers[_POSE : _POSE + _SHAPE]
-        return HandTruth(
+        return HandGroundTruth(
             intrinsics=self.intrinsics(index),
             joints=self._files["xyz"].array(row, (len(JOINTS), 3)),
             vertices=self._files["verts"].array(row, (self.vertices, 3)),
@@ -130,7 +131,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
     """
     root, part = user_path(source), PARTS[split]
     if not root.is_dir():
-        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit hands {root}")
+        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit synth hands {root}")
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
     pictures = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]

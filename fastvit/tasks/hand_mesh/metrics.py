@@ -1,4 +1,4 @@
-"""How far meshes and joints are from the truth, as FreiHAND's published evaluation measures it (arXiv 1909.04349)."""
+"""Errors of meshes and joints, as FreiHAND's published evaluation measures them (arXiv 1909.04349)."""
 
 from __future__ import annotations
 

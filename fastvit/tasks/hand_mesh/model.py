@@ -57,9 +57,9 @@ class HandRegressor(TaskModel):
         network = chosen.network
         self.backbone = Backbone(config)
         self.hand = HandModel(chosen.hand.vertices, chosen.hand.shapes)
-        self.head = HEADS[network.head](config.channels, network.width, self.hand)
+        self.head = HEADS[network.head](config.channels, network.head_channels, self.hand)
         self.side = nn.Linear(config.channels[-1], 1) if network.sides == "both" else None
-        self.outputs = ("vertices", "joints", "camera", *(["side"] if self.side else []))
+        self.output_names = ("vertices", "joints", "camera", *(["side"] if self.side else []))
 
     @property
     def faces(self) -> Tensor:
@@ -91,9 +91,9 @@ class HandRegressor(TaskModel):
             found |= {name: found[name] * flip for name in ("vertices", "joints")}
         return found
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         found = self(images)
-        return tuple(found[name] for name in self.outputs)
+        return tuple(found[name] for name in self.output_names)
 
 
 def regressor_config(hand: HandArrays, network: RegressorConfig | None = None) -> HandRegressorConfig:

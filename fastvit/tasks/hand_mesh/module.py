@@ -52,7 +52,7 @@ def hand_losses(outputs: Tensors, targets: Tensors) -> Tensors:
 
     Args:
         outputs: of `HandRegressor`.
-        targets: of `fastvit.tasks.hand_mesh.transforms.changed_truth`, stacked.
+        targets: of `fastvit.tasks.hand_mesh.transforms.transformed_targets`, stacked.
     """
     outputs = {name: value.float() for name, value in outputs.items()}
     camera = outputs["camera"][:, None]

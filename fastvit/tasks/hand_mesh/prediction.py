@@ -61,28 +61,28 @@ class HandPrediction(Prediction):
 
 
 def predict(
-    answers: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
     image: str,
     canvas: tuple[int, int],
     fitted: tuple[int, int],
     original: tuple[int, int],
     faces: np.ndarray,
 ) -> HandPrediction:
-    """What a regressor's answers say of an image.
+    """What a regressor's outputs say of an image.
 
     Args:
-        answers: "vertices" (1, V, 3), "joints" (1, 21, 3), "camera" (1, 3) and perhaps "side" (1, 1).
+        outputs: "vertices" (1, V, 3), "joints" (1, 21, 3), "camera" (1, 3) and perhaps "side" (1, 1).
         image: its name.
         canvas: height and width of what the network was shown.
         fitted: those of the image in it, in the upper left corner.
         original: those of the image itself.
         faces: of a right hand's mesh.
     """
-    vertices, joints, camera = (answers[name][0].astype(np.float64) for name in ("vertices", "joints", "camera"))
+    vertices, joints, camera = (outputs[name][0].astype(np.float64) for name in ("vertices", "joints", "camera"))
     factors = np.array([original[1] / fitted[1], original[0] / fitted[0]])
     joint_places, vertex_places = (
         factors * to_pixels(weak_projection(points, camera), canvas) for points in (joints, vertices)
     )
-    left = "side" in answers and float(answers["side"][0, 0]) > 0
+    left = "side" in outputs and float(outputs["side"][0, 0]) > 0
     turned = faces[:, ::-1] if left else faces  # mirroring turns a mesh inside out
     return HandPrediction(image, "left" if left else "right", joints, vertices, joint_places, vertex_places, turned)

@@ -1,4 +1,4 @@
-"""Triangles into pixels, with NumPy alone: for made data and for drawings. Needs no torch."""
+"""Triangles into pixels, with NumPy alone: for synthetic data and for drawings. Needs no torch."""
 
 from __future__ import annotations
 

@@ -122,9 +122,9 @@ class HandMeshSpec(TaskSpec):
         from fastvit.tasks.hand_mesh.prediction import HandPrediction
         from fastvit.tasks.hand_mesh.skeleton import ROOT
 
-        if not images.has_truth:
+        if not images.has_ground_truth:
             return None
-        there = images.truth(index)
+        there = images.ground_truth(index)
         joints, vertices = (points - there.joints[ROOT] for points in (there.joints, there.vertices))
         joint_places, vertex_places = (project(points, there.intrinsics) for points in (there.joints, there.vertices))
         faces = network.options.hand.faces
@@ -139,7 +139,7 @@ class HandMeshSpec(TaskSpec):
         from fastvit.tasks.hand_mesh.synthetic import sample_hands
 
         images = sample_hands(min(count, FEW))
-        return Pictures(f"{len(images)} made hands", images)
+        return Pictures(f"{len(images)} synthetic hands", images)
 
 
 SPEC = HandMeshSpec()

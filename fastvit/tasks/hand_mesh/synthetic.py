@@ -1,4 +1,4 @@
-"""Pictures of a made hand, with everything that is true of them: data to run and test on without anyone's license."""
+"""Synthetic images of a hand with their ground truth: data to run and test on, free of licenses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from scipy.spatial.transform import Rotation
 
 from fastvit.data.datasets import LabeledImages
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, procedural_hand
@@ -33,7 +33,7 @@ _NAIL = 0.008  # meters from a tip
 
 @dataclass(frozen=True)
 class SyntheticHand:
-    """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandTruth` has it.
+    """A picture and what is true of it; as `fastvit.tasks.hand_mesh.freihand.HandGroundTruth` has it.
 
     Attributes:
         image: (S, S, 3) uint8, RGB.

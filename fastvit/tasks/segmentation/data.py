@@ -54,8 +54,10 @@ class SegmentationSamples(Samples[Pair]):
         skip_unreadable: bool = False,
     ) -> None:
         super().__init__(pictures, unreadable_log, skip_unreadable)
-        if preprocessing.resize == "crop" or (options and preprocessing.resize != "fit"):
-            raise UserError(f'a segmenter needs all of an image: set resize to "fit", not "{preprocessing.resize}"')
+        if preprocessing.resize == "crop" or (options and preprocessing.resize != "resize_shorter"):
+            raise UserError(
+                f'a segmenter needs all of an image: set resize to "resize_shorter", not "{preprocessing.resize}"'
+            )
         if (channels := len(preprocessing.mean)) not in _MODES:
             raise UserError(f"a segmenter is trained on images of 1 or 3 channels, not {channels}")
         self.preprocessing = preprocessing

@@ -1,4 +1,4 @@
-"""Pictures of a segmenter's answers."""
+"""Pictures of a segmenter's outputs."""
 
 from __future__ import annotations
 

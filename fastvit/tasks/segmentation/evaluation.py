@@ -27,7 +27,7 @@ def measure(predictor: Predictor, images: MaskedImages, request: EvaluationReque
             continue
         size = (mask.shape[0], mask.shape[1])
         with clock:
-            found = decoded(predictor.answers(pixels[None].numpy()), fitted_size(size, preprocessing), size)
+            found = decoded(predictor.outputs(pixels[None].numpy()), fitted_size(size, preprocessing), size)
         metrics.update([torch.from_numpy(found)], [mask])
     rates = clock.rates()
     names = predictor.classes or tuple(str(label) for label in range(predictor.num_classes))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fastvit.data.classes import matched, shortened
+from fastvit.data.classes import align_classes, shortened
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
 from fastvit.data.split_names import Split
@@ -114,7 +114,7 @@ class MaskedImages:
         images: files.
         masks: file of each image's mask.
         legend: what the masks' pixels stand for.
-        classes: of a model, whose indices the masks are to have, as in `fastvit.data.classes.matched`.
+        classes: of a model, whose indices the masks are to have, as in `fastvit.data.classes.align_classes`.
 
     Attributes:
         classes: K names.
@@ -128,7 +128,7 @@ class MaskedImages:
         self, images: Sequence[Path], masks: Sequence[Path], legend: Legend, classes: Sequence[str] | None = None
     ) -> None:
         self._images, self._masks, self._legend = images, masks, legend
-        self.classes, indices = matched(legend.names, classes, str(legend.file.parent))
+        self.classes, indices = align_classes(legend.names, classes, str(legend.file.parent))
         if len(self.classes) > _MOST_CLASSES:
             raise UserError(f"masks can tell {_MOST_CLASSES} classes apart, the model has {len(self.classes)}")
         given = dict(zip(indices, legend.colors, strict=True))
@@ -208,7 +208,7 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
             good as gray values), or is in RGB where classes.txt gives colors; an alpha channel does not matter.
             Or ADE20K's scene parsing benchmark as it comes: images/training, annotations/training, and the same for
             validation; its 150 classes are known.
-        split: "train", or "test" for the held-out part.
+        split: "train", or "test" for the validation part.
         classes: of a model, whose indices the masks are to have; the data may lack some of them, but have no other.
 
     Raises:

@@ -30,8 +30,8 @@ class Segmenter(TaskModel):
     """
 
     task = "segmentation"
-    default_preprocessing = Preprocessing((512, 2048), resize="fit")
-    outputs = ("logits",)
+    default_preprocessing = Preprocessing((512, 2048), resize="resize_shorter")
+    output_names = ("logits",)
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class Segmenter(TaskModel):
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
         self.backbone = Backbone(config)
         self.decoder = (
-            SemanticFPN(config.channels, chosen.width, chosen.head_width)
+            SemanticFPN(config.channels, chosen.fpn_channels, chosen.head_channels)
             if chosen.head == "fpn"
-            else UPerNet(config.channels, chosen.width)
+            else UPerNet(config.channels, chosen.fpn_channels)
         )
         self.dropout = nn.Dropout2d(chosen.dropout)
         self.classifier = nn.Conv2d(self.decoder.out_channels, config.num_classes, 1)
@@ -61,7 +61,7 @@ class Segmenter(TaskModel):
         features = self.decoder(self.backbone(images))
         return upsampled(self.classifier(self.dropout(features)), images)
 
-    def answers(self, images: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         if window := self.options.slide_window:
             return (slide(self, images, window, max(2 * window // 3, 1)),)
         return (self(images),)

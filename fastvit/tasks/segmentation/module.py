@@ -52,5 +52,5 @@ class SegmentationTask(Task):
         for image, target in zip(images, targets, strict=True):
             if not (target != VOID).any():
                 continue
-            logits = resized(self.model.answers(image[None])[0], (target.shape[0], target.shape[1]))
+            logits = resized(self.model.outputs(image[None])[0], (target.shape[0], target.shape[1]))
             self.measure([logits[0].argmax(0)], [target.long()], self.loss(logits, target[None]))

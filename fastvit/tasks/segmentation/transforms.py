@@ -33,7 +33,7 @@ class TrainTransform:
 
     def __init__(self, options: SegmentationOptions, preprocessing: Preprocessing) -> None:
         self.options = options
-        self.fit = replace(preprocessing, size=options.size, resize="fit")
+        self.fit = replace(preprocessing, size=options.size, resize="resize_shorter")
         self._changes = v2.Compose([v2.RandomHorizontalFlip(options.hflip), photometric(options.photometric)])
 
     def __call__(self, image: Image.Image, mask: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, generator
 from fastvit.evaluation.robustness.filters import zoomed

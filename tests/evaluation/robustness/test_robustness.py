@@ -17,7 +17,7 @@ import fastvit
 from fastvit.cli.main import main
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.subset import limited
 from fastvit.errors import UserError
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
@@ -36,7 +36,7 @@ from tests.helpers import randomise, tiny
 SMALL = Preprocessing((32, 32))
 
 
-class Answers(Predictor):
+class FixedPredictor(Predictor):
     """A classifier whose logits are known, by the pixel (red, green) in the middle of each image."""
 
     def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -48,21 +48,21 @@ class Answers(Predictor):
         return self._known(256 * images[:, 0, 16, 16].long() + images[:, 1, 16, 16].long())
 
 
-def says(favorite: int | None = None) -> Answers:
+def predicts(favorite: int | None = None) -> FixedPredictor:
     """Names the class that the pixel says, unless it may name a favorite."""
 
     def logits(pixels: torch.Tensor) -> torch.Tensor:
-        answers = F.one_hot(pixels, 1000).float()
+        outputs = F.one_hot(pixels, 1000).float()
         if favorite is not None:
-            answers[:, favorite] = 2
-        return answers
+            outputs[:, favorite] = 2
+        return outputs
 
-    return Answers(logits)
+    return FixedPredictor(logits)
 
 
-def save(root: Path, folder: str, answer: int, name: str = "0.png") -> None:
+def save(root: Path, folder: str, output: int, name: str = "0.png") -> None:
     (root / folder).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (40, 40), (answer // 256, answer % 256, 0)).save(root / folder / name)
+    Image.new("RGB", (40, 40), (output // 256, output % 256, 0)).save(root / folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def test_the_subsets_are_timms(name: str) -> None:
 def test_only_the_subsets_classes_count(tmp_path: Path) -> None:
     """Images of classes 6, 11 and 13, the first of ImageNet-A's, one of them taken for another of the subset."""
     assert SUITES["imagenet-a"].columns()[:3] == (6, 11, 13)
-    for true, answer in ((6, 6), (11, 11), (13, 11)):
-        save(tmp_path, imagenet_synsets()[true], answer)
+    for true, output in ((6, 6), (11, 11), (13, 11)):
+        save(tmp_path, imagenet_synsets()[true], output)
     outside, inside = (
-        measure(says(favorite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
+        measure(predicts(favorite), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
         for favorite in (7, 11)
     )
     assert outside.metrics["top1"] == pytest.approx(2 / 3), "class 7 is not in the subset and may not win"
@@ -109,7 +109,7 @@ def test_folders_by_number_and_by_synset(tmp_path: Path) -> None:
         save(tmp_path / "synsets", imagenet_synsets()[index], index)
     for layout in ("numbers", "synsets"):
         result = measure(
-            says(), SUITES["imagenet-v2"], EvaluationData(None, str(tmp_path / layout)), Settings(num_workers=0)
+            predicts(), SUITES["imagenet-v2"], EvaluationData(None, str(tmp_path / layout)), Settings(num_workers=0)
         )
         images = SUITES["imagenet-v2"].open(str(tmp_path / layout))
         assert sorted(images.labels) == [0, 2, 10, 999]
@@ -119,14 +119,14 @@ def test_folders_by_number_and_by_synset(tmp_path: Path) -> None:
 
 
 def test_the_published_layout(tmp_path: Path) -> None:
-    """Folders with a known share of wrong answers, one more with each severity, and mCE from them by hand."""
+    """Folders with a known share of wrong predictions, one more with each severity, and mCE from them by hand."""
     for name in CORRUPTIONS:
         for severity in range(1, 6):
             for i in range(5):
                 save(tmp_path / name / str(severity), imagenet_synsets()[i], 50 if i < severity - 1 else i)
     save(tmp_path / "clean", imagenet_synsets()[3], 3)
     result = measure(
-        says(),
+        predicts(),
         SUITES["imagenet-c"],
         EvaluationData(None, str(tmp_path)),
         Settings(num_workers=0, clean=EvaluationData(None, str(tmp_path / "clean"))),
@@ -141,9 +141,9 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert result.metrics["mce"] == pytest.approx(np.mean([0.4 / error for error in ALEXNET.values()]))
     (tmp_path / "fog" / "3").rename(tmp_path / "fog" / "three")
     with pytest.raises(UserError, match=r"lacks folders \(1: fog/3\)"):
-        measure(says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
+        measure(predicts(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(num_workers=0))
     part = measure(
-        says(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(("snow",), num_workers=0)
+        predicts(), SUITES["imagenet-c"], EvaluationData(None, str(tmp_path)), Settings(("snow",), num_workers=0)
     )
     assert set(part.metrics) == {"mean_error"}, "neither mCE of a part nor a clean error that was not measured"
 
@@ -189,7 +189,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
     save(tmp_path / "images", "n01498041", 6)
     save(tmp_path / "images", "n02077923", 150)
     result = measure(
-        says(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(num_workers=0)
+        predicts(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(num_workers=0)
     )
     report = write_robustness(result, "runs/best.safetensors", tmp_path / "out").read_text()
     for part in ("ImageNet-A: best.safetensors", "200 classes", "37.5%", "arXiv 1907.07174"):

@@ -1,7 +1,7 @@
 """The stem in one launch: 3x3 stride 2, depthwise 3x3 stride 2 and 1x1, each with GELU; its maps never leave the chip.
 
-A program has BLOCK_M columns of answers, of any images, and walks ROWS rows down. An answer needs three rows and three
-columns of the first convolution's map; the third row is the next answer's first, and what it adds to that is carried
+A program has BLOCK_M columns of outputs, of any images, and walks ROWS rows down. An output needs three rows and three
+columns of the first convolution's map; the third row is the next output's first, and what it adds to that is carried
 along, so that six pixels of nine are computed. The columns between neighbors are computed by both.
 """
 
@@ -55,7 +55,7 @@ def stem(
 ):
     """x of strides (image, channel, row, column), w2 (9, OUT) and b2 (OUT,) float32, w3 (OUT, OUT) and b3 (OUT,).
 
-    w1 (TAPS, OUT) has IN * 9 rows of weights, one of biases, and zeros. columns are those of all answers together.
+    w1 (TAPS, OUT) has IN * 9 rows of weights, one of biases, and zeros. columns are those of all outputs together.
     TAPS and WIDTH are powers of two, WIDTH not less than OUT.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -83,7 +83,7 @@ def stem(
             )
             total += value * tl.load(w2_ptr + tap * OUT + c, there, 0.0)[None, :]
             after += value * tl.load(w2_ptr + b * OUT + c, there & (a == 2), 0.0)[None, :]
-        answer = tl.dot(gelu(total).to(w3.dtype), w3) + tl.load(b3_ptr + c, there, 0.0).to(tl.float32)[None, :]
+        output = tl.dot(gelu(total).to(w3.dtype), w3) + tl.load(b3_ptr + c, there, 0.0).to(tl.float32)[None, :]
         to = ((m // out_width).to(tl.int64) * out_height + first + i) * out_width + j
         inside = here[:, None] & there[None, :] & (first + i < out_height)
-        tl.store(y_ptr + to[:, None] * OUT + c[None, :], gelu(answer).to(y_ptr.dtype.element_ty), inside)
+        tl.store(y_ptr + to[:, None] * OUT + c[None, :], gelu(output).to(y_ptr.dtype.element_ty), inside)

@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 
 from fastvit.data.arrays import FASHION_MNIST_CLASSES, SAMPLE
 from fastvit.data.idx import read_idx, write_idx
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.transforms import eval_transform
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing

@@ -22,7 +22,7 @@ from fastvit.weights.native import load
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchModel:
     """A network to time.
 
     Attributes:
@@ -45,7 +45,7 @@ class Subject:
         return self.model if self.model is not None and form(self.model) == "train" else None
 
     @property
-    def twin(self) -> nn.Module | None:
+    def timm_reference(self) -> nn.Module | None:
         """timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
         row = VARIANTS.get(self.model.variant) if self.model is not None else None
         free = {"num_classes": 0, "drop_path": 0.0}
@@ -59,7 +59,7 @@ class Subject:
 
     def work(self, size: tuple[int, int]) -> Work:
         """What it computes for one image of a size."""
-        # A network that goes different ways for different values needs some.
+        # A network whose control flow depends on values needs realistic ones.
         device = "cpu" if self.model is not None and self.model.data_dependent else "meta"
         network = copy.deepcopy(self.deployed).to(device)
         return work(network, torch.zeros(1, self.channels, *size, device=device))
@@ -70,7 +70,7 @@ class Subject:
         return self.model.config.in_chans if self.model is not None else 3
 
 
-def find_subject(name: str) -> Subject:
+def find_model(name: str) -> BenchModel:
     """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
 
     A head in front of a variant makes a task's network on it, such as "mask_rcnn-sa12" or "fpn-sa12"; each task has
@@ -80,29 +80,29 @@ def find_subject(name: str) -> Subject:
         UserError: it is none of these.
     """
     if name in PEERS:
-        return peer_subject(name)
+        return peer_model(name)
     if Path(name).exists() or "/" in name:
-        return fastvit_subject(load(name), name)
+        return fastvit_model(load(name), name)
     head, _, variant = name.rpartition("-")
     for task in all_tasks():
         if head in task.heads:
-            return fastvit_subject(task.create_untrained(head, variant).eval(), name)
+            return fastvit_model(task.create_untrained(head, variant).eval(), name)
     try:
         row = find_variant(name)
     except UserError as error:
         heads = ", ".join(f"{head}-VARIANT" for task in all_tasks() for head in task.heads)
         raise UserError(f"{error}; or give {heads}, a peer ({', '.join(PEERS)}), or a checkpoint") from error
-    return fastvit_subject(create_model(row.name).eval())
+    return fastvit_model(create_model(row.name).eval())
 
 
-def fastvit_subject(model: TaskModel, name: str | None = None) -> Subject:
+def fastvit_model(model: TaskModel, name: str | None = None) -> BenchModel:
     """A model in any form; where it is a variant as published, with what the paper says of it."""
     row = VARIANTS.get(model.variant)
     published = (256, row.top1, "arXiv 2303.14189") if name is None and row and row.top1 else None
-    return Subject(name or model.variant, fuse(model), model.preprocessing.fixed_size, published, model)
+    return BenchModel(name or model.variant, fuse(model), model.preprocessing.fixed_size, published, model)
 
 
-def peer_subject(name: str) -> Subject:
+def peer_model(name: str) -> BenchModel:
     """A network of timm.
 
     Raises:
@@ -112,7 +112,7 @@ def peer_subject(name: str) -> Subject:
     network = _timm_fused(name)
     if network is None:
         raise UserError(f"the timm that is installed has no {name}: pip install -U timm")
-    return Subject(name, network, (peer.size, peer.size), (peer.size, peer.top1, peer.source))
+    return BenchModel(name, network, (peer.size, peer.size), (peer.size, peer.top1, peer.source))
 
 
 def complexity_of(model: TaskModel) -> Complexity:
@@ -121,7 +121,7 @@ def complexity_of(model: TaskModel) -> Complexity:
         return complexity(model.config, model.preprocessing.size)
     with torch.device("meta"):
         train_form = type(model)(model.config, model.variant, options=model.options)
-    fused = fastvit_subject(model)
+    fused = fastvit_model(model)
     params, params_fused = (sum(p.numel() for p in network.parameters()) for network in (train_form, fused.deployed))
     return Complexity(params, params_fused, fused.work(fused.size).gmacs)
 

@@ -1,4 +1,4 @@
-"""A dataset of made hands in FreiHAND's layout, written by `fastvit hands`."""
+"""A dataset of synthetic hands in FreiHAND's layout, written by `fastvit synth hands`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastvit.console import track
 from fastvit.data.arrays import SAMPLE
-from fastvit.data.opening import open_images
+from fastvit.data.load import open_images
 from fastvit.data.sampling import seed_of
 from fastvit.data.split_names import Split
 from fastvit.data.workers import loader_settings
-from fastvit.synthetic.made_folder import README, check_wanted, made_folder
+from fastvit.renames import TITLES
+from fastvit.synthetic.folder import README, check_wanted, dataset_folder
 from fastvit.tasks.hand_mesh.camera import project
 from fastvit.tasks.hand_mesh.freihand import HAND, PARTS
 from fastvit.tasks.hand_mesh.hand_file import HandArrays, read_hand, save_hand
@@ -27,7 +28,7 @@ from fastvit.tasks.hand_mesh.synthetic import HandMaker, SyntheticHand
 SIZES = 64, 1024
 # Pictures for evaluation; means of more move little, and aligning hands and comparing their meshes takes time.
 MOST_TO_EVALUATE = 500
-_TITLE = "# Made hands"
+_TITLE = "# Synthetic hands"
 _KINDS = ("K", "mano", "scale", "verts", "xyz")
 _LEFT = {HAND, *PARTS.values(), *(f"{part}_{kind}.json" for part in PARTS.values() for kind in _KINDS)}
 _QUALITY = 92  # of JPEG
@@ -43,7 +44,7 @@ def write_hands(
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
-    """Write pictures of a made hand with cameras, joints, vertices and parameters, in FreiHAND's layout.
+    """Write images of a synthetic hand with cameras, joints, vertices and parameters, in FreiHAND's layout.
 
     The same arguments give the same pictures on the same kind of machine, with any number of workers; a picture follows
     from seed, size, hand and its place alone. The folder appears when all is written.
@@ -56,7 +57,7 @@ def write_hands(
         seed: of everything random.
         hand: as in `fastvit.tasks.hand_mesh.hand_file.read_hand`.
         num_workers: processes that make pictures; 0 makes them here, None takes one a core but one.
-        overwrite: replace made hands that the folder holds.
+        overwrite: replace synthetic hands that are in the folder.
 
     Returns:
         Pictures by part ("training", "evaluation").
@@ -67,9 +68,9 @@ def write_hands(
     """
     check_wanted(images, size, SIZES, seed)
     arrays = read_hand(hand)
-    command = f"fastvit hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
+    command = f"fastvit synth hands DIR --images {images} --size {size} --seed {seed} --hand {arrays.name}"
     counts = dict(zip(PARTS, (images, min(max(1, images // 5), MOST_TO_EVALUATE)), strict=True))
-    with made_folder(folder, overwrite, "hands", _TITLE, _LEFT) as part:
+    with dataset_folder(folder, overwrite, "hands", (_TITLE, *TITLES), _LEFT) as part:
         save_hand(arrays, part / HAND)
         for split, count in counts.items():
             _write_part(part, _MadeHands(arrays, split, count, size, seed), num_workers)
@@ -152,7 +153,7 @@ def _readme(command: str, hand: HandArrays, counts: dict[Split, int]) -> str:
     license_text = (SAMPLE / "LICENSE").read_text(encoding="utf-8")
     return f"""{_TITLE}
 
-Pictures of a made hand ({hand.name}) in random poses, shapes, skin tones and lights in front of blurred scenes of
+Images of a synthetic hand ({hand.name}) in random poses, shapes, skin tones and lights in front of blurred scenes of
 Fashion-MNIST items, written by
 
     {command}

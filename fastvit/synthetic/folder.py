@@ -1,4 +1,4 @@
-"""Folders of data that we make: whole or not there, and never in place of what a person has put there."""
+"""Folders of synthetic data: written completely or not at all, and never over other files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def check_wanted(images: int, size: int, sizes: tuple[int, int], seed: int) -> N
 
 
 @contextmanager
-def made_folder(folder: Path, overwrite: bool, what: str, title: str, left: Collection[str]) -> Iterator[Path]:
-    """A folder beside to write to, which becomes `folder` when the block ends well and is removed when it does not.
+def dataset_folder(
+    folder: Path, overwrite: bool, what: str, titles: tuple[str, ...], left: Collection[str]
+) -> Iterator[Path]:
+    """Yield a temporary folder, which becomes `folder` when the block succeeds and is removed when it fails.
 
     Args:
         folder: to make; may be there if it is empty.
         overwrite: replace one that we made before.
         what: is in it, for errors.
-        title: that its README.md, which the block must write, begins with: what does not is not ours.
+        titles: first lines of its README.md, which the block writes; a folder without one of them is not replaced.
         left: names of everything else at its top.
 
     Raises:
@@ -47,7 +49,7 @@ def made_folder(folder: Path, overwrite: bool, what: str, title: str, left: Coll
         raise UserError(f"cannot make {folder} anew, the folder that this runs in: give the name of one inside it")
     part: Path | None = None
     try:
-        _see_that_it_may_go(target, folder, overwrite, what, title, left)
+        _see_that_it_may_go(target, folder, overwrite, what, titles, left)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
         whole = part / "whole"  # made with the permissions that a person's folders have, which mkdtemp's is not
@@ -69,7 +71,7 @@ def made_folder(folder: Path, overwrite: bool, what: str, title: str, left: Coll
 
 
 def _see_that_it_may_go(
-    target: Path, folder: Path, overwrite: bool, what: str, title: str, left: Collection[str]
+    target: Path, folder: Path, overwrite: bool, what: str, titles: tuple[str, ...], left: Collection[str]
 ) -> None:
     """Raise a UserError if there is something that is not to be replaced."""
     if not target.exists():
@@ -80,7 +82,7 @@ def _see_that_it_may_go(
     if not names:
         return
     readme = target / README
-    ours = readme.is_file() and readme.read_bytes().startswith(title.encode())
+    ours = readme.is_file() and readme.read_bytes().startswith(tuple(title.encode() for title in titles))
     if foreign := sorted(names - {*left, README}) or ([] if ours else sorted(names)):
         raise UserError(f"{folder} holds other things ({foreign[0]}): give a folder that is empty or not there yet")
     if not overwrite:

@@ -25,7 +25,7 @@ def open_images(source: str | Path, split: Split, classes: Sequence[str] | None 
             class, with train and val (or validation, test) in it; "torch/NAME" for a torchvision dataset, which is
             downloaded to ~/.cache/fastvit if it is not there; "hfds/NAME" for a Hugging Face dataset, NAME being one on
             the Hub or a folder; "wds/NAME" for shards, NAME being a folder, an address, or shards in braces.
-        split: "train", or "test" for the held-out part.
+        split: "train", or "test" for the validation part.
         classes: names that the labels must have, in this order (those of a model); by default the data's own.
 
     Raises:
@@ -46,7 +46,7 @@ def is_image_folder(source: str | Path) -> bool:
     return root.is_dir() and not has_idx(root)
 
 
-def open_undivided(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
+def open_unsplit(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
     """Open all images that a val_fraction divides: those of a folder, or the training images of another source.
 
     Args:
@@ -83,11 +83,11 @@ def open_for_training(
     if val_fraction:
         if str(source).startswith("wds/"):
             raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
-        if is_image_folder(source) and (held_out := split_folder(user_path(source), "test")):
+        if is_image_folder(source) and (validation := split_folder(user_path(source), "test")):
             raise UserError(
-                f"{held_out} holds the validation images: leave val_fraction at 0, or move that folder away"
+                f"{validation} holds the validation images: leave val_fraction at 0, or move that folder away"
             )
-        pictures, root = open_undivided(source)
+        pictures, root = open_unsplit(source)
         return split_off(pictures, val_fraction, seed, split_file, root)
     pictures = open_images(source, "train")
     return pictures, open_images(source, "test", pictures.classes)

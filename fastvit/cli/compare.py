@@ -1,22 +1,22 @@
-"""`fastvit report`: put runs side by side."""
+"""`fastvit compare`: compare runs side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from fastvit.arguments import refuse_given
-from fastvit.console import print_line, show_table
+from fastvit.console import print_line, print_table
 from fastvit.device import Device
 
 
-def report(
+def compare(
     runs: list[str],
-    out: Path = Path("report.html"),
+    out: Path = Path("compare.html"),
     no_latency: bool = False,
     rounds: int | None = None,
     device: Device | None = None,
 ) -> None:
-    """Put runs side by side: settings, accuracy, robustness, size, latency, as one HTML file with plots.
+    """Compare runs: settings, accuracy, robustness, size and latency, in one HTML file with plots.
 
     Args:
         runs: folders of runs, or checkpoints.
@@ -37,5 +37,5 @@ def report(
     timings = {} if no_latency else measure_latency(entries, where, 30 if rounds is None else rounds)
     for rows in (result_table(entries, timings), settings_table(entries)):
         if rows.rows:
-            show_table(rows.header, rows.rows)
+            print_table(rows.header, rows.rows)
     print_line(write_comparison(out, entries, timings, where))

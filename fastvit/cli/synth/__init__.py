@@ -1,0 +1,1 @@
+"""`fastvit synth`: make synthetic datasets."""
