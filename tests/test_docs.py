@@ -54,8 +54,8 @@ def tutorial_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier = fastvit.create_model("fastvit_t8", classes=("cat", "horse"), preprocessing={"size": (64, 64)})
     models = {
         "photos": classifier,
-        "scenes-detection": fastvit.create_detector("fastvit_t8", ["bag"], kind="faster_rcnn", fpn_channels=32),
-        "scenes-segmentation": fastvit.create_segmenter("fastvit_t8", ["bag", "shoe"], width=32),
+        "scenes-detection": fastvit.create_detector("fastvit_t8", classes=["bag"], kind="faster_rcnn", fpn_channels=32),
+        "scenes-segmentation": fastvit.create_segmenter("fastvit_t8", classes=["bag", "shoe"]),
         "hand-small": fastvit.create_hand_regressor("fastvit_t8"),
     }
     for name, model in models.items():
@@ -75,7 +75,7 @@ def python_blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(p, marks=[pytest.mark.slow] if p.name in LONG else [], id=p.name)
+        pytest.param(p, marks=[pytest.mark.slow] if p.name in LONG else [], id=str(p.relative_to(ROOT)))
         for p in PAGES
         if python_blocks(p)
     ],
@@ -122,7 +122,7 @@ def test_commands_are_spelled_right(page: str, line: str) -> None:
         parse(command, COMMANDS[command], arguments)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Links to files, relative or by the address of the repository; others are not followed."""
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
