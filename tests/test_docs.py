@@ -33,7 +33,8 @@ OTHER_PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANG
 
 
 # The repository, where README's links lead: it is also shown by PyPI, which has none of the other files.
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Source"]
 FILES = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY.replace('github.com', 'raw.githubusercontent.com')}/main/")
 
 # These quantize networks.
@@ -138,6 +139,15 @@ def test_links_of_the_readme_work_outside_of_the_repository() -> None:
     links = re.findall(r"\]\(([^)]+)", (ROOT / "README.md").read_text())
     assert links
     assert all(link.startswith(("https://", "#")) for link in links), links
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_extras_exist_and_are_quoted(page: Path) -> None:
+    """zsh takes brackets without quotes for a pattern."""
+    for line in re.findall(r"pip install .*", page.read_text()):
+        for quote, extras in re.findall(r"(.)(?:fastvit|\.)\[([a-z,]+)\]", line):
+            assert quote == '"', line
+            assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), line
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
