@@ -98,7 +98,7 @@ def test_missing_weights_and_none_of_ours(artifact: Path, tmp_path: Path) -> Non
         open_artifact(tmp_path / artifact.name)
     (tmp_path / "model.ncnn.bin").write_bytes(artifact.with_suffix(".bin").read_bytes())
     (tmp_path / artifact.name).write_text(text[: text.index("fastvit ")])
-    with pytest.raises(fastvit.UserError, match="was not exported by this fastvit"):
+    with pytest.raises(fastvit.UserError, match="was not written by fastvit export"):
         open_artifact(tmp_path / artifact.name)
 
 
