@@ -104,8 +104,8 @@ def test_missing_weights_and_none_of_ours(artifact: Path, tmp_path: Path) -> Non
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     for options, reason in (
-        (ExportOptions("int8"), "ncnn is not offered in int8"),
-        (ExportOptions(batch=2), "ncnn takes one image a call"),
+        (ExportOptions("int8"), "ncnn does not support int8"),
+        (ExportOptions(batch=2), "ncnn takes one image per call"),
         (ExportOptions(batch="dynamic"), "ncnn artifacts have a fixed batch"),
     ):
         with pytest.raises(fastvit.UserError, match=reason):
