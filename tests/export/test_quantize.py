@@ -158,7 +158,9 @@ def test_weights_are_int8_with_a_scale_a_channel_and_kept_ones_float(
 
 def test_patterns_must_name_a_layer(graph: onnx.ModelProto, images: np.ndarray) -> None:
     assert matching(["a.b", "a.c", "d"], ["a.*"]) == ["a.b", "a.c"]
-    with pytest.raises(fastvit.UserError, match=r"'backbone.stam.\*' does not match any layer; the layers are backbone.stem.0"):
+    with pytest.raises(
+        fastvit.UserError, match=r"'backbone.stam.\*' does not match any layer; the layers are backbone.stem.0"
+    ):
         quantize(graph, images, keep=["backbone.stam.*"])
     with pytest.raises(fastvit.UserError, match="coreml does not support --keep-float: leave it out"):
         find_target("coreml").check(ExportOptions("int8", keep_float=("head",)))

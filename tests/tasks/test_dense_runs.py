@@ -766,10 +766,16 @@ MISTAKES = [
         ("export", "DETECTOR", "--to=torch", "--images=1"),
         ("torch does not support outputs whose number depends",),
     ),
-    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection does not have the output 'logits'",)),
+    (
+        ("export", "DETECTOR", "--output=logits", "--images=1"),
+        ("a model for detection does not have the output 'logits'",),
+    ),
     (("export", "DETECTOR", "--batch=4", "--images=1"), ("for one image of a fixed size",)),
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
-    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation does not have the output 'objects'",)),
+    (
+        ("export", "SEGMENTER", "--output=objects", "--images=1"),
+        ("a model for segmentation does not have the output 'objects'",),
+    ),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
     (("compare", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),

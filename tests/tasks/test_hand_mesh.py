@@ -298,7 +298,10 @@ def test_exports_that_make_no_sense(tmp_path: Path) -> None:
     onnx = TARGETS["onnx"]
     for options, message in (
         (ExportOptions(size="dynamic"), "exported for one size"),
-        (ExportOptions(output="logits"), "a model for hand_mesh does not have the output 'logits'; choose from mesh, features"),
+        (
+            ExportOptions(output="logits"),
+            "a model for hand_mesh does not have the output 'logits'; choose from mesh, features",
+        ),
         (ExportOptions(precision="int8"), "int8 is not available for"),
     ):
         with pytest.raises(UserError, match=message):
