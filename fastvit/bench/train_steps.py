@@ -38,7 +38,7 @@ class StepConfiguration:
         collapse: mode of `fastvit.collapse_branches`; None for timm's network.
         last: whether memory is in channels-last format.
         compiled: whether torch.compile compiles the network.
-        branches: whether the network is over-parameterized; if not, every RepConv is one convolution and its batch norm.
+        branches: whether the network is over-parameterized; if not, a RepConv is one convolution and its batch norm.
     """
 
     name: str

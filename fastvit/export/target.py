@@ -89,7 +89,7 @@ class Target:
                 raise
             except Exception as error:
                 raise UserError(
-                    f"the converter of {self.name} failed on this network ({type(error).__name__}: {first_line(error)}): "
+                    f"the {self.name} converter failed on this network ({type(error).__name__}: {first_line(error)}); "
                     "try another target"
                 ) from error
 

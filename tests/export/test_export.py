@@ -122,7 +122,7 @@ def test_what_a_converter_cannot_take_keeps_no_other_from_being_written(
         reasons = list(failed.values())
         operator = "linalg_svdvals" if not written else "cumsum"
         assert f"this network has the operator aten.{operator}.default" in reasons[0]
-        assert all(reason.startswith("the converter of onnx failed on this network (") for reason in reasons[1:])
+        assert all(reason.startswith("the onnx converter failed on this network (") for reason in reasons[1:])
         assert [path.name for path in tmp_path.iterdir()] == [exported.path.name for exported in done]
 
 
@@ -368,6 +368,6 @@ def test_command(model: fastvit.FastViT, tmp_path: Path, capsys: pytest.CaptureF
     assert {artifact["file"] for artifact in report["artifacts"]} == names
     assert all(artifact["proof"]["differences"]["relative"] < 1e-4 for artifact in report["artifacts"])
     assert report["compared_on"] == "64 images of sample"
-    assert "4 of 4 artifacts proved" in (folder / "report.html").read_text()
+    assert "4 of 4 artifacts verified" in (folder / "report.html").read_text()
     assert main(["export", str(checkpoint), "--to", "onnx,coffee"]) == 2
     assert "no export target 'coffee'" in capsys.readouterr().err
