@@ -131,7 +131,7 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
 
 
 def _plots(run: GpuRun) -> list[Section]:
-    """Return plots of published accuracy against latency, one plot per batch size; peers by the faster of their two backends."""
+    """Return plots of published accuracy against latency by batch size, peers by their faster backend."""
     sections = []
     for batch in dict.fromkeys(r.batch for r in run.results):
         points: dict[str, tuple[float, float]] = {}
