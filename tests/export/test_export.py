@@ -353,7 +353,7 @@ def test_options() -> None:
         parse_batches("all")
     with pytest.raises(fastvit.UserError, match="batch must be at least 1"):
         ExportOptions(batch=0)
-    with pytest.raises(fastvit.UserError, match="at least 32 pixels"):
+    with pytest.raises(fastvit.UserError, match="at least 32x32 pixels"):
         ExportOptions(size=(16, 64))
 
 
