@@ -86,7 +86,7 @@ def _exact(tensor: Tensor) -> Tensor:
 
 
 def identity(channels: int, groups: int, like: Tensor) -> Affine:
-    """x -> x as a 1x1 convolution, on the device of `like`."""
+    """X -> x as a 1x1 convolution, on the device of `like`."""
     width = channels // groups
     weight = torch.eye(width, dtype=torch.float64, device=like.device).repeat(groups, 1)
     return Affine(weight[:, :, None, None], torch.zeros(channels, dtype=torch.float64, device=like.device), 1, groups)

@@ -53,7 +53,7 @@ def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Tr
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """timm's strongest level keeps no bit, which Pillow 13 refuses: keep one."""
+    """Timm's strongest level keeps no bit, which Pillow 13 refuses: keep one."""
     return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 

@@ -218,7 +218,7 @@ def test_ways_by_name() -> None:
     assert "this run is on cpu" in missing["fused-fp16"]
     with pytest.raises(fastvit.UserError, match="no backend 'tvm'; there are auto, all, timm"):
         find_backends("fused,tvm", "cpu")
-    with pytest.raises(fastvit.UserError, match="fused-fp16: it is for cuda"):
+    with pytest.raises(fastvit.UserError, match="fused-fp16: it runs on cuda"):
         find_backends("fused-fp16", "cpu")
 
 

@@ -161,10 +161,10 @@ def test_a_damaged_package(classifier: Path, mac: None, tmp_path: Path, damage: 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     for options, reason in (
-        (ExportOptions("bf16"), "coreml is not offered in bf16"),
+        (ExportOptions("bf16"), "coreml does not support bf16"),
         (ExportOptions(size="dynamic"), "coreml artifacts have a fixed size"),
-        (ExportOptions(batch=2, input="pixels"), "Core ML takes pixels as one image a call"),
-        (ExportOptions(batch="dynamic", input="pixels"), "Core ML takes pixels as one image a call"),
+        (ExportOptions(batch=2, input="pixels"), "Core ML takes one image of 1 or 3 channels per call"),
+        (ExportOptions(batch="dynamic", input="pixels"), "Core ML takes one image of 1 or 3 channels per call"),
     ):
         with pytest.raises(fastvit.UserError, match=reason):
             write(model, tmp_path / "model.mlpackage", options)

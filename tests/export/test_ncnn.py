@@ -98,14 +98,14 @@ def test_missing_weights_and_none_of_ours(artifact: Path, tmp_path: Path) -> Non
         open_artifact(tmp_path / artifact.name)
     (tmp_path / "model.ncnn.bin").write_bytes(artifact.with_suffix(".bin").read_bytes())
     (tmp_path / artifact.name).write_text(text[: text.index("fastvit ")])
-    with pytest.raises(fastvit.UserError, match="was not exported by this fastvit"):
+    with pytest.raises(fastvit.UserError, match="was not written by fastvit export"):
         open_artifact(tmp_path / artifact.name)
 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     for options, reason in (
-        (ExportOptions("int8"), "ncnn is not offered in int8"),
-        (ExportOptions(batch=2), "ncnn takes one image a call"),
+        (ExportOptions("int8"), "ncnn does not support int8"),
+        (ExportOptions(batch=2), "ncnn takes one image per call"),
         (ExportOptions(batch="dynamic"), "ncnn artifacts have a fixed batch"),
     ):
         with pytest.raises(fastvit.UserError, match=reason):

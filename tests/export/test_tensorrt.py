@@ -61,5 +61,5 @@ def test_open_shapes(model: fastvit.FastViT, tmp_path: Path) -> None:
 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
-    with pytest.raises(fastvit.UserError, match="tensorrt is not offered in int8; it is in fp32, fp16"):
+    with pytest.raises(fastvit.UserError, match="tensorrt does not support int8; it supports fp32, fp16"):
         export(model, TENSORRT, tmp_path / "model.trt.onnx", noise_pictures(2), ExportOptions("int8"))

@@ -135,7 +135,7 @@ def source(layout: Layout, dtype: torch.dtype) -> str:
 
 
 def _product_up(columns: int, suffix: str) -> str:
-    """sum += a b of 64 pixels, 16 channels and some columns, both sides in shared memory."""
+    """Sum += a b of 64 pixels, 16 channels and some columns, both sides in shared memory."""
     return _product("product_up", columns, suffix, "u64 a", ['"l"(a)'], "{}", "0, 0")
 
 

@@ -73,7 +73,7 @@ def _strip(grad: Tensor, x: Tensor, kernel: tuple[int, int], padding: tuple[int,
 
 
 def _aten(grad: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> Tensor:
-    """torch's gradient by x (0) or weight (1)."""
+    """Torch's gradient by x (0) or weight (1)."""
     wanted = [which == 0, which == 1, False]
     padding = [weight.shape[-1] // 2] * 2
     return torch.ops.aten.convolution_backward(

@@ -42,7 +42,7 @@ def _load(pointer, at, mask):
 
 @triton.jit
 def _affine(a, b, c, at, mask, slopes, offset, column, inside, channels, MAPS: tl.constexpr):
-    """offset + the sum of slope * map, over a tile."""
+    """Offset + the sum of slope * map, over a tile."""
     total = _load(offset, column, inside)[None, :] + _load(slopes, column, inside)[None, :] * _load(a, at, mask)
     if MAPS > 1:
         total += _load(slopes + channels, column, inside)[None, :] * _load(b, at, mask)

@@ -175,7 +175,7 @@ def _map(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b in a dtype at least as wide as theirs, for sums that cancel."""
+    """A @ b in a dtype at least as wide as theirs, for sums that cancel."""
     if a.dtype == dtype:
         return a @ b
     return torch.mm(a, b, out_dtype=dtype) if a.is_cuda else a.to(dtype) @ b.to(dtype)

@@ -63,7 +63,7 @@ _torchvision_batched_nms = box_ops.batched_nms
 
 @torch.library.custom_op("fastvit::batched_nms", mutates_args=())
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """torchvision's own, as one node of a traced graph."""
+    """Torchvision's own, as one node of a traced graph."""
     return _torchvision_batched_nms(boxes, scores, idxs, iou_threshold)
 
 

@@ -87,7 +87,7 @@ class _Rows(_Sparse):
 
 
 def _new(kind: Any, base: Any = None, state: Any = None) -> _Stored:
-    """copyreg's way to make an object, for the stand-ins alone."""
+    """Copyreg's way to make an object, for the stand-ins alone."""
     if not (isinstance(kind, type) and issubclass(kind, _Stored)):
         raise UserError(f"it makes an object of {kind!r}, which a hand model has no need of")
     return kind()

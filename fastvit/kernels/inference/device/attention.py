@@ -16,7 +16,7 @@ def attention(
     HEAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """x (B, PIXELS, 3 CHANNELS), queries, keys and values, and y (B, PIXELS, CHANNELS).
+    """X (B, PIXELS, 3 CHANNELS), queries, keys and values, and y (B, PIXELS, CHANNELS).
 
     BLOCK is a power of two that is not less than PIXELS; SCALE is of the logits to base 2.
     """

@@ -27,7 +27,7 @@ def depthwise(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """x (B, height, width, CHANNELS / MULTIPLIER), w (KERNEL * KERNEL, CHANNELS) and b (CHANNELS,) float32."""
+    """X (B, height, width, CHANNELS / MULTIPLIER), w (KERNEL * KERNEL, CHANNELS) and b (CHANNELS,) float32."""
     groups = tl.cdiv(CHANNELS, BLOCK_C)
     across, down = tl.cdiv(out_width, BLOCK_W), tl.cdiv(out_height, BLOCK_H)
     program = tl.program_id(0)

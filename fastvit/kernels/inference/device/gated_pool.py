@@ -26,7 +26,7 @@ def gated_pool(
     BLOCK_P: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """x (B, PIXELS, CHANNELS), w1 and w2 (HIDDEN, CHANNELS), b1 (HIDDEN,), b2 (CHANNELS,), y (B, CHANNELS).
+    """X (B, PIXELS, CHANNELS), w1 and w2 (HIDDEN, CHANNELS), b1 (HIDDEN,), b2 (CHANNELS,), y (B, CHANNELS).
 
     WIDTH is a power of two that is not less than CHANNELS.
     """

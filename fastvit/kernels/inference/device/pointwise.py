@@ -27,7 +27,7 @@ def pointwise(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """x (rows, IN), w (OUT, IN), b (OUT,), r and y (rows, OUT)."""
+    """X (rows, IN), w (OUT, IN), b (OUT,), r and y (rows, OUT)."""
     program = tl.program_id(0)
     down, across = tl.cdiv(rows, BLOCK_M), tl.cdiv(OUT, BLOCK_N)
     group = program // (GROUP * across)

@@ -53,7 +53,7 @@ def stem(
     ROWS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """x of strides (image, channel, row, column), w2 (9, OUT) and b2 (OUT,) float32, w3 (OUT, OUT) and b3 (OUT,).
+    """X of strides (image, channel, row, column), w2 (9, OUT) and b2 (OUT,) float32, w3 (OUT, OUT) and b3 (OUT,).
 
     w1 (TAPS, OUT) has IN * 9 rows of weights, one of biases, and zeros. columns are those of all outputs together.
     TAPS and WIDTH are powers of two, WIDTH not less than OUT.
