@@ -1,4 +1,4 @@
-"""The whole job in minutes, on real images: train, evaluate, fuse, prove, export, time, report."""
+"""Quickstart on real images, in minutes: train, evaluate, fuse, export, verify, benchmark, report."""
 
 from __future__ import annotations
 
@@ -39,20 +39,26 @@ from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import load, save
 
-# What the speed of the others is told against.
+# Timing that speedups are relative to.
 TRAINED = "train form"
 
 
 def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = None) -> Path:
-    """Run the story from images to a proved artifact; everything lands in `out`, the report last.
+    """Train a model, verify its fused form and its ONNX export, measure latencies, and write a report.
 
-    It may be interrupted and run again: it starts over in the same folder.
+    All files are written to `out`. If the folder contains an earlier run, it is overwritten.
+
+    Args:
+        data: images to train on, as in the option --data of `fastvit train`.
+        out: folder for the run, the models and the report.
+        device: device to train and evaluate on: "auto", "cpu", "cuda" or "mps".
+        epochs: number of epochs; by default that of the recipe quickstart.
 
     Returns:
         The path of report.html.
 
     Raises:
-        UserError: data or device cannot be had, or one of the proofs fails.
+        UserError: the data or the device is not available, or the outputs of the fused or exported model differ.
     """
     start = time.perf_counter()
     console = new_console()
@@ -65,56 +71,59 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     model = load(run.best, FastViT)
     trained_in = time.perf_counter() - start
 
-    console.rule("evaluate, fuse and prove")
-    pictures = open_images(data, "test", model.classes)
+    console.rule("evaluate, fuse and verify")
+    images = open_images(data, "test", model.classes)
     fused = fuse(model)
-    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), 64)
-    # TF32, which convolutions use by default on a GPU, would differ between the two forms.
+    batches = evaluation_loader(samples_for_evaluation(images, model.preprocessing), 64)
+    # TF32, the default of convolutions on a GPU, would round the two forms differently.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         train_form = _evaluate(model, batches, device, "train form")
         fused_form = _evaluate(fused, batches, device, "fused")
     _demand_equal(train_form, fused_form, "the fused model")
-    fusion = verify(model.cpu(), fused.cpu(), _first_images(pictures, model, 64))
+    fusion = verify(model.cpu(), fused.cpu(), _first_images(images, model, 64))
     save(fused, out / "fused.safetensors", fused_form.metrics)
-    console.print(f"top-1 {train_form.metrics['top1']:.2%}, train form and fused alike on {train_form.images} images")
-    console.print(f"fusion: {fusion}")
+    console.print(
+        f"top-1 accuracy {train_form.metrics['top1']:.2%} on {train_form.images} validation images; "
+        "train form and fused form predict the same"
+    )
+    console.print(f"fused against train form: {fusion}")
 
-    console.rule("export and prove")
-    first = range(min(64, len(pictures)))
+    console.rule("export and verify")
+    first = range(min(64, len(images)))
     exported = export(
         model,
         TARGETS["onnx"],
         out / "model.onnx",
-        [pictures.image(i) for i in first],
+        [images.image(i) for i in first],
         ExportOptions(batch="dynamic"),
-        [pictures.labels[i] for i in first],
+        [images.labels[i] for i in first],
     )
-    assert exported.proof is not None  # onnxruntime is always here
+    assert exported.proof is not None  # onnxruntime is always installed
     artifact = Predictor(exported.path)
-    exported_form = evaluate(artifact.logits, batches, len(pictures.classes), description="onnxruntime")
+    exported_form = evaluate(artifact.logits, batches, len(images.classes), description="onnxruntime")
     _demand_equal(train_form, exported_form, exported.path.name)
-    console.print(f"{exported.path}: {exported.proof.differences}; top-1 {exported_form.metrics['top1']:.2%}")
+    console.print(f"{exported.path}: {exported.proof.differences}; top-1 accuracy {exported_form.metrics['top1']:.2%}")
 
-    console.rule("time")
+    console.rule("benchmark")
     timings = bench_model(model, compiled=_can_compile(), device=device)
     for name, timing in timings.items():
         console.print(f"{name:20} {timing.median:6.2f} ms, {timings[TRAINED].median / timing.median:.2f}x")
 
-    sheet = _sheet(pictures, fused_form)
+    sheet = _sheet(images, fused_form)
     sheet.savefig(out / "predictions.png", dpi=110)
     report = write_report(
         out / REPORT,
         title=f"{model.variant} on {data}",
-        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} validation images named right after "
-        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model outputs "
-        f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
+        summary=f"Top-1 accuracy {train_form.metrics['top1']:.1%} on {train_form.images} validation images after "
+        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}). The fused model is "
+        f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the train form and predicts the same.",
         sections=[
             _training_section(out, device, recipe.epochs),
             _accuracy_section({"train form": train_form, "fused": fused_form, artifact.runtime: exported_form}),
             _proof_section(fusion, exported.path.name, artifact.runtime, exported.proof),
             _latency_section(timings, model, device),
             Section("Predictions", "The first validation images; wrong ones in red.", sheet, pixels=True),
-            Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
+            Section("Confusion", figure=confusion_matrix(fused_form.confusion, images.classes)),
         ],
     )
     console.rule()
@@ -135,34 +144,34 @@ def _demand_equal(train_form: Evaluation, other: Evaluation, name: str) -> None:
     differ = np.flatnonzero(train_form.predicted != other.predicted)
     if len(differ):
         where = f"{len(differ)} of {other.images} images, first {differ[:5].tolist()}"
-        raise UserError(f"{name} and the train form give different outputs on {where}")
+        raise UserError(f"the predictions of {name} and of the train form differ on {where}")
 
 
 def _can_compile() -> bool:
-    """torch.compile needs a C++ compiler; without one its bar is left out."""
+    """Return whether a C++ compiler is installed, which torch.compile needs; without one it is not measured."""
     return any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
 
 
-def _first_images(pictures: LabeledImages, model: FastViT, count: int) -> torch.Tensor:
-    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, num_workers=0)
+def _first_images(images: LabeledImages, model: FastViT, count: int) -> torch.Tensor:
+    batches = evaluation_loader(samples_for_evaluation(images, model.preprocessing), count, num_workers=0)
     return normalize(next(iter(batches))[0], model.preprocessing)
 
 
-def _sheet(pictures: LabeledImages, result: Evaluation, count: int = 40) -> Figure:
-    count = min(count, len(pictures))
-    names = pictures.classes
+def _sheet(images: LabeledImages, result: Evaluation, count: int = 40) -> Figure:
+    count = min(count, len(images))
+    names = images.classes
     guesses = [
         Label(int(c), names[c], float(p)) for c, p in zip(result.predicted[:count], result.probability, strict=False)
     ]
     true_names = [names[c] for c in result.targets[:count]]
-    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, true_names)
+    return prediction_sheet([images.image(i) for i in range(count)], guesses, true_names)
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
     curves = training_curves(read_history(out / HISTORY).series, find_task(FastViT.task).curve_metrics)
     text = (
-        f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
-        "without, and of the moving average of the weights."
+        f"{epochs} epochs on {device}. The training loss includes label smoothing and augmentation. The validation "
+        "loss does not, and is computed with the EMA weights."
     )
     return Section("Training", text, curves)
 
@@ -172,9 +181,10 @@ def _accuracy_section(results: dict[str, Evaluation]) -> Section:
     rows = [(name, f"{measured['top1']:.2%}", f"{measured['loss']:.4f}") for name, measured in metrics.items()]
     images = next(iter(results.values())).images
     text = (
-        f"All forms agree on each of the {images} validation images; the checkpoint is that of the best epoch on these."
+        f"All forms predict the same class for each of the {images} validation images. The checkpoint is that of the "
+        "best epoch on these images."
     )
-    return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
+    return Section("Accuracy", text, table=Table(("form", "top-1 accuracy", "loss"), rows))
 
 
 def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proof) -> Section:
@@ -186,7 +196,7 @@ def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proo
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
     table = Table(("outputs", "max abs difference", "relative", "cosine", "same top-1"), rows)
-    return Section("Proofs", f"On {proof.images} validation images.", table=table)
+    return Section("Verification", f"Measured on {proof.images} validation images.", table=table)
 
 
 def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) -> Section:
@@ -195,6 +205,6 @@ def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) ->
         (n, f"{t.median:.2f}", f"{t.low:.2f} to {t.high:.2f}", f"{timings[TRAINED].median / t.median:.2f}x")
         for n, t in timings.items()
     ]
-    text = f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
+    text = f"Measured on {device} with batch size 1 and {height}x{width} pixels; the forms take turns."
     table = Table(("form", "median, ms", "IQR", "against train form"), rows)
     return Section("Latency", text, latency_bars(timings, TRAINED), table)
