@@ -322,14 +322,14 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
         (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
-        (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
+        (["eval", "CHECKPOINT", "--device", "cuda"], "the device cuda is not available"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
         (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
         (["bench", "CHECKPOINT", "--backends", "tvm"], "there is no backend 'tvm'; there are auto, all, timm"),
-        (["bench", "CHECKPOINT", "--preset", "gpu"], "no cuda device"),
+        (["bench", "CHECKPOINT", "--preset", "gpu"], "the device cuda is not available"),
         (
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
             "a checkpoint runs in torch, onnxruntime and openvino",
@@ -498,7 +498,7 @@ def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
     options = ("--data", folder, "--out", tmp_path / "run", "--epochs", "2", "--device", "cpu")
     text = succeeded("quickstart", *options, PATH="")
     assert "torch.compile" not in text
-    assert "train form and fused alike on 16 images" in text
+    assert "on 16 validation images; train form and fused form predict the same" in text
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.safetensors", "fused.safetensors", "model.onnx", "report.html", "metrics.csv"} <= made
     report = (tmp_path / "run" / "report.html").read_text()

@@ -160,7 +160,7 @@ def test_frozen_norms_and_norms_of_other_kinds_keep_to_the_plain_form() -> None:
 
 def test_a_batch_of_one_pixel_is_refused() -> None:
     block = fastvit.collapse_branches(RepMixer(6, 3, 1e-5).train(), "always")
-    with pytest.raises(ValueError, match=r"more than one pixel a channel in training, got \(1, 6, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"more than one value per channel in training, got shape \(1, 6, 1, 1\)"):
         block(torch.zeros(1, 6, 1, 1))
 
 

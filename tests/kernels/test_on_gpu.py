@@ -194,7 +194,7 @@ def test_other_precisions_run_in_pytorch_and_stay_as_they_are() -> None:
     fused = fastvit.fuse(tiny()).cuda()
     images = noise(1, 3, 64, 64, dtype=torch.float32)
     fast = fastvit.accelerate(fused)
-    assert fast.reason == "kernels compute in float16 and bfloat16, this is float32"
+    assert fast.reason == "the kernels need float16 or bfloat16; the model is in float32"
     with torch.no_grad():
         assert torch.equal(fast(images), fused(images))
         half = copy.deepcopy(fast).half()

@@ -111,7 +111,7 @@ def test_a_mixer_without_a_rule_keeps_its_norm_and_scale(shift: str) -> None:
 @pytest.mark.parametrize("mixer", ["pooling", "shift"])
 def test_kernels_say_which_mixer_they_do_not_know(mixer: str, shift: str) -> None:
     fast = fastvit.accelerate(network(mixer=mixer).half())
-    assert fast.reason == f"there are no kernels for {mixer.capitalize()}"
+    assert fast.reason == f"the kernels do not support {mixer.capitalize()}"
 
 
 def test_a_mixer_that_is_not_there_is_a_line(
