@@ -299,7 +299,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
     [
         (["fly"], "no command 'fly'; there are quickstart, models"),
         (["evl"], "no command 'evl': did you mean eval?"),
-        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),  # codespell:ignore trian
         (["bench", "--trian"], "fastvit bench models has no option --trian"),
         (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
         (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
