@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.variables import read_variable
 
 # How to encode text that names files: bytes that are not UTF-8, as old archives have them, come back as they were.
 ANY_NAME = "surrogateescape"
@@ -89,8 +90,8 @@ def user_path(source: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """Where what is made once and kept lies: what the environment variable FASTVIT_CACHE names, or ~/.cache/fastvit."""
-    standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
-    folder = Path(os.environ.get("FASTVIT_CACHE") or standard)
+    standard = Path(read_variable("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
+    folder = Path(read_variable("FASTVIT_CACHE") or standard)
     try:
         return folder.expanduser()
     except RuntimeError:
