@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import fastvit
 from fastvit import errors
 from fastvit.arguments import hyphenated
 from fastvit.cli.commands import COMMANDS, GROUPS
@@ -190,7 +191,7 @@ def exceptions_page() -> str:
     ]
     for each in found:
         bases = ", ".join(f"`{base.__name__}`" for base in each.__bases__)
-        name = f"{each.__module__}.{each.__qualname__}"
+        name = f"{'fastvit' if each.__name__ in fastvit.__all__ else each.__module__}.{each.__name__}"
         lines += [f"## {name} {{ #{each.__name__} }}", "", f"Base: {bases}", "", inspect.getdoc(each) or "", ""]
     codes = [
         ("0", "success"),
