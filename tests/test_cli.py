@@ -29,7 +29,7 @@ from fastvit.tasks.table import TASKS
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import parse_recipe, recipe_names
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -70,7 +70,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fastvit.data.arrays import FASHION_MNIST_CLASSES
 
     torch.manual_seed(0)
-    model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     return fastvit.save(model, tmp_path_factory.mktemp("cli") / "model.safetensors", {"top1": 0.1})
 
 
@@ -255,7 +255,7 @@ def test_other_channels_than_three(channels: int, tmp_path: Path) -> None:
     config = tiny().config.replace(in_chans=channels)
     preprocessing = fastvit.Preprocessing(size=(32, 32)).for_channels(channels)
     path = fastvit.save(
-        randomise(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
+        randomize(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
     )
     assert "relative" in succeeded("fuse", path, run=inside)
     if channels == 1:
