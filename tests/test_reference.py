@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import fastvit
+from fastvit.tasks.table import TASKS
+from fastvit.training.fields import recipe_fields
+from fastvit.training.recipe import parse_recipe
 from fastvit.variables import VARIABLES, read_variable
 
 ROOT = Path(__file__).parent.parent
@@ -40,3 +44,34 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NNODES", "2")
     assert read_variable("SLURM_NNODES", "1") == "2"
     assert all(text.endswith(".") for text in VARIABLES.values())
+
+
+def entries() -> set[str]:
+    """The names that the pages of the Python API and of exceptions describe."""
+    reference = ROOT / "docs" / "reference"
+    pages = [*sorted((reference / "python").glob("*.md")), reference / "exceptions.md"]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    return set(re.findall(r"^(?:::: |## )(fastvit(?:\.\w+)+)", text, re.MULTILINE))
+
+
+def test_public_names_have_an_entry() -> None:
+    public = {f"fastvit.{name}" for name in fastvit.__all__ if name != "__version__"}
+    assert not public - entries()
+
+
+def test_names_in_examples_have_an_entry() -> None:
+    """An example imports public names: they have an entry, or their module has one. The log describes experiments."""
+    known, missing = entries(), set()
+    for page in {ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - {ROOT / "docs" / "performance-log.md"}:
+        found = re.findall(r"^from (fastvit[\w.]*) import (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        imported = {(module, name.strip()) for module, names in found for name in names.split(",")}
+        missing |= {f"{module}.{name}" for module, name in imported if module not in known} - known
+    assert not missing
+
+
+def test_fields_in_the_glossary_exist() -> None:
+    fields = {field.name for task in TASKS for field in recipe_fields(parse_recipe(["--task", task]))}
+    sections = {name.partition(".")[0] for name in fields if "." in name}
+    text = (ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+(?:\.\w+)+)[`:]", text))
+    assert not {name for name in named if name.partition(".")[0] in sections} - fields
