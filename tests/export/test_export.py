@@ -27,7 +27,7 @@ from fastvit.export.proof import TOLERANCES, Proof
 from fastvit.export.target import TARGETS, Target, find_target
 from fastvit.numerics import Differences, compare
 from fastvit.runtime.artifact import RUNTIMES, Artifact, open_artifact
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 HALVES = ("fp16", "bf16")
 # Those that take their time; they have their turn in make test-all.
@@ -75,7 +75,7 @@ def test_what_does_not_run_here_is_written_without_a_proof(
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    made = randomise(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
+    made = randomize(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
     made.preprocessing = fastvit.Preprocessing((64, 64), crop_pct=0.95, interpolation="bilinear")
     return made
 
@@ -115,7 +115,7 @@ def test_what_a_converter_cannot_take_keeps_no_other_from_being_written(
     few = Pictures("a picture", pictures[:1])
     both = [TARGETS["torch"], TARGETS["onnx"]]
     for layer, written in ((_OfSingularValues(), []), (_Cumulative(), ["onnx"])):
-        model = randomise(tiny()).eval()
+        model = randomize(tiny()).eval()
         model.head = nn.Sequential(model.head, layer)
         done, failed = export_all(model, both, [ExportOptions()], tmp_path, few, None, lambda line: None)
         assert [exported.target.name for exported in done] == written
@@ -255,14 +255,14 @@ def test_lower_precisions(
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["t8", "sa12"])
 def test_variants(target: Target, variant: str, pictures: list[Image.Image], tmp_path: Path) -> None:
-    full = randomise(fastvit.create_model(variant, num_classes=5)).eval()
+    full = randomize(fastvit.create_model(variant, num_classes=5)).eval()
     exported = export(full, target, tmp_path / f"model{target.suffix}", pictures, ExportOptions(size=(64, 64)))
     assert exported.proof
     assert exported.proof.differences.relative < 1e-4
 
 
 def test_a_wrong_artifact_is_not_written(model, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = fastvit.fuse(randomise(tiny(attention=True), seed=5))
+    other = fastvit.fuse(randomize(tiny(attention=True), seed=5))
     other.preprocessing, other.classes = model.preprocessing, model.classes
     monkeypatch.setattr("fastvit.export.program.fuse", lambda _: other)
     (tmp_path / "model.onnx").write_text("the previous one")

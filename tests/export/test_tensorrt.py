@@ -15,7 +15,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.proof import TOLERANCES, prove_outputs
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import Precision, open_artifact
-from tests.helpers import noise_pictures, randomise, tiny
+from tests.helpers import noise_pictures, randomize, tiny
 
 TENSORRT = TARGETS["tensorrt"]
 
@@ -23,7 +23,7 @@ TENSORRT = TARGETS["tensorrt"]
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(tiny(attention=True))
+    return randomize(tiny(attention=True))
 
 
 @pytest.mark.parametrize(

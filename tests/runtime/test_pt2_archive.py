@@ -31,7 +31,7 @@ from fastvit.runtime.artifact import open_artifact
 from fastvit.runtime.pt2_archive import OPERATORS
 from fastvit.tasks.classification.options import Distillation
 from fastvit.tasks.classification.teacher import load_teacher
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 Entries = dict[str, bytes]
 PROGRAM, WEIGHTS, CONSTANTS = (
@@ -226,7 +226,7 @@ ATTACKS: dict[Callable[[Entries, Path], None], str | None] = {
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as fastvit export writes it."""
-    model = randomise(tiny(num_classes=10, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(num_classes=10, preprocessing=fastvit.Preprocessing((32, 32))))
     path = tmp_path_factory.mktemp("plain") / "model.pt2"
     TARGETS["torch"].write(build_program(model, ExportOptions(batch="dynamic")), path)
     return path

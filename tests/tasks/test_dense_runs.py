@@ -44,7 +44,7 @@ from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
 from fastvit.weights.description import METADATA_KEY, Description
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.tasks.contracts import CLASSES, DETECTORS, lively, make_detector, make_segmenter
 from tests.test_cli import complaint, inside, succeeded
 from tests.training.runs import SignalAt
@@ -246,7 +246,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["frozen", "trained", "freeze"])
 def test_norms_and_backbone_are_frozen_or_learn(data: Path, tmp_path: Path, way: str) -> None:
-    start = fastvit.save(randomise(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
+    start = fastvit.save(randomize(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
     asked = {"frozen": "--batchnorm=frozen", "trained": "--batchnorm=train", "freeze": "--model.freeze=true"}[way]
     more = ("--epochs=1", f"--model.weights={start}", "--detection.network.kind=retinanet", asked)
     out = run("detection", data, tmp_path / "run", *more)
