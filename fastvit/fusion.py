@@ -296,8 +296,8 @@ def reparameterize(model: Model) -> Model:
 def fold_batchnorm(model: Model) -> Model:
     """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbor.
 
-    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of dense tasks. Layer
-    norms (MCi3, MCi4) keep their normalization; their affine part folds.
+    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of detection,
+    segmentation and hand mesh networks. Layer norms (MCi3, MCi4) keep their normalization; their affine part folds.
     """
     result = replaced(_copy(model), _fold_conv)
     for module in result.modules():

@@ -35,7 +35,10 @@ FIELDS = {
     "hand_mesh.colour": "hand_mesh.color",
     "segmentation.ratio": "segmentation.scale_range",
     "segmentation.largest_share": "segmentation.cat_max_ratio",
+    "segmentation.network.width": "segmentation.network.fpn_channels",
+    "segmentation.network.head_width": "segmentation.network.head_channels",
     "segmentation.network.window": "segmentation.network.slide_window",
+    "hand_mesh.network.width": "hand_mesh.network.head_channels",
 }
 # Values of renamed fields, by the old name of the field, old -> new.
 VALUES = {

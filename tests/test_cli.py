@@ -76,8 +76,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_and_version() -> None:
     text = succeeded("--help")
-    for verb in COMMANDS:
-        assert f"\n  {verb} " in text
+    for command in COMMANDS:
+        assert f"\n  {command} " in text
     assert succeeded(run=inside) == succeeded("help", run=inside) == text
     assert succeeded("--version", run=inside).strip() == f"fastvit {fastvit.__version__}"
 
@@ -89,38 +89,38 @@ def test_help_imports_no_torch() -> None:
 
 
 OPTIONS = [
-    (verb, parameter)
-    for verb, function in COMMANDS.items()
+    (command, parameter)
+    for command, function in COMMANDS.items()
     for parameter in inspect.signature(function, eval_str=True).parameters.values()
-    if verb != "train" and parameter.kind is not parameter.POSITIONAL_ONLY
+    if command != "train" and parameter.kind is not parameter.POSITIONAL_ONLY
     if parameter.default is not parameter.empty and parameter.annotation != list[str]
 ]
 
 
-@pytest.mark.parametrize("verb", [verb for verb in COMMANDS if verb != "train"])
-def test_each_option_has_help_and_hyphens(verb: str) -> None:
-    parser = command_parser(verb, COMMANDS[verb])
-    text = succeeded(*verb.split(), "--help", run=inside)
-    assert text == succeeded("help", *verb.split(), run=inside) == parser.format_help()
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_each_option_has_help_and_hyphens(command: str) -> None:
+    parser = command_parser(command, COMMANDS[command])
+    text = succeeded(*command.split(), "--help", run=inside)
+    assert text == succeeded("help", *command.split(), run=inside) == parser.format_help()
     assert all(action.help for action in parser._actions)
     assert not re.search(r"-[\w-]*_", text)
-    for name in (parameter.name for owner, parameter in OPTIONS if owner == verb):
+    for name in (parameter.name for owner, parameter in OPTIONS if owner == command):
         assert f"--{name.replace('_', '-')} " in text.replace("]", " ").replace("\n", " ")
 
 
-@pytest.mark.parametrize(("verb", "parameter"), OPTIONS, ids=str)
-def test_options_are_alike_in_all_commands(verb: str, parameter: inspect.Parameter) -> None:
+@pytest.mark.parametrize(("command", "parameter"), OPTIONS, ids=str)
+def test_options_are_alike_in_all_commands(command: str, parameter: inspect.Parameter) -> None:
     """Both spellings, flags without a value, and a suggestion for what is mistyped."""
-    parser, option = command_parser(verb, COMMANDS[verb]), f"--{parameter.name}"
+    parser, option = command_parser(command, COMMANDS[command]), f"--{parameter.name}"
     (action,) = (action for action in parser._actions if action.dest == parameter.name)
     assert (action.nargs == 0) is (parameter.annotation is bool)
     shown = option.replace("_", "-")
     assert shown in action.option_strings
     assert (option[1:] in action.option_strings) is (len(parameter.name) == 1)
-    line = complaint(*verb.split(), "a", "b", f"{option}x=", run=inside)
+    line = complaint(*command.split(), "a", "b", f"{option}x=", run=inside)
     assert f"{shown}x is empty" in line
-    line = complaint(*verb.split(), "a", "b", f"{option}x", run=inside)
-    assert f"fastvit {verb} has no option {shown}x" in line
+    line = complaint(*command.split(), "a", "b", f"{option}x", run=inside)
+    assert f"fastvit {command} has no option {shown}x" in line
     assert len(shown) < 4 or shown in line.partition("did you mean ")[2]
 
 
@@ -411,20 +411,20 @@ def test_an_option_that_does_not_apply_is_an_error(
     assert line.endswith(": leave it out")
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_an_empty_value_is_an_error(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_value_is_an_error(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset shell variable gives it, for each option that takes a value, and for what stands without a name."""
     monkeypatch.chdir(tmp_path)
-    parameters = inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()
+    parameters = inspect.signature(COMMANDS[command], eval_str=True).parameters.values()
     names = [parameter.name for parameter in parameters if parameter.annotation is not bool]
-    if verb == "train":
+    if command == "train":
         names = ["recipe", *FIELDS]
     for name in names:
         for empty in ((f"--{name}=",), (f"--{name}", ""), (f"--{name}", " ")):
             assert f"--{name.replace('_', '-')} is empty: give a value, or leave it out" in complaint(
-                *verb.split(), *empty, run=inside
+                *command.split(), *empty, run=inside
             )
-    assert "argument 1 is empty" in complaint(*verb.split(), "", run=inside)
+    assert "argument 1 is empty" in complaint(*command.split(), "", run=inside)
     assert not list(tmp_path.iterdir())
 
 

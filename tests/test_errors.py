@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from fastvit.bench.train_steps import STEP_WAYS, find_step_ways
-from fastvit.bench.ways import WAYS, find_ways
+from fastvit.bench.backends import BACKENDS, find_backends
+from fastvit.bench.train_steps import STEP_CONFIGURATIONS, find_step_configurations
 from fastvit.errors import UserError, near_names, unknown_name
 from fastvit.evaluation.robustness.suites import SUITES, find_suite
 from fastvit.export.target import TARGETS, find_target
@@ -25,8 +25,8 @@ LOOKUPS: dict[str, tuple[Callable[[str], object], Iterable[str]]] = {
     "runtime": (find_runtime, RUNTIMES),
     "recipe": (recipe_path, recipe_names()),
     "suite": (find_suite, SUITES),
-    "way": (lambda name: find_ways(name, "cpu"), WAYS),
-    "training step": (lambda name: find_step_ways(name, "cpu"), STEP_WAYS),
+    "backend": (lambda name: find_backends(name, "cpu"), BACKENDS),
+    "training step configuration": (lambda name: find_step_configurations(name, "cpu"), STEP_CONFIGURATIONS),
 }
 
 

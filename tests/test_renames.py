@@ -48,7 +48,7 @@ def old_values(old: str) -> st.SearchStrategy[Any]:
     kinds = kinds_of(FIELDS[old])
     if old in VALUES:
         return st.sampled_from([*VALUES[old], *(kind for kind in kinds if kind not in VALUES[old].values())])
-    strategies = {bool: st.booleans(), int: st.integers(32, 999), float: st.floats(0.01, 0.99)}
+    strategies = {bool: st.booleans(), int: st.integers(1, 31).map(lambda n: 32 * n), float: st.floats(0.01, 0.99)}
     if len(kinds) == 2:
         return st.tuples(*map(strategies.get, kinds)).map(sorted)
     return strategies[kinds[0]]

@@ -19,7 +19,7 @@ class Bin:
         high: of the probability.
         images: how many there are.
         confidence: mean probability.
-        accuracy: share named right.
+        accuracy: share of correct predictions.
     """
 
     low: float

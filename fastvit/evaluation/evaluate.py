@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """(classes,) share of each class's images named right; NaN for a class without images."""
+        """(classes,) top-1 accuracy of each class, 0 to 1; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.asarray(np.diag(self.confusion) / self.class_images)
 

@@ -1,1 +1,1 @@
-"""One room a task: its data, its module with loss and metrics, its drawing."""
+"""The tasks, a package each: data, model, loss, metrics, decoding and drawing."""

@@ -1,4 +1,4 @@
-"""How the images of dense tasks are shown to a network in training: what a person may get wrong. Needs no torch."""
+"""Checks of the image options of detection and segmentation in training. Needs no torch."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 would be too coarse
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        count = x.new_tensor(x.numel() // x.shape[1])  # images of dense tasks have different sizes
+        count = x.new_tensor(x.numel() // x.shape[1])  # in detection and segmentation images have different sizes
         torch.distributed.all_reduce(count)
         mean = differentiable.all_reduce(x.sum(dims)) / count
         centered = x - mean.view(shape)

@@ -26,7 +26,7 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
 
     Args:
         out: has best.safetensors; recipe.yaml, environment.json and metrics.csv are used where they are there.
-        examples: validation images of a dense task.
+        examples: validation images with predictions, of a task that draws them.
 
     Returns:
         The path of report.html.

@@ -135,5 +135,5 @@ def _difference(now: Sequence[str], before: Sequence[str]) -> str:
     if not added and not removed:
         place = next(place for place, pair in enumerate(zip(now, before, strict=False)) if pair[0] != pair[1])
         return f"they are in another order, from class {place} on: {now[place]}, where {before[place]} was"
-    parts = [f"{verb} {shortened(names)}" for verb, names in (("added", added), ("removed", removed)) if names]
+    parts = [f"{action} {shortened(names)}" for action, names in (("added", added), ("removed", removed)) if names]
     return " and ".join(parts)

@@ -1,4 +1,4 @@
-"""What every model of a dense task must do, whatever stands on its backbone; a new head inherits all of it."""
+"""What every model for detection, segmentation or hand mesh must do; a new head inherits all of it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def make_segmenter(head: str, config: fastvit.FastViTConfig | None = None, **det
     own = {field.name for field in dataclasses.fields(SegmenterConfig)}
     options = {name: details.pop(name) for name in list(details) if name in own}
     config = config or tiny(num_classes=len(CLASSES), attention=True).config
-    return Segmenter(config, options=SegmenterConfig(head, **{"width": 24, "head_width": 16, **options}), **details)
+    return Segmenter(
+        config, options=SegmenterConfig(head, **{"fpn_channels": 24, "head_channels": 16, **options}), **details
+    )
 
 
 def lively(model: Model, seed: int = 0) -> Model:
@@ -142,7 +144,7 @@ class DenseContract:
 
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         """Changes of a description, and what is said of them."""
-        width = "fpn_channels" if "fpn_channels" in options else "width"
+        width = next(name for name in ("fpn_channels", "head_channels") if name in options)
         return [
             ({"options": {width: 0}}, f"{width} of a .* must be at least 1, got 0"),
             ({"options": {width: 8}}, "does not fit the model"),
@@ -224,7 +226,7 @@ class DenseContract:
         assert type(loaded) is type(model)
         assert fastvit.form(loaded) == form
         assert not loaded.training
-        for field in ("variant", "config", "options", "classes", "preprocessing", "outputs", "task"):
+        for field in ("variant", "config", "options", "classes", "preprocessing", "output_names", "task"):
             assert getattr(loaded, field) == getattr(model, field), field
         assert loaded.state_dict().keys() == saved.state_dict().keys()
         assert all(torch.equal(a, saved.state_dict()[name]) for name, a in loaded.state_dict().items())

@@ -68,7 +68,7 @@ OPTIONS = {
         *("--detection.network.max-detections=20", f"--detection.size=[{SIDE},{SIDE}]"),
     ),
     "segmentation": (
-        *("--segmentation.network.width=24", "--segmentation.network.head_width=16"),
+        *("--segmentation.network.fpn_channels=24", "--segmentation.network.head_channels=16"),
         *(f"--segmentation.size=[{SIDE},{SIDE}]", f"--segmentation.crop={SIDE}"),
     ),
 }

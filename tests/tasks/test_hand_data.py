@@ -265,16 +265,16 @@ def test_image_and_space_change_together(flip: float) -> None:
     ground_truth = hand_ground_truth(generator)
     torch.manual_seed(0)
     for _ in range(10):
-        change = varied((200, 230), 96, options)
-        camera = moved(ground_truth.intrinsics, change.image, change.space)
-        seen = project(ground_truth.vertices @ change.space.T, camera)
+        transform = varied((200, 230), 96, options)
+        camera = moved(ground_truth.intrinsics, transform.image, transform.space)
+        seen = project(ground_truth.vertices @ transform.space.T, camera)
         before = project(ground_truth.vertices, ground_truth.intrinsics)
-        expected = before @ change.image[:2, :2].T + change.image[:2, 2]
+        expected = before @ transform.image[:2, :2].T + transform.image[:2, 2]
         np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-9)
         np.testing.assert_allclose(camera[2], [0, 0, 1], atol=1e-12)
         np.testing.assert_allclose(camera[1, 0], 0, atol=1e-9)
-        assert np.linalg.det(change.space) == pytest.approx(-1 if flip else 1)
-        assert camera[0, 0] * camera[1, 1] == pytest.approx((480**2) * abs(np.linalg.det(change.image)))
+        assert np.linalg.det(transform.space) == pytest.approx(-1 if flip else 1)
+        assert camera[0, 0] * camera[1, 1] == pytest.approx((480**2) * abs(np.linalg.det(transform.image)))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -313,9 +313,9 @@ def test_pixels_move_as_the_map_says() -> None:
     torch.manual_seed(0)
     options = HandMeshOptions(RegressorConfig(sides="both"), hflip=0.5, rotation=180, scale=(0.6, 1.5), translation=0.1)
     for _ in range(12):
-        change = varied((160, 200), 128, options)
-        pixels = np.asarray(mapped(image, change.image, 128, (0, 0, 0)), float)[..., 0]
-        expected = change.image[:2, :2] @ [120.5, 50.5] + change.image[:2, 2]
+        transform = varied((160, 200), 128, options)
+        pixels = np.asarray(mapped(image, transform.image, 128, (0, 0, 0)), float)[..., 0]
+        expected = transform.image[:2, :2] @ [120.5, 50.5] + transform.image[:2, 2]
         if not (expected > 8).all() or not (expected < 120).all():
             continue
         y, x = np.mgrid[:128, :128] + 0.5
@@ -353,9 +353,9 @@ def test_weak_perspective_and_back_to_space() -> None:
 
 
 def test_evaluation_sees_all_of_an_image() -> None:
-    change = fitted((100, 200), Preprocessing((64, 64), resize="letterbox"))
-    np.testing.assert_allclose(change.image @ [200, 100, 1], [64, 32, 1])
-    np.testing.assert_array_equal(change.space, np.eye(3))
+    transform = fitted((100, 200), Preprocessing((64, 64), resize="letterbox"))
+    np.testing.assert_allclose(transform.image @ [200, 100, 1], [64, 32, 1])
+    np.testing.assert_array_equal(transform.space, np.eye(3))
 
 
 # Samples.

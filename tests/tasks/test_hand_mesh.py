@@ -1,4 +1,4 @@
-"""The hand mesh regressor: what every dense model must do, its own rules, its export and its loss."""
+"""The hand mesh regressor: what every model on a backbone must do, its own rules, its export and its loss."""
 
 from __future__ import annotations
 
@@ -68,8 +68,11 @@ class TestHandRegressor(DenseContract):
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
         network, hand = options["network"], options["hand"]
         return [
-            ({"options": {"network": network | {"width": 33}, "hand": hand}}, "must be a multiple of 32, got 33"),
-            ({"options": {"network": network | {"width": 64}, "hand": hand}}, "does not fit the model"),
+            (
+                {"options": {"network": network | {"head_channels": 33}, "hand": hand}},
+                "must be a multiple of 32, got 33",
+            ),
+            ({"options": {"network": network | {"head_channels": 64}, "hand": hand}}, "does not fit the model"),
             ({"options": {"network": network, "hand": hand | {"vertices": 31}}}, "does not fit the model"),
             ({"options": {"network": network, "hand": {"name": "a"}}}, "network does not fit: .*vertices"),
         ]
@@ -140,14 +143,14 @@ def test_centres_of_heat_maps_are_their_centres_of_mass() -> None:
 
 
 def test_create_by_name() -> None:
-    model = fastvit.create_hand_regressor("t8", head="tokens", width=64, sides="both")
-    assert (model.variant, model.classes, model.options.network.width) == ("fastvit_t8", ("hand",), 64)
+    model = fastvit.create_hand_regressor("t8", head="tokens", head_channels=64, sides="both")
+    assert (model.variant, model.classes, model.options.network.head_channels) == ("fastvit_t8", ("hand",), 64)
     hand = procedural_hand()
     np.testing.assert_array_equal(model.faces.numpy(), hand.faces)
     np.testing.assert_allclose(model.hand.template.numpy(), hand.template, atol=1e-7)
     assert model.preprocessing.size == (224, 224)
     with pytest.raises(UserError, match="multiple of 32"):
-        fastvit.create_hand_regressor("t8", width=40)
+        fastvit.create_hand_regressor("t8", head_channels=40)
     broken = HandInfo("hand", 3, 10, "nothing")
     with pytest.raises(UserError, match="faces of the hand hand are damaged"):
         broken.faces  # noqa: B018
@@ -283,7 +286,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_core_ml_is_written(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("coremltools", reason="needs pip install fastvit[coreml]")
+    pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
     model = make_regressor(kind, hand=procedural_hand(), preprocessing=_preprocessing()).eval()
     path = tmp_path / f"hand{TARGETS['coreml'].suffix}"
     export(model, TARGETS["coreml"], path, noise_pictures(2), ExportOptions())

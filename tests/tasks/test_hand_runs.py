@@ -30,7 +30,7 @@ from tests.training.runs import SignalAt
 SIDE = 64
 SHARED = (
     *("--task=hand_mesh", "--device=cpu", "--epochs=2", "--batch_size=2", "--num-workers=0", "--optim.warmup_epochs=0"),
-    *("--optim.lr=1e-3", "--checkpoint_every=2", f"--hand_mesh.size={SIDE}", "--hand_mesh.network.width=32"),
+    *("--optim.lr=1e-3", "--checkpoint_every=2", f"--hand_mesh.size={SIDE}", "--hand_mesh.network.head_channels=32"),
     *("--hand_mesh.network.sides=both", "--hand_mesh.hflip=0.5"),
 )
 

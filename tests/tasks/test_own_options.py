@@ -14,7 +14,7 @@ from tests.tasks.small_models import small_model
 from tests.test_cli import complaint, inside
 
 VALUES = {"k": 2, "batch_size": 2, "score": 0.5, "mesh": "meshes", "crop_pct": 0.9, "real_labels": None}
-PARAMETERS = {verb: inspect.signature(COMMANDS[verb]).parameters for verb in ("predict", "eval")}
+PARAMETERS = {command: inspect.signature(COMMANDS[command]).parameters for command in ("predict", "eval")}
 OWN = sorted({name for spec in all_tasks() for name in spec.own_options})
 
 
@@ -26,7 +26,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    ("verb", "name"), [(verb, name) for verb, known in PARAMETERS.items() for name in OWN if name in known]
+    ("command", "name"), [(command, name) for command, known in PARAMETERS.items() for name in OWN if name in known]
 )
 def test_an_option_of_other_tasks_is_an_error(
     models: dict[str, Path],
@@ -34,18 +34,18 @@ def test_an_option_of_other_tasks_is_an_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     task: str,
-    verb: str,
+    command: str,
     name: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     option = f"--{name.replace('_', '-')}"
     value = [] if VALUES[name] is None else [VALUES[name]]
-    rest = [photo, "--runtime", "torch", "--device", "cpu"] if verb == "predict" else ["--data", tmp_path / "none"]
+    rest = [photo, "--runtime", "torch", "--device", "cpu"] if command == "predict" else ["--data", tmp_path / "none"]
     if name in find_task(task).own_options:
-        done = inside(verb, models[task], *rest, option, *value)
+        done = inside(command, models[task], *rest, option, *value)
         assert f"{option} is for" not in done.stderr
     else:
-        line = complaint(verb, models[task], *rest, option, *value, run=inside)
+        line = complaint(command, models[task], *rest, option, *value, run=inside)
         assert f"{option} is for " in line
         assert f"this model is for {task}: leave it out" in line
 

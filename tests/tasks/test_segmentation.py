@@ -295,7 +295,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def learner(scenes: Path, head: str) -> tuple[SegmentationTask, Tensor, Tensor, SegmentationData]:
     preprocessing = Preprocessing((96, 96), resize="resize_shorter", interpolation="bilinear")
-    network = SegmenterConfig(head, width=32, head_width=32, dropout=0.0)
+    network = SegmenterConfig(head, fpn_channels=32, head_channels=32, dropout=0.0)
     changes = {"scale_range": (1.0, 1.0), "crop": 96, "cat_max_ratio": 1.0, "hflip": 0.0, "photometric": 0.0}
     options = SegmentationOptions(network, size=(96, 96), **changes)
     data = SegmentationData(open_for_run(str(scenes)), preprocessing, 8, options, num_workers=0)

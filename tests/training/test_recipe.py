@@ -80,18 +80,18 @@ def test_every_shipped_recipe_builds(name: str, scenes: Path) -> None:
 
 def _see_that_dense_images_fit(recipe: Recipe, model: TaskModel, scenes: Path) -> None:
     """What the recipe makes of a scene is what its network is for."""
-    dense = recipe.detection if recipe.task == "detection" else recipe.segmentation
-    assert model.options == dense.network
-    assert (model.preprocessing.size, model.preprocessing.resize) == (dense.size, "resize_shorter")
+    section = recipe.detection if recipe.task == "detection" else recipe.segmentation
+    assert model.options == section.network
+    assert (model.preprocessing.size, model.preprocessing.resize) == (section.size, "resize_shorter")
     recipe, spec = replace(recipe, data=str(scenes), num_workers=0), find_task(recipe.task)
     data = spec.create_data(recipe, spec.open_images(recipe), model.preprocessing)
     image, target = data.train_dataloader().dataset[SampleIndex(0, 0)]
     if recipe.task == "segmentation":
-        assert image.shape == (3, dense.crop, dense.crop)
-        assert target.shape == (dense.crop, dense.crop)
+        assert image.shape == (3, section.crop, section.crop)
+        assert target.shape == (section.crop, section.crop)
     else:
-        assert ("masks" in target) == dense.network.masks
-        low, high = (round(factor * min(dense.size)) for factor in dense.scale_range)
+        assert ("masks" in target) == section.network.masks
+        low, high = (round(factor * min(section.size)) for factor in section.scale_range)
         assert low <= image.shape[1] == image.shape[2] <= high
 
 

@@ -53,24 +53,24 @@ class HandSamples(Samples[Sample]):
                 f'"{preprocessing.resize}" of {preprocessing.size}'
             )
         self.preprocessing = preprocessing
-        self._vary = TrainTransform(options or HandMeshOptions(), preprocessing)
+        self._augment = TrainTransform(options or HandMeshOptions(), preprocessing)
 
     def item(self, index: int, varied: bool) -> Sample:
         image = self.pictures.image(index)
         if varied:
-            pixels, change = self._vary(image)
+            pixels, transform = self._augment(image)
         else:
             gray = len(self.preprocessing.mean) == 1
             pixels = torch.from_numpy(eval_array(image.convert("L") if gray else image, self.preprocessing))
-            change = fitted((image.height, image.width), self.preprocessing)
+            transform = fitted((image.height, image.width), self.preprocessing)
         known = self.pictures.ground_truth(index) if self.pictures.has_ground_truth else self._nothing(index)
         size, hand = self.preprocessing.size, self.pictures.hand
-        return pixels, transformed_targets(known, change, hand, size) | {"index": torch.tensor(index)}
+        return pixels, transformed_targets(known, transform, hand, size) | {"index": torch.tensor(index)}
 
     def padding_sample(self) -> Sample:
         pixels = torch.zeros(len(self.preprocessing.mean), *self.preprocessing.size, dtype=torch.uint8)
-        change = fitted(self.preprocessing.size, self.preprocessing)
-        target = transformed_targets(self._nothing(0), change, self.pictures.hand, self.preprocessing.size)
+        transform = fitted(self.preprocessing.size, self.preprocessing)
+        target = transformed_targets(self._nothing(0), transform, self.pictures.hand, self.preprocessing.size)
         return pixels, target | {"index": torch.tensor(PADDING)}
 
     def _nothing(self, index: int) -> HandGroundTruth:

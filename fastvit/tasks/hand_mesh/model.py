@@ -57,7 +57,7 @@ class HandRegressor(TaskModel):
         network = chosen.network
         self.backbone = Backbone(config)
         self.hand = HandModel(chosen.hand.vertices, chosen.hand.shapes)
-        self.head = HEADS[network.head](config.channels, network.width, self.hand)
+        self.head = HEADS[network.head](config.channels, network.head_channels, self.hand)
         self.side = nn.Linear(config.channels[-1], 1) if network.sides == "both" else None
         self.output_names = ("vertices", "joints", "camera", *(["side"] if self.side else []))
 

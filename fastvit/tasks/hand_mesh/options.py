@@ -22,21 +22,23 @@ class RegressorConfig:
         head: "mlp" gives the pose and shape of the hand model from pooled features, as the paper has it; "tokens"
             gives vertices, from features at the joints' places in the image, which it finds by heat maps (after
             SimpleHand, arXiv 2403.01813).
-        width: channels of the head's hidden layers; of "tokens" those of its first block, of the others a half and a
-            quarter.
+        head_channels: channels of the head's hidden layers; of "tokens" those of its first block, of the others a half
+            and a quarter.
         sides: "right" hands alone, as FreiHAND has them, or "both": the network then says which it sees.
     """
 
     head: Literal["mlp", "tokens"] = "mlp"
-    width: int = 256
+    head_channels: int = 256
     sides: Literal["right", "both"] = "right"
 
     def __post_init__(self) -> None:
         for name, known in (("head", ("mlp", "tokens")), ("sides", ("right", "both"))):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"{name} of a hand mesh regressor must be {' or '.join(known)}, got {value!r}")
-        if self.width < 32 or self.width % 32:
-            raise UserError(f"width of a hand mesh regressor must be a multiple of 32, got {self.width}")
+        if self.head_channels < 32 or self.head_channels % 32:
+            raise UserError(
+                f"head_channels of a hand mesh regressor must be a multiple of 32, got {self.head_channels}"
+            )
 
 
 @dataclass(frozen=True)

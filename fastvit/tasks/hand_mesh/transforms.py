@@ -23,7 +23,7 @@ from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
 
 
 @dataclass(frozen=True)
-class Change:
+class AffineTransform:
     """A map of an image, and what goes with it in space.
 
     Attributes:
@@ -35,14 +35,14 @@ class Change:
     space: np.ndarray
 
 
-def fitted(size: tuple[int, int], preprocessing: Preprocessing) -> Change:
+def fitted(size: tuple[int, int], preprocessing: Preprocessing) -> AffineTransform:
     """What evaluation does to an image of a height and width."""
     height, width = fitted_size(size, preprocessing)
-    return Change(np.diag([width / size[1], height / size[0], 1.0]), np.eye(3))
+    return AffineTransform(np.diag([width / size[1], height / size[0], 1.0]), np.eye(3))
 
 
-def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Change:
-    """A change for training, drawn by torch's generator: an image of a height and width into a square of `side`."""
+def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> AffineTransform:
+    """A transform for training, drawn by torch's generator: an image of a height and width into a square of `side`."""
     turn, grow, right, down, chance = torch.rand(5, dtype=torch.float64).tolist()
     angle = math.radians(options.rotation * (2 * turn - 1))
     low, high = options.scale
@@ -55,22 +55,22 @@ def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Change
     center = np.array([size[1] / 2, size[0] / 2])
     shift = options.translation * side * (2 * np.array([right, down]) - 1)
     image[:2, 2] = side / 2 + shift - image[:2, :2] @ center
-    return Change(image, space)
+    return AffineTransform(image, space)
 
 
 def transformed_targets(
-    ground_truth: HandGroundTruth, change: Change, hand: HandArrays | None, size: tuple[int, int]
+    ground_truth: HandGroundTruth, transform: AffineTransform, hand: HandArrays | None, size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """What is to be learnt of an image after a change, whose new height and width are `size`.
+    """What is to be learnt of an image after a transform, whose new height and width are `size`.
 
     "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in meters from the root joint, "projected"
     (21, 2) joints in the image, whose sides are at -1 and 1, "left" bool; of a hand model, where one is given,
     "rotations" (16, 3, 3) and "shape" (S,) of its right side, with "known" bool, whether they are.
     """
-    joints, vertices = ground_truth.joints @ change.space.T, ground_truth.vertices @ change.space.T
-    camera = moved(ground_truth.intrinsics, change.image, change.space)
+    joints, vertices = ground_truth.joints @ transform.space.T, ground_truth.vertices @ transform.space.T
+    camera = moved(ground_truth.intrinsics, transform.image, transform.space)
     was_left = ground_truth.side == "left"
-    left = was_left != (np.linalg.det(change.space) < 0)
+    left = was_left != (np.linalg.det(transform.space) < 0)
     numbers = {
         "joints": joints - joints[ROOT],
         "vertices": vertices - joints[ROOT],
@@ -86,7 +86,7 @@ def transformed_targets(
             # Of a left hand the model is the right one in the mirror, before and after.
             before, after = (FLIP if mirrored else np.eye(3) for mirrored in (was_left, left))
             rotations = turns_of(np.asarray(ground_truth.pose), hand)
-            rotations[0] = after @ change.space @ before @ rotations[0]
+            rotations[0] = after @ transform.space @ before @ rotations[0]
             numbers |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
         else:
             numbers |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
@@ -102,7 +102,7 @@ def turns_of(pose: np.ndarray, hand: HandArrays) -> np.ndarray:
 
 
 class TrainTransform:
-    """An image -> (C, side, side) uint8, varied at random, and the change that was made.
+    """An image -> (C, side, side) uint8, varied at random, and the transform that was made.
 
     Args:
         options: what to do, and how much of it.
@@ -118,12 +118,12 @@ class TrainTransform:
         share = options.color
         self._colors = v2.ColorJitter(share, share, share, share / 10) if share and not self._grey else v2.Identity()
 
-    def __call__(self, image: Image.Image) -> tuple[Tensor, Change]:
-        change = varied((image.height, image.width), self.side, self.options)
+    def __call__(self, image: Image.Image) -> tuple[Tensor, AffineTransform]:
+        transform = varied((image.height, image.width), self.side, self.options)
         pixels = F.pil_to_tensor(
-            mapped(image.convert("L") if self._grey else image, change.image, self.side, self._fill)
+            mapped(image.convert("L") if self._grey else image, transform.image, self.side, self._fill)
         )
-        return self._colors(pixels), change
+        return self._colors(pixels), transform
 
 
 def mapped(image: Image.Image, matrix: np.ndarray, side: int, fill: int | tuple[int, ...]) -> Image.Image:

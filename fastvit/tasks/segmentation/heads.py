@@ -31,16 +31,18 @@ class SemanticFPN(nn.Module):
 
     Args:
         channels: of the backbone's maps, the finest first.
-        width: channels of the pyramid.
-        head_width: channels of the branches, and of the result.
+        fpn_channels: channels of the pyramid.
+        head_channels: channels of the branches, and of the result.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, head_width: int) -> None:
+    def __init__(self, channels: Sequence[int], fpn_channels: int, head_channels: int) -> None:
         super().__init__()
-        self.out_channels = head_width
-        self.fpn = FeaturePyramidNetwork(list(channels), width)
+        self.out_channels = head_channels
+        self.fpn = FeaturePyramidNetwork(list(channels), fpn_channels)
         self.branches = nn.ModuleList(
-            nn.ModuleList(ConvNormReLU(width if k == 0 else head_width, head_width, 3) for k in range(max(level, 1)))
+            nn.ModuleList(
+                ConvNormReLU(fpn_channels if k == 0 else head_channels, head_channels, 3) for k in range(max(level, 1))
+            )
             for level in range(len(channels))
         )
 
@@ -64,22 +66,22 @@ class UPerNet(nn.Module):
 
     Args:
         channels: of the backbone's maps, the finest first.
-        width: channels everywhere.
+        fpn_channels: channels everywhere.
     """
 
     scales = (1, 2, 3, 6)
 
-    def __init__(self, channels: Sequence[int], width: int) -> None:
+    def __init__(self, channels: Sequence[int], fpn_channels: int) -> None:
         super().__init__()
-        self.out_channels = width
+        self.out_channels = fpn_channels
         *finer, last = channels
         self.pools = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormReLU(last, width, 1)) for scale in self.scales
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvNormReLU(last, fpn_channels, 1)) for scale in self.scales
         )
-        self.pooled = ConvNormReLU(last + len(self.scales) * width, width, 3)
-        self.lateral = nn.ModuleList(ConvNormReLU(count, width, 1) for count in finer)
-        self.smooth = nn.ModuleList(ConvNormReLU(width, width, 3) for _ in finer)
-        self.fused = ConvNormReLU(len(channels) * width, width, 3)
+        self.pooled = ConvNormReLU(last + len(self.scales) * fpn_channels, fpn_channels, 3)
+        self.lateral = nn.ModuleList(ConvNormReLU(count, fpn_channels, 1) for count in finer)
+        self.smooth = nn.ModuleList(ConvNormReLU(fpn_channels, fpn_channels, 3) for _ in finer)
+        self.fused = ConvNormReLU(len(channels) * fpn_channels, fpn_channels, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         last = maps[-1]

@@ -46,9 +46,9 @@ class Segmenter(TaskModel):
         super().__init__(config, variant, classes=classes, preprocessing=preprocessing, options=chosen)
         self.backbone = Backbone(config)
         self.decoder = (
-            SemanticFPN(config.channels, chosen.width, chosen.head_width)
+            SemanticFPN(config.channels, chosen.fpn_channels, chosen.head_channels)
             if chosen.head == "fpn"
-            else UPerNet(config.channels, chosen.width)
+            else UPerNet(config.channels, chosen.fpn_channels)
         )
         self.dropout = nn.Dropout2d(chosen.dropout)
         self.classifier = nn.Conv2d(self.decoder.out_channels, config.num_classes, 1)

@@ -17,21 +17,21 @@ class SegmenterConfig:
 
     Attributes:
         head: "fpn" (Semantic FPN, arXiv 1901.02446) or "upernet" (arXiv 1807.10221).
-        width: channels of the feature pyramid.
-        head_width: channels of the branches of Semantic FPN; UPerNet has `width` everywhere.
+        fpn_channels: channels of the feature pyramid.
+        head_channels: channels of the branches of Semantic FPN; UPerNet has `fpn_channels` everywhere.
         dropout: dropout rate of whole channels before the classifier.
         slide_window: sliding window: side in pixels of the windows, overlapping by a third, in which images are shown
             to the model in use; their outputs are averaged. None for the whole image at once.
     """
 
     head: SegmenterHead = "fpn"
-    width: int = 256
-    head_width: int = 128
+    fpn_channels: int = 256
+    head_channels: int = 128
     dropout: float = 0.1
     slide_window: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"width": 1, "head_width": 1, "slide_window": 32}.items():
+        for name, least in {"fpn_channels": 1, "head_channels": 1, "slide_window": 32}.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise UserError(f"{name} of a segmenter must be at least {least}, got {value}")
         if not 0 <= self.dropout < 1:
