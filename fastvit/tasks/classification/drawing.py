@@ -1,4 +1,4 @@
-"""Pictures of a classifier's outputs."""
+"""Drawings of a classifier's predictions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fastvit.tasks.colors import font
 def prediction_sheet(
     images: Sequence[Image.Image], guesses: Sequence[Label], true_names: Sequence[str] | None = None, columns: int = 8
 ) -> Figure:
-    """A sheet of images, each under its predicted class and probability.
+    """Return a figure of images, each under its predicted class and probability.
 
     Args:
-        images: RGB.
-        guesses: the likeliest class of each.
-        true_names: true class names; where one differs from the guess the title is red and names it.
-        columns: images a row.
+        images: RGB images.
+        guesses: predicted class of each image.
+        true_names: true class of each image; the title of a wrong prediction is red and includes it.
+        columns: images per row.
     """
     rows = -(-len(images) // columns)
     figure = new_figure(1.5 * columns, 1.85 * rows)
@@ -38,7 +38,7 @@ def prediction_sheet(
 
 
 def draw(image: Image.Image, prediction: ClassPrediction) -> Image.Image:
-    """The image with its likeliest classes on white below it, a line each."""
+    """Return the image with its most likely classes listed below it, one per line."""
     size = max(image.width // 24, 10)
     letters = ImageFont.truetype(font(), size)
     line = round(1.5 * size)

@@ -1,4 +1,4 @@
-"""Measuring a classifier on validation images."""
+"""Evaluation of a classifier on validation images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ from fastvit.tasks.classification.plots import reliability_diagram
 from fastvit.tasks.classification.prediction import Label
 from fastvit.tasks.classification.real_labels import RealLabels, real_accuracy, real_labels
 
-# More classes than this cannot be told apart in a picture of the confusion matrix.
+# A plot of the confusion matrix is readable up to this number of classes.
 MATRIX_CLASSES = 50
 
 
 def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequest) -> Measurement:
-    """Measure accuracy, calibration and confusions."""
+    """Measure accuracy, calibration error (ECE) and the confusion matrix.
+
+    Args:
+        predictor: classifier to measure.
+        images: validation images with the classes of the model.
+        request: options of the evaluation.
+    """
     real = real_labels(images) if request.real_labels else None
     samples = samples_for_evaluation(images, predictor.preprocessing, request.skip_unreadable)
     batch_size = 64 if request.batch_size is None else request.batch_size
@@ -50,7 +56,7 @@ def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequ
         ],
         skipped=result.skipped,
         details={
-            # (true class, predicted class, images) of all that is not 0
+            # (true class, predicted class, images) of each entry that is not 0
             "confusion": [[int(t), int(p), int(result.confusion[t, p])] for t, p in np.argwhere(result.confusion)],
             "reliability": [asdict(b) for b in result.reliability],
         },
@@ -70,22 +76,23 @@ def _with_real_metrics(result: Evaluation, labels: RealLabels) -> Evaluation:
 
 def _calibration_section(result: Evaluation) -> Section:
     text = (
-        f"Images by the probability of their predicted class, in {BINS} bins: a calibrated classifier is on the "
-        f"diagonal. The expected calibration error, {result.metrics['ece']:.2%}, is the mean distance from it, "
-        "weighted by the images of each bin."
+        f"Accuracy by predicted probability, in {BINS} bins; a calibrated classifier is on the diagonal. The expected "
+        f"calibration error (ECE), {result.metrics['ece']:.2%}, is the mean difference between accuracy and predicted "
+        "probability, weighted by the images of each bin."
     )
     return Section("Calibration", text, reliability_diagram(result.reliability))
 
 
 def _confusion_section(result: Evaluation, names: tuple[str, ...]) -> Section:
     if len(names) <= MATRIX_CLASSES:
-        return Section("Confusion", figure=confusion_matrix(result.confusion, names))
-    header = ("true class", "named", "times", "share of the true class")
-    return Section("Confusion", "The most frequent mistakes.", table=Table(header, confused_pairs(result, names)))
+        return Section("Confusion matrix", figure=confusion_matrix(result.confusion, names))
+    header = ("true class", "predicted class", "images", "share of the true class")
+    table = Table(header, confused_pairs(result, names))
+    return Section("Confusion matrix", "The most frequent confusions.", table=table)
 
 
 def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 24) -> list[Section]:
-    """One, or none where there is no mistake."""
+    """Return a section with the most confident mistakes, or an empty list if there are none."""
     wrong = np.flatnonzero((result.predicted != result.targets) & (result.targets != IGNORED))
     worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]
     if not len(worst):
@@ -94,5 +101,5 @@ def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 2
     guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
     true_names = [names[result.targets[i]] for i in worst]
     sheet = prediction_sheet([images.image(i) for i in worst], guesses, true_names)
-    text = "The wrong outputs with the highest probability: where labels are wrong, they are found here."
+    text = "Wrong predictions with the highest probabilities. Wrong labels often show up here."
     return [Section("Most confident mistakes", text, sheet, pixels=True)]
