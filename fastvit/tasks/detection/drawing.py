@@ -1,4 +1,4 @@
-"""Pictures of a detector's outputs."""
+"""Drawings of a detector's predictions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastvit.tasks.detection.prediction import DetectionPrediction
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
-    """The image with every object's mask, box, class and score, each class in a color of its own.
+    """Return the image with the mask, box, class and score of each object, and one color per class.
 
-    A small image is enlarged, by a whole number, for its labels to be read.
+    A small image is enlarged by a whole factor, so that its labels are readable.
     """
     found = prediction.objects
     image, factor = enlarged(image)
