@@ -1,4 +1,4 @@
-"""Pictures of a segmenter's outputs."""
+"""Drawings of a segmenter's predictions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastvit.console import one_line
 from fastvit.tasks.colors import class_colors, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
-# Shares of the image below which a class is not in the legend.
+# A class with a smaller share of the image is not in the legend.
 _LEAST = 0.002
 # The class that is not drawn.
 _PLAIN = "background"
 
 
 def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
-    """The image with each class in a color of its own over it, and a legend of them below.
+    """Return the image with one color per class drawn over it, and a legend below.
 
-    What is called background stays as it is. A small image is enlarged, by a whole number, for its legend to be read.
+    A class named background is not drawn. A small image is enlarged by a whole factor, so that the legend is readable.
     """
     image, factor = enlarged(image)
     shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
@@ -40,7 +40,7 @@ def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
 
 
 def _with_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """The image with rows of colored squares and their names below it."""
+    """Return the image with rows of colored squares and class names below it."""
     size = max(image.width // 40, 10)
     letters = ImageFont.truetype(font(), size)
     line, gap = round(1.6 * size), round(0.5 * size)
