@@ -125,7 +125,7 @@ class Teacher:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
 
-    def ask(self, images: Tensor, source: Preprocessing) -> TeacherLogits:
+    def start(self, images: Tensor, source: Preprocessing) -> TeacherLogits:
         """Start the teacher on images, and return a function that waits for the logits.
 
         On a GPU the teacher runs in its own stream, in parallel with the student's forward pass.

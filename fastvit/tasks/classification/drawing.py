@@ -27,13 +27,13 @@ def prediction_sheet(
     rows = -(-len(images) // columns)
     figure = new_figure(1.5 * columns, 1.85 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for place in axes:
-        place.axis("off")
-    for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
+    for axis in axes:
+        axis.axis("off")
+    for i, (axis, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
         wrong = true_names is not None and true_names[i] != guess.name
         title = f"{guess.name} {guess.probability:.0%}" + (f"\nis {true_names[i]}" if wrong and true_names else "\n")
-        place.imshow(image)
-        place.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
+        axis.imshow(image)
+        axis.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
     return figure
 
 

@@ -79,7 +79,7 @@ class ClassificationTask(Task):
             images, targets = self._mix(images, targets)
         if self._teacher is None:
             return images, targets
-        return images, DistillationTargets(targets, self._teacher.ask(images, self._preprocessing))
+        return images, DistillationTargets(targets, self._teacher.start(images, self._preprocessing))
 
     def loss(self, outputs: Tensor, targets: Tensor | DistillationTargets) -> Tensor:
         if isinstance(targets, DistillationTargets):

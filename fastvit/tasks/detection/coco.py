@@ -194,18 +194,18 @@ class CocoImages:
                 f"{file}: the size of image {self.ids[index]} is not positive; correct its width and height"
             )
         names = [str(name) for name in images.column("file_name")]
-        image = annotations.places("image_id", self.ids, "image")
+        image = annotations.indices("image_id", self.ids, "image")
         self.classes, self.categories, label = _classes(file, content["categories"], annotations, classes)
-        boxes, shown = _clipped(annotations.boxes(), self.sizes[image])
+        boxes, visible = _clipped(annotations.boxes(), self.sizes[image])
         ids = annotations.unique_ids()
-        self.dropped = tuple(ids[~shown].tolist())
+        self.dropped = tuple(ids[~visible].tolist())
         # A stable order keeps the annotations of an image as they are in the file.
         order = np.argsort(image, kind="stable")
-        order = order[shown[order]]
+        order = order[visible[order]]
         self._ends = np.searchsorted(image[order], np.arange(len(self.ids) + 1))
         self._boxes, self._labels, self._ids = boxes[order], label[order], ids[order]
         self._crowd = annotations.integers("iscrowd", 0)[order] != 0
-        areas = annotations.numbers("area")[order]
+        areas = annotations.floats("area")[order]
         sides = self._boxes[:, 2:] - self._boxes[:, :2]
         self._areas = np.where(np.isnan(areas), sides.prod(1), areas)
         self._text, self._runs = _segmentations(annotations, order, self.sizes[image[order]], masks)
@@ -309,7 +309,7 @@ class _Table:
         wrong = next((i for i, value in enumerate(values) if not isinstance(value, int)), 0)
         return self._fail(wrong, f"has a {field} that is not an integer")
 
-    def numbers(self, field: str) -> np.ndarray:
+    def floats(self, field: str) -> np.ndarray:
         """Return a field as (N,) float64, NaN where it is missing."""
         values = [record.get(field) for record in self.records]
         try:
@@ -337,7 +337,7 @@ class _Table:
             self._fail(index, f"has a negative id, {ids[index]}")
         return ids
 
-    def places(self, field: str, ids: np.ndarray, what: str) -> np.ndarray:
+    def indices(self, field: str, ids: np.ndarray, what: str) -> np.ndarray:
         """Return as (N,) int64 the index in `ids` of each value of a field.
 
         Args:
@@ -404,7 +404,7 @@ def _classes(
     names = np.array([str(name) for name in table.column("name")], object)
     if not len(ids):
         raise UserError(f"{file} lists no categories")
-    category = annotations.places("category_id", ids, "category")
+    category = annotations.indices("category_id", ids, "category")
     used = np.zeros(len(ids), bool)
     used[category] = True
     kept = used | ~_spurious(table.records, names)

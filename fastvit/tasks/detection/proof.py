@@ -97,17 +97,17 @@ def prove_forms(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Ima
 
 def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
     """Return the images, and center crops of some in the aspect ratios that no image has: wide, tall and narrow."""
-    shapes = [picture.width / picture.height for picture in pictures]
+    shapes = [image.width / image.height for image in pictures]
     missing = [shape for shape in SHAPES if not any(0.8 < own / shape < 1.25 for own in shapes)]
-    places = evenly_spaced(len(pictures), CROPS * len(missing))
-    return [*pictures, *(_cut(pictures[place], shape) for place, shape in zip(places, missing * CROPS, strict=True))]
+    indices = evenly_spaced(len(pictures), CROPS * len(missing))
+    return [*pictures, *(_cut(pictures[index], shape) for index, shape in zip(indices, missing * CROPS, strict=True))]
 
 
-def _cut(picture: Image.Image, shape: float) -> Image.Image:
-    width, height = (max(round(side), 1) for side in (picture.height * shape, picture.width / shape))
-    width, height = min(width, picture.width), min(height, picture.height)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
+def _cut(image: Image.Image, shape: float) -> Image.Image:
+    width, height = (max(round(side), 1) for side in (image.height * shape, image.width / shape))
+    width, height = min(width, image.width), min(height, image.height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _unchanged(model: TaskModel) -> Predictor:
@@ -119,9 +119,9 @@ def _unchanged(model: TaskModel) -> Predictor:
 def _outputs(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
     """Return the raw outputs of a detector for each image, by name, in pixels of the resized image."""
     outputs = []
-    for picture in pictures:
-        (pixels,) = prepared([picture], predictor.preprocessing, "pixels")
-        fitted = fitted_size((picture.height, picture.width), predictor.preprocessing)
+    for image in pictures:
+        (pixels,) = prepared([image], predictor.preprocessing, "pixels")
+        fitted = fitted_size((image.height, image.width), predictor.preprocessing)
         outputs.append(predictor.outputs(pixels[None], fitted))
     return outputs
 

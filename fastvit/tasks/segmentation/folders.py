@@ -74,16 +74,16 @@ def read_legend(file: Path) -> Legend:
     for number, line in enumerate(lines, 1):
         if not (content := re.sub(r"(^|\s)#.*", "", line).strip()):
             continue
-        place = f"line {number} of {file}"
+        where = f"line {number} of {file}"
         if not (found := _LINE.fullmatch(content)):
-            raise UserError(f"{place} is {content!r}: write {_FORM}")
+            raise UserError(f"{where} is {content!r}: write {_FORM}")
         value, name, *parts = found.groups()
         color: Color | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
         if int(value) > 65534 or (color and max(color) > 255):
-            raise UserError(f"{place} is {content!r}: values may be up to 65534, red, green and blue up to 255")
+            raise UserError(f"{where} is {content!r}: values may be up to 65534, red, green and blue up to 255")
         if int(value) == VOID and name != IGNORED_NAME:
             raise UserError(
-                f"{place} gives {name} the value 255, which is always ignored: use another value, or the name ignored"
+                f"{where} gives {name} the value 255, which is always ignored: use another value, or the name ignored"
             )
         entry = (int(value), name, color)
         for other in classes:
@@ -91,7 +91,7 @@ def read_legend(file: Path) -> Legend:
                 continue
             for what, own, taken in zip(("value", "name", "color"), entry, other, strict=True):
                 if own is not None and own == taken:
-                    raise UserError(f"{place} has the {what} {own} of a line above: each class needs its own")
+                    raise UserError(f"{where} has the {what} {own} of a line above: each class needs its own")
         classes.append(entry)
     counted = [entry for entry in classes if entry[1] != IGNORED_NAME]
     ignored = [entry for entry in classes if entry[1] == IGNORED_NAME]
@@ -197,12 +197,12 @@ class MaskedImages:
             )
         red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
         codes = (red << 16) | (green << 8) | blue
-        places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
-        known = self._codes[places] == codes
+        indices = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[indices] == codes
         if not known.all():
             unknown = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in np.unique(codes[~known]).tolist()]
             raise UserError(f"the mask {path} has colors without a class ({shortened(unknown)}): {self._legend.remedy}")
-        return self._of_code[places].astype(np.uint8)
+        return self._of_code[indices].astype(np.uint8)
 
 
 def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> MaskedImages:

@@ -35,12 +35,12 @@ def slide(network: Network, images: Tensor, window: int, stride: int) -> Tensor:
     total: Tensor | None = None
     for top in rows:
         for left in columns:
-            place = (..., slice(top, min(top + window, height)), slice(left, min(left + window, width)))
-            logits = network(images[place])
+            window_slice = (..., slice(top, min(top + window, height)), slice(left, min(left + window, width)))
+            logits = network(images[window_slice])
             if total is None:
                 dtype = torch.promote_types(logits.dtype, torch.float32)
                 total = logits.new_zeros(*logits.shape[:2], height, width, dtype=dtype)
-            total[place] += logits
+            total[window_slice] += logits
     assert total is not None
     down, across = (_seen(length, window, begins) for length, begins in ((height, rows), (width, columns)))
     return total / torch.outer(down, across).to(total)
