@@ -172,7 +172,7 @@ def test_every_target_is_proved_and_says_what_it_is(
 
 def test_openvino_is_proved(model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path) -> None:
     """The contract's first test; the rest of it takes a minute."""
-    pytest.importorskip("openvino", reason="needs pip install fastvit[openvino]")
+    pytest.importorskip("openvino", reason='needs pip install "fastvit[openvino]"')
     test_every_target_is_proved_and_says_what_it_is(TARGETS["openvino"], model, pictures, tmp_path)
 
 
