@@ -704,10 +704,10 @@ DETECT = ("train", "--task=detection", *SHARED, *OPTIONS["detection"], "--out=OU
 SEGMENT = ("train", "--task=segmentation", *SHARED, *OPTIONS["segmentation"], "--out=OUT")
 MISTAKES = [
     ((*DETECT, "--data=EMPTY"), ("empty", "COCO")),
-    ((*DETECT, "--data=nowhere"), (f"no folder {Path.cwd()}/nowhere",)),
+    ((*DETECT, "--data=nowhere"), (f"the folder {Path.cwd()}/nowhere does not exist",)),
     ((*DETECT, "--data=sample"), ("sample",)),
     ((*DETECT, "--data=MISSING"), ("instances_train.json", "1 of the 6 images", "000002.png")),
-    ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),
+    ((*DETECT, "--data=BROKEN"), ("instances_train.json", "not valid JSON")),
     ((*DETECT, "--data=MASKS"), ("only_masks", "no COCO annotations")),
     ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to detection",)),
     (
