@@ -368,6 +368,6 @@ def test_command(model: fastvit.FastViT, tmp_path: Path, capsys: pytest.CaptureF
     assert {artifact["file"] for artifact in report["artifacts"]} == names
     assert all(artifact["proof"]["differences"]["relative"] < 1e-4 for artifact in report["artifacts"])
     assert report["compared_on"] == "64 images of sample"
-    assert "4 of 4 artifacts proved" in (folder / "report.html").read_text()
+    assert "4 of 4 artifacts verified" in (folder / "report.html").read_text()
     assert main(["export", str(checkpoint), "--to", "onnx,coffee"]) == 2
     assert "no export target 'coffee'" in capsys.readouterr().err

@@ -16,12 +16,12 @@ from fastvit.predict.predictor import Predictor
 from fastvit.reports.page import Section, Table
 from fastvit.reports.plots import confusion_matrix
 from fastvit.tasks.classification.class_tables import classes_by_accuracy, confused_pairs
-from fastvit.tasks.classification.drawing import prediction_sheet
+from fastvit.tasks.classification.drawing import prediction_gallery
 from fastvit.tasks.classification.plots import reliability_diagram
 from fastvit.tasks.classification.prediction import Label
 from fastvit.tasks.classification.real_labels import RealLabels, real_accuracy, real_labels
 
-# A plot of the confusion matrix is readable up to this number of classes.
+# With more classes, the cells of a confusion matrix are too small to tell apart.
 MATRIX_CLASSES = 50
 
 
@@ -52,7 +52,7 @@ def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequ
         parts=Parts("class", ("class", "images", "top-1"), classes_by_accuracy(result, names), per_class),
         rates=[
             Rate("images_per_second_overall", "images/s", overall),
-            Rate("images_per_second_model", "network alone, images/s", network),
+            Rate("images_per_second_model", "images/s (model only)", network),
         ],
         skipped=result.skipped,
         details={
@@ -76,19 +76,19 @@ def _with_real_metrics(result: Evaluation, labels: RealLabels) -> Evaluation:
 
 def _calibration_section(result: Evaluation) -> Section:
     text = (
-        f"Accuracy by predicted probability, in {BINS} bins; a calibrated classifier is on the diagonal. The expected "
-        f"calibration error (ECE), {result.metrics['ece']:.2%}, is the mean difference between accuracy and predicted "
-        "probability, weighted by the images of each bin."
+        f"Reliability diagram: accuracy against the predicted probability in {BINS} bins. The bars of a calibrated "
+        f"classifier end on the diagonal. The expected calibration error (ECE), {result.metrics['ece']:.2%}, is the "
+        "mean distance from it, weighted by the images in each bin."
     )
-    return Section("Calibration", text, reliability_diagram(result.reliability))
+    return Section("Calibration error (ECE)", text, [reliability_diagram(result.reliability)])
 
 
 def _confusion_section(result: Evaluation, names: tuple[str, ...]) -> Section:
     if len(names) <= MATRIX_CLASSES:
-        return Section("Confusion matrix", figure=confusion_matrix(result.confusion, names))
-    header = ("true class", "predicted class", "images", "share of the true class")
-    table = Table(header, confused_pairs(result, names))
-    return Section("Confusion matrix", "The most frequent confusions.", table=table)
+        return Section("Confusion matrix", plots=[confusion_matrix(result.confusion, names)])
+    header = ("ground truth", "prediction", "images", "share of the ground truth class")
+    text = f"The most frequent mistakes; a matrix is drawn for at most {MATRIX_CLASSES} classes."
+    return Section("Confusion matrix", text, table=Table(header, confused_pairs(result, names)))
 
 
 def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 24) -> list[Section]:
@@ -97,9 +97,12 @@ def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 2
     worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]
     if not len(worst):
         return []
-    names = [textwrap.shorten(name, 20, placeholder="…") for name in images.classes]
-    guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
-    true_names = [names[result.targets[i]] for i in worst]
-    sheet = prediction_sheet([images.image(i) for i in worst], guesses, true_names)
-    text = "Wrong predictions with the highest probabilities. Wrong labels often show up here."
-    return [Section("Most confident mistakes", text, sheet, pixels=True)]
+    classes = [textwrap.shorten(name, 40, placeholder="…") for name in images.classes]
+    guesses = [
+        Label(int(result.predicted[i]), classes[result.predicted[i]], float(result.probability[i])) for i in worst
+    ]
+    true_names = [classes[result.targets[i]] for i in worst]
+    pictures, names = [images.image(i) for i in worst], [images.name(i) for i in worst]
+    text = "Wrong predictions with the highest probability. Wrong labels often show up here."
+    gallery = prediction_gallery(pictures, guesses, true_names, names)
+    return [Section("Most confident mistakes", text, gallery=gallery)]

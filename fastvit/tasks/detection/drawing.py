@@ -13,9 +13,9 @@ from fastvit.tasks.detection.prediction import DetectionPrediction
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
-    """Return the image with the mask, box, class and score of each object, and one color per class.
+    """Return the image with the mask, box, class and score of each object, in one color per class.
 
-    A small image is enlarged by a whole factor, so that its labels are readable.
+    Annotations are drawn without scores. A small image is enlarged by an integer factor to make its labels readable.
     """
     found = prediction.objects
     image, factor = enlarged(image)
@@ -26,10 +26,9 @@ def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
         if found.masks is not None:
             masks = torch.from_numpy(found.masks.repeat(factor, 1).repeat(factor, 2))
             pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colors)
-        labels = [
-            f"{one_line(prediction.name(label))} {score:.0%}"
-            for label, score in zip(found.labels, found.scores, strict=True)
-        ]
+        labels = [one_line(prediction.name(label)) for label in found.labels]
+        if not prediction.annotated:
+            labels = [f"{label} {score:.0%}" for label, score in zip(labels, found.scores, strict=True)]
         side = max(image.size)
         pixels = draw_bounding_boxes(
             pixels,

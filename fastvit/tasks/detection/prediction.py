@@ -22,11 +22,13 @@ class DetectionPrediction(Prediction):
         image: name of the image.
         objects: detected objects, in pixels of the image.
         classes: class names; None if the model has none.
+        annotated: True if the objects are annotations, which have no scores.
     """
 
     image: str
     objects: Objects
     classes: tuple[str, ...] | None
+    annotated: bool = False
 
     def name(self, label: int) -> str:
         """Return the name of a class."""

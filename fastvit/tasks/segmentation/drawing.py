@@ -19,9 +19,9 @@ _PLAIN = "background"
 
 
 def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
-    """Return the image with one color per class drawn over it, and a legend below.
+    """Return the image overlaid with one color per class, and a legend with each class's share of the pixels below.
 
-    A class named background is not drawn. A small image is enlarged by a whole factor, so that the legend is readable.
+    The class "background" is not colored. A small image is enlarged by an integer factor to make its legend readable.
     """
     image, factor = enlarged(image)
     shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
