@@ -63,7 +63,7 @@ def _timm_model(name: str) -> Any:
         )
     try:
         return timm.create_model(name, pretrained=True)
-    except Exception as error:  # the Hub's client, the network and torch raise errors of many types
+    except Exception as error:  # the Hub's client and torch raise errors of many types
         raise UserError(f"the weights of the teacher {name} cannot be loaded: {first_line(error)}") from error
 
 

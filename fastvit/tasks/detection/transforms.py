@@ -59,7 +59,7 @@ class TrainTransform:
             parts["masks"] = Mask(target["masks"])
         if torch.rand(()) < self._options.hflip:  # first, because most recipes enlarge the image afterwards
             parts = {name: vision.horizontal_flip(part) for name, part in parts.items()}
-        # Pillow distorts colors faster, torch resizes faster, and both are faster on the smaller image.
+        # Pillow distorts colors faster, torch resizes faster, and both are faster on fewer pixels.
         late = self._options.photometric > 0 and canvas[0] * canvas[1] > size[0] * size[1]
         if not late:
             parts["image"] = vision.pil_to_tensor(self._distort(parts["image"]))

@@ -70,9 +70,8 @@ class SegmentationSamples(Samples[Pair]):
         image = self._in_channels(image)
         if varied:
             return self._vary(image, mask)
-        pixels = np.require(
-            eval_array(image, self.preprocessing), requirements="W"
-        )  # those of a grayscale image are not
+        # The array of a grayscale image is read-only.
+        pixels = np.require(eval_array(image, self.preprocessing), requirements="W")
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 
     def padding_sample(self) -> Pair:
