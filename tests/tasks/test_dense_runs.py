@@ -759,7 +759,7 @@ MISTAKES = [
     (("predict", "DETECTOR", "PICTURE", "--draw=FILE"), ("file.txt",)),
     (("predict", "SEGMENTER", "PICTURE", "--runtime=litert"), ("litert",)),
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
-    (("fuse", "FOUR"), ("images of 4 channels, pictures 1 or 3",)),
+    (("fuse", "FOUR"), ("images of 4 channels, image files have 1 or 3",)),
     (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("there is no image nothing",)),
     (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
     (
