@@ -242,7 +242,7 @@ class DenseContract:
         content = json.loads(metadata["fastvit"])
         for change, message in (
             ({"task": "poetry"}, "there is no task 'poetry'; there are classification, "),
-            ({"options": {"depth": 3}}, rf"the description of the {model.task} network does not fit: .*depth"),
+            ({"options": {"depth": 3}}, rf"the options of the {model.task} network are not valid: .*depth"),
             *self.wrong_options(content["options"]),
             ({"classes": ["one"]}, "1 class names for 5 classes"),
             ({"format_version": 99}, "format version 99"),
