@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.variables import read_variable
 
 # Error handler for file names that are not UTF-8, such as those from old archives: their bytes are preserved.
 ANY_NAME = "surrogateescape"
@@ -95,8 +96,8 @@ def user_path(source: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """Return the cache folder: the environment variable FASTVIT_CACHE, or ~/.cache/fastvit."""
-    standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
-    folder = Path(os.environ.get("FASTVIT_CACHE") or standard)
+    standard = Path(read_variable("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
+    folder = Path(read_variable("FASTVIT_CACHE") or standard)
     try:
         return folder.expanduser()
     except RuntimeError:

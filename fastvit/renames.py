@@ -32,7 +32,7 @@ FIELDS = {
     "detection.network.score": "detection.network.score_thresh",
     "detection.network.overlap": "detection.network.nms_thresh",
     "detection.network.detections": "detection.network.max_detections",
-    "hand_mesh.colour": "hand_mesh.color",
+    "hand_mesh.colour": "hand_mesh.color",  # codespell:ignore colour
     "segmentation.ratio": "segmentation.scale_range",
     "segmentation.largest_share": "segmentation.cat_max_ratio",
     "segmentation.network.width": "segmentation.network.fpn_channels",
@@ -42,13 +42,13 @@ FIELDS = {
 }
 # Values of renamed fields, by the old name of the field, old -> new.
 VALUES = {
-    "norms": {"trained": "train", "synchronised": "sync"},
+    "norms": {"trained": "train", "synchronised": "sync"},  # codespell:ignore synchronised
     "model.train_form": {"plain": "never", "collapsed": "always"},
 }
 # Forms of a network, in the descriptions of weights, old -> new.
 FORMS = {"merged": "reparameterized"}
 # Inputs of an artifact, old -> new.
-INPUTS = {"normalised": "normalized"}
+INPUTS = {"normalised": "normalized"}  # codespell:ignore normalised
 # Resize modes, in the descriptions of weights and artifacts, old -> new.
 RESIZES = {"fit": "resize_shorter"}
 # Commands, old -> new.

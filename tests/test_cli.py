@@ -29,7 +29,7 @@ from fastvit.tasks.table import TASKS
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import parse_recipe, recipe_names
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.reports.checks import check_page
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fastvit.data.arrays import FASHION_MNIST_CLASSES
 
     torch.manual_seed(0)
-    model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     return fastvit.save(model, tmp_path_factory.mktemp("cli") / "model.safetensors", {"top1": 0.1})
 
 
@@ -256,7 +256,7 @@ def test_other_channels_than_three(channels: int, tmp_path: Path) -> None:
     config = tiny().config.replace(in_chans=channels)
     preprocessing = fastvit.Preprocessing(size=(32, 32)).for_channels(channels)
     path = fastvit.save(
-        randomise(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
+        randomize(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
     )
     assert "relative" in succeeded("fuse", path, run=inside)
     if channels == 1:
@@ -300,7 +300,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
     [
         (["fly"], "no command 'fly'; there are quickstart, models"),
         (["evl"], "no command 'evl': did you mean eval?"),
-        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),  # codespell:ignore trian
         (["bench", "--trian"], "fastvit bench models has no option --trian"),
         (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
         (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),

@@ -18,15 +18,15 @@ OPENAI_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class Licence:
+class License:
     """Of weights: they are Apple's, not ours."""
 
     name: str
     url: str
 
 
-APPLE_SAMPLE_CODE = Licence("Apple sample code license", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
-APPLE_AMLR = Licence(
+APPLE_SAMPLE_CODE = License("Apple sample code license", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
+APPLE_AMLR = License(
     "Apple machine learning research model license (research only)",
     "https://github.com/apple/ml-mobileclip/blob/main/LICENSE_weights_data",
 )
@@ -47,7 +47,7 @@ class PretrainedWeights:
 
     name: str
     repo: str
-    license: Licence
+    license: License
     num_classes: int
     preprocessing: Preprocessing
     top1: float | None

@@ -19,12 +19,12 @@ from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbon
 from fastvit.kernels.inference.support import unsupported
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.create import create_detector, create_segmenter
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 
 @pytest.fixture
 def fused() -> fastvit.FastViT:
-    return fastvit.fuse(randomise(tiny(classes=[str(i) for i in range(10)])))
+    return fastvit.fuse(randomize(tiny(classes=[str(i) for i in range(10)])))
 
 
 IMAGES = torch.randn(2, 3, 40, 33)
@@ -43,7 +43,7 @@ def test_on_a_cpu_it_is_the_network(fused: fastvit.FastViT) -> None:
 
 
 def test_it_fuses_what_is_not_fused_and_takes_what_is_accelerated() -> None:
-    model = randomise(tiny())
+    model = randomize(tiny())
     fast = fastvit.accelerate(model)
     assert fastvit.form(model) == "train"
     with torch.no_grad():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from functools import cache
 
 import torch
 from torch import Tensor
+
+from fastvit.variables import read_variable
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -27,7 +28,7 @@ def interpreted() -> bool:
     Both FASTVIT_INTERPRET and TRITON_INTERPRET must be 1: the second one alone may be set for other kernels. Triton
     reads its variable when a kernel is defined, which is at the first use, too.
     """
-    return os.environ.get("FASTVIT_INTERPRET") == os.environ.get("TRITON_INTERPRET") == "1"
+    return read_variable("FASTVIT_INTERPRET") == read_variable("TRITON_INTERPRET") == "1"
 
 
 @cache
