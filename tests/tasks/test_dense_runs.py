@@ -197,7 +197,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert fastvit.form(after) == "fused"
     assert not [m for m in after.modules() if isinstance(m, _BatchNorm)]
     assert (after.classes, after.options, after.preprocessing) == (before.classes, before.options, before.preprocessing)
-    assert "is fused already" in complaint("fuse", fused, run=inside)
+    assert "is already fused" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
     options = ("--no_latency", "--out", page)
     table = succeeded("compare", trained, fused, *options, run=inside)

@@ -227,7 +227,7 @@ def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 143, rest
-    assert f"fastvit: ended after step 1; go on with: fastvit train --resume {run}" in rest
+    assert f"fastvit: stopped after step 1; resume with: fastvit train --resume {run}" in rest
     assert (run / STATE).exists()
 
 
