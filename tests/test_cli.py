@@ -468,7 +468,7 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["val/top1"]) for row in rows if row["val/top1"]]
-    assert "holds a run already" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
+    assert "already contains a run" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
     result = json.loads(succeeded("eval", out, "--data", folder, "--json", run=inside))
     assert result["images"] == 16
     assert "are not those of the model" in complaint("eval", out, "--data", "sample", run=inside)
