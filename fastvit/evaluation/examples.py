@@ -1,4 +1,4 @@
-"""Validation images with their annotations beside the predictions, of tasks whose predictions are drawn."""
+"""Validation images with ground truth and predictions, for tasks whose predictions are drawn."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from fastvit.reports.page import Section
 from fastvit.tasks.spec import TaskSpec
 
 _COUNT = 6
-# Objects below it are not drawn.
+# Score threshold: objects with a lower score are not drawn.
 _DRAWN = 0.3
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image with its annotation and with the prediction, each drawn into it."""
+    """Image with the ground truth drawn into it, and with the prediction.
+
+    Attributes:
+        name: name of the image.
+        ground_truth: image with the annotations.
+        prediction: image with the predictions.
+    """
 
     name: str
     ground_truth: Image.Image
@@ -31,14 +37,19 @@ class Example:
 
 
 def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
-    """Some of the images that can be decoded, evenly spread; none of a task whose ground truth is not drawn."""
+    """Return examples of readable images, evenly spaced; none for tasks whose ground truth is not drawn.
+
+    Args:
+        predictor: network that predicts.
+        images: images with ground truth.
+    """
     spec, made = predictor.spec, []
     for place in evenly_spaced(len(images), min(len(images), _COUNT)):
         try:
             picture = images.image(place)
             ground_truth = spec.ground_truth(images, place, predictor.network)
         except UnreadableImageError:
-            continue  # whoever allowed it has been told
+            continue  # the evaluation has warned about it
         if ground_truth is None:
             return []
         (prediction,) = predictor([picture], score=_DRAWN)
@@ -47,7 +58,12 @@ def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
 
 
 def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
-    """Two examples a row."""
+    """Return the section of a report with the examples, two per row.
+
+    Args:
+        made: examples.
+        spec: task of the examples.
+    """
     scores = f"; from a score of {_DRAWN:.0%} on" if spec.scored else ""
     text = f"Validation images: left the annotation, right the prediction{scores}."
     rows = -(-len(made) // 2)

@@ -236,7 +236,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
     told = succeeded("predict", artifact, images / "000000.png", "--json", *SCORE[task], run=inside)
     line = json.loads(told.splitlines()[0])
     assert line["predictions"]
-    refusal = {"segmentation": "takes images of 64x64 pixels and no other size", "detection": "within 64x64 pixels"}
+    refusal = {"segmentation": "has the fixed image size 64x64 pixels", "detection": "within 64x64 pixels"}
     assert refusal[task] in complaint("eval", artifact, "--data", data, "--size", "96x96", run=inside)
 
 

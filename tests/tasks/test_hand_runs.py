@@ -209,7 +209,7 @@ MISTAKES = [
         ("eval", "{run}", "--data", "sample"),
         f"there is no folder {Path.cwd()}/sample; make one with: fastvit synth hands",
     ),
-    (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels and no other size"),
+    (("eval", "{run}", "--data", "{data}", "--size", "96"), "has the fixed image size 64x64 pixels"),
     (
         ("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"),
         "--crop-pct is for classification",

@@ -1,4 +1,4 @@
-"""The pictures of a robustness report, each a matplotlib figure. Errors are fractions, drawn in percent."""
+"""Plots of a robustness report, as matplotlib figures. Errors are fractions, shown in percent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastvit.reports.figures import new_figure
 
 
 def heat_map(errors: Errors) -> Figure:
-    """A row a corruption, a column a severity; the shade is the error."""
+    """Return a heat map of the errors, with a row per corruption and a column per severity."""
     figure = new_figure(6.4, 0.36 * len(errors) + 1.2)
     axes = figure.subplots()
     values = 100 * np.array(list(errors.values()))
@@ -27,7 +27,12 @@ def heat_map(errors: Errors) -> Figure:
 
 
 def severity_curves(errors: Errors, clean: float | None = None) -> Figure:
-    """Error against severity, a panel a group of corruptions; severity 0 are clean images, where they were measured."""
+    """Return plots of the error by severity, one panel per group of corruptions.
+
+    Args:
+        errors: errors of each corruption at the severities 1 to 5.
+        clean: error on clean images, shown as severity 0; None leaves it out.
+    """
     groups: dict[str, list[str]] = {}
     for name in errors:
         groups.setdefault(CORRUPTIONS[name].group, []).append(name)

@@ -1,4 +1,4 @@
-"""What a suite found, as JSON and as one HTML file."""
+"""Write the result of a robustness evaluation as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ _FROST = (
 
 
 def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
-    """Write robustness.json and robustness.html into a folder; returns the path of the latter."""
+    """Write robustness.json and robustness.html to a folder.
+
+    Args:
+        result: result of the evaluation.
+        checkpoint: checkpoint or artifact, as it was given.
+        folder: folder; it is created if it does not exist.
+
+    Returns:
+        The path of robustness.html.
+    """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
     write_text(folder / ROBUSTNESS, json.dumps(content, indent=2) + "\n")
@@ -50,12 +59,12 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
 
 
 def score_table(result: Robustness) -> Table:
-    """The metrics in words and percent."""
+    """Return a table of the metrics, in percent."""
     return Table(("metric", "value"), [(METRICS[name], f"{value:.2%}") for name, value in result.metrics.items()])
 
 
 def corruption_table(result: Robustness) -> Table:
-    """A row a corruption: its errors in percent, and where mCE is defined its share of AlexNet's."""
+    """Return a table of the errors of each corruption in percent, and if mCE is defined its corruption error (CE)."""
     normalized = corruption_errors(result.errors) if "mce" in result.metrics else {}
     rows = []
     for name, row in result.errors.items():
@@ -66,7 +75,7 @@ def corruption_table(result: Robustness) -> Table:
 
 
 def notes(result: Robustness) -> str:
-    """What a reader must know to compare the numbers with others."""
+    """Return notes on how the metrics were measured, needed to compare them with others."""
     suite = SUITES[result.suite]
     said = [f"{suite.title} ({suite.paper})."]
     if not result.complete:
@@ -83,7 +92,7 @@ def notes(result: Robustness) -> str:
 
 
 def published_section(suite: Suite) -> Section:
-    """The figures of the released weights, to hold the result against."""
+    """Return a section with published results of the released weights."""
     if not suite.published:
         return Section("Published", f"No published figure of FastViT on {suite.title} is known here.")
     rows = [(f"fastvit_{name}", *(f"{value:.1f}%" for value in row)) for name, row in suite.published.items()]
