@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from fastvit.bench.suite import bench_model
 from fastvit.console import new_console
@@ -28,10 +28,10 @@ from fastvit.model.classifier import FastViT
 from fastvit.numerics import Differences
 from fastvit.predict.predictor import Predictor
 from fastvit.reports.page import Section, Table, write_report
-from fastvit.reports.plots import confusion_matrix, latency_bars, training_curves
+from fastvit.reports.plots import confusion_matrix, latency_bars, training_plots
 from fastvit.runs.files import HISTORY, REPORT
 from fastvit.runs.history import read_history
-from fastvit.tasks.classification.drawing import prediction_sheet
+from fastvit.tasks.classification.drawing import prediction_gallery, prediction_sheet
 from fastvit.tasks.classification.prediction import Label
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
@@ -39,8 +39,11 @@ from fastvit.training.recipe import load_recipe
 from fastvit.training.train import train
 from fastvit.weights.native import load, save
 
-# What the speed of the others is told against.
+# The form that the speed of the others is compared with.
 TRAINED = "train form"
+# Images of the report's predictions.
+_SHOWN = 40
+_PREDICTIONS = f"The first {_SHOWN} validation images or fewer. Wrong predictions are red and name the ground truth."
 
 
 def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = None) -> Path:
@@ -100,21 +103,24 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     for name, timing in timings.items():
         console.print(f"{name:20} {timing.median:6.2f} ms, {timings[TRAINED].median / timing.median:.2f}x")
 
-    sheet = _sheet(pictures, fused_form)
-    sheet.savefig(out / "predictions.png", dpi=110)
+    shown = range(min(_SHOWN, len(pictures)))
+    images, names = [pictures.image(i) for i in shown], [pictures.name(i) for i in shown]
+    guesses = [_guess(fused_form, pictures.classes, i) for i in shown]
+    true_names = [pictures.classes[fused_form.targets[i]] for i in shown]
+    prediction_sheet(images, guesses, true_names).savefig(out / "predictions.png", dpi=110)
     report = write_report(
         out / REPORT,
         title=f"{model.variant} on {data}",
-        summary=f"{train_form.metrics['top1']:.1%} of {train_form.images} validation images named right after "
-        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}); the fused model outputs "
-        f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the trained one, and the same.",
+        summary=f"Top-1 accuracy {train_form.metrics['top1']:.2%} on {train_form.images} validation images after "
+        f"{recipe.epochs} epochs ({trained_in:.0f} s on {device}). The fused model makes the same predictions and is "
+        f"{timings[TRAINED].median / timings['fused'].median:.2f}x as fast as the train form.",
         sections=[
             _training_section(out, device, recipe.epochs),
             _accuracy_section({"train form": train_form, "fused": fused_form, artifact.runtime: exported_form}),
             _proof_section(fusion, exported.path.name, artifact.runtime, exported.proof),
             _latency_section(timings, model, device),
-            Section("Predictions", "The first validation images; wrong ones in red.", sheet, pixels=True),
-            Section("Confusion", figure=confusion_matrix(fused_form.confusion, pictures.classes)),
+            Section("Predictions", _PREDICTIONS, gallery=prediction_gallery(images, guesses, true_names, names)),
+            Section("Confusion matrix", plots=[confusion_matrix(fused_form.confusion, pictures.classes)]),
         ],
     )
     console.rule()
@@ -148,23 +154,18 @@ def _first_images(pictures: LabeledImages, model: FastViT, count: int) -> torch.
     return normalize(next(iter(batches))[0], model.preprocessing)
 
 
-def _sheet(pictures: LabeledImages, result: Evaluation, count: int = 40) -> Figure:
-    count = min(count, len(pictures))
-    names = pictures.classes
-    guesses = [
-        Label(int(c), names[c], float(p)) for c, p in zip(result.predicted[:count], result.probability, strict=False)
-    ]
-    true_names = [names[c] for c in result.targets[:count]]
-    return prediction_sheet([pictures.image(i) for i in range(count)], guesses, true_names)
+def _guess(result: Evaluation, classes: Sequence[str], index: int) -> Label:
+    predicted = int(result.predicted[index])
+    return Label(predicted, classes[predicted], float(result.probability[index]))
 
 
 def _training_section(out: Path, device: str, epochs: int) -> Section:
-    curves = training_curves(read_history(out / HISTORY).series, find_task(FastViT.task).curve_metrics)
+    plots = training_plots(read_history(out / HISTORY).series, find_task(FastViT.task).curve_metrics)
     text = (
-        f"On {device}, {epochs} epochs. The training loss is with label smoothing and augmentation, the other one "
-        "without, and of the moving average of the weights."
+        f"{epochs} epochs on {device}. train/loss is measured with label smoothing on augmented images, val/loss "
+        "without. Validation uses the EMA weights."
     )
-    return Section("Training", text, curves)
+    return Section("Training curves", text, plots)
 
 
 def _accuracy_section(results: dict[str, Evaluation]) -> Section:
@@ -172,21 +173,23 @@ def _accuracy_section(results: dict[str, Evaluation]) -> Section:
     rows = [(name, f"{measured['top1']:.2%}", f"{measured['loss']:.4f}") for name, measured in metrics.items()]
     images = next(iter(results.values())).images
     text = (
-        f"All forms agree on each of the {images} validation images; the checkpoint is that of the best epoch on these."
+        f"The forms make the same prediction for each of the {images} validation images. The checkpoint is that of the "
+        "epoch with the best top-1 accuracy on these images."
     )
     return Section("Accuracy", text, table=Table(("form", "top-1", "loss"), rows))
 
 
 def _proof_section(fusion: Differences, artifact: str, runtime: str, proof: Proof) -> Section:
     pairs = {
-        "fused against train form, PyTorch": fusion,
-        f"{artifact} in {runtime} against train form": proof.differences,
+        "fused, PyTorch": fusion,
+        f"{artifact}, {runtime}": proof.differences,
     }
     rows = [
         (name, f"{d.max_abs:.2e}", f"{d.relative:.2e}", f"{d.cosine:.9f}", f"{d.top1:.2%}") for name, d in pairs.items()
     ]
-    table = Table(("outputs", "max abs difference", "relative", "cosine", "same top-1"), rows)
-    return Section("Proofs", f"On {proof.images} validation images.", table=table)
+    header = ("model", "max. absolute difference", "relative difference", "cosine similarity", "same top-1 prediction")
+    text = f"Logits compared with those of the train form in PyTorch, on {proof.images} validation images."
+    return Section("Verification", text, table=Table(header, rows))
 
 
 def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) -> Section:
@@ -195,6 +198,6 @@ def _latency_section(timings: dict[str, Timing], model: FastViT, device: str) ->
         (n, f"{t.median:.2f}", f"{t.low:.2f} to {t.high:.2f}", f"{timings[TRAINED].median / t.median:.2f}x")
         for n, t in timings.items()
     ]
-    text = f"On {device}, batch 1, {height}x{width} pixels, calls taking turns."
-    table = Table(("form", "median, ms", "IQR", "against train form"), rows)
-    return Section("Latency", text, latency_bars(timings, TRAINED), table)
+    text = f"On {device}, batch size 1, {height}x{width} pixels, interleaved calls."
+    table = Table(("form", "median, ms", "IQR, ms", "speedup over train form"), rows)
+    return Section("Latency", text, [latency_bars(timings, TRAINED)], table=table)

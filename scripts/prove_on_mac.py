@@ -1,9 +1,9 @@
 """Prove a Core ML package on a Mac: the checkpoint in PyTorch and the package in Core ML, on the same real images.
 
-Run: python scripts/prove_on_mac.py CHECKPOINT MODEL.mlpackage [--images FOLDER]. Needs pip install fastvit[coreml].
+Run: python scripts/prove_on_mac.py CHECKPOINT MODEL.mlpackage [--images FOLDER]. Needs pip install "fastvit[coreml]".
 Takes what was exported on another machine, where Core ML cannot run; programs for ExecuTorch with Core ML inside
-(.coreml.pte, pip install fastvit[executorch]) as well. By default 16 images of the embedded sample. Prints how far the
-two are apart; fails if that is more than the package's precision allows.
+(.coreml.pte, pip install "fastvit[executorch]") as well. By default 16 images of the embedded sample. Prints the
+difference between the two; fails if it exceeds the tolerance of the package's precision.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import parse_recipe, recipe_names
 from tests.helpers import randomise, tiny
+from tests.reports.checks import check_page
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -507,5 +508,6 @@ def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.safetensors", "fused.safetensors", "model.onnx", "report.html", "metrics.csv"} <= made
     report = (tmp_path / "run" / "report.html").read_text()
-    for heading in ("Training", "Accuracy", "Proofs", "Latency", "Predictions", "Confusion", "Environment"):
+    for heading in ("Training curves", "Accuracy", "Verification", "Latency", "Predictions", "Confusion matrix"):
         assert f"<h2>{heading}</h2>" in report
+    check_page(report)

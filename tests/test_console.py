@@ -81,9 +81,9 @@ def test_figures_show_names() -> None:
     labels = [Label(index, name, 0.5) for index, name in enumerate(NAMES)]
     images = [Image.new("RGB", (8, 8))] * len(NAMES)
     for figure in (
-        confusion_matrix(np.eye(len(NAMES), dtype=int), NAMES),
-        overlaid_curves(curves, "top1", TOP1),
-        tradeoff({name: (index, index) for index, name in enumerate(NAMES)}, "ms", TOP1),
+        confusion_matrix(np.eye(len(NAMES), dtype=int), NAMES).figure,
+        *(plot.figure for plot in overlaid_curves(curves, "top1", TOP1)),
+        tradeoff({name: (index, index) for index, name in enumerate(NAMES)}, "ms", TOP1).figure,
         prediction_sheet(images, labels, NAMES[::-1]),
     ):
         svg = io.StringIO()

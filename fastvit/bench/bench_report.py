@@ -1,4 +1,4 @@
-"""What a benchmark measured: as a table on the terminal, as CSV, and as one HTML file with plots."""
+"""Results of a benchmark: a table on the terminal, CSV, and an HTML page with plots."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fastvit.reports.page import Section, Table
 from fastvit.reports.plots import latency_bars
 
 _HEADER = (
-    *("network", "runtime", "batch", "size", "ms", "IQR", "converged", "images/s", "against timm"),
+    *("model", "backend", "batch", "size", "latency, ms", "IQR, ms", "converged", "images/s", "speedup over timm"),
     *("GMACs", "% of GEMM peak", "% of copy speed", "memory, MB", "top-1"),
 )
 
 
 def result_table(results: Sequence[Result], machine: Machine) -> Table:
-    """A row a case that was timed; the columns that no row has something for are left out."""
+    """Return a row for each timed case, without columns that are empty in all rows."""
     rows = [_cells(result, machine) for result in results if result.timing]
     kept = [column for column in range(len(_HEADER)) if any(row[column] for row in rows)]
     return Table([_HEADER[column] for column in kept], [[row[column] or "-" for column in kept] for row in rows])
@@ -59,17 +59,17 @@ def write_bench_report(
     """
     peaks = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in machine.gflops.items())
     summary = (
-        f"Medians, all of a batch size taking turns, {machine.threads} threads. This machine multiplies matrices at "
-        f"{peaks} and copies {machine.copy_gbps:.1f} GB/s, measured in the same run."
+        f"Median latency, calls of one batch size interleaved; threads: {machine.threads}. Measured in the same run: "
+        f"matrix multiplication at {peaks}, memory copy at {machine.copy_gbps:.1f} GB/s."
     )
     sections = [Section("Latency", _TABLE, table=result_table(results, machine)), *_bars(results), *_tradeoffs(results)]
-    return write_files(folder, "Latency", summary, sections, left_out, {"latency.csv": _rows(results)})
+    return write_files(folder, "Benchmark", summary, sections, left_out, {"latency.csv": _rows(results)})
 
 
 _TABLE = (
-    "Against timm: times as fast as timm's network of the same variant, fused as far as timm fuses it, eager. Settled: "
-    "no, where the medians of the first and the last half of the rounds still differ by more than 3%. Copy speed: of "
-    "what the layers would read and write if nothing stayed in a cache."
+    "Speedup over timm: compared with timm's model of the same variant, fused as far as timm fuses it, in eager mode. "
+    "Converged: no, if the medians of the first and the second half of the rounds differ by more than 3%. Copy speed: "
+    "the bytes that the layers would read and write without a cache, as a share of the memory copy."
 )
 
 
@@ -80,8 +80,8 @@ def _bars(results: Sequence[Result]) -> list[Section]:
         of_this = [r for r in results if (r.case.bench_model.name, r.case.batch, r.case.size) == (name, batch, size)]
         timings = {r.case.backend.name: r.timing for r in of_this if r.timing}
         if len(timings) > 1:
-            title = f"{name}, batch {batch}, {size[0]}x{size[1]}"
-            sections.append(Section(title, figure=latency_bars(timings, next(iter(timings)))))
+            title = f"{name}, batch size {batch}, {size[0]}x{size[1]}"
+            sections.append(Section(title, plots=[latency_bars(timings, next(iter(timings)))]))
     return sections
 
 
@@ -94,8 +94,8 @@ def _tradeoffs(results: Sequence[Result]) -> list[Section]:
         ]
         points = {r.case.bench_model.name: (r.timing.median, (r.top1 or 0) / 100) for r in of_this if r.timing}
         sources = ", ".join(sorted({(r.case.bench_model.published or (0, 0, ""))[2] for r in of_this}))
-        cost = f"milliseconds a call of {batch}, {backend}"
-        sections += accuracy_section(f"Accuracy and latency: {backend}, batch {batch}", points, cost, sources)
+        cost = f"latency, ms ({backend}, batch size {batch})"
+        sections += accuracy_section(f"Accuracy vs. latency: {backend}, batch size {batch}", points, cost, sources)
     return sections
 
 

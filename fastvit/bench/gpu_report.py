@@ -1,4 +1,4 @@
-"""What `fastvit.bench.gpu` measured: tables for the terminal, files, and accuracy against latency."""
+"""Results of `fastvit.bench.gpu`: tables for the terminal, CSV files, and an HTML page with plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from fastvit.reports.page import Section, Table
 
 def network_table(run: GpuRun) -> Table:
     """A row a network, backend and batch that was timed."""
-    header = "network", "backend", "batch", "ms", "IQR", "images/s", "against torch.compile", "memory, MB", "top-1"
+    header = (
+        *("model", "backend", "batch", "latency, ms", "IQR, ms", "images/s"),
+        *("speedup over torch.compile", "memory, MB", "top-1"),
+    )
     rows = []
     for result in run.results:
         timing, compiled = result.timing, run.compiled(result)
@@ -37,7 +40,10 @@ def network_table(run: GpuRun) -> Table:
 
 def kernel_table(rows: Sequence[KernelRow]) -> Table:
     """A row a kind of step, with what all of its kind take in the network."""
-    header = "network", "batch", "step", "kernel", "times", "ms", "PyTorch, ms", "floor, ms", "of the floor", "all, ms"
+    header = (
+        *("model", "batch", "step", "kernel", "count", "time, ms", "PyTorch, ms", "roofline, ms"),
+        *("time / roofline", "total, ms"),
+    )
     cells = [
         [
             row.network,
@@ -58,7 +64,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
 
 def exactness_table(run: GpuRun) -> Table:
     """How far the logits are from float64."""
-    header = "network", "accelerated", "PyTorch, float16", "ratio (at most 1.5)"
+    header = "model", "accelerated", "PyTorch, float16", "ratio (limit 1.5)"
     rows = [
         [e.network, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
     ]
@@ -67,7 +73,7 @@ def exactness_table(run: GpuRun) -> Table:
 
 def bars(run: GpuRun) -> Table:
     """What was promised, and what came of it, a row a network and batch."""
-    header = "network", "batch", "bar", "measured", "held"
+    header = "model", "batch", "target", "measured", "met"
     rows = []
     by_backend = {(r.network, r.batch, r.backend): r for r in run.results if r.timing}
     for (name, batch, backend), result in by_backend.items():
@@ -76,7 +82,7 @@ def bars(run: GpuRun) -> Table:
             continue
         if compiled:
             speed = compiled / result.timing.median
-            bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6 of torch.compile", 1 / 0.6)
+            bar, least = ("2.0x torch.compile", 2.0) if batch >= 8 else ("1/0.6x torch.compile", 1 / 0.6)
             rows.append([name, str(batch), bar, f"{speed:.2f}x", _held(speed >= least)])
         plain = by_backend.get((name, batch, UNFUSED))
         if plain and plain.timing and batch >= 8:
@@ -88,7 +94,7 @@ def bars(run: GpuRun) -> Table:
         memory = [other.memory for other in others if other.memory]
         if memory and result.memory is not None:
             share = result.memory / min(memory)
-            rows.append([name, str(batch), "no more memory", f"{share:.2f} of the least", _held(share <= 1)])
+            rows.append([name, str(batch), "memory at most timm's", f"{share:.2f}x", _held(share <= 1)])
     return Table(header, rows)
 
 
@@ -104,20 +110,24 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
     """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
     machine = run.machine
     summary = (
-        f"Medians of CUDA events, all backends of a network taking turns, images rotated past the L2 cache. This GPU "
-        f"multiplies matrices at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16 and copies "
-        f"{machine.copy_gbps / 1e3:.2f} TB/s, measured in the same run."
+        "Median latency by CUDA events, backends of a model interleaved, input images rotated to miss the L2 cache. "
+        f"Measured in the same run: matrix multiplication at {machine.gflops['fp16'] / 1e3:.0f} TFLOP/s in float16, "
+        f"memory copy at {machine.copy_gbps / 1e3:.2f} TB/s."
     )
     sections = [
-        Section("Networks", table=network_table(run)),
-        Section("Bars", table=bars(run)),
-        Section("Exactness", "Relative difference of the logits from float64.", table=exactness_table(run)),
+        Section("Models", table=network_table(run)),
+        Section("Performance targets", table=bars(run)),
+        Section("Numerical accuracy", "Relative difference of the logits from float64.", table=exactness_table(run)),
         *(_plots(run)),
-        Section("Kernels", "Each kind of step beside PyTorch's and the floor.", table=kernel_table(run.kernels)),
+        Section(
+            "Kernels",
+            "Time of each kind of step, compared with PyTorch and with the roofline.",
+            table=kernel_table(run.kernels),
+        ),
     ]
     failed = [(f"{r.network}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
     tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
-    return write_files(folder, "GPU latency", summary, sections, failed, tables)
+    return write_files(folder, "GPU benchmark", summary, sections, failed, tables)
 
 
 def _plots(run: GpuRun) -> list[Section]:
@@ -132,8 +142,8 @@ def _plots(run: GpuRun) -> list[Section]:
                 continue
             ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])
             points[result.network] = ms, result.top1 / 100
-        cost = f"milliseconds a call of {batch}, float16"
-        sections += accuracy_section(f"Accuracy and latency, batch {batch}", points, cost)
+        cost = f"latency, ms (float16, batch size {batch})"
+        sections += accuracy_section(f"Accuracy vs. latency, batch size {batch}", points, cost)
     return sections
 
 

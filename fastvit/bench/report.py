@@ -1,4 +1,4 @@
-"""What the reports of all benchmarks have in common: cells, columns, sections, and the files that they are in."""
+"""Parts that the reports of all benchmarks share: cells, columns, sections and files."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def accuracy_section(
     """
     if len(points) < 2:
         return []
-    published = f"Published ImageNet-1k top-1{f' ({source})' if source else ''}"
-    text = f"{published} at the size that was timed, which differs by network."
-    return [Section(title, text, tradeoff(points, cost, TOP1))]
+    published = f"Published ImageNet-1k top-1 accuracy{f' ({source})' if source else ''}"
+    text = f"{published} at the timed image size, which differs between models. The dashed line is the Pareto front."
+    return [Section(title, text, [tradeoff(points, cost, TOP1)])]
 
 
 def write_files(
@@ -69,7 +69,7 @@ def write_files(
     """
     for name, rows in tables.items():
         write_csv(folder / name, rows)
-    last = [Section("Not timed", table=Table(("what", "why"), left_out))] if left_out else []
+    last = [Section("Not measured", table=Table(("configuration", "reason"), left_out))] if left_out else []
     return write_report(folder / "report.html", title, summary, [*sections, *last])
 
 

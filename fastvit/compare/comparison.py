@@ -1,4 +1,4 @@
-"""Runs side by side: what their folders say, as rows of tables."""
+"""A comparison of runs, read from their folders, as rows of tables."""
 
 from __future__ import annotations
 
@@ -138,15 +138,15 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
     return {
         "variant": entry.model.variant,
         "size": f"{height}x{width}",
-        "network": _head(entry.model.options),
+        "head": _head(entry.model.options),
         "epochs": str(entry.history.epochs or ""),
         "images seen": f"{seen:,}" if seen else "",
         **_metric_cells(entry),
         "parameters, M": f"{cost.params / 1e6:.2f}",
-        "parameters fused, M": f"{cost.params_fused / 1e6:.2f}",
+        "parameters (fused), M": f"{cost.params_fused / 1e6:.2f}",
         "GMACs": f"{cost.gmacs:.3f}",
         "latency, ms": f"{timing.median:.2f}" if timing else "",
-        "IQR": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
+        "latency IQR, ms": f"{timing.low:.2f} to {timing.high:.2f}" if timing else "",
         "file, MB": f"{entry.megabytes:.1f}",
         **_robustness_cells(entry.robustness),
     }

@@ -1,17 +1,15 @@
-"""Runs side by side as a page."""
+"""A comparison of runs as an HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from fastvit.compare.comparison import Entry, Timings, result_table, settings_table
 from fastvit.reports.page import Section, write_report
 from fastvit.reports.plots import overlaid_curves, tradeoff
 
-FRONT = "The dashed line joins the runs that no other one beats in both; those beside it are red."
+FRONT = "The dashed line is the Pareto front; runs that are not on it are red."
 
 
 def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, device: str) -> Path:
@@ -25,7 +23,7 @@ def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, dev
     """
     return write_report(
         path,
-        title=f"{len(entries)} runs side by side" if len(entries) > 1 else entries[0].name,
+        title=f"Comparison of {len(entries)} runs" if len(entries) > 1 else entries[0].name,
         summary=_summary(entries, timings),
         sections=[
             Section("Results", _RESULTS_TEXT, table=result_table(entries, timings)),
@@ -38,8 +36,8 @@ def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, dev
 
 
 _RESULTS_TEXT = (
-    "Accuracy and loss are those of the best epoch on each run's own validation images: they can be compared where the "
-    "data are the same. Parameters in train form and fused; multiply-accumulates of one image, fused."
+    "Metrics are those of the best epoch on each run's own validation images: compare them only where the data are the "
+    "same. GMACs are the multiply-accumulates of the fused model for one image."
 )
 
 
@@ -48,11 +46,14 @@ def _summary(entries: Sequence[Entry], timings: Timings) -> str:
     if scored := [(entry.score, entry.name) for entry in entries if entry.score is not None]:
         metric = entries[0].spec.headline_metric
         score, name = min(scored) if metric.lower_is_better else max(scored)
-        parts.append(f"{name} is the most accurate, with {metric.text(score)} {metric.label}")
+        parts.append(f"Best {metric.label}: {metric.text(score)} ({name})")
     if timings:
         fastest = min(timings, key=lambda name: timings[name].median)
-        parts.append(f"{fastest} the fastest, with {timings[fastest].median:.2f} ms")
-    return "; ".join(parts) + "." if parts else "No run says its accuracy."
+        parts.append(f"lowest latency: {timings[fastest].median:.2f} ms ({fastest})")
+    if not parts:
+        return "These runs contain no metrics."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _settings_sections(entries: Sequence[Entry]) -> list[Section]:
@@ -65,23 +66,26 @@ def _latency_sections(entries: Sequence[Entry], timings: Timings, device: str) -
     if not points:
         return []
     rounds = next(iter(timings.values())).rounds
-    text = f"Fused models in PyTorch on {device}, batch 1, median of {rounds} calls, taking turns in one run. {FRONT}"
-    return [Section("Accuracy against latency", text, _tradeoff(entries, points, "milliseconds an image"))]
+    text = f"Fused models in PyTorch on {device}, batch size 1, median of {rounds} interleaved calls. {FRONT}"
+    return [_tradeoff_section("latency", text, entries, points, "latency, ms")]
 
 
 def _parameter_sections(entries: Sequence[Entry]) -> list[Section]:
     points = {e.name: (e.complexity.params_fused / 1e6, e.score) for e in entries if e.score is not None}
     if not points:
         return []
-    return [Section("Accuracy against parameters", FRONT, _tradeoff(entries, points, "million parameters, fused"))]
+    return [_tradeoff_section("parameters", FRONT, entries, points, "parameters (fused), M")]
 
 
-def _tradeoff(entries: Sequence[Entry], points: dict[str, tuple[float, float]], cost: str) -> Figure:
-    return tradeoff(points, cost, entries[0].spec.headline_metric)
+def _tradeoff_section(
+    name: str, text: str, entries: Sequence[Entry], points: dict[str, tuple[float, float]], cost: str
+) -> Section:
+    metric = entries[0].spec.headline_metric
+    return Section(f"{metric.title} vs. {name}", text, [tradeoff(points, cost, metric)])
 
 
 def _curve_sections(entries: Sequence[Entry]) -> list[Section]:
     histories = {e.name: e.history.series for e in entries if e.history.series}
     spec = entries[0].spec
-    figure = overlaid_curves(histories, spec.headline, spec.headline_metric) if histories else None
-    return [Section("Training", figure=figure)] if figure else []
+    plots = overlaid_curves(histories, spec.headline, spec.headline_metric)
+    return [Section("Training curves", plots=plots)] if plots else []

@@ -59,7 +59,7 @@ def open_hfds(name: str, split: Split, classes: Sequence[str] | None = None) -> 
         UserError: the library `datasets` is missing, there is no such dataset or split, or as TableImages has it.
     """
     if importlib.util.find_spec("datasets") is None:
-        raise UserError("hfds/ needs the package datasets: pip install 'fastvit[hfds]'")
+        raise UserError('hfds/ needs the package datasets: pip install "fastvit[hfds]"')
     import datasets
 
     try:

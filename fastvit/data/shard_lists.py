@@ -55,7 +55,7 @@ def open_shards(source: str, split: Split, classes: Sequence[str] | None = None)
     """
     pattern = ".tar" in source
     if pattern and importlib.util.find_spec("braceexpand") is None:
-        raise UserError("shards in braces need the package braceexpand: pip install 'fastvit[wds]'")
+        raise UserError('shards in braces need the package braceexpand: pip install "fastvit[wds]"')
     if pattern:
         paths = _of_split([path for part in source.split("::") for path in _expanded(part)], split, source)
         folder = posixpath.dirname(paths[0])

@@ -13,8 +13,6 @@ from fastvit.files import write_text
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
 
-_PLURALS = {"class": "Classes"}
-
 
 def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     """Write evaluation.json, evaluation.html and the files of `Measurement.results` to a folder.
@@ -29,7 +27,7 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     Raises:
         UserError: the files cannot be written.
     """
-    found = measured.found
+    found, headline = measured.found, measured.spec.headline_metric
     content = {
         **measured.summary(),
         f"per_{found.parts.name}": found.parts.values,
@@ -40,33 +38,40 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     write_text(out / EVALUATION, json.dumps(content, indent=1))
     for name, results in found.results.items():
         write_text(out / name, json.dumps(results))
-    skipped = f" {found.skipped} could not be read and are in none of the numbers." if found.skipped else ""
+    value = headline.text(found.metrics[measured.spec.headline])
+    skipped = f" {found.skipped} unreadable images were skipped." if found.skipped else ""
     return write_report(
         out / EVALUATION_PAGE,
         title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
-        summary=f"{measured.headline} on {measured.counted}.{skipped}",
+        summary=f"{headline.title} {value} on {measured.counted}.{skipped}",
         sections=[
-            _numbers_section(measured),
+            _metrics_section(measured),
             *([examples_section(measured.examples, measured.spec)] if measured.examples else []),
             *found.sections(),
             _parts_section(measured),
+            _setup_section(measured),
         ],
     )
 
 
-def _numbers_section(measured: EvaluationResult) -> Section:
+def _metrics_section(measured: EvaluationResult) -> Section:
     rows = list(measured.metric_texts().items())
     rows += [(rate.label, f"{rate.value:.1f}") for rate in measured.found.rates if rate.value]
-    rows += [
+    return Section("Metrics", table=Table(("metric", "value"), rows))
+
+
+def _setup_section(measured: EvaluationResult) -> Section:
+    rows = [
         ("checkpoint", measured.checkpoint),
         ("data", measured.data + (" (validation split of the run)" if measured.run_split else "")),
-        ("network", f"{measured.form} form, in {measured.runtime} on {measured.device}"),
-        ("images", str(measured.preprocessing)),
+        ("images", measured.counted),
+        ("form", measured.form),
+        ("runtime", f"{measured.runtime} on {measured.device}"),
+        ("preprocessing", str(measured.preprocessing)),
     ]
-    return Section("Numbers", table=Table(("what", "value"), rows))
+    return Section("Setup", table=Table(("setting", "value"), rows))
 
 
 def _parts_section(measured: EvaluationResult) -> Section:
     parts = measured.found.parts
-    title = _PLURALS.get(parts.name, f"{parts.name.capitalize()}s")
-    return Section(title, "The worst first.", table=Table(parts.header, parts.rows))
+    return Section(f"Results per {parts.name}", "The worst first.", table=Table(parts.header, parts.rows))

@@ -1,4 +1,4 @@
-"""Validation images with ground truth and predictions, for tasks whose predictions are drawn."""
+"""Validation images with ground truth and prediction drawn into them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastvit.data.datasets import ImageSource
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import UnreadableImageError
 from fastvit.predict.predictor import Predictor
-from fastvit.reports.figures import new_figure
+from fastvit.reports.figures import Gallery, Picture
 from fastvit.reports.page import Section
 from fastvit.tasks.spec import TaskSpec
 
@@ -23,26 +23,25 @@ _DRAWN = 0.3
 
 @dataclass(frozen=True)
 class Example:
-    """Image with the ground truth drawn into it, and with the prediction.
+    """An image with its ground truth and with the prediction, each drawn into it.
 
     Attributes:
         name: name of the image.
-        ground_truth: image with the annotations.
-        prediction: image with the predictions.
+        ground_truth: the image with its annotation.
+        prediction: the image with the prediction.
+        ground_truth_summary: the annotation on one line.
+        prediction_summary: the prediction on one line.
     """
 
     name: str
     ground_truth: Image.Image
     prediction: Image.Image
+    ground_truth_summary: str
+    prediction_summary: str
 
 
 def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
-    """Return examples of readable images, evenly spaced; none for tasks whose ground truth is not drawn.
-
-    Args:
-        predictor: network that predicts.
-        images: images with ground truth.
-    """
+    """Return up to six readable images, evenly spread; none for a task that draws no ground truth."""
     spec, made = predictor.spec, []
     for place in evenly_spaced(len(images), min(len(images), _COUNT)):
         try:
@@ -53,27 +52,28 @@ def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
         if ground_truth is None:
             return []
         (prediction,) = predictor([picture], score=_DRAWN)
-        made.append(Example(images.name(place), spec.draw(picture, ground_truth), spec.draw(picture, prediction)))
+        made.append(
+            Example(
+                images.name(place),
+                spec.draw(picture, ground_truth),
+                spec.draw(picture, prediction),
+                ground_truth.summary(),
+                prediction.summary(),
+            )
+        )
     return made
 
 
 def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
-    """Return the section of a report with the examples, two per row.
-
-    Args:
-        made: examples.
-        spec: task of the examples.
-    """
-    scores = f"; from a score of {_DRAWN:.0%} on" if spec.scored else ""
-    text = f"Validation images: left the annotation, right the prediction{scores}."
-    rows = -(-len(made) // 2)
-    figure = new_figure(12, 3.2 * rows)
-    places = figure.subplots(rows, 4, squeeze=False)
-    for place in places.flat:
-        place.axis("off")
-    for index, example in enumerate(made):
-        row, column = divmod(index, 2)
-        for offset, picture in enumerate((example.ground_truth, example.prediction)):
-            places[row, 2 * column + offset].imshow(picture)
-        places[row, 2 * column].set_title(Path(example.name).name, fontsize=8, loc="left")
-    return Section("Examples", text, figure, pixels=True)
+    """Return pairs of pictures: ground truth and prediction."""
+    scores = f" Objects with a score of {_DRAWN:.0%} or more are drawn." if spec.scored else ""
+    pictures = []
+    for example in made:
+        name = Path(example.name).name
+        for kind, image, summary in (
+            ("Ground truth", example.ground_truth, example.ground_truth_summary),
+            ("Prediction", example.prediction, example.prediction_summary),
+        ):
+            pictures.append(Picture(image, f"{kind} for {name}: {summary}.", (f"{kind}: {name}",)))
+    text = f"Validation images with the ground truth and the prediction.{scores}"
+    return Section("Examples", text, gallery=Gallery(pictures, columns=2, phone_columns=1, side=960))

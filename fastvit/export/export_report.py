@@ -1,4 +1,4 @@
-"""What an export made, as JSON and as one HTML file."""
+"""The artifacts of an export as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -39,29 +39,32 @@ def write_export_report(
     }
     write_text(folder / "report.json", json.dumps(content, indent=2) + "\n")
     proved = sum(exported.proof is not None for exported in done)
-    summary = f"{proved} of {len(done) + len(failed)} artifacts proved in their own runtimes, on {compared_on}."
+    summary = f"{proved} of {len(done) + len(failed)} artifacts verified in their own runtimes on {compared_on}."
     sections = [Section("Artifacts", _ARTIFACTS, table=artifact_table(done))]
     if failed:
         sections.append(Section("Not written", table=Table(("artifact", "reason"), list(failed.items()))))
     return write_report(
         folder / "report.html",
-        title=f"{model.variant}, exported",
+        title=f"Export of {model.variant}",
         summary=summary,
         sections=[*sections, Section("Tolerances", _TOLERATED, table=_tolerance_table())],
     )
 
 
 _ARTIFACTS = (
-    "Each artifact was read back, run in its own runtime, and compared with the model as it was trained, in PyTorch "
-    "and float32; pictures went through the preprocessing that the artifact itself names."
+    "Each artifact was loaded from its file, run in its own runtime and compared with the trained model in PyTorch and "
+    "float32, with the preprocessing that is stored in the artifact."
 )
-_TOLERATED = "What still counts as the same; an artifact beyond it is not written."
+_HEADER = (
+    *("artifact", "precision", "input", "size, MB", "runtime", "relative difference", "cosine similarity"),
+    *("same top-1 prediction", "top-1 (model, artifact)", "status"),
+)
+_TOLERATED = "Limits of the verification. An artifact that exceeds one of them is not written."
 
 
 def artifact_table(done: Sequence[Exported]) -> Table:
-    """A row an artifact, with its verdict."""
-    header = ("artifact", "precision", "takes", "MB", "runtime", "relative", "cosine", "same top-1", "top-1", "verdict")
-    return Table(header, [_row(exported) for exported in done])
+    """Return a row for each artifact, with the result of its verification."""
+    return Table(_HEADER, [_row(exported) for exported in done])
 
 
 def _row(exported: Exported) -> list[str]:
@@ -74,7 +77,7 @@ def _row(exported: Exported) -> list[str]:
         top1 = proof.differences.top1
         found += [f"{proof.differences.relative:.1e}", f"{proof.differences.cosine:.6f}"]
         found += ["-" if top1 is None else f"{top1:.1%}"]
-        found += [f"{proof.accuracy[0]:.2%}, {proof.accuracy[1]:.2%}" if proof.accuracy else "-", "proved"]
+        found += [f"{proof.accuracy[0]:.2%}, {proof.accuracy[1]:.2%}" if proof.accuracy else "-", "verified"]
     else:
         found += ["-", "-", "-", "-", f"written, not run: {exported.not_run}"]
     return [exported.path.name, signature.precision, f"{batch} of {size}, {signature.input}", *found]
@@ -98,4 +101,4 @@ def _tolerance_table() -> Table:
         (name, f"{bound.relative:.0e}", f"{bound.cosine}", f"{bound.accuracy} points")
         for name, bound in TOLERANCES.items()
     ]
-    return Table(("precision", "relative difference", "cosine at least", "top-1 lost"), rows)
+    return Table(("precision", "max. relative difference", "min. cosine similarity", "max. loss of top-1"), rows)

@@ -28,7 +28,7 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
     """
     if program.signature.precision == "int8":
         if find_spec("nncf") is None:
-            raise UserError("openvino in int8 needs nncf: pip install fastvit[openvino]")
+            raise UserError('openvino in int8 needs nncf: pip install "fastvit[openvino]"')
         required(calibration)  # before what takes seconds
     graph = convert(program)
     with tempfile.TemporaryDirectory() as folder:

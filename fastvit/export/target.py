@@ -118,7 +118,7 @@ TARGETS = {
             runtime="openvino",
             module="fastvit.export.openvino",
             packages=("openvino",),
-            install="pip install fastvit[openvino]",
+            install='pip install "fastvit[openvino]"',
             precisions=("fp32", "fp16", "bf16", "int8"),
             dynamic=("batch", "size"),
             keeps_float=True,
@@ -151,7 +151,7 @@ TARGETS = {
             runtime="executorch",
             module="fastvit.export.executorch",
             packages=("executorch",),
-            install="pip install fastvit[executorch]",
+            install='pip install "fastvit[executorch]"',
             precisions=("fp32", "int8"),
         ),
         Target(
@@ -160,7 +160,7 @@ TARGETS = {
             runtime="executorch-coreml",
             module="fastvit.export.executorch_coreml",
             packages=("executorch", "coremltools"),
-            install="pip install fastvit[executorch,coreml]",
+            install='pip install "fastvit[executorch,coreml]"',
             precisions=("fp32", "fp16"),
         ),
         Target(
@@ -169,7 +169,7 @@ TARGETS = {
             runtime="coreml",
             module="fastvit.export.coreml",
             packages=("coremltools",),
-            install="pip install fastvit[coreml]",
+            install='pip install "fastvit[coreml]"',
             precisions=("fp32", "fp16", "int8", "palettized"),
             dynamic=("batch",),
         ),
@@ -179,7 +179,7 @@ TARGETS = {
             runtime="litert",
             module="fastvit.export.litert",
             packages=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
-            install="pip install fastvit[litert]",
+            install='pip install "fastvit[litert]"',
             precisions=("fp32", "int8"),
         ),
         Target(
@@ -199,7 +199,7 @@ TARGETS = {
             runtime="ncnn",
             module="fastvit.export.ncnn",
             packages=("pnnx", "ncnn"),
-            install="pip install fastvit[ncnn]",
+            install='pip install "fastvit[ncnn]"',
             precisions=("fp32", "fp16"),
         ),
     )

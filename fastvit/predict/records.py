@@ -55,7 +55,7 @@ def _lines(path: Path) -> Iterator[Write]:
 @contextmanager
 def _parquet(path: Path) -> Iterator[Write]:
     if find_spec("pyarrow") is None:
-        raise UserError("Parquet files need pyarrow: pip install fastvit[parquet], or give a .jsonl file")
+        raise UserError('Parquet files need pyarrow: pip install "fastvit[parquet]", or give a .jsonl file')
     import pyarrow
     from pyarrow import parquet
 

@@ -23,6 +23,11 @@ class Metric:
     compared: bool = True
 
     @property
+    def title(self) -> str:
+        """The label with a capital letter where its first word has none; mIoU stays."""
+        return self.label[0].upper() + self.label[1:] if self.label.split()[0].islower() else self.label
+
+    @property
     def factor(self) -> float:
         """What to multiply a value with to show it in `unit`."""
         return 100.0 if self.unit == "percent" else 1.0

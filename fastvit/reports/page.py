@@ -1,21 +1,18 @@
-"""Reports: one HTML file that needs nothing beside it."""
+"""Reports: an HTML file that contains its figures and styles."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import jinja2
-from matplotlib.figure import Figure
 
 from fastvit.console import printable
 from fastvit.environment import environment
 from fastvit.files import write_text
+from fastvit.reports.figures import FRAME, GRAY, INK, PAPER, RED, Gallery, Plot, color_variables, css_color
 from fastvit.version import __version__
 
 
@@ -29,36 +26,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and then a figure, a table or both.
+    """A heading, a text, and then plots, pictures and a table, each where there are any.
 
     Attributes:
-        title: of the section.
+        title: the heading.
         text: plain text.
-        figure: drawn as vectors, or as pixels where `pixels` says so (photographs).
-        table: below the figure.
-        pixels: how to draw the figure.
+        plots: side by side where the page is wide enough.
+        gallery: pictures with captions.
+        table: below the plots and pictures.
     """
 
     title: str
     text: str = ""
-    figure: Figure | None = None
+    plots: Sequence[Plot] = ()
+    gallery: Gallery | None = None
     table: Table | None = None
-    pixels: bool = False
-
-    @property
-    def image(self) -> str | None:
-        """The figure as a data URI."""
-        if self.figure is None:
-            return None
-        return data_uri(self.figure, "png" if self.pixels else "svg")
-
-
-def data_uri(figure: Figure, kind: Literal["png", "svg"]) -> str:
-    """A figure as a string for an <img src>."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=130)
-    mime = "image/png" if kind == "png" else "image/svg+xml"
-    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _shown(value: object) -> object:
@@ -77,11 +59,14 @@ def write_report(
     """Write a self-contained HTML file atomically.
 
     Args:
-        path: of the file.
+        path: the file.
         title: plain text.
         summary: a sentence or two, plain text.
         sections: in order.
-        measured_with: the environment of the numbers; by default this one.
+        measured_with: environment in which the numbers were measured; this one by default.
+
+    Returns:
+        The path.
     """
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("fastvit.reports"),
@@ -90,13 +75,16 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    colors = {"ink": INK, "paper": PAPER, "line": FRAME, "soft": GRAY, "red": RED}
     html = templates.get_template("report.html").render(
         title=title,
         summary=summary,
         sections=sections,
-        environment=Table(("what", "which"), list((measured_with or environment()).items())),
+        environment=Table(("setting", "value"), list((measured_with or environment()).items())),
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
+        color_variables=color_variables(),
+        **{name: css_color(color) for name, color in colors.items()},
     )
     write_text(path, html)
     return path

@@ -229,7 +229,9 @@ RUNTIMES = {
     runtime.name: runtime
     for runtime in (
         Runtime("onnxruntime", (".onnx",), "fastvit.runtime.onnxruntime", "onnxruntime", "pip install onnxruntime"),
-        Runtime("openvino", (".xml", ".onnx"), "fastvit.runtime.openvino", "openvino", "pip install fastvit[openvino]"),
+        Runtime(
+            "openvino", (".xml", ".onnx"), "fastvit.runtime.openvino", "openvino", 'pip install "fastvit[openvino]"'
+        ),
         Runtime("torch", (".pt2",), "fastvit.runtime.pt2", "torch", "pip install torch"),
         Runtime(
             "aoti",
@@ -240,23 +242,25 @@ RUNTIMES = {
             ("Linux", "Darwin"),
             native_code=True,
         ),
-        Runtime("executorch", (".pte",), "fastvit.runtime.executorch", "executorch", "pip install fastvit[executorch]"),
+        Runtime(
+            "executorch", (".pte",), "fastvit.runtime.executorch", "executorch", 'pip install "fastvit[executorch]"'
+        ),
         Runtime(
             "executorch-coreml",
             (".coreml.pte",),
             "fastvit.runtime.executorch",
             "executorch",
-            "pip install fastvit[executorch]",
+            'pip install "fastvit[executorch]"',
             ("Darwin",),
         ),
-        Runtime("litert", (".tflite",), "fastvit.runtime.litert", "ai_edge_litert", "pip install fastvit[litert]"),
-        Runtime("ncnn", (".ncnn.param",), "fastvit.runtime.ncnn", "ncnn", "pip install fastvit[ncnn]"),
+        Runtime("litert", (".tflite",), "fastvit.runtime.litert", "ai_edge_litert", 'pip install "fastvit[litert]"'),
+        Runtime("ncnn", (".ncnn.param",), "fastvit.runtime.ncnn", "ncnn", 'pip install "fastvit[ncnn]"'),
         Runtime(
             "coreml",
             (".mlpackage",),
             "fastvit.runtime.coreml",
             "coremltools",
-            "pip install fastvit[coreml]",
+            'pip install "fastvit[coreml]"',
             ("Darwin",),
         ),
     )

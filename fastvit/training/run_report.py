@@ -10,7 +10,7 @@ from fastvit.errors import UserError
 from fastvit.evaluation.examples import Example, examples_section
 from fastvit.files import atomic
 from fastvit.reports.page import Section, Table, write_report
-from fastvit.reports.plots import training_curves
+from fastvit.reports.plots import training_curves, training_plots
 from fastvit.runs.files import BEST, CURVES, ENVIRONMENT, HISTORY, RECIPE, REPORT
 from fastvit.runs.history import History, read_history
 from fastvit.runs.settings import read_json, read_settings, setting_text
@@ -39,12 +39,13 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
         raise UserError(f"{out} does not contain a run: {best.name} was not found")
     description, history = describe(read(best)), read_history(out / HISTORY)
     settings = read_settings(out / RECIPE)
-    curves = training_curves(history.series, find_task(description.task).curve_metrics)
+    metrics = find_task(description.task).curve_metrics
+    curves = training_curves(history.series, metrics)
     with atomic(out / CURVES) as part:
         curves.savefig(part, format="png", dpi=110)
     sections = [_summary_section(description, history)]
     if history.series:
-        sections.append(Section("Training", _CURVES_TEXT, curves))
+        sections.append(Section("Training curves", _CURVES_TEXT, training_plots(history.series, metrics)))
     if examples:
         sections.append(examples_section(examples, find_task(description.task)))
     if settings:
@@ -59,18 +60,18 @@ def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
 
 
 _CURVES_TEXT = (
-    "The training loss is with what training does to images and labels; the other one is without, and of the moving "
-    "average of the weights where there is one."
+    "train/loss is measured on augmented images, with mixup and label smoothing where the recipe uses them; val/loss "
+    "without. Validation uses the EMA weights where the recipe keeps an EMA."
 )
 
 
 def _summary(description: Description, history: History) -> str:
-    epochs = f" in {history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
+    count = f"{history.epochs} epoch{'s' * (history.epochs != 1)}" if history.epochs else ""
     spec = find_task(description.task)
     if (value := description.metrics.get(spec.headline)) is None:
-        return f"Trained{epochs}."
+        return f"Trained for {count}." if count else "Trained."
     metric = spec.headline_metric
-    return f"{metric.label} {metric.text(value)} on the validation images{epochs}."
+    return f"{metric.title} {metric.text(value)} on the validation images{f' after {count}' if count else ''}."
 
 
 def _summary_section(description: Description, history: History) -> Section:
@@ -80,9 +81,9 @@ def _summary_section(description: Description, history: History) -> Section:
     rows += [("epochs", str(history.epochs)), ("steps", f"{history.steps:,}")] if history.epochs else []
     rows += [
         ("classes", str(description.config.num_classes)),
-        ("images", str(preprocessing)),
+        ("preprocessing", str(preprocessing)),
     ]
-    return Section("Best weights", table=Table(("what", "value"), rows))
+    return Section("Best checkpoint", table=Table(("metric or setting", "value"), rows))
 
 
 def _settings_section(settings: Mapping[str, Any], task: str) -> Section:
@@ -92,5 +93,5 @@ def _settings_section(settings: Mapping[str, Any], task: str) -> Section:
         for name, value in settings.items()
         if value != defaults.get(name)
     ]
-    text = "The fields of the recipe that differ from the defaults; recipe.yaml has all of them."
+    text = "Recipe fields that differ from the defaults. recipe.yaml contains all of them."
     return Section("Settings", text, table=Table(("setting", "value", "default"), changed))

@@ -189,11 +189,11 @@ def test_results_table_and_report(tmp_path: Path) -> None:
     assert len(table.rows) == 5
     row = dict(zip(table.header, table.rows[1], strict=True))
     assert row["% of GEMM peak"] == f"{fused.gflops:.0f}"
-    assert row["against timm"] == f"{fused.speedup:.2f}x"
+    assert row["speedup over timm"] == f"{fused.speedup:.2f}x"
 
     report = write_bench_report(tmp_path / "out", results, machine, [("a backend", "not here")])
     text = report.read_text()
-    assert "fastvit_t8, batch 2, 64x64" in text
+    assert "fastvit_t8, batch size 2, 64x64" in text
     assert "not here" in text
     with (tmp_path / "out" / "latency.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -31,14 +31,14 @@ def test_tables(tmp_path: Path) -> None:
     assert rows["epochs"] == ["2", "3"]
     assert rows["images seen"] == ["640", "480"]  # 20 steps of 2 x 16, 30 steps of 16
     assert rows["top-1"] == ["50.00%", "62.50%"]
-    assert rows["ECE"] == ["-", "3.10%"]
+    assert rows["calibration error (ECE)"] == ["-", "3.10%"]
     assert rows["imagenet-c mean error"] == ["40.00%", "-"]
     assert "imagenet-c mCE" not in rows
     assert "latency, ms" not in rows
     model = fastvit.load(first)
     fused = fastvit.fuse(model)
     assert rows["parameters, M"][0] == f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}"
-    assert rows["parameters fused, M"][0] == f"{sum(p.numel() for p in fused.parameters()) / 1e6:.2f}"
+    assert rows["parameters (fused), M"][0] == f"{sum(p.numel() for p in fused.parameters()) / 1e6:.2f}"
     differing = {name: values for name, *values in settings_table(entries).rows}
     assert differing == {"epochs": ["2", "3"], "optim.lr": ["0.1", "0.001"], "accumulate_grad_batches": ["2", "1"]}
 
@@ -55,11 +55,11 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["compare", *runs, alone, "--out", str(out), "--rounds", "2", "--device", "cpu"]) == 0
     assert "60.00%" in capsys.readouterr().out
     html = out.read_text()
-    for heading in ("Results", "Accuracy against latency", "Accuracy against parameters", "Training", "Environment"):
+    for heading in ("Results", "Top-1 vs. latency", "Top-1 vs. parameters", "Training curves", "Environment"):
         assert f"<h2>{heading}</h2>" in html
     assert "latency, ms" in html
     sources = re.findall(r'(?:src|href)="([^"]{0,20})', html)
-    assert len(sources) == 3
+    assert len(sources) == 4
     assert all(source.startswith("data:image/svg+xml") for source in sources)
     assert main(["compare", alone, "--no-latency", "--out", str(out)]) == 0
     assert "latency" not in out.read_text()

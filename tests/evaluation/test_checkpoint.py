@@ -138,7 +138,14 @@ def test_files_and_terminal(run: Path, folder: Path, tmp_path: Path, capsys: pyt
     assert printed["ece"] == pytest.approx(sum(gaps) / 20)
     assert written["environment"]["torch"] == torch.__version__.partition("+")[0]
     html = (tmp_path / "evaluation.html").read_text()
-    for heading in ("Numbers", "Calibration", "Confusion", "Most confident mistakes", "Classes"):
+    for heading in (
+        "Metrics",
+        "Calibration error (ECE)",
+        "Confusion matrix",
+        "Most confident mistakes",
+        "Results per class",
+        "Setup",
+    ):
         assert f"<h2>{heading}</h2>" in html
     assert all(source.startswith("data:image/") for source in re.findall(r'(?:src|href)="([^"]{0,20})', html))
     assert main([*command, "--per-class"]) == 0

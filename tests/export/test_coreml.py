@@ -22,7 +22,7 @@ from fastvit.numerics import compare
 from fastvit.runtime.artifact import RUNTIMES, Precision, open_artifact
 from tests.helpers import noise_pictures, randomise, small, tiny
 
-coremltools = pytest.importorskip("coremltools", reason="needs pip install fastvit[coreml]")
+coremltools = pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
 from tests.export.mil import MilProgram  # noqa: E402
 
 COREML = TARGETS["coreml"]

@@ -15,12 +15,12 @@ from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import RUNTIMES, open_artifact
 from tests.helpers import noise_pictures, randomise, tiny
 
-pytest.importorskip("executorch", reason="needs pip install fastvit[executorch]")
+pytest.importorskip("executorch", reason='needs pip install "fastvit[executorch]"')
 
 
 @pytest.mark.slow
 def test_core_ml_inside(tmp_path: Path) -> None:
-    pytest.importorskip("coremltools", reason="needs pip install fastvit[coreml]")
+    pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
     torch.manual_seed(0)
     attention = randomise(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
     path, target = tmp_path / "model.coreml.pte", TARGETS["executorch-coreml"]

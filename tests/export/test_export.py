@@ -172,7 +172,7 @@ def test_every_target_is_proved_and_says_what_it_is(
 
 def test_openvino_is_proved(model: fastvit.FastViT, pictures: list[Image.Image], tmp_path: Path) -> None:
     """The contract's first test; the rest of it takes a minute."""
-    pytest.importorskip("openvino", reason="needs pip install fastvit[openvino]")
+    pytest.importorskip("openvino", reason='needs pip install "fastvit[openvino]"')
     test_every_target_is_proved_and_says_what_it_is(TARGETS["openvino"], model, pictures, tmp_path)
 
 
@@ -368,6 +368,6 @@ def test_command(model: fastvit.FastViT, tmp_path: Path, capsys: pytest.CaptureF
     assert {artifact["file"] for artifact in report["artifacts"]} == names
     assert all(artifact["proof"]["differences"]["relative"] < 1e-4 for artifact in report["artifacts"])
     assert report["compared_on"] == "64 images of sample"
-    assert "4 of 4 artifacts proved" in (folder / "report.html").read_text()
+    assert "4 of 4 artifacts verified" in (folder / "report.html").read_text()
     assert main(["export", str(checkpoint), "--to", "onnx,coffee"]) == 2
     assert "no export target 'coffee'" in capsys.readouterr().err

@@ -21,8 +21,8 @@ from fastvit.numerics import compare
 from fastvit.runtime.artifact import Input, Precision, open_artifact
 from tests.helpers import noise_pictures, randomise, small, tiny
 
-pytest.importorskip("ncnn", reason="needs pip install fastvit[ncnn]")
-pytest.importorskip("pnnx", reason="needs pip install fastvit[ncnn]")
+pytest.importorskip("ncnn", reason='needs pip install "fastvit[ncnn]"')
+pytest.importorskip("pnnx", reason='needs pip install "fastvit[ncnn]"')
 NCNN = TARGETS["ncnn"]
 
 

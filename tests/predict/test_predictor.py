@@ -141,7 +141,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1000)
 
 
 def test_runtimes_by_name(files: dict[str, Path], photo: Path) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed: pip install fastvit[openvino]")
+    pytest.importorskip("openvino", reason='openvino is not installed: pip install "fastvit[openvino]"')
     first, second = (fastvit.Predictor(files["onnx"], runtime=name) for name in ("onnxruntime", "openvino"))
     assert (first.runtime, second.runtime) == ("onnxruntime", "openvino")
     (ours,), (theirs,) = first(photo), second(photo)

@@ -83,4 +83,4 @@ def test_sheet_names_the_mistakes() -> None:
     guesses = [label for row in decode(softmax(np.eye(2)), ("cat", "dog"), 1) for label in row]
     figure = prediction_sheet([Image.new("RGB", (4, 4))] * 2, guesses, ["cat", "cat"], columns=2)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["cat 73%\n", "dog 73%\nis cat"]
+    assert titles == ["cat 73%\n", "dog 73%\ntrue: cat"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from torch.nn import functional as F
 
 import fastvit
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.synthetic.scenes import write_scenes
 from fastvit.tasks.colors import class_colors
 from fastvit.tasks.detection.agreement import SHOWN, agreement, in_use
+from fastvit.tasks.detection.coco import open_coco
 from fastvit.tasks.detection.data import DetectionData, open_for_run
 from fastvit.tasks.detection.decoding import Objects, paste_masks, to_objects
 from fastvit.tasks.detection.drawing import draw
@@ -23,6 +26,8 @@ from fastvit.tasks.detection.model import Detections, Detector
 from fastvit.tasks.detection.module import DetectionTask, in_image
 from fastvit.tasks.detection.options import DetectionOptions, DetectorConfig
 from fastvit.tasks.detection.prediction import DetectionPrediction
+from fastvit.tasks.table import find_task
+from fastvit.weights.description import Description
 from tests.helpers import tiny
 from tests.tasks.contracts import (
     CLASSES,
@@ -685,6 +690,22 @@ def test_without_objects_the_picture_stays() -> None:
         none = Objects(np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0), np.zeros((0, 500, 600), bool))
         drawn = draw(picture, DetectionPrediction("a.png", none, CLASSES))
         assert np.array_equal(np.asarray(drawn), np.asarray(picture.convert("RGB")))
+
+
+def test_annotations_are_drawn_without_scores(tmp_path: Path) -> None:
+    write_scenes(tmp_path, 1, 64, seed=0)
+    pictures = open_coco(str(tmp_path), "test", None, masks=False)
+    network = Description.of(make_detector("faster_rcnn", tiny(len(pictures.classes)).config, classes=pictures.classes))
+    ground_truth = find_task("detection").ground_truth(pictures, 0, network)
+    assert len(ground_truth.objects.scores) > 0
+    lower = replace(ground_truth.objects, scores=ground_truth.objects.scores / 2)
+
+    def drawn(**changes: object) -> np.ndarray:
+        return np.asarray(draw(pictures.image(0), replace(ground_truth, **changes)))
+
+    assert np.array_equal(drawn(), drawn(objects=lower))
+    assert not np.array_equal(drawn(annotated=False), drawn(annotated=False, objects=lower))
+    assert not np.array_equal(drawn(), drawn(annotated=False))
 
 
 def test_objects_without_class_names_masks_or_size_are_drawn() -> None:

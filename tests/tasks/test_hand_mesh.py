@@ -286,7 +286,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_core_ml_is_written(kind: str, tmp_path: Path) -> None:
-    pytest.importorskip("coremltools", reason="needs pip install fastvit[coreml]")
+    pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
     model = make_regressor(kind, hand=procedural_hand(), preprocessing=_preprocessing()).eval()
     path = tmp_path / f"hand{TARGETS['coreml'].suffix}"
     export(model, TARGETS["coreml"], path, noise_pictures(2), ExportOptions())

@@ -99,7 +99,7 @@ def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path
     assert set(written["per_joint"]) == set(JOINTS)
     assert 0 <= written["f5"] <= written["f15"] <= 1
     page = (tmp_path / "evaluation.html").read_text()
-    for title in ("Examples", "Joints within a distance", "Joints"):
+    for title in ("Examples", "Joint accuracy (PCK)", "Results per joint"):
         assert f"<h2>{title}</h2>" in page
     table = succeeded("eval", trained, *options[:-1], "--per_class", run=inside)
     assert "wrist" in table

@@ -23,13 +23,13 @@ METRICS = {
     "top5": "top-5",
     "mean_error": "mean error",
     "clean_error": "error on clean images",
-    "relative_error": "mean error less clean error",
+    "relative_error": "mean error minus clean error",
     "mce": "mCE",
     "relative_mce": "relative mCE",
 }
 _FROST = (
-    "Frost is a texture computed here, because the benchmark's photographs cannot be shipped: its figure cannot be "
-    "compared with a published one, nor can a mean that contains it."
+    "Frost is a computed texture, because the benchmark's photographs cannot be redistributed: do not compare its "
+    "error, or a mean that contains it, with published numbers."
 )
 
 
@@ -50,21 +50,21 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     suite = SUITES[result.suite]
     measured = f"{suite.title}'s corruptions" if result.made_here else suite.title
     title = f"{measured}: {Path(checkpoint).name}"
-    sections = [Section("Result", notes(result), table=score_table(result))]
+    sections = [Section("Results", notes(result), table=score_table(result))]
     if result.errors:
         sections += _corruption_sections(result)
     sections.append(published_section(suite))
-    summary = f"{checkpoint} on {result.data}, {result.images} images{' of each kind' if result.errors else ''}."
+    summary = f"{checkpoint} on {result.data}, {result.images} images{' per corruption' if result.errors else ''}."
     return write_report(folder / ROBUSTNESS_PAGE, title, summary, sections)
 
 
 def score_table(result: Robustness) -> Table:
-    """Return a table of the metrics, in percent."""
+    """Return a row for each metric, in percent."""
     return Table(("metric", "value"), [(METRICS[name], f"{value:.2%}") for name, value in result.metrics.items()])
 
 
 def corruption_table(result: Robustness) -> Table:
-    """Return a table of the errors of each corruption in percent, and if mCE is defined its corruption error (CE)."""
+    """Return a row for each corruption: its errors and, where mCE is defined, its corruption error (CE)."""
     normalized = corruption_errors(result.errors) if "mce" in result.metrics else {}
     rows = []
     for name, row in result.errors.items():
@@ -75,35 +75,37 @@ def corruption_table(result: Robustness) -> Table:
 
 
 def notes(result: Robustness) -> str:
-    """Return notes on how the metrics were measured, needed to compare them with others."""
+    """Return what a reader has to know to compare the numbers with published ones."""
     suite = SUITES[result.suite]
     said = [f"{suite.title} ({suite.paper})."]
     if not result.complete:
-        said.append(f"A quick look: only {result.images} images, evenly spread over the data, were measured.")
+        said.append(f"Quick check: only {result.images} images, evenly spread over the data, were used.")
     if suite.classes < 1000:
-        said.append(f"The likeliest of the suite's {suite.classes} classes counts.")
+        said.append(f"The prediction is the most probable of the suite's {suite.classes} classes.")
     if result.made_here:
-        said.append("The corruptions were made here, at the model's input size, without the benchmark's JPEG files.")
+        said.append("The corruptions were computed at the model's input size, without the benchmark's JPEG files.")
         if "frost" in result.errors:
             said.append(_FROST)
     if "mce" in result.metrics:
-        said.append("CE is the error over the five severities as a share of AlexNet's; mCE is its mean.")
+        said.append("CE is the mean error over the five severities divided by AlexNet's; mCE is its mean.")
     return " ".join(said)
 
 
 def published_section(suite: Suite) -> Section:
-    """Return a section with published results of the released weights."""
+    """Return the published results of the released weights, for comparison."""
     if not suite.published:
-        return Section("Published", f"No published figure of FastViT on {suite.title} is known here.")
+        return Section("Published results", f"This package lists no published results of FastViT on {suite.title}.")
     rows = [(f"fastvit_{name}", *(f"{value:.1f}%" for value in row)) for name, row in suite.published.items()]
-    text = f"Top-1 on {suite.title} of the released weights, as timm measured them at 256 pixels."
-    return Section("Published", text, table=Table(("variant", "top-1", "distilled"), rows))
+    text = f"Top-1 accuracy of the released weights on {suite.title}, measured by timm at 256 pixels."
+    return Section("Published results", text, table=Table(("variant", "top-1", "distilled"), rows))
 
 
 def _corruption_sections(result: Robustness) -> list[Section]:
     clean = result.metrics.get("clean_error")
     return [
-        Section("Corruptions", "Error, the share of images named wrong.", table=corruption_table(result)),
-        Section("Heat map", "Error of each corruption at each severity.", heat_map(result.errors)),
-        Section("Curves", "Error at each severity.", severity_curves(result.errors, clean)),
+        Section("Results per corruption", "Top-1 error.", table=corruption_table(result)),
+        Section("Heat map", "Top-1 error of each corruption at each severity.", [heat_map(result.errors)]),
+        Section(
+            "Severity curves", "Top-1 error at each severity; 0 is clean images.", severity_curves(result.errors, clean)
+        ),
     ]

@@ -1,14 +1,15 @@
-"""Pictures of a classifier's outputs."""
+"""Pictures with a classifier's predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from fastvit.console import one_line
-from fastvit.reports.figures import new_figure
+from fastvit.reports.figures import GREEN, RED, Gallery, Picture, new_figure
 from fastvit.tasks.classification.prediction import ClassPrediction, Label
 from fastvit.tasks.colors import font
 
@@ -16,12 +17,12 @@ from fastvit.tasks.colors import font
 def prediction_sheet(
     images: Sequence[Image.Image], guesses: Sequence[Label], true_names: Sequence[str] | None = None, columns: int = 8
 ) -> Figure:
-    """A sheet of images, each under its predicted class and probability.
+    """Return a sheet of images, each under its predicted class and probability.
 
     Args:
         images: RGB.
-        guesses: the likeliest class of each.
-        true_names: true class names; where one differs from the guess the title is red and names it.
+        guesses: the most probable class of each.
+        true_names: ground truth; where it differs from the prediction, the title is red and names it.
         columns: images a row.
     """
     rows = -(-len(images) // columns)
@@ -31,14 +32,35 @@ def prediction_sheet(
         place.axis("off")
     for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
         wrong = true_names is not None and true_names[i] != guess.name
-        title = f"{guess.name} {guess.probability:.0%}" + (f"\nis {true_names[i]}" if wrong and true_names else "\n")
+        title = f"{guess.name} {guess.probability:.0%}" + (f"\ntrue: {true_names[i]}" if wrong and true_names else "\n")
         place.imshow(image)
-        place.set_title(title, fontsize=8, color="#b91c1c" if wrong else "#15803d")
+        place.set_title(title, fontsize=8, color=RED if wrong else GREEN)
     return figure
 
 
+def prediction_gallery(
+    images: Sequence[Image.Image], guesses: Sequence[Label], true_names: Sequence[str], names: Sequence[str]
+) -> Gallery:
+    """Return the pictures of a page: images with prediction and ground truth.
+
+    Args:
+        images: RGB.
+        guesses: the most probable class of each.
+        true_names: ground truth of each.
+        names: name of each image.
+    """
+    pictures = []
+    for image, guess, true_name, name in zip(images, guesses, true_names, names, strict=True):
+        wrong = guess.name != true_name
+        predicted = f"{guess.name} {guess.probability:.0%}"
+        alt = f"{Path(name).name}: predicted {predicted}, ground truth {true_name}."
+        caption = (predicted, f"true: {true_name}") if wrong else (predicted,)
+        pictures.append(Picture(image, alt, caption, wrong))
+    return Gallery(pictures, columns=8, phone_columns=3, side=240)
+
+
 def draw(image: Image.Image, prediction: ClassPrediction) -> Image.Image:
-    """The image with its likeliest classes on white below it, a line each."""
+    """Return the image with its most probable classes on white below it, a line each."""
     size = max(image.width // 24, 10)
     letters = ImageFont.truetype(font(), size)
     line = round(1.5 * size)

@@ -16,12 +16,12 @@ from fastvit.predict.predictor import Predictor
 from fastvit.reports.page import Section, Table
 from fastvit.reports.plots import confusion_matrix
 from fastvit.tasks.classification.class_tables import classes_by_accuracy, confused_pairs
-from fastvit.tasks.classification.drawing import prediction_sheet
+from fastvit.tasks.classification.drawing import prediction_gallery
 from fastvit.tasks.classification.plots import reliability_diagram
 from fastvit.tasks.classification.prediction import Label
 from fastvit.tasks.classification.real_labels import RealLabels, real_accuracy, real_labels
 
-# More classes than this cannot be told apart in a picture of the confusion matrix.
+# With more classes, the cells of a confusion matrix are too small to tell apart.
 MATRIX_CLASSES = 50
 
 
@@ -46,7 +46,7 @@ def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequ
         parts=Parts("class", ("class", "images", "top-1"), classes_by_accuracy(result, names), per_class),
         rates=[
             Rate("images_per_second_overall", "images/s", overall),
-            Rate("images_per_second_model", "network alone, images/s", network),
+            Rate("images_per_second_model", "images/s (model only)", network),
         ],
         skipped=result.skipped,
         details={
@@ -70,29 +70,33 @@ def _with_real_metrics(result: Evaluation, labels: RealLabels) -> Evaluation:
 
 def _calibration_section(result: Evaluation) -> Section:
     text = (
-        f"Images by the probability of their predicted class, in {BINS} bins: a calibrated classifier is on the "
-        f"diagonal. The expected calibration error, {result.metrics['ece']:.2%}, is the mean distance from it, "
-        "weighted by the images of each bin."
+        f"Reliability diagram: accuracy against the predicted probability in {BINS} bins. The bars of a calibrated "
+        f"classifier end on the diagonal. The expected calibration error (ECE), {result.metrics['ece']:.2%}, is the "
+        "mean distance from it, weighted by the images in each bin."
     )
-    return Section("Calibration", text, reliability_diagram(result.reliability))
+    return Section("Calibration error (ECE)", text, [reliability_diagram(result.reliability)])
 
 
 def _confusion_section(result: Evaluation, names: tuple[str, ...]) -> Section:
     if len(names) <= MATRIX_CLASSES:
-        return Section("Confusion", figure=confusion_matrix(result.confusion, names))
-    header = ("true class", "named", "times", "share of the true class")
-    return Section("Confusion", "The most frequent mistakes.", table=Table(header, confused_pairs(result, names)))
+        return Section("Confusion matrix", plots=[confusion_matrix(result.confusion, names)])
+    header = ("ground truth", "prediction", "images", "share of the ground truth class")
+    text = f"The most frequent mistakes; a matrix is drawn for at most {MATRIX_CLASSES} classes."
+    return Section("Confusion matrix", text, table=Table(header, confused_pairs(result, names)))
 
 
 def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 24) -> list[Section]:
-    """One, or none where there is no mistake."""
+    """Return a section, or none where all predictions are correct."""
     wrong = np.flatnonzero((result.predicted != result.targets) & (result.targets != IGNORED))
     worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]
     if not len(worst):
         return []
-    names = [textwrap.shorten(name, 20, placeholder="…") for name in images.classes]
-    guesses = [Label(int(result.predicted[i]), names[result.predicted[i]], float(result.probability[i])) for i in worst]
-    true_names = [names[result.targets[i]] for i in worst]
-    sheet = prediction_sheet([images.image(i) for i in worst], guesses, true_names)
-    text = "The wrong outputs with the highest probability: where labels are wrong, they are found here."
-    return [Section("Most confident mistakes", text, sheet, pixels=True)]
+    classes = [textwrap.shorten(name, 40, placeholder="…") for name in images.classes]
+    guesses = [
+        Label(int(result.predicted[i]), classes[result.predicted[i]], float(result.probability[i])) for i in worst
+    ]
+    true_names = [classes[result.targets[i]] for i in worst]
+    pictures, names = [images.image(i) for i in worst], [images.name(i) for i in worst]
+    text = "Wrong predictions with the highest probability. Wrong labels often show up here."
+    gallery = prediction_gallery(pictures, guesses, true_names, names)
+    return [Section("Most confident mistakes", text, gallery=gallery)]

@@ -41,7 +41,7 @@ class ClassificationSpec(TaskSpec):
         "top1": TOP1,
         "top5": Metric("top-5", compared=False),
         "loss": LOSS,
-        "ece": Metric("ECE", lower_is_better=True),
+        "ece": Metric("calibration error (ECE)", lower_is_better=True),
         "real_top1": Metric("ReaL top-1", compared=False),
         "real_top5": Metric("ReaL top-5", compared=False),
     }

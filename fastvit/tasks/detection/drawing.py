@@ -1,4 +1,4 @@
-"""Pictures of a detector's outputs."""
+"""Pictures with a detector's predictions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fastvit.tasks.detection.prediction import DetectionPrediction
 
 
 def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
-    """The image with every object's mask, box, class and score, each class in a color of its own.
+    """Return the image with the mask, box, class and score of each object, in one color per class.
 
-    A small image is enlarged, by a whole number, for its labels to be read.
+    Annotations are drawn without scores. A small image is enlarged by an integer factor to make its labels readable.
     """
     found = prediction.objects
     image, factor = enlarged(image)
@@ -26,10 +26,9 @@ def draw(image: Image.Image, prediction: DetectionPrediction) -> Image.Image:
         if found.masks is not None:
             masks = torch.from_numpy(found.masks.repeat(factor, 1).repeat(factor, 2))
             pixels = draw_segmentation_masks(pixels, masks, alpha=0.45, colors=colors)
-        labels = [
-            f"{one_line(prediction.name(label))} {score:.0%}"
-            for label, score in zip(found.labels, found.scores, strict=True)
-        ]
+        labels = [one_line(prediction.name(label)) for label in found.labels]
+        if not prediction.annotated:
+            labels = [f"{label} {score:.0%}" for label, score in zip(labels, found.scores, strict=True)]
         side = max(image.size)
         pixels = draw_bounding_boxes(
             pixels,

@@ -22,11 +22,13 @@ class DetectionPrediction(Prediction):
         image: its name.
         objects: in its pixels.
         classes: names, or None where the model has none.
+        annotated: whether the objects are annotations, which have no scores.
     """
 
     image: str
     objects: Objects
     classes: tuple[str, ...] | None
+    annotated: bool = False
 
     def name(self, label: int) -> str:
         """Of a class."""

@@ -128,7 +128,7 @@ class DetectionSpec(TaskSpec):
         there = images.targets(index)
         masks = there.masks().astype(bool) if network.options.masks else None
         objects = Objects(there.boxes, there.labels, np.ones(len(there), np.float32), masks)
-        return DetectionPrediction(images.name(index), objects, network.classes)
+        return DetectionPrediction(images.name(index), objects, network.classes, annotated=True)
 
     def check_export(self, options: ExportOptions, output: str) -> None:
         if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):

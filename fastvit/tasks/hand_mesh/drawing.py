@@ -1,4 +1,4 @@
-"""Pictures of a hand mesh regressor's outputs."""
+"""Pictures with a hand mesh regressor's predictions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FAR = 1.0  # meters from the viewer; nothing but the order of depths follows fr
 
 
 def draw(image: Image.Image, prediction: HandPrediction) -> Image.Image:
-    """The image with the mesh over it, lit from the viewer's side, and the joints, each finger in a color of its own.
+    """Return the image overlaid with the mesh, lit from the viewer's side, and the joints, in one color per finger.
 
-    A small image is enlarged, by a whole number.
+    A small image is enlarged by an integer factor.
     """
     image, factor = enlarged(image)
     pixels = np.asarray(image.convert("RGB"), np.float64).copy()

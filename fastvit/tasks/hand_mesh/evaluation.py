@@ -59,5 +59,8 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
 
 def _curve_section(metrics: HandMetrics) -> Section:
     distances, shares = (side.tolist() for side in metrics.curve())
-    text = "After each hand's own alignment; the area under the curve, of its whole square, is the AUC."
-    return Section("Joints within a distance", text, share_within(distances, shares))
+    text = (
+        "Share of the joints within a distance of the ground truth (percentage of correct keypoints, PCK), after "
+        "Procrustes alignment of each hand. AUC is the area under this curve, as a share of the plot."
+    )
+    return Section("Joint accuracy (PCK)", text, [share_within(distances, shares)])

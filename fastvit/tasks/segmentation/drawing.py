@@ -1,4 +1,4 @@
-"""Pictures of a segmenter's outputs."""
+"""Pictures with a segmenter's predictions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _PLAIN = "background"
 
 
 def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
-    """The image with each class in a color of its own over it, and a legend of them below.
+    """Return the image overlaid with one color per class, and a legend with each class's share of the pixels below.
 
-    What is called background stays as it is. A small image is enlarged, by a whole number, for its legend to be read.
+    The class "background" is not colored. A small image is enlarged by an integer factor to make its legend readable.
     """
     image, factor = enlarged(image)
     shares = [(label, share) for label, share in prediction.shares() if share >= _LEAST]
@@ -40,7 +40,7 @@ def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
 
 
 def _with_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """The image with rows of colored squares and their names below it."""
+    """Return the image with rows of colored squares and their names below it."""
     size = max(image.width // 40, 10)
     letters = ImageFont.truetype(font(), size)
     line, gap = round(1.6 * size), round(0.5 * size)

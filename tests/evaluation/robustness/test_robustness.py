@@ -178,7 +178,7 @@ def test_command(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["metrics"]["relative_error"] == pytest.approx(mean - found["metrics"]["clean_error"])
     assert f"{mean:.2%}" in output
     report = (folder / "robustness.html").read_text()
-    for part in ("only 5 images", "Frost is a texture computed here", "<h2>Heat map</h2>", "<h2>Curves</h2>"):
+    for part in ("only 5 images", "Frost is a computed texture", "<h2>Heat map</h2>", "<h2>Severity curves</h2>"):
         assert part in report
     assert main([*arguments, "--corruptions", "fog", "--json", "--out", str(folder / "fog")]) == 0
     again = json.loads(capsys.readouterr().out)
