@@ -217,7 +217,9 @@ def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path) -> None:
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
-    with pytest.raises(UserError, match=r"loss is \w+ at step \d+ \(lr .*the last good checkpoint is .*last\.ckpt"):
+    with pytest.raises(
+        UserError, match=r"loss is \w+ at step \d+ \(learning rate .*the last good checkpoint is .*last\.ckpt"
+    ):
         train(recipe(data, tmp_path / "run", "--optim.lr=1e18", "--optim.warmup_epochs=1", "--checkpoint_every=1"))
 
 
