@@ -1,6 +1,6 @@
-"""FastViT, whole: the family, exact fusion, weights, training, evaluation and verified export.
+"""Train, evaluate and deploy FastViT; every exported model is verified against the trained one.
 
-The names below are imported when they are first used, so that `import fastvit` and the command line stay fast.
+Names are imported when they are first used, so that `import fastvit` and the command line start quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""python -m fastvit is the command fastvit."""
+"""Entry point of `python -m fastvit`, which is the same as the command fastvit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How options may be written."""
+"""Parsing of command-line options: spellings, flags, unknown and empty options, sizes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastvit.renames import new_option
 
 
 def underscored(argument: str) -> str:
-    """--batch-size and --batch_size are the same option; what follows its name stays as it is."""
+    """Return an option with underscores in its name, as --batch_size for --batch-size; its value is not changed."""
     return re.sub(r"^--[\w.-]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
 
 
 def hyphenated(argument: str) -> str:
-    """Return an option, or the name of one, as it is shown: batch-size; what follows it stays as it is."""
+    """Return an option or its name with hyphens, as it is shown: batch-size; its value is not changed."""
     return re.sub(r"^-{0,2}[\w.-]+", lambda name: name[0].replace("_", "-"), argument)
 
 
@@ -25,7 +25,7 @@ def with_flag_values(arguments: Sequence[str], flags: Collection[str]) -> list[s
     """Return arguments in which each flag has a value: --compile becomes --compile=true, --no_compile --compile=false.
 
     Args:
-        arguments: options with underscores. A flag with a value keeps it: --compile=false, --compile false.
+        arguments: arguments; options have underscores. A flag with a value keeps it: --compile=false, --compile false.
         flags: names of the options that are true or false.
     """
     spelled = []
@@ -41,15 +41,15 @@ def with_flag_values(arguments: Sequence[str], flags: Collection[str]) -> list[s
 
 
 def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str]) -> None:
-    """See that a command has each option that is given.
+    """Raise an error if a command does not have one of the given options.
 
     Args:
-        command: its name on the line.
-        arguments: what stands on the line after the command, options with hyphens.
-        known: the options that there are, with their hyphens.
+        command: name of the command.
+        arguments: arguments after the command; options have hyphens.
+        known: options of the command, with their hyphens.
 
     Raises:
-        UserError: it does not have one; the message names the nearest ones.
+        UserError: an option does not exist; the message contains its new name or the nearest names.
     """
     known = list(known)
     for argument in takewhile(lambda text: text != "--", arguments):
@@ -64,14 +64,14 @@ def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str])
 
 
 def refuse_given(reason: str, **values: object) -> None:
-    """See that options are left out that would have no effect.
+    """Raise an error if an option is given that would have no effect.
 
     Args:
-        reason: why they have none, after the name of the option: "is for classifiers".
-        values: options by their names; None and False are left out.
+        reason: reason why they have no effect, to follow the name of the option: "is for classifiers".
+        values: values of options by their names; None and False mean that an option is not given.
 
     Raises:
-        UserError: one is given.
+        UserError: an option is given.
     """
     for name, value in values.items():
         if value is not None and value is not False:
@@ -79,10 +79,10 @@ def refuse_given(reason: str, **values: object) -> None:
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
-    """See that no argument is empty: as a path it would mean the current folder, as a name nothing.
+    """Raise an error if an argument is empty; an empty path would mean the current folder.
 
     Raises:
-        UserError: one is; the message names its option.
+        UserError: an argument is empty; the message contains its option.
     """
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
@@ -92,14 +92,17 @@ def refuse_empty(arguments: Sequence[str]) -> None:
         before = arguments[index - 1] if index else ""
         name = option if named else before if before.startswith("--") and "=" not in before else f"argument {index + 1}"
         name = hyphenated(name) if name.startswith("-") else name
-        raise UserError(f"{name} is empty: give a value, or leave it out; is it a shell variable that is not set?")
+        raise UserError(f"{name} is empty: give a value, or leave it out (a shell variable may not be set)")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
-    """ "256", "192x256" (height x width), "dynamic" or None.
+    """Return the height and width that an option gives.
+
+    Args:
+        text: "256" for both sides, "192x256" (height x width), "dynamic", or None.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the text is not one of these.
     """
     if text is None:
         return None
@@ -107,15 +110,18 @@ def parse_size(text: str | None) -> tuple[int, int] | Literal["dynamic"] | None:
         return "dynamic"
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdigit() for part in parts):
-        raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH or dynamic, got {text!r}")
+        raise UserError(f"size must be a number of pixels, HEIGHTxWIDTH, or dynamic; got {text!r}")
     return int(parts[0]), int(parts[-1])
 
 
 def parse_batches(text: str) -> list[int | Literal["dynamic"]]:
-    """ "1", "1,8" or "dynamic".
+    """Return the batch sizes that an option gives.
+
+    Args:
+        text: "dynamic", a number, or numbers joined by commas, such as "1,8".
 
     Raises:
-        UserError: it is none of these.
+        UserError: the text is not one of these.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part == "dynamic" or part.isdigit() for part in parts):

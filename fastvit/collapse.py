@@ -1,9 +1,10 @@
-"""How a model is computed while it is trained: branch by branch, or with each block's norms collapsed into one sum.
+"""Collapsed branches in training: compute each block as one sum instead of branch by branch.
 
-In training every branch of a RepConv or RepMixer ends in a batch norm, and their statistics follow from those of the
-block's input and of its convolutions' outputs. The collapsed form takes just these, and makes each block one affine
-combination (`fastvit.kernels.training`): less time and less memory, the same function. The plain form is the
-definition; parameters, buffers, state dicts and files are the same in both, and in eval mode nothing differs.
+In training every branch of a RepConv or RepMixer ends in a batch norm. The statistics of all norms follow from those of
+the block's input and of its convolutions' outputs. The collapsed form computes only these, and makes each block one
+affine combination (`fastvit.kernels.training`): it takes less time and less memory, and its outputs are the same. The
+branch-by-branch form is the definition. Parameters, buffers, state dicts and files are the same in both forms, and eval
+mode is not changed.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ Model = TypeVar("Model", bound=nn.Module)
 def collapse_branches(model: Model, mode: CollapseMode) -> Model:
     """Set how the branches of a model are computed in training, in place.
 
-    Modules keep their classes, names, parameters, buffers and hooks: only the `forward` of these very modules is
-    another, so that `fastvit.fuse`, `fastvit.form` and `fastvit.save` see no difference. Choose before torch.compile.
+    Only the `forward` of the modules is replaced: classes, names, parameters, buffers and hooks stay the same, so that
+    `fastvit.fuse`, `fastvit.form` and `fastvit.save` are not affected. Call this before torch.compile.
 
     Args:
-        model: any module that contains FastViT's; what is not FastViT's stays as it is.
-        mode: "never" runs each branch and its norm, "always" computes each block as one sum, "auto" takes the one
-            that is known to be faster on the device of the images.
+        model: any module that contains a FastViT; other parts are not changed.
+        mode: "never" runs each branch and its norm, "always" computes each block as one sum, and "auto" chooses the
+            faster one for the device of the images.
 
     Returns:
         The same model.
 
     Raises:
-        UserError: there is no such mode.
+        UserError: the mode does not exist.
     """
     if mode not in get_args(CollapseMode):
         raise unknown_name("collapse mode", mode, get_args(CollapseMode))
     for module in model.modules():
         if _mode_of(module) != "never":
-            del module.forward  # what its class defines is there again
+            del module.forward  # restores the method of the class
         collapsed = _COLLAPSED.get(type(module))
-        # Partial functions, which copy and pickle with their module; a bound method of another class would not.
+        # Partial functions can be copied and pickled with their module; a bound method of another class cannot.
         if collapsed and mode == "always":
             module.forward = partial(collapsed, module)
         elif collapsed and mode == "auto" and not isinstance(module, _NEVER_FASTER):
@@ -63,7 +64,7 @@ def collapse_branches(model: Model, mode: CollapseMode) -> Model:
 
 
 def collapse_mode(model: nn.Module) -> CollapseMode:
-    """Return how the branches of a model are computed in training; "never" too where there are none."""
+    """Return how the branches of a model are computed in training; "never" also if it has none."""
     return next((mode for mode in map(_mode_of, model.modules()) if mode != "never"), "never")
 
 
@@ -77,12 +78,12 @@ def _mode_of(module: nn.Module) -> CollapseMode:
 
 
 def _conv_norm(module: ConvNorm, x: Tensor) -> Tensor:
-    """`ConvNorm` whose depthwise convolution goes back fast. A single norm has nothing to collapse."""
+    """Compute `ConvNorm` with a depthwise convolution whose backward pass is fast. A single norm is not collapsed."""
     return module.norm(_convolved(module.conv, x)) if module.training else ConvNorm.forward(module, x)
 
 
 def _conv_ffn(module: ConvFFN, x: Tensor) -> Tensor:
-    """`ConvFFN` that never makes the normalized map: the norm is in the weights of the 1x1 convolution after it."""
+    """Compute `ConvFFN` without a normalized map: the norm is in the weights of the 1x1 convolution after it."""
     spatial, fc1, fc2 = module.conv, module.fc1, module.fc2
     if not isinstance(spatial, ConvNorm) or not _collapsible([spatial.norm]):
         return ConvFFN.forward(module, x)
@@ -96,12 +97,12 @@ def _conv_ffn(module: ConvFFN, x: Tensor) -> Tensor:
 
 
 def _rep_conv(module: RepConv, x: Tensor) -> Tensor:
-    """`RepConv` as one combination of its input and its convolutions' outputs."""
+    """Compute `RepConv` as one combination of its input and its convolutions' outputs."""
     return _summed(_terms(module, x)) if _collapsible(_norms(module)) else RepConv.forward(module, x)
 
 
 def _mobile_one(module: MobileOne, x: Tensor) -> Tensor:
-    """`MobileOne` with GELU in the same pass; what goes into GELU is not kept."""
+    """Compute `MobileOne` with GELU in the same pass; the input of GELU is not kept."""
     block = module.conv
     if isinstance(module.se, nn.Identity) and isinstance(block, RepConv) and _collapsible(_norms(block)):
         return _summed(_terms(block, x), gelu=True)
@@ -109,14 +110,14 @@ def _mobile_one(module: MobileOne, x: Tensor) -> Tensor:
 
 
 def _rep_mixer(module: RepMixer, x: Tensor) -> Tensor:
-    """`RepMixer` as one combination of its input and its convolution's output."""
+    """Compute `RepMixer` as one combination of its input and its convolution's output."""
     if not _collapsible([*_norms(module.mixer), module.norm]):
         return RepMixer.forward(module, x)
     terms = [*_terms(module.mixer, x), _Term(x, module.norm, sign=-1.0)]
     return _summed(terms, module.layer_scale.gamma.flatten(), skip=x)
 
 
-# How a module of exactly that type is computed in the collapsed form, given itself and its input.
+# Collapsed form of each class (not of its subclasses): a function of the module and its input.
 _COLLAPSED: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     ConvNorm: _conv_norm,
     ConvFFN: _conv_ffn,
@@ -124,7 +125,7 @@ _COLLAPSED: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     MobileOne: _mobile_one,
     RepMixer: _rep_mixer,
 }
-# What "auto" leaves plain: to compute again what goes into GELU saves memory, but on CPUs it costs time.
+# Classes that "auto" does not collapse: recomputing the input of GELU saves memory, but takes time on CPUs.
 _NEVER_FASTER = (MobileOne,)
 
 
@@ -139,7 +140,10 @@ def collapsed_is_faster(x: Tensor) -> bool:
 
 @singledispatch
 def shared_over(norm: nn.Module) -> str | None:
-    """The process group over whose images a norm takes its statistics, by name; None for this process alone."""
+    """Return the name of the process group that shares a norm's batch statistics; None for this process only.
+
+    This is a single-dispatch function: `shared_over.register` adds a rule for another class of norms.
+    """
     return None
 
 
@@ -153,7 +157,7 @@ def _(norm: nn.SyncBatchNorm) -> str | None:
 
 @dataclass(frozen=True)
 class _Term:
-    """sign * norm(factor * map)."""
+    """Term of a sum: sign * norm(factor * map)."""
 
     map: Tensor
     norm: _BatchNorm
@@ -167,7 +171,7 @@ def _norms(block: RepConv) -> list[nn.Module]:
 
 
 def _terms(block: RepConv, x: Tensor) -> list[_Term]:
-    """What a RepConv adds up."""
+    """Return the terms that a RepConv adds up."""
     terms = []
     for branch in cast(Sequence[ConvNorm], block.branches):
         conv, norm = branch.conv, cast(_BatchNorm, branch.norm)
@@ -187,7 +191,7 @@ def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _in_one_dtype(x: Tensor, *parameters: Tensor | None) -> list[Tensor]:
-    """As a convolution of torch's takes them: in autocast's dtype where that is on."""
+    """Return the tensors in the dtype of autocast if it is enabled, as PyTorch's convolutions use them."""
     tensors, device = [x, *(cast(Tensor, parameter) for parameter in parameters)], x.device.type
     if torch.is_autocast_enabled(device):
         tensors = [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
@@ -195,7 +199,7 @@ def _in_one_dtype(x: Tensor, *parameters: Tensor | None) -> list[Tensor]:
 
 
 def _collapsible(norms: Sequence[nn.Module]) -> bool:
-    """Whether the norms are of batches and alike: others, frozen ones among them, keep to the plain form."""
+    """Return whether all norms are batch norms in training with the same settings; others are not collapsed."""
     return (
         all(isinstance(norm, _BatchNorm) and norm.training and norm.affine for norm in norms)
         and len({cast(_BatchNorm, norm).eps for norm in norms}) == 1
@@ -206,7 +210,7 @@ def _collapsible(norms: Sequence[nn.Module]) -> bool:
 def _summed(
     terms: Sequence[_Term], scale: Tensor | None = None, skip: Tensor | None = None, gelu: bool = False
 ) -> Tensor:
-    """The terms, added up and times `scale`, plus the map `skip`; the norms count the batch."""
+    """Return the sum of the terms times `scale`, plus the map `skip`; update the running statistics of the norms."""
     maps: list[Tensor] = []
     for term in terms:
         if not any(term.map is one for one in maps):
@@ -220,7 +224,7 @@ def _summed(
     one = torch.ones_like(first.weight)
     factor = torch.stack([one if term.factor is None else term.factor for term in ordered])
     gain = torch.stack([term.norm.weight if term.sign > 0 else -term.norm.weight for term in ordered])
-    # Added up one by one: going back from a sum over a stack, all shifts would be given the same memory as gradient.
+    # Add the shifts one by one: with a sum over a stack, their gradients would all share the same memory.
     shift = torch.zeros_like(one)
     for term in ordered:
         shift = shift + term.norm.bias if term.sign > 0 else shift - term.norm.bias
@@ -241,11 +245,11 @@ def _summed(
 
 def _refuse_one_pixel(x: Tensor, group: str | None) -> None:
     if group is None and x[:, 0].numel() == 1:
-        raise ValueError(f"batch norm needs more than one pixel a channel in training, got {tuple(x.shape)}")
+        raise ValueError(f"batch norm needs more than one value per channel in training, got shape {tuple(x.shape)}")
 
 
 def _track(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-    """Let a norm count the batch: its running mean and unbiased variance, as torch's own does."""
+    """Update the running mean and the unbiased running variance of a norm, as PyTorch does."""
     if norm.running_mean is None or norm.running_var is None:
         return
     if norm.num_batches_tracked is not None:

@@ -1,7 +1,7 @@
-"""What goes to the terminal: text, tables, progress. Importing this is cheap; rich comes with its first use.
+"""Terminal output: text, tables, progress. Importing this is cheap; rich is imported at its first use.
 
-Names of classes, files and runs come from people's data, and go through here: they are text, never markup, and cannot
-steer the terminal.
+Names of classes, files and runs come from users' data. They are printed as text, never as markup, and cannot control
+the terminal.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-# Controls, undecodable bytes of file names, and separators that break a line.
+# Unicode categories of control characters, undecodable bytes of file names, and separators that break a line.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Marks that turn the direction of the text around them, by which one name can be shown as another.
+# Marks that change the direction of text, which can make one name look like another.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str) -> str:
-    """Return the text with its control characters as escapes, such as "\\x1b"; line feeds stay."""
+    r"""Return the text with its control characters as escapes, such as "\x1b"; line feeds stay."""
     if text.isprintable():
         return text
     return "".join(
@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text as `printable` does, with its line feeds as escapes too."""
+    """Return the text with its control characters and line feeds as escapes."""
     return printable(text).replace("\n", "\\n")
 
 
@@ -43,12 +43,12 @@ def _is_control(character: str) -> bool:
 
 
 def print_line(content: object, file: TextIO | None = None) -> None:
-    """Print text, or what str() makes of something else, and a line feed; to stdout by default."""
+    """Print text, or str() of another object, and a line feed; by default to stdout."""
     print(printable(str(content)), file=file)
 
 
 def new_console(stderr: bool = False, width: int | None = None) -> Console:
-    """Return a console of rich that shows each string as it is, on one line: no markup, no emoji, no highlighting."""
+    """Return a rich console that prints each string unchanged on one line: no markup, no emoji, no highlighting."""
     from rich.console import Console
     from rich.text import Text
 
@@ -60,7 +60,7 @@ def new_console(stderr: bool = False, width: int | None = None) -> Console:
 
 
 def new_progress() -> Progress:
-    """Return a progress display on stderr that vanishes when it is done; without a terminal it shows nothing."""
+    """Return a progress bar on stderr, which is removed at the end; without a terminal nothing is shown."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = new_console(stderr=True)
@@ -70,13 +70,24 @@ def new_progress() -> Progress:
 
 
 def track(items: Iterable[Item], description: str, total: float | None = None) -> Iterable[Item]:
-    """Yield the items, with a progress display; `total` is how many there are where len() does not tell."""
+    """Yield the items, and show a progress bar.
+
+    Args:
+        items: items to iterate over.
+        description: text before the bar.
+        total: number of items, if len() is not available.
+    """
     with new_progress() as progress:
         yield from progress.track(items, total, description=printable(description))
 
 
 def new_table(*columns: str, left: Sequence[int] = (0,)) -> Table:
-    """An empty table; the columns with the indices `left` are aligned left, the others right."""
+    """Return an empty table.
+
+    Args:
+        columns: heading of each column.
+        left: indices of the columns that are aligned left; the others are aligned right.
+    """
     from rich import box
     from rich.table import Table
 
@@ -87,7 +98,7 @@ def new_table(*columns: str, left: Sequence[int] = (0,)) -> Table:
 
 
 def print_styled(content: object, style: str | None = None) -> None:
-    """Print a table or text to stdout; a table in a pipe is not folded to 80 columns."""
+    """Print a table or text to stdout; in a pipe, a table is up to 200 columns wide."""
     new_console(width=None if sys.stdout.isatty() else 200).print(content, style=style)
 
 

@@ -1,4 +1,4 @@
-"""Making models by name."""
+"""Functions that create models by name."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def create_model(
     preprocessing: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> FastViT:
-    """A FastViT classifier in train form.
+    """Create a FastViT classifier in train form.
 
     Args:
-        name: a variant ("fastvit_sa12", or "sa12" for short), or a variant with the tag of released weights
+        name: name of a variant ("fastvit_sa12", or "sa12" for short), optionally with the tag of released weights
             ("fastvit_sa12.apple_dist_in1k"), which are then loaded.
-        pretrained: True for the default weights of the variant, or a tag.
-        num_classes: of the head, 0 for none; by default as many as there are names, or 1000, or what the weights have.
-            Another count than theirs keeps a new head.
-        in_chans: channels of the images; pretrained stems are adapted to other counts than 3.
-        drop_path: stochastic depth of the last block.
-        classes: names of the classes; by default ImageNet's with released weights for 1000 classes.
+        pretrained: True for the default weights of the variant, or the tag of other weights.
+        num_classes: number of classes; 0 for no head. By default the number of `classes`, else that of the weights,
+            else 1000. If it differs from that of the weights, the head is new.
+        in_chans: channels of the images; pretrained stems are adapted if it is not 3.
+        drop_path: stochastic depth rate of the last block.
+        classes: names of the classes; by default ImageNet's for released weights with 1000 classes, else None.
         preprocessing: fields of `Preprocessing` that differ from those of the weights or the variant, such as
             {"size": (192, 192)}.
         overrides: other fields of `fastvit.model.config.FastViTConfig`.
 
     Raises:
-        UserError: no such variant, tag or option; or the weights cannot be had.
+        UserError: the variant, tag or option does not exist, or the weights cannot be downloaded or read.
     """
     variant = find_variant(name.partition(".")[0])
     tag = pretrained if isinstance(pretrained, str) else name.partition(".")[2]
@@ -67,18 +67,28 @@ def create_model(
 def create_backbone(
     name: str, pretrained: bool | str = False, in_chans: int = 3, drop_path: float = 0.0, **overrides: Any
 ) -> Backbone:
-    """The four stages of a variant without a head; see `create_model` for the arguments.
+    """Create the stem and stages of a variant, without a head.
 
-    Calling it on (B, in_chans, H, W) images gives a list of maps, (B, channels[i], H / strides[i], W / strides[i])
-    rounded up, at strides 4, 8, 16, 32 (MCi3 and MCi4 have a fifth stage).
+    For (B, in_chans, H, W) images it returns a list of maps, (B, channels[i], H / strides[i], W / strides[i]), sides
+    rounded up, with strides 4, 8, 16 and 32 (MCi3 and MCi4 have a fifth stage).
+
+    Args:
+        name: name of a variant ("fastvit_sa12", or "sa12" for short), optionally with the tag of released weights.
+        pretrained: True for the default weights of the variant, or the tag of other weights.
+        in_chans: channels of the images; pretrained stems are adapted if it is not 3.
+        drop_path: stochastic depth rate of the last block.
+        overrides: other fields of `fastvit.model.config.FastViTConfig`.
+
+    Raises:
+        UserError: the variant, tag or option does not exist, or the weights cannot be downloaded or read.
     """
     if "num_classes" in overrides:
-        raise UserError("a backbone has no classes; use create_model for a classifier")
+        raise UserError("a backbone does not take num_classes; use create_model for a classifier")
     return create_model(name, pretrained, in_chans=in_chans, drop_path=drop_path, **overrides).backbone
 
 
 def _with_channels(file: StateFile, in_chans: int) -> StateFile:
-    """Stem weights for another number of image channels, by timm's rule (sum for gray, else repeat and rescale)."""
+    """Adapt stem weights to another number of image channels, as timm does (sum for gray, else repeat and rescale)."""
     if in_chans == 3:
         return file
     from timm.models import adapt_input_conv
@@ -99,20 +109,22 @@ def create_on_backbone(
     preprocessing: Mapping[str, Any] | None = None,
     **backbone: Any,
 ) -> Model:
-    """Return a task's network in train form, with the backbone of a classifier.
+    """Create the network of a task in train form, with the backbone of a classifier.
 
     Args:
-        kind: the network's class.
-        options: what it is built from beside the backbone.
-        name: as in `create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `create_model`.
-        num_classes: how many classes there are.
-        classes: their names.
-        preprocessing: fields of `Preprocessing` that differ from the class's, and from mean and std of the weights.
+        kind: class of the network.
+        options: options of the network besides the backbone.
+        name: name of a variant, optionally with the tag of released weights, which are loaded into the backbone.
+        pretrained: True for the default weights of the variant, or the tag of other weights.
+        num_classes: number of classes, at least 1.
+        classes: names of the classes.
+        preprocessing: fields of `Preprocessing` that differ from the defaults of the class, or from the mean and std
+            of the weights.
         backbone: other arguments of `create_model`.
 
     Raises:
-        UserError: no such variant, tag or option; less than one class; or the weights cannot be had.
+        UserError: the variant, tag or option does not exist, num_classes is below 1, or the weights cannot be
+            downloaded or read.
     """
     if num_classes < 1:
         raise UserError(f"num_classes must be at least 1, got {num_classes}")
@@ -131,12 +143,18 @@ def create_on_backbone(
 
 
 def class_count(num_classes: int | None, classes: Sequence[str] | None, default: int) -> int:
-    """Return how many classes a network has: as asked for, as many as there are names, or by default."""
+    """Return the number of classes of a network.
+
+    Args:
+        num_classes: number of classes if given.
+        classes: names of the classes, which are counted if `num_classes` is None.
+        default: number of classes if both are None.
+    """
     return num_classes if num_classes is not None else len(classes) if classes else default
 
 
 def split_options(options: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the keyword arguments that are fields of a dataclass, and the others."""
+    """Return the options that are fields of a dataclass, and the others."""
     names = {field.name for field in fields(kind)}
     own = {name: value for name, value in options.items() if name in names}
     return own, {name: value for name, value in options.items() if name not in names}

@@ -1,4 +1,4 @@
-"""Where to run. Importing this needs no torch."""
+"""Choice of the device. Importing this module needs no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def pick_device(name: str) -> str:
-    """A torch device for "auto" (the best there is), "cpu", "cuda" or "mps".
+    """Return the name of a torch device.
+
+    Args:
+        name: "cuda", "mps", "cpu", or "auto" for the first of these that is available.
 
     Raises:
-        UserError: it is not there.
+        UserError: the device is not available.
     """
     import torch
 
@@ -22,5 +25,5 @@ def pick_device(name: str) -> str:
         return next(device for device, there in available.items() if there)
     if not available.get(name):
         there = " or ".join(device for device, is_there in available.items() if is_there)
-        raise UserError(f"there is no {name} device here; use {there}")
+        raise UserError(f"the device {name} is not available on this machine; use {there}")
     return name

@@ -1,4 +1,4 @@
-"""What a number was measured with."""
+"""Versions and hardware with which a figure was measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment() -> dict[str, str]:
-    """Versions of the packages that are installed, the commit of a checkout, and hardware."""
+    """Return the versions of installed packages, the commit of a checkout, and the hardware."""
     found = {"fastvit": __version__, "commit": commit(), "Python": platform.python_version()}
     found |= {name: _version(name) for name in PACKAGES}
     found |= {
@@ -33,18 +33,18 @@ def environment() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of a checkout, with "-dirty" where files were changed; empty for an installed package."""
+    """Return the commit of a checkout, with "-dirty" if files are changed; empty for an installed package."""
     if not (ROOT / ".git").exists():
         return ""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git here, or not our repository
+    except (OSError, subprocess.SubprocessError):  # git is not installed, or the folder belongs to another repository
         return ""
 
 
 def processor() -> str:
-    """The processor's name, as well as the system tells it."""
+    """Return the name of the processor, as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]

@@ -1,4 +1,4 @@
-"""The one exception that means: the person can fix this; and the words of other exceptions in it."""
+"""Exceptions for errors that the user can fix, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what was asked or in the files given; the message says what was wrong and what to do.
+    """Error in an argument, option or file that the user can fix; the message contains the fix.
 
-    The command line prints it as one line and exits with 2; a library caller sees an ordinary ValueError.
+    The command line prints it on one line and exits with status 2. In Python it is a ValueError.
     """
 
 
 class UnreadableImageError(UserError):
-    """An image that cannot be decoded; the message names it."""
+    """Unreadable or corrupt image; the message contains its name."""
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's exception says, short enough for one line of ours."""
+    """Return the first line of another library's exception, or the name of its class if it has no text."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 

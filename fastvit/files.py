@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never costs the previous one."""
+"""Atomic writes, which keep the previous file if the process is killed or the disk is full; paths and folders."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastvit.errors import UserError
+from fastvit.variables import read_variable
 
-# How to encode text that names files: bytes that are not UTF-8, as old archives have them, come back as they were.
+# Error handler for file names that are not UTF-8, such as those from old archives: their bytes are preserved.
 ANY_NAME = "surrogateescape"
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; moved onto it when the block ends well, removed when it does not.
+    """Write a file atomically: yield a temporary path beside it, which replaces the file when the block succeeds.
+
+    If the block fails, the temporary file is removed and the previous file is kept.
 
     Raises:
-        UserError: the file cannot be written; the previous one, if any, is as it was.
+        UserError: the file cannot be written; the previous one is not changed.
     """
     target = Path(path)
     try:
@@ -33,7 +36,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        # mkstemp makes files private; give what an ordinary open() would have given.
+        # mkstemp makes files private; set the permissions that open() would give.
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)
@@ -47,18 +50,22 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8."""
+    """Write a text file atomically, as UTF-8.
+
+    Raises:
+        UserError: the file cannot be written; the previous one is not changed.
+    """
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 class TemporaryFolder:
-    """A temporary folder that is removed when nothing refers to this object any more, or when the process ends.
+    """Temporary folder that is removed when this object is garbage-collected, or when the process ends.
 
-    `tempfile.TemporaryDirectory` warns of that, because it is meant to be closed. This one has no end but its owner's.
+    `tempfile.TemporaryDirectory` would warn then, because it must be closed.
 
     Attributes:
-        path: the folder.
+        path: path of the folder.
     """
 
     def __init__(self) -> None:
@@ -67,16 +74,16 @@ class TemporaryFolder:
 
 
 def _remove_in(process: int, folder: Path) -> None:
-    # A forked process has the object too, and may end before the one that uses the folder.
+    # A forked process has the object too, and may end before the process that uses the folder.
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def user_path(source: str | Path) -> Path:
-    """Return a path as a person gives it: as it is where there is such a file, else with ~ as the home.
+    """Return a path that a user has given: unchanged if it exists, else with ~ replaced by the home folder.
 
     Raises:
-        UserError: it begins with ~NAME, and there is neither such a file nor such a user.
+        UserError: the path begins with ~NAME, and neither this file nor this user exists.
     """
     path = Path(source)
     if path.exists():
@@ -84,15 +91,15 @@ def user_path(source: str | Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"there is no file {source}, and no user whose home it could mean") from error
+        raise UserError(f"{source} was not found: neither this file nor a user of that name exists") from error
 
 
 def cache_folder() -> Path:
-    """Where what is made once and kept lies: what the environment variable FASTVIT_CACHE names, or ~/.cache/fastvit."""
-    standard = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
-    folder = Path(os.environ.get("FASTVIT_CACHE") or standard)
+    """Return the cache folder: the environment variable FASTVIT_CACHE, or ~/.cache/fastvit."""
+    standard = Path(read_variable("XDG_CACHE_HOME") or "~/.cache") / "fastvit"
+    folder = Path(read_variable("FASTVIT_CACHE") or standard)
     try:
         return folder.expanduser()
     except RuntimeError:
-        # A user of a container who is in no list of users has the home "/", as Docker has it; another's is a name.
+        # In a container, a user that is not in the list of users has the home "/", as in Docker; ~NAME is a file name.
         return Path("/") / folder.relative_to("~") if folder.parts[0] == "~" else folder

@@ -1,8 +1,9 @@
-"""Exact fusion: every over-parameterized piece becomes one convolution, every norm and layer scale is folded away.
+"""Exact fusion: merge parallel branches into one convolution, and fold batch norms and layer scales.
 
-`reparameterize` is the paper's structural reparameterization, one to one with the official fused checkpoints;
-`fold_batchnorm` goes on to the norms and layer scales that these still run; `fuse` is both. Each returns a new model in
-eval mode and leaves the given one untouched. All algebra is done in float64 on the CPU and rounded once, at the end.
+`reparameterize` is the structural reparameterization of the paper, and gives the layout of the official fused
+checkpoints. `fold_batchnorm` folds the norms and layer scales that these still contain. `fuse` is both. Each function
+returns a new model in eval mode and does not change the given one. Weights are computed in float64 on the CPU and
+rounded once, at the end.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Affine:
-    """A linear map as a convolution: a value with +, -, scaling a channel, and center padding.
+    """Linear map as a convolution with padding k // 2; maps can be added, subtracted, scaled, shifted and padded.
 
     Attributes:
-        weight: (out, in / groups, k, k), k odd, float64.
-        bias: (out,), float64.
-        stride: of the convolution; padding is k // 2 always.
-        groups: of the convolution.
+        weight: weight of the convolution, (out, in / groups, k, k), k odd, float64.
+        bias: bias of the convolution, (out,), float64.
+        stride: stride of the convolution.
+        groups: groups of the convolution.
     """
 
     weight: Tensor
@@ -56,20 +57,20 @@ class Affine:
         return self + other.scaled(-torch.ones_like(other.bias))
 
     def scaled(self, factor: Tensor) -> Affine:
-        """The map followed by a factor (out,) a channel."""
+        """Return the map followed by a factor per channel, (out,)."""
         return replace(self, weight=self.weight * factor.view(-1, 1, 1, 1), bias=self.bias * factor)
 
     def shifted(self, offset: Tensor) -> Affine:
-        """The map followed by an offset (out,) a channel."""
+        """Return the map followed by an offset per channel, (out,)."""
         return replace(self, bias=self.bias + offset)
 
     def padded(self, kernel: int) -> Affine:
-        """The same map with a k x k kernel grown to kernel x kernel by zeros around it."""
+        """Return the same map with its kernel zero-padded to kernel x kernel."""
         border = (kernel - self.weight.shape[-1]) // 2
         return replace(self, weight=F.pad(self.weight, [border] * 4))
 
     def conv(self, like: Tensor) -> nn.Conv2d:
-        """The map as a module, with the device and dtype of `like`."""
+        """Return the map as a module in eval mode, with the device and dtype of `like`."""
         out_chs, in_chs, kernel, _ = self.weight.shape
         with torch.device("meta"):
             conv = nn.Conv2d(
@@ -81,25 +82,31 @@ class Affine:
 
 
 def _exact(tensor: Tensor) -> Tensor:
-    """float64 on the CPU (some devices have no float64); what is on `meta` stays there."""
+    """Return a tensor in float64 on the CPU (some devices have no float64); a tensor on `meta` stays there."""
     return tensor.detach().to("meta" if tensor.is_meta else "cpu", torch.float64)
 
 
 def identity(channels: int, groups: int, like: Tensor) -> Affine:
-    """X -> x as a 1x1 convolution, on the device of `like`."""
+    """Return the identity as a 1x1 convolution.
+
+    Args:
+        channels: input and output channels.
+        groups: groups of the convolution.
+        like: tensor whose device is used.
+    """
     width = channels // groups
     weight = torch.eye(width, dtype=torch.float64, device=like.device).repeat(groups, 1)
     return Affine(weight[:, :, None, None], torch.zeros(channels, dtype=torch.float64, device=like.device), 1, groups)
 
 
 def norm_coefficients(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """(a, b), each (C,), float64: an eval-mode batch norm is x -> a * x + b.
+    """Return a and b, each (C,) in float64, so that the batch norm in eval mode is x -> a * x + b.
 
     Raises:
-        UserError: the norm keeps no running statistics, so that it is no fixed linear map.
+        UserError: the norm has no running statistics, so that it is not a fixed linear map.
     """
     if norm.running_mean is None or norm.running_var is None:
-        raise UserError("a batch norm without running statistics depends on its batch and cannot be fused")
+        raise UserError("cannot fuse a batch norm without running statistics: its outputs depend on the batch")
     mean, var = _exact(norm.running_mean), _exact(norm.running_var)
     scale = (var + norm.eps).rsqrt()
     if norm.weight is None:
@@ -110,10 +117,12 @@ def norm_coefficients(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 @singledispatch
 def affine(module: nn.Module) -> Affine:
-    """Which convolution is this module in eval mode?
+    """Return the convolution that equals a module in eval mode.
+
+    This is a single-dispatch function: `affine.register` adds a rule for another class of modules.
 
     Raises:
-        TypeError: the module is not one convolution.
+        TypeError: the module does not equal one convolution.
     """
     raise TypeError(f"{type(module).__name__} is not one convolution")
 
@@ -124,7 +133,9 @@ def _(module: nn.Conv2d) -> Affine:
     square = module.kernel_size == (kernel, kernel) and module.stride[0] == module.stride[1]
     plain = square and kernel % 2 == 1 and module.padding_mode == "zeros"
     if not plain or module.padding != (kernel // 2,) * 2 or module.dilation != (1, 1):
-        raise TypeError("only square, odd, zero-padded, undilated convolutions take part in fusion")
+        raise TypeError(
+            "only convolutions with a square odd kernel, zero padding of half its size and no dilation fuse"
+        )
     weight = _exact(module.weight)
     bias = weight.new_zeros(module.out_channels) if module.bias is None else _exact(module.bias)
     return Affine(weight, bias, module.stride[0], module.groups)
@@ -167,7 +178,7 @@ def _parameter(module: nn.Module) -> Tensor:
 
 
 def _has_branches(module: nn.Module) -> bool:
-    """Whether `affine` has a rule for a module that is more than a convolution, with or without a norm."""
+    """Return whether `affine` has a rule for a module that is more than a convolution with or without a norm."""
     single = {affine.dispatch(kind) for kind in (nn.Module, nn.Conv2d, ConvNorm)}
     return affine.dispatch(type(module)) not in single
 
@@ -182,7 +193,7 @@ def _fold_conv(module: nn.Module) -> nn.Module | None:
 
 @singledispatch
 def _fold(module: nn.Module) -> None:
-    """Fold what a block can fold, in a copy that is ours; a block that has been folded stays as it is."""
+    """Fold the norms and layer scales of a block, in place; a folded block stays as it is."""
 
 
 @_fold.register
@@ -198,10 +209,17 @@ def _(module: ResidualBlock) -> None:
 
 @singledispatch
 def fold_mixer(mixer: nn.Module, norm: nn.Module, scale: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """Fold into a token mixer, in place, what a residual block has around it: the norm before it and the layer scale.
+    """Fold the norm before a token mixer, and the layer scale after it, into the mixer, in place.
+
+    This is a single-dispatch function: `fold_mixer.register` adds a rule for another class of mixers.
+
+    Args:
+        mixer: token mixer of a residual block.
+        norm: norm before the mixer.
+        scale: layer scale after the mixer.
 
     Returns:
-        What is left of the two; nn.Identity where nothing is. A mixer without a rule keeps both.
+        The norm and the layer scale that remain; nn.Identity if nothing remains. Without a rule, both stay.
     """
     return norm, scale
 
@@ -213,7 +231,7 @@ def _(mixer: SelfAttention, norm: nn.Module, scale: nn.Module) -> tuple[nn.Modul
 
 @fold_mixer.register
 def _(mixer: Pooling, norm: nn.Module, scale: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """A mean keeps constants, so the norm's shift cancels, and its slope comes out as a factor."""
+    """Fold into pooling: the shift of the norm cancels, and its slope becomes a factor of the result."""
     if not isinstance(scale, LayerScale):
         return norm, scale
     slope, _, rest = _take_affine(norm) or (torch.ones_like(_exact(scale.gamma).flatten()), None, norm)
@@ -229,7 +247,7 @@ def _assign(linear: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None
 
 
 def _absorb_scale(scale: nn.Module, linear: nn.Linear | nn.Conv2d) -> nn.Module:
-    """Move a layer scale into the linear map before it."""
+    """Fold a layer scale into the linear map before it, and return what is left of it."""
     if not isinstance(scale, LayerScale):
         return scale
     gamma = _exact(scale.gamma).flatten()
@@ -239,9 +257,9 @@ def _absorb_scale(scale: nn.Module, linear: nn.Linear | nn.Conv2d) -> nn.Module:
 
 
 def _take_affine(norm: nn.Module) -> tuple[Tensor, Tensor, nn.Module] | None:
-    """Split a norm into slope and shift, (C,), and what is left; None where there is nothing to take.
+    """Split a norm into slope and shift, each (C,), and the rest; return None if it has no affine part.
 
-    A layer norm keeps its normalization, which is not linear.
+    The normalization of a layer norm stays, because it is not linear.
     """
     if isinstance(norm, _BatchNorm):
         return *norm_coefficients(norm), nn.Identity()
@@ -252,7 +270,7 @@ def _take_affine(norm: nn.Module) -> tuple[Tensor, Tensor, nn.Module] | None:
 
 
 def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
-    """Move a norm into the linear map behind it; of a layer norm only its affine part."""
+    """Fold a norm into the linear map after it, and return what is left: the normalization of a layer norm."""
     taken = _take_affine(norm)
     if taken is None:
         return norm
@@ -264,18 +282,26 @@ def _absorb_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A deep copy in eval mode, without gradients (copying leaves them out) and outside any compiled wrapper."""
+    """Return a deep copy in eval mode, without gradients and without the wrapper of torch.compile."""
     return copy.deepcopy(uncompiled(model)).eval()
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
-    """The module that torch.compile wrapped, or the module itself."""
-    # The wrapper keeps it under this name; asking torch._dynamo for the wrapper's type would import it for seconds.
+    """Return the module that torch.compile wrapped, or the module itself."""
+    # The wrapper has it under this name. Importing torch._dynamo for the type of the wrapper would take seconds.
     return cast(nn.Module, getattr(model, "_orig_mod", model))
 
 
 def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """The tree with every module that the rule replaces exchanged, the outermost first."""
+    """Replace modules in a tree, in place, the outermost first.
+
+    Args:
+        module: root of the tree.
+        rule: function that returns a new module, or None to keep a module and look into it.
+
+    Returns:
+        The root, or the module that replaces it.
+    """
     new = rule(module)
     if new is not None:
         return new
@@ -285,19 +311,38 @@ def replaced(module: nn.Module, rule: Callable[[nn.Module], nn.Module | None]) -
 
 
 def reparameterize(model: Model) -> Model:
-    """Structural reparameterization: what `affine` has a rule for becomes one nn.Conv2d (paper, section 3.2).
+    """Merge the parallel branches of each block into one nn.Conv2d (structural reparameterization, paper, section 3.2).
 
-    The result has the structure of the official fused checkpoints: batch norms of the ConvFFN and before attention and
-    the layer scales are still there.
+    The result has the layout of the official fused checkpoints: it still contains layer scales, and the batch norms of
+    the ConvFFN and before attention. Modules for which `affine` has a rule are merged.
+
+    Args:
+        model: any module that contains a FastViT; other parts are not changed.
+
+    Returns:
+        A new model in eval mode.
+
+    Raises:
+        UserError: a batch norm has no running statistics.
     """
     return cast(Model, replaced(_copy(model), _merge))
 
 
 def fold_batchnorm(model: Model) -> Model:
-    """Fold the norm of every ConvNorm, the norm before every qkv and every layer scale of a block into its neighbor.
+    """Fold batch norms and layer scales into the neighboring convolutions and linear layers.
 
-    ConvNorms that are left when branches are merged are those of the ConvFFNs, and of the heads of detection,
-    segmentation and hand mesh networks. Layer norms (MCi3, MCi4) keep their normalization; their affine part folds.
+    This covers the norm of every ConvNorm, the norm before every qkv, and the layer scales of blocks. After
+    `reparameterize`, ConvNorms are left in ConvFFNs and in the heads of detection, segmentation and hand mesh networks.
+    Layer norms (MCi3, MCi4) keep their normalization; only their affine part is folded.
+
+    Args:
+        model: any module that contains a FastViT; other parts are not changed.
+
+    Returns:
+        A new model in eval mode.
+
+    Raises:
+        UserError: a batch norm has no running statistics.
     """
     result = replaced(_copy(model), _fold_conv)
     for module in result.modules():
@@ -306,36 +351,47 @@ def fold_batchnorm(model: Model) -> Model:
 
 
 def fuse(model: Model) -> Model:
-    """The inference form of any module that contains a FastViT: no batch norm and no layer scale is left in it.
+    """Return the fused model for inference, without batch norms and layer scales in its FastViT.
 
-    Exact in eval mode up to rounding: see `verify`. Works on SyncBatchNorm, on `meta` (which gives the skeleton for
-    fused weights), on a compiled module (its original is fused), and on a model that is fused already.
+    The outputs in eval mode are the same up to rounding: see `verify`. SyncBatchNorm, models on `meta`, compiled
+    modules (the original module is fused) and models that are fused already are supported.
 
     Args:
-        model: any module; what is not FastViT's stays as it is.
+        model: any module that contains a FastViT; other parts are not changed.
 
     Returns:
-        A new model in eval mode; the given one keeps its storage, its optimizer and its compiled graph.
+        A new model in eval mode; the given one stays usable for training.
+
+    Raises:
+        UserError: a batch norm has no running statistics.
     """
     return fold_batchnorm(reparameterize(model))
 
 
 def form(model: nn.Module) -> Form:
-    """The form a model is in, read off its modules."""
+    """Return the form of a model, determined from its modules: "train", "reparameterized" or "fused"."""
     modules = list(model.modules())
     if any(_has_branches(m) for m in modules):
         return "train"
-    # Not layer scales: a token mixer without a rule keeps its own.
+    # Layer scales do not count: a token mixer without a rule keeps its own.
     if any(isinstance(m, ConvNorm) for m in modules):
         return "reparameterized"
     return "fused"
 
 
 def verify(model: nn.Module, fused: nn.Module, images: Tensor) -> Differences:
-    """Run both in eval mode on (B, C, H, W) images and measure how far the outputs are apart.
+    """Run two models in eval mode on the same images, and measure the differences of their outputs.
 
-    Each gets the images on its own device and in its own precision. Outputs may be nested lists, tuples and dicts of
-    tensors. The models are left in the mode they were in.
+    Each model gets the images on its own device and in its own dtype. Outputs may be nested lists, tuples and dicts of
+    tensors. The models are returned to their train or eval mode afterwards.
+
+    Args:
+        model: reference, such as a model in train form.
+        fused: model to compare, such as the fused one.
+        images: normalized images, (B, C, H, W).
+
+    Raises:
+        ValueError: the outputs have different structures or shapes, or contain no tensors.
     """
     with torch.inference_mode():
         return compare(_evaluated(model, images), _evaluated(fused, images))

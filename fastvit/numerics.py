@@ -1,4 +1,4 @@
-"""How far two outputs are apart: the measure behind every proof of fusion and export."""
+"""Differences between outputs, which verify fused and exported models."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch.utils import _pytree as pytree
 
 @dataclass(frozen=True)
 class Differences:
-    """Of an output against its reference, over all output tensors.
+    """Differences between outputs and their reference, over all output tensors.
 
     Attributes:
         max_abs: largest absolute difference of any element.
-        relative: largest, over the tensors, of the largest absolute difference over the largest absolute reference.
+        relative: largest absolute difference divided by the largest absolute reference of the same tensor; the maximum
+            over the tensors.
         cosine: smallest cosine similarity of any tensor with its reference.
-        top1: share of rows with the same arg max, where the output is one (B, classes) tensor; else None.
+        top1: fraction of rows with the same arg max if the output is one (B, classes) tensor; else None.
     """
 
     max_abs: float
@@ -33,11 +34,11 @@ def compare(reference: object, output: object) -> Differences:
     """Compare two nested structures of tensors or arrays of equal shapes, in float64 on the CPU.
 
     Raises:
-        ValueError: the structures or shapes differ, or there is nothing in them.
+        ValueError: the structures or shapes differ, or there are no tensors in them.
     """
     pairs = list(zip(_tensors(reference), _tensors(output), strict=True))
     if not pairs:
-        raise ValueError("there are no tensors to compare")
+        raise ValueError("the outputs contain no tensors to compare")
     if shapes := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:
         raise ValueError(f"outputs have different shapes: {shapes}")
     gaps = [(a - b).abs().max().item() for a, b in pairs]

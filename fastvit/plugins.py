@@ -1,7 +1,7 @@
-"""Tables that other packages can add to: a row is registered in Python, or by an installed package's entry point.
+"""Tables that other packages can extend: rows are registered in Python or by the entry point of an installed package.
 
-An entry point in the group `fastvit.plugins` names a module, whose import registers what it has to add. They are
-imported when a name is looked up that is not there yet, so that they cost nothing before.
+An entry point in the group `fastvit.plugins` refers to a module, whose import registers its rows. Plugins are imported
+when a name is looked up that is not in a table, so that they take no time before.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ GROUP = "fastvit.plugins"
 
 @cache
 def load_plugins() -> tuple[str, ...]:
-    """Import what installed packages add, once; one that cannot be imported does not keep the others from it.
+    """Import the plugins of all installed packages, once; a plugin that fails does not stop the others.
 
     Returns:
-        What could not be imported, a sentence each, which names the package.
+        A sentence for each plugin that cannot be imported, with the name of its package.
     """
     failures = []
     for plugin in entry_points(group=GROUP):
         try:
             plugin.load()
-        except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
+        except (Exception, SystemExit) as error:  # an import may raise any error
             package = plugin.dist.name if plugin.dist else "an installed package"
             failures.append(
                 f"the plugin {plugin.name} ({plugin.value}) of {package} cannot be loaded: "
@@ -39,21 +39,27 @@ def load_plugins() -> tuple[str, ...]:
 
 
 def warn_of_failures() -> None:
-    """Load the plugins, with a warning for each that cannot be loaded."""
+    """Load the plugins, and issue a warning for each that cannot be loaded."""
     for failure in load_plugins():
         warnings.warn(failure, stacklevel=3)
 
 
 def not_loaded() -> str:
-    """Return what to add to an error about an unknown name: it may be that of a plugin that cannot be loaded."""
+    """Return the end of an error about an unknown name: the plugins that cannot be loaded, and might define it."""
     return "".join(f"; {failure}" for failure in load_plugins())
 
 
 def register(table: dict[str, Row], kind: str, name: str, row: Row) -> None:
     """Add a row to a table.
 
+    Args:
+        table: table to extend.
+        kind: kind of the rows, for the error, such as "token mixer".
+        name: name of the row.
+        row: row to add.
+
     Raises:
-        UserError: there is a row of that name.
+        UserError: a row of that name exists already.
     """
     if name in table:
         raise UserError(f"the {kind} {name!r} exists already: register yours under another name")
@@ -61,10 +67,15 @@ def register(table: dict[str, Row], kind: str, name: str, row: Row) -> None:
 
 
 def find(table: dict[str, Row], kind: str, name: str) -> Row:
-    """Return the row of a name, of a plugin if need be.
+    """Return the row of a name; plugins are loaded if it is not in the table.
+
+    Args:
+        table: table to search.
+        kind: kind of the rows, for the error, such as "token mixer".
+        name: name of the row.
 
     Raises:
-        UserError: there is none; the message lists what there is.
+        UserError: the name does not exist; the message lists all names.
     """
     if name not in table:
         load_plugins()

@@ -1,4 +1,4 @@
-"""The whole job in minutes, on real images: train, evaluate, fuse, prove, export, time, report."""
+"""Quickstart on real images, in minutes: train, evaluate, fuse, export, verify, benchmark, report."""
 
 from __future__ import annotations
 
@@ -47,15 +47,21 @@ _PREDICTIONS = f"The first {_SHOWN} validation images or fewer. Wrong prediction
 
 
 def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = None) -> Path:
-    """Run the story from images to a proved artifact; everything lands in `out`, the report last.
+    """Train a model, verify its fused form and its ONNX export, measure latencies, and write a report.
 
-    It may be interrupted and run again: it starts over in the same folder.
+    All files are written to `out`. If the folder contains an earlier run, it is overwritten.
+
+    Args:
+        data: images to train on, as in the option --data of `fastvit train`.
+        out: folder for the run, the models and the report.
+        device: device to train and evaluate on: "auto", "cpu", "cuda" or "mps".
+        epochs: number of epochs; by default that of the recipe quickstart.
 
     Returns:
         The path of report.html.
 
     Raises:
-        UserError: data or device cannot be had, or one of the proofs fails.
+        UserError: the data or the device is not available, or the outputs of the fused or exported model differ.
     """
     start = time.perf_counter()
     console = new_console()
@@ -68,45 +74,48 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     model = load(run.best, FastViT)
     trained_in = time.perf_counter() - start
 
-    console.rule("evaluate, fuse and prove")
-    pictures = open_images(data, "test", model.classes)
+    console.rule("evaluate, fuse and verify")
+    dataset = open_images(data, "test", model.classes)
     fused = fuse(model)
-    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), 64)
-    # TF32, which convolutions use by default on a GPU, would differ between the two forms.
+    batches = evaluation_loader(samples_for_evaluation(dataset, model.preprocessing), 64)
+    # TF32, the default of convolutions on a GPU, would round the two forms differently.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         train_form = _evaluate(model, batches, device, "train form")
         fused_form = _evaluate(fused, batches, device, "fused")
     _demand_equal(train_form, fused_form, "the fused model")
-    fusion = verify(model.cpu(), fused.cpu(), _first_images(pictures, model, 64))
+    fusion = verify(model.cpu(), fused.cpu(), _first_images(dataset, model, 64))
     save(fused, out / "fused.safetensors", fused_form.metrics)
-    console.print(f"top-1 {train_form.metrics['top1']:.2%}, train form and fused alike on {train_form.images} images")
-    console.print(f"fusion: {fusion}")
+    console.print(
+        f"top-1 accuracy {train_form.metrics['top1']:.2%} on {train_form.images} validation images; "
+        "train form and fused form predict the same"
+    )
+    console.print(f"fused against train form: {fusion}")
 
-    console.rule("export and prove")
-    first = range(min(64, len(pictures)))
+    console.rule("export and verify")
+    first = range(min(64, len(dataset)))
     exported = export(
         model,
         TARGETS["onnx"],
         out / "model.onnx",
-        [pictures.image(i) for i in first],
+        [dataset.image(i) for i in first],
         ExportOptions(batch="dynamic"),
-        [pictures.labels[i] for i in first],
+        [dataset.labels[i] for i in first],
     )
-    assert exported.proof is not None  # onnxruntime is always here
+    assert exported.proof is not None  # onnxruntime is always installed
     artifact = Predictor(exported.path)
-    exported_form = evaluate(artifact.logits, batches, len(pictures.classes), description="onnxruntime")
+    exported_form = evaluate(artifact.logits, batches, len(dataset.classes), description="onnxruntime")
     _demand_equal(train_form, exported_form, exported.path.name)
-    console.print(f"{exported.path}: {exported.proof.differences}; top-1 {exported_form.metrics['top1']:.2%}")
+    console.print(f"{exported.path}: {exported.proof.differences}; top-1 accuracy {exported_form.metrics['top1']:.2%}")
 
-    console.rule("time")
+    console.rule("benchmark")
     timings = bench_model(model, compiled=_can_compile(), device=device)
     for name, timing in timings.items():
         console.print(f"{name:20} {timing.median:6.2f} ms, {timings[TRAINED].median / timing.median:.2f}x")
 
-    shown = range(min(_SHOWN, len(pictures)))
-    images, names = [pictures.image(i) for i in shown], [pictures.name(i) for i in shown]
-    guesses = [_guess(fused_form, pictures.classes, i) for i in shown]
-    true_names = [pictures.classes[fused_form.targets[i]] for i in shown]
+    shown = range(min(_SHOWN, len(dataset)))
+    images, names = [dataset.image(i) for i in shown], [dataset.name(i) for i in shown]
+    guesses = [_guess(fused_form, dataset.classes, i) for i in shown]
+    true_names = [dataset.classes[fused_form.targets[i]] for i in shown]
     prediction_sheet(images, guesses, true_names).savefig(out / "predictions.png", dpi=110)
     report = write_report(
         out / REPORT,
@@ -120,7 +129,7 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
             _proof_section(fusion, exported.path.name, artifact.runtime, exported.proof),
             _latency_section(timings, model, device),
             Section("Predictions", _PREDICTIONS, gallery=prediction_gallery(images, guesses, true_names, names)),
-            Section("Confusion matrix", plots=[confusion_matrix(fused_form.confusion, pictures.classes)]),
+            Section("Confusion matrix", plots=[confusion_matrix(fused_form.confusion, dataset.classes)]),
         ],
     )
     console.rule()
@@ -141,16 +150,16 @@ def _demand_equal(train_form: Evaluation, other: Evaluation, name: str) -> None:
     differ = np.flatnonzero(train_form.predicted != other.predicted)
     if len(differ):
         where = f"{len(differ)} of {other.images} images, first {differ[:5].tolist()}"
-        raise UserError(f"{name} and the train form give different outputs on {where}")
+        raise UserError(f"the predictions of {name} and of the train form differ on {where}")
 
 
 def _can_compile() -> bool:
-    """torch.compile needs a C++ compiler; without one its bar is left out."""
+    """Return whether a C++ compiler is installed, which torch.compile needs; without one it is not measured."""
     return any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
 
 
-def _first_images(pictures: LabeledImages, model: FastViT, count: int) -> torch.Tensor:
-    batches = evaluation_loader(samples_for_evaluation(pictures, model.preprocessing), count, num_workers=0)
+def _first_images(dataset: LabeledImages, model: FastViT, count: int) -> torch.Tensor:
+    batches = evaluation_loader(samples_for_evaluation(dataset, model.preprocessing), count, num_workers=0)
     return normalize(next(iter(batches))[0], model.preprocessing)
 
 

@@ -1,6 +1,6 @@
 """Names that changed in version 0.2.
 
-Files with old names load. An old option on the command line is an error that names the new one.
+Files with old names can be loaded. An old option on the command line is an error that contains the new name.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Recipe fields by their dotted names, old -> new. Those of networks are in the descriptions of weights, too.
+# Recipe fields by their dotted names, old -> new. The fields of networks are also in the descriptions of weights.
 FIELDS = {
     "damaged_limit": "max_unreadable",
     "allow_damaged": "skip_unreadable",
@@ -32,7 +32,7 @@ FIELDS = {
     "detection.network.score": "detection.network.score_thresh",
     "detection.network.overlap": "detection.network.nms_thresh",
     "detection.network.detections": "detection.network.max_detections",
-    "hand_mesh.colour": "hand_mesh.color",
+    "hand_mesh.colour": "hand_mesh.color",  # codespell:ignore colour
     "segmentation.ratio": "segmentation.scale_range",
     "segmentation.largest_share": "segmentation.cat_max_ratio",
     "segmentation.network.width": "segmentation.network.fpn_channels",
@@ -42,13 +42,13 @@ FIELDS = {
 }
 # Values of renamed fields, by the old name of the field, old -> new.
 VALUES = {
-    "norms": {"trained": "train", "synchronised": "sync"},
+    "norms": {"trained": "train", "synchronised": "sync"},  # codespell:ignore synchronised
     "model.train_form": {"plain": "never", "collapsed": "always"},
 }
 # Forms of a network, in the descriptions of weights, old -> new.
 FORMS = {"merged": "reparameterized"}
 # Inputs of an artifact, old -> new.
-INPUTS = {"normalised": "normalized"}
+INPUTS = {"normalised": "normalized"}  # codespell:ignore normalised
 # How images are resized, in the descriptions of weights and artifacts, old -> new.
 RESIZES = {"fit": "resize_shorter"}
 # Commands, old -> new.
@@ -57,7 +57,7 @@ COMMANDS = {"scenes": "synth scenes", "hands": "synth hands", "report": "compare
 OPTIONS = {"bench models": {"runtime": "backends"}, "bench train": {"runtime": "configurations"}}
 # First lines of the README of synthetic data, old -> new.
 TITLES = {"# Made hands": "# Synthetic hands"}
-# In the state of a run: callbacks by their classes, and what the batches of an epoch depend on.
+# In the state of a run: callbacks by their classes, and settings that the batches of an epoch depend on.
 _CALLBACKS = {"DamagedImages": "UnreadableImages"}
 _BATCHES = {"workers": "num_workers", "group": "group_by_aspect_ratio"}
 # Files in a run's folder that have another name now.
@@ -96,7 +96,7 @@ def old_names(content: Mapping[str, Any]) -> dict[str, str]:
 def renamed_network(task: str, options: Any) -> Any:
     """Return the options of a task's network, as the description of weights has them, under their new names."""
     if not isinstance(options, Mapping):
-        return options  # there are none, or the description is damaged, which others find out
+        return options  # there are none, or the description is corrupt, which is an error when it is read
     prefix = f"{task}.network."
     return {FIELDS.get(prefix + name, prefix + name).removeprefix(prefix): value for name, value in options.items()}
 
@@ -112,7 +112,7 @@ def renamed_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed_batches(made: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the batches of an epoch depended on, from the state of a run, under the new names."""
+    """Return the settings that the batches of an epoch depended on, from the state of a run, under the new names."""
     return {_BATCHES.get(name, name): value for name, value in made.items()}
 
 

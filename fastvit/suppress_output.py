@@ -1,4 +1,4 @@
-"""Converters and runtimes talk a lot: versions that they were not tested with, what they could not import, progress."""
+"""Suppression of the output of converters and runtimes: version warnings, failed imports, progress."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-# What is silenced is the process's, and torch's exporter and loader keep state of the process: one thread at a time.
+# Output belongs to the process, and torch's exporter and loader have global state: only one thread at a time.
 ALONE = threading.RLock()
 
 
 @contextmanager
 def suppress_output() -> Iterator[None]:
-    """Let nothing out, also of what their C++ parts write to the process's stderr; exceptions pass.
+    """Suppress all output in a block, including what C++ code writes to stderr; exceptions are raised.
 
-    Other threads wait: two that silenced the process together would leave it silent.
+    Other threads wait: if two threads suppressed output together, it could stay suppressed.
     """
     with ALONE, _silenced():
         yield

@@ -1,4 +1,4 @@
-"""Timing calls side by side on a machine that others use too. Needs NumPy only."""
+"""Timing of calls side by side, on machines that other programs use too. Needs NumPy only."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import TypeVar
 import numpy as np
 
 Key = TypeVar("Key")
-# Runs a call; returns the milliseconds that it takes.
+# Function that runs a call and returns its milliseconds.
 Clock = Callable[[Callable[[], object]], float]
 
-# Rounds are added up to so many times the first ones while the medians still move.
+# Most times that the rounds are run until the medians have converged.
 PATIENCE = 4
-# Medians that move less than this share between two halves of the rounds have converged.
+# A median has converged if it changes by less than this fraction between the two halves of the rounds.
 STEADY = 0.03
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one call, in milliseconds.
+    """Measured time of a call, in milliseconds.
 
     Attributes:
-        median: over the rounds.
-        low: lower quartile.
+        median: median of the rounds.
+        low: lower quartile; the IQR is from `low` to `high`.
         high: upper quartile.
-        rounds: how many there were.
-        converged: whether the medians of the first and the second half of the rounds agree, to 3%.
+        rounds: number of rounds.
+        converged: whether the medians of the first and the second half of the rounds differ by at most 3%.
     """
 
     median: float
@@ -40,7 +40,7 @@ class Timing:
 
 
 def wall_clock(call: Callable[[], object]) -> float:
-    """Run a call that has finished its work when it returns (synchronize inside on a GPU); return its milliseconds."""
+    """Run a call and return its time in milliseconds; on a GPU, the call must synchronize before it returns."""
     start = time.perf_counter()
     call()
     return 1e3 * (time.perf_counter() - start)
@@ -54,17 +54,20 @@ def measure(
     patience: int = 1,
     clock: Clock = wall_clock,
 ) -> dict[Key, Timing]:
-    """Time several calls, taking turns, so that a noisy neighbor disturbs all of them alike.
+    """Time several calls in turns, so that other programs on the machine disturb all of them equally.
 
-    Each round has an order of its own, so that no call always comes after the same other one.
+    Each round has a random order, so that a call does not always follow the same other one.
 
     Args:
-        calls: name -> a call.
-        rounds: timed calls of each.
-        warmup: untimed calls of each, before.
-        tick: called after every round, for a progress bar.
-        patience: as long as a median has not converged, time as many rounds again, up to so many times in all.
-        clock: times a call.
+        calls: calls by name.
+        rounds: number of timed rounds.
+        warmup: untimed runs of each call before the first round.
+        tick: function that is called after every round, for a progress bar.
+        patience: most times that the rounds are run until all medians have converged.
+        clock: function that times a call.
+
+    Returns:
+        The timing of each call, by name.
     """
     for call in calls.values():
         for _ in range(warmup):
@@ -83,7 +86,7 @@ def measure(
 
 
 def summary(times: Sequence[float]) -> Timing:
-    """Of milliseconds, in the order in which they were measured."""
+    """Return the timing for measured milliseconds, in the order in which they were measured."""
     low, median, high = np.percentile(times, (25, 50, 75)).tolist()
     return Timing(median, low, high, len(times), _converged(times))
 

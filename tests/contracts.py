@@ -16,7 +16,7 @@ import fastvit
 from fastvit.model.classifier import FastViT
 from fastvit.model.layers import LayerNorm2d, LayerScale
 from fastvit.model.variants import VARIANTS, Variant
-from tests.helpers import randomise, small
+from tests.helpers import randomize, small
 
 # The variants of the papers: parameters of the released weights, with a classifier of 1000 classes.
 PUBLISHED = {
@@ -55,10 +55,10 @@ def variant(request: pytest.FixtureRequest) -> Variant:
 
 @pytest.fixture(scope="module")
 def model(variant: Variant) -> FastViT:
-    """The variant's kinds of blocks, at most two a stage: float64, randomised, eval; tests must leave it as it is."""
+    """The variant's kinds of blocks, at most two a stage: float64, randomized, eval; tests must leave it as it is."""
     torch.manual_seed(0)
     config = small(variant.config).replace(num_classes=7)
-    return randomise(FastViT(config, variant.name)).double().eval()
+    return randomize(FastViT(config, variant.name)).double().eval()
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ class VariantContract:
 
     @pytest.mark.parametrize("name", TRACED)
     def test_torch_export_with_dynamic_shapes(self, name: str, images: torch.Tensor) -> None:
-        model = randomise(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
+        model = randomize(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
         # One pixel more than the coarsest stride: torch.export will not let a dynamic side become 1 inside the network.
         smallest = model.backbone.strides[-1] + 1
         sides = {2: torch.export.Dim("h", min=smallest), 3: torch.export.Dim("w", min=smallest)}
@@ -189,7 +189,7 @@ class VariantContract:
     @pytest.mark.parametrize("name", VARIANTS)
     def test_torch_compile_without_graph_breaks(self, name: str, images: torch.Tensor) -> None:
         torch.compiler.reset()
-        model = randomise(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
+        model = randomize(FastViT(small(VARIANTS[name].config, depth=1))).double().eval()
         compiled = torch.compile(model, fullgraph=True, backend="eager", dynamic=True)
         with torch.no_grad():
             torch.testing.assert_close(compiled(images), model(images), rtol=1e-10, atol=1e-12)

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 REFERENCE = Path(__file__).parent / "reference"
 
 
-def randomise(model: Model, seed: int = 0) -> Model:
+def randomize(model: Model, seed: int = 0) -> Model:
     """Random norm statistics, affine parameters and layer scales: at their initial values a wrong fusion hides."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

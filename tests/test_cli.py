@@ -29,7 +29,7 @@ from fastvit.tasks.table import TASKS
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import parse_recipe, recipe_names
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.reports.checks import check_page
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -71,7 +71,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fastvit.data.arrays import FASHION_MNIST_CLASSES
 
     torch.manual_seed(0)
-    model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     return fastvit.save(model, tmp_path_factory.mktemp("cli") / "model.safetensors", {"top1": 0.1})
 
 
@@ -256,7 +256,7 @@ def test_other_channels_than_three(channels: int, tmp_path: Path) -> None:
     config = tiny().config.replace(in_chans=channels)
     preprocessing = fastvit.Preprocessing(size=(32, 32)).for_channels(channels)
     path = fastvit.save(
-        randomise(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
+        randomize(fastvit.FastViT(config, preprocessing=preprocessing)).eval(), tmp_path / "m.safetensors"
     )
     assert "relative" in succeeded("fuse", path, run=inside)
     if channels == 1:
@@ -300,7 +300,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
     [
         (["fly"], "no command 'fly'; there are quickstart, models"),
         (["evl"], "no command 'evl': did you mean eval?"),
-        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),
+        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),  # codespell:ignore trian
         (["bench", "--trian"], "fastvit bench models has no option --trian"),
         (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
         (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
@@ -322,14 +322,14 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
         (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
-        (["eval", "CHECKPOINT", "--device", "cuda"], "no cuda device"),
+        (["eval", "CHECKPOINT", "--device", "cuda"], "the device cuda is not available"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
         (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
         (["bench", "CHECKPOINT", "--backends", "tvm"], "there is no backend 'tvm'; there are auto, all, timm"),
-        (["bench", "CHECKPOINT", "--preset", "gpu"], "no cuda device"),
+        (["bench", "CHECKPOINT", "--preset", "gpu"], "the device cuda is not available"),
         (
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
             "a checkpoint runs in torch, onnxruntime and openvino",
@@ -504,7 +504,7 @@ def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
     options = ("--data", folder, "--out", tmp_path / "run", "--epochs", "2", "--device", "cpu")
     text = succeeded("quickstart", *options, PATH="")
     assert "torch.compile" not in text
-    assert "train form and fused alike on 16 images" in text
+    assert "on 16 validation images; train form and fused form predict the same" in text
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.safetensors", "fused.safetensors", "model.onnx", "report.html", "metrics.csv"} <= made
     report = (tmp_path / "run" / "report.html").read_text()

@@ -21,7 +21,7 @@ from fastvit.model.blocks import ConvFFN, MobileOne
 from fastvit.model.layers import ConvNorm, RepConv
 from fastvit.model.mixers import RepMixer
 from fastvit.training.norms import SyncNorms, freeze_norms
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "repmixer": lambda: RepMixer(6, 3, 1e-5),
@@ -66,7 +66,7 @@ def images(*shape: int) -> Tensor:
 @pytest.mark.parametrize("momentum", [0.1, 0.37, None])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_block_over_two_batches(name: str, momentum: float | None) -> None:
-    plain = randomise(BLOCKS[name]()).double()
+    plain = randomize(BLOCKS[name]()).double()
     for norm in plain.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = momentum
@@ -94,7 +94,7 @@ def test_it_is_another_computation() -> None:
 
 
 def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
-    model = randomise(tiny(attention=True))
+    model = randomize(tiny(attention=True))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     names, kinds = list(dict(model.named_modules())), [type(module) for module in model.modules()]
     parameters = list(model.parameters())
@@ -128,7 +128,7 @@ def test_nothing_but_the_computation_changes(tmp_path: Path) -> None:
 
 
 def test_eval_mode_is_the_plain_form() -> None:
-    plain = randomise(tiny(attention=True)).eval()
+    plain = randomize(tiny(attention=True)).eval()
     collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
     x = torch.randn(2, 3, 64, 64)
     with torch.profiler.profile() as profile:
@@ -147,7 +147,7 @@ def test_frozen_norms_and_norms_of_other_kinds_keep_to_the_plain_form() -> None:
         lambda block: setattr(block.norm, "eps", 1e-3),
         lambda block: setattr(block, "norm", nn.GroupNorm(2, 6).double()),
     ):
-        plain = randomise(RepMixer(6, 3, 1e-5)).double()
+        plain = randomize(RepMixer(6, 3, 1e-5)).double()
         change(plain)
         collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
         outs = []
@@ -160,12 +160,12 @@ def test_frozen_norms_and_norms_of_other_kinds_keep_to_the_plain_form() -> None:
 
 def test_a_batch_of_one_pixel_is_refused() -> None:
     block = fastvit.collapse_branches(RepMixer(6, 3, 1e-5).train(), "always")
-    with pytest.raises(ValueError, match=r"more than one pixel a channel in training, got \(1, 6, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"more than one value per channel in training, got shape \(1, 6, 1, 1\)"):
         block(torch.zeros(1, 6, 1, 1))
 
 
 def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
-    plain = randomise(tiny(attention=True)).train()
+    plain = randomize(tiny(attention=True)).train()
     x = torch.randn(8, 3, 64, 64)
     exact = copy.deepcopy(plain).double()
     reference = exact(x.double())
@@ -188,7 +188,7 @@ def test_autocast_is_no_further_from_the_truth_than_the_plain_form() -> None:
 def test_twenty_steps_of_training(form: str) -> None:
     """In float32, from real initial values with larger layer scales: losses, weights and statistics stay together."""
     torch.manual_seed(0)
-    plain = randomise(tiny(attention=True))
+    plain = randomize(tiny(attention=True))
     data = [(torch.randn(8, 3, 64, 64), torch.randint(0, 10, (8,))) for _ in range(4)]
     runs = {}
     for name in ("never", form):
@@ -214,7 +214,7 @@ def test_twenty_steps_of_training(form: str) -> None:
 def test_moving_averages_are_those_of_the_plain_form() -> None:
     """A copy of a collapsed model that follows its weights and statistics, as `ema` in a recipe makes it."""
     torch.manual_seed(0)
-    plain = randomise(tiny(attention=True)).double()
+    plain = randomize(tiny(attention=True)).double()
     data = [torch.randn(4, 3, 64, 64, dtype=torch.float64) for _ in range(3)]
     averages = {}
     for form in ("never", "always"):
@@ -237,7 +237,7 @@ def test_moving_averages_are_those_of_the_plain_form() -> None:
 @pytest.mark.slow
 def test_compiled_without_graph_breaks() -> None:
     torch.compiler.reset()
-    eager = fastvit.collapse_branches(randomise(tiny(attention=True)), "always").train()
+    eager = fastvit.collapse_branches(randomize(tiny(attention=True)), "always").train()
     compiled = copy.deepcopy(eager)
     run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 3, 64, 64)
@@ -277,7 +277,7 @@ distributed.destroy_process_group()
 @pytest.mark.slow
 def test_statistics_over_two_processes(tmp_path: Path) -> None:
     """With images of different sizes: as the plain form with synchronized norms has it."""
-    block = randomise(nn.Sequential(RepMixer(6, 3, 1e-5), ConvFFN(6, 2.0))).double()
+    block = randomize(nn.Sequential(RepMixer(6, 3, 1e-5), ConvFFN(6, 2.0))).double()
     state = block.state_dict()
     shared = [images(2, 6, 7, 9), images(3, 6, 4, 6)]
     pulls = [torch.randn_like(one) for one in shared]
@@ -308,7 +308,7 @@ def test_statistics_over_two_processes(tmp_path: Path) -> None:
 def test_statistics_over_one_process_that_is_alone(tmp_path: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        plain = randomise(RepConv(6, 6, (3, 1), groups=6)).double()
+        plain = randomize(RepConv(6, 6, (3, 1), groups=6)).double()
         collapsed = SyncNorms().apply(fastvit.collapse_branches(copy.deepcopy(plain), "always"))
         assert fastvit.collapse_mode(collapsed) == "always"
         x = images(3, 6, 8, 8)
@@ -322,7 +322,7 @@ def test_a_block_of_somebody_elses_keeps_to_its_own_forward() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    plain = randomise(Doubled(6, 6, (3, 1), groups=6)).double()
+    plain = randomize(Doubled(6, 6, (3, 1), groups=6)).double()
     collapsed = fastvit.collapse_branches(copy.deepcopy(plain), "always")
     x = images(3, 6, 8, 8)
     same(trained(collapsed, x), trained(plain, x), 1e-11)

@@ -159,7 +159,7 @@ def test_names_that_a_terminal_or_a_file_cannot_take(checkpoint: Path, tmp_path:
     assert r"x\nfastvit:" in "".join(shown.stdout.split())
     missing = command("predict", checkpoint, "~nobody.png", folder=tmp_path)
     assert missing.returncode == 2
-    assert "there is no file ~nobody.png, and no user whose home it could mean" in missing.stderr
+    assert "~nobody.png was not found: neither this file nor a user of that name exists" in missing.stderr
 
 
 def test_an_encoding_without_the_letters_of_a_name(tmp_path: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import fastvit
 from fastvit import renames
 from fastvit.cli.commands import COMMANDS, find_command
 from fastvit.cli.parser import command_parser, parse
+from fastvit.export.export import export
+from fastvit.export.options import ExportOptions
+from fastvit.export.target import TARGETS
 from fastvit.model.variants import VARIANTS
 from fastvit.training.fields import recipe_fields
 from fastvit.training.options import Recipe
@@ -22,30 +27,77 @@ from fastvit.training.recipe import load_recipe, parse_recipe
 from fastvit.training.resume import CHANGEABLE
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Without examples in Python.
 OTHER_PAGES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 
 
+# The repository, where README's links lead: it is also shown by PyPI, which has none of the other files.
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Source"]
+FILES = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY.replace('github.com', 'raw.githubusercontent.com')}/main/")
+
 # These quantize networks.
 LONG = ("quantization.md",)
+# The first line of an example that needs a package or a device that the tests do not have, with the reason.
+NOT_RUN = re.compile(r"# .*\(not run by the tests: .+\)\n")
+
+
+@pytest.fixture(scope="session")
+def tutorial_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands of the tutorials leave behind, from untrained networks, for the examples after them."""
+    folder = tmp_path_factory.mktemp("tutorials")
+    scenes, hands = folder / "data/scenes/images/val", folder / "data/hands/evaluation/rgb"
+    photos, runs = folder / "photos/val/cat", folder / "runs"
+    for path in (scenes / "000000.png", hands / "00000000.jpg", photos / "1.jpg"):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (96, 64), "teal").save(path)
+    classifier = fastvit.create_model("fastvit_t8", classes=("cat", "horse"), preprocessing={"size": (64, 64)})
+    models = {
+        "photos": classifier,
+        "scenes-detection": fastvit.create_detector("fastvit_t8", classes=["bag"], kind="faster_rcnn", fpn_channels=32),
+        "scenes-segmentation": fastvit.create_segmenter("fastvit_t8", classes=["bag", "shoe"]),
+        "hand-small": fastvit.create_hand_regressor("fastvit_t8"),
+    }
+    for name, model in models.items():
+        (runs / name).mkdir(parents=True)
+        fastvit.save(model.eval(), runs / name / "best.safetensors")
+    exported = runs / "photos/best-export/fastvit_t8-fp32.onnx"
+    exported.parent.mkdir()
+    export(classifier, TARGETS["onnx"], exported, [Image.open(photos / "1.jpg")], ExportOptions(batch="dynamic"))
+    return folder
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The examples in Python of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[pytest.mark.slow] if p.name in LONG else [], id=p.name) for p in PAGES]
+    "page",
+    [
+        pytest.param(p, marks=[pytest.mark.slow] if p.name in LONG else [], id=str(p.relative_to(ROOT)))
+        for p in PAGES
+        if python_blocks(p)
+    ],
 )
-def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "cache"))
-    names: dict[str, object] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    assert blocks
+    if page.parent.name == "tutorials":
+        shutil.copytree(request.getfixturevalue("tutorial_files"), tmp_path, dirs_exist_ok=True)
+    names: dict[str, object] = {"__name__": page.stem}
+    blocks = python_blocks(page)
     if page.name == "weights.md":
         # The first block fetches released weights, which test_hub.py does from a local server.
         assert "pretrained=True" in blocks[0]
         blocks[0] = 'import fastvit\nmodel = fastvit.create_model("fastvit_t8")'
     for block in blocks:
-        exec(compile(block, page.name, "exec"), names)
+        example = compile(block, page.name, "exec")
+        if not NOT_RUN.match(block):
+            exec(example, names)
 
 
 def shown_commands() -> list[tuple[str, str]]:
@@ -54,7 +106,7 @@ def shown_commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
             lines = re.findall(r"^\$ fastvit (.*)$", block.replace("\\\n", " "), re.MULTILINE)
-            found += [(page.name, line) for line in lines]
+            found += [(str(page.relative_to(ROOT)), line) for line in lines]
     return found
 
 
@@ -71,10 +123,31 @@ def test_commands_are_spelled_right(page: str, line: str) -> None:
         parse(command, COMMANDS[command], arguments)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    """Links to files, relative or by the address of the repository; others are not followed."""
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        folder, path = page.parent, target
+        for prefix in FILES:
+            if target.startswith(prefix):
+                folder, path = ROOT, target.removeprefix(prefix)
+        assert re.match("https?://", path) or (folder / path).exists(), target
+        assert not path.startswith((REPOSITORY + "/blob", REPOSITORY + "/raw", REPOSITORY + "/tree")), target
+
+
+def test_links_of_the_readme_work_outside_of_the_repository() -> None:
+    links = re.findall(r"\]\(([^)]+)", (ROOT / "README.md").read_text())
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links), links
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_extras_exist_and_are_quoted(page: Path) -> None:
+    """zsh takes brackets without quotes for a pattern."""
+    for line in re.findall(r"pip install .*", page.read_text()):
+        for quote, extras in re.findall(r"(.)(?:fastvit|\.)\[([a-z,]+)\]", line):
+            assert quote == '"', line
+            assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), line
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/models.md"])

@@ -10,7 +10,7 @@ import fastvit
 from fastvit.fusion import Affine, affine, identity
 from fastvit.model.layers import ConvNorm, RepConv
 from fastvit.model.mixers import RepCPE, RepMixer
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 PIECES = {
     "dense 3x3 stride 2": lambda: RepConv(3, 8, (3, 1), stride=2),
@@ -27,7 +27,7 @@ PIECES = {
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("make", PIECES.values(), ids=PIECES)
 def test_affine_is_the_module(make) -> None:
-    piece = randomise(make()).eval()
+    piece = randomize(make()).eval()
     conv = affine(piece).conv(next(piece.parameters()))
     x = torch.randn(2, conv.in_channels, 13, 11)
     torch.testing.assert_close(conv(x), piece(x), rtol=1e-12, atol=1e-12)
@@ -78,7 +78,7 @@ def test_batch_norm_without_statistics_is_refused() -> None:
 
 
 def test_batch_norm_without_affine() -> None:
-    model = randomise(tiny())
+    model = randomize(tiny())
     model.backbone.stages[0].blocks[0].token_mixer.norm = nn.BatchNorm2d(16, affine=False)
     assert fastvit.verify(model, fastvit.fuse(model), torch.randn(1, 3, 32, 32)).relative < 1e-5
 
@@ -120,7 +120,7 @@ def test_fuse_keeps_the_compiled_graph() -> None:
 
 
 def test_half_precision_is_rounded_once() -> None:
-    model = randomise(tiny())
+    model = randomize(tiny())
     half, exact = fastvit.fuse(model.bfloat16()), fastvit.fuse(model.double())
     for a, b in zip(half.parameters(), exact.parameters(), strict=True):
         assert a.dtype == torch.bfloat16

@@ -25,10 +25,10 @@ from fastvit.runtime.artifact import RUNTIMES, Precision, whole_images
 from fastvit.tasks.table import find_task
 from fastvit.timing import Timing
 
-# The reference of every ratio, where it is among the backends: what a user of timm runs today.
+# Backends that ratios refer to, if they are timed: what users of timm run.
 REFERENCES = ("timm", "timm-fp16")
-# Images that int8 is calibrated on: noise, such as is timed. Of a trained network on real images other layers may stay
-# in float.
+# Number of calibration images for int8: noise, as in the timed calls. For a trained network on real images other
+# layers may stay in float.
 CALIBRATION = 8
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,17 +38,17 @@ class Backend:
     """A backend that runs a network.
 
     Attributes:
-        name: for tables and the command line.
-        network: in PyTorch: "timm" (the same variant of timm), "train" or "deployed"; None for a runtime and the
-            Predictor.
-        compiled: by torch.compile.
-        accelerated: by `fastvit.accelerate`.
-        target: what is written for a runtime; None for PyTorch, and for the Predictor, which chooses for itself.
-        runtime: that runs it.
-        precision: of the arithmetic.
-        device: that it is for; None for any.
-        slow: it takes long to build, and is left out unless it is asked for.
-        peers: whether networks of others are timed so too: in a runtime, as plain ONNX files.
+        name: name for tables and the command line.
+        network: network in PyTorch: "timm" (the same variant of timm), "train" or "deployed"; None for a runtime and
+            the Predictor.
+        compiled: whether torch.compile compiles it.
+        accelerated: whether `fastvit.accelerate` runs it.
+        target: export target of the runtime; None for PyTorch, and for the Predictor, which chooses by itself.
+        runtime: name of the runtime.
+        precision: precision of the arithmetic.
+        device: device that it is for; None for any.
+        slow: whether it takes long to build; such backends are only timed on request.
+        peers: whether it also times networks of timm; runtimes read them as ONNX files.
     """
 
     name: str
@@ -63,9 +63,9 @@ class Backend:
     peers: bool = False
 
     def missing(self, device: str) -> str | None:
-        """None if it can be gone here, else why not, in one sentence."""
+        """Return None if the backend is available on this machine, else the reason in one sentence."""
         if self.device not in (None, device):
-            return f"it is for {self.device}, this run is on {device}"
+            return f"it runs on {self.device}, this benchmark on {device}"
         if self.target is None:
             return None
         try:
@@ -102,14 +102,14 @@ BACKENDS = {
 
 
 def find_backends(names: str, device: str) -> tuple[list[Backend], dict[str, str]]:
-    """Ways by their names.
+    """Return backends by name.
 
     Args:
-        names: joined by commas; "auto" for what is quickly built here, "all" for what can be built here.
-        device: of PyTorch.
+        names: names, separated by commas; "auto" for those that build quickly, "all" for all available ones.
+        device: device of PyTorch.
 
     Returns:
-        The backends, and the reason by name of those of "all" that are left out.
+        The backends, and for "all" the reasons of the missing ones by name.
 
     Raises:
         UserError: a backend does not exist or is not available on this machine.
@@ -138,12 +138,12 @@ def call_of(
     """Return a call that computes one batch and waits for it; None if the backend does not run this network.
 
     Args:
-        bench_model: the network.
-        backend: how to run it.
-        batch: images a call.
-        size: height and width in pixels.
-        folder: for artifacts; one that is there is not written again.
-        device: of PyTorch.
+        bench_model: network to run.
+        backend: backend that runs it.
+        batch: batch size.
+        size: height and width of the images, in pixels.
+        folder: folder for artifacts; existing ones are not written again.
+        device: device of PyTorch.
     """
     if bench_model.model is None and not backend.peers:
         return None
@@ -164,7 +164,7 @@ def call_of(
 
 
 def _predictor_call(bench_model: BenchModel, images: np.ndarray, threads: int) -> Call:
-    """What `Predictor` does with a checkpoint on the CPU, any batch, without the cache."""
+    """Return a call that does what `Predictor` does with a checkpoint on the CPU, without the cache."""
     assert bench_model.model is not None
     model = copy.copy(bench_model.model)
     model.preprocessing = model.preprocessing.with_shape((images.shape[2], images.shape[3]))
@@ -174,7 +174,15 @@ def _predictor_call(bench_model: BenchModel, images: np.ndarray, threads: int) -
 
 
 def artifact_path(folder: Path, bench_model: BenchModel, backend: Backend, batch: int, size: tuple[int, int]) -> Path:
-    """Where `call_of` writes what a runtime reads; peers are plain ONNX files."""
+    """Return the path of the artifact that `call_of` writes for a runtime; peers are plain ONNX files.
+
+    Args:
+        folder: folder of the artifacts.
+        bench_model: network to run.
+        backend: backend that runs it.
+        batch: batch size.
+        size: height and width of the images, in pixels.
+    """
     suffix = TARGETS[backend.target or ""].suffix if bench_model.model is not None else ".onnx"
     return folder / f"{bench_model.name.replace('/', '-')}-{backend.precision}-{batch}-{size[0]}x{size[1]}{suffix}"
 
@@ -219,5 +227,5 @@ def _network(bench_model: BenchModel, backend: Backend) -> nn.Module | None:
 
 
 def reference_of(timings: Mapping[str, Timing]) -> Timing | None:
-    """What the ratios of a network are against, of its timings by backend; None where it was not timed so."""
+    """Return the timing that ratios of a network refer to, from its timings by backend; None if it was not timed."""
     return next((timings[name] for name in REFERENCES if name in timings), None)

@@ -49,13 +49,13 @@ def _cells(result: Result, machine: Machine) -> list[str]:
 def write_bench_report(
     folder: Path, results: Sequence[Result], machine: Machine, left_out: Sequence[tuple[str, str]]
 ) -> Path:
-    """Write latency.csv and report.html into a folder; returns the path of the latter.
+    """Write latency.csv and report.html into a folder; return the path of the latter.
 
     Args:
-        folder: is made.
-        results: of `fastvit.bench.suite.bench`.
-        machine: what it can do at most.
-        left_out: what was not timed, and why.
+        folder: folder to write to; it is created if needed.
+        results: results of `fastvit.bench.suite.bench`.
+        machine: peak performance of the machine.
+        left_out: names and reasons of what was not timed.
     """
     peaks = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in machine.gflops.items())
     summary = (

@@ -1,4 +1,4 @@
-"""What a network costs by counting: parameters and multiply-accumulates. Nothing is computed, so it takes no time."""
+"""Parameters and multiply-accumulates of networks, counted without computing anything."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastvit.weights.layouts import skeleton
 
 @dataclass(frozen=True)
 class Complexity:
-    """Of a network.
+    """Size of a network.
 
     Attributes:
-        params: parameters in train form.
-        params_fused: parameters after `fastvit.fuse`.
-        gmacs: multiply-accumulates of the fused form on one image, in units of 1e9.
+        params: number of parameters in train form.
+        params_fused: number of parameters after `fastvit.fuse`.
+        gmacs: multiply-accumulates of the fused form for one image, in 1e9.
     """
 
     params: int
@@ -28,7 +28,7 @@ class Complexity:
 
 
 def complexity(config: FastViTConfig, size: tuple[int, int]) -> Complexity:
-    """Count a network at a height and width in pixels."""
+    """Return the complexity of a network for images of a height and width in pixels."""
     fused = skeleton(config, "fused")
     gmacs = work(fused, torch.empty(1, config.in_chans, *size, device="meta")).gmacs
     return Complexity(_parameters(skeleton(config, "train")), _parameters(fused), gmacs)
@@ -36,12 +36,12 @@ def complexity(config: FastViTConfig, size: tuple[int, int]) -> Complexity:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one call of a network.
+    """Arithmetic and memory traffic of one call of a network.
 
     Attributes:
-        gmacs: multiply-accumulates, in units of 1e9.
-        megabytes: read and written in float32 if every layer reads its input and its weights from memory and writes
-            its output there, in units of 1e6; what a runtime keeps in the caches or fuses, it saves.
+        gmacs: multiply-accumulates, in 1e9.
+        megabytes: bytes read and written, in 1e6, in float32, if every layer reads its input and weights from memory
+            and writes its output there; caches and fused layers save a part of it.
     """
 
     gmacs: float
@@ -49,10 +49,10 @@ class Work:
 
 
 def work(network: nn.Module, images: Tensor) -> Work:
-    """Count a call; a network and images on the device "meta" cost nothing.
+    """Count one call; a network and images on the device "meta" cost nothing.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
         images: (B, C, H, W).
     """
     elements = sum(parameter.numel() for parameter in network.parameters())

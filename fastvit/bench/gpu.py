@@ -38,24 +38,24 @@ PEER_BACKENDS = (COMPILED["default"], "timm, fused, channels_last")
 _THROUGHPUT = 8
 _QUEUED = 4
 _WARMUP = 3
-# Images for the comparison with float64, which takes seconds each on a CPU.
+# Number of images for the comparison with float64, which takes seconds per image on a CPU.
 _CHECKED = 2
 
 
 @dataclass(frozen=True)
 class GpuResult:
-    """A network, run by one backend on batches of one size.
+    """Time of a network in one backend and one batch size.
 
     Attributes:
-        network: its name.
-        backend: one of BACKENDS.
-        batch: images a call.
-        size: side of the images in pixels.
-        timing: milliseconds a call; None where it failed.
-        memory: megabytes (1e6 bytes) of the GPU that the network and its calls reserve; None where it
-            failed, or others gave back more meanwhile.
-        top1: published ImageNet-1k top-1 at this size, in percent.
-        failure: why, in one line.
+        network: name of the network.
+        backend: name of the backend, one of BACKENDS.
+        batch: batch size.
+        size: height and width of the images, in pixels.
+        timing: milliseconds per call; None if it failed.
+        memory: GPU memory that the network and its calls reserve, in megabytes (1e6 bytes); None if it failed, or if
+            other memory was released meanwhile.
+        top1: published ImageNet-1k top-1 accuracy at this size, in percent.
+        failure: reason of the failure, in one line.
     """
 
     network: str
@@ -73,9 +73,9 @@ class Exactness:
     """Relative differences (norms) of the logits from float64 on the CPU.
 
     Attributes:
-        network: its name.
-        accelerated: of our kernels, in float16.
-        torch: of PyTorch in float16 and channels_last.
+        network: name of the network.
+        accelerated: difference of `fastvit.accelerate` in float16.
+        torch: difference of PyTorch in float16 and channels_last.
     """
 
     network: str
@@ -85,7 +85,14 @@ class Exactness:
 
 @dataclass
 class GpuRun:
-    """What one run found, in the order in which it was measured."""
+    """Results of one run, in the order of measurement.
+
+    Attributes:
+        machine: peak performance of the GPU.
+        results: times of networks.
+        exactness: differences from float64.
+        kernels: times of kernels.
+    """
 
     machine: Machine
     results: list[GpuResult] = field(default_factory=list)
@@ -93,7 +100,7 @@ class GpuRun:
     exactness: list[Exactness] = field(default_factory=list)
 
     def compiled(self, result: GpuResult) -> float | None:
-        """Median milliseconds of the better of torch.compile's modes on the same network and batch."""
+        """Return the median milliseconds of the fastest mode of torch.compile for the same network and batch size."""
         same = [r for r in self.results if (r.network, r.batch) == (result.network, result.batch) and r.timing]
         return min((r.timing.median for r in same if r.timing and r.backend in COMPILED.values()), default=None)
 
@@ -110,22 +117,22 @@ def measure_gpu(
     tick: Tick = lambda text: None,
     keep: Callable[[GpuRun], object] = lambda run: None,
 ) -> GpuRun:
-    """Time networks, check ours, and time each of its kernels.
+    """Time networks, check the outputs of the accelerated ones, and time each of their kernels.
 
     Args:
         names: variants of the family.
-        batches: images a call.
-        peers: time the peers of timm too, compiled and eager.
-        rounds: timed calls of each backend; the backends of a network and batch take turns.
-        minutes: after so many nothing new is begun; what was not, is a failure that says so.
-        tick: is told what begins.
-        keep: gets the run after each network and batch, so that little is lost when it ends early.
+        batches: batch sizes.
+        peers: also time the peers of timm, compiled and eager.
+        rounds: number of timed calls of each backend; the backends of a network and batch size take turns.
+        minutes: stop starting new measurements after this many minutes; what is left is reported as a failure.
+        tick: function that is called with a line before each measurement.
+        keep: function that is called with the run after each network and batch size, so that it can be saved.
 
     Raises:
-        UserError: there is no GPU for it, or no such variant.
+        UserError: there is no NVIDIA GPU, or a variant does not exist.
     """
     if not torch.cuda.is_available() or torch.version.hip:
-        raise UserError("there is no NVIDIA GPU here to time")
+        raise UserError("fastvit bench gpu needs an NVIDIA GPU, which was not found")
     refuse_none(rounds, batches)
     rows = [find_variant(name) for name in names]
     deadline = time.monotonic() + 60 * minutes if minutes else float("inf")
@@ -152,7 +159,7 @@ def measure_gpu(
 
 
 def lively(model: FastViT) -> FastViT:
-    """Weights as if trained: with the initial layer scales a block adds hardly anything, and a mistake would hide."""
+    """Return the model with weights as if trained: with the initial layer scales a mistake in a block would hide."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for module in model.modules():
@@ -170,7 +177,7 @@ Maker = Callable[[Tensor], tuple[nn.Module, Tensor]]
 
 
 def _maker(backend: str, name: str, model: FastViT | None) -> Maker:
-    """NCHW images -> a network that has run once, and the images in the memory format that it wants."""
+    """Return a function: NCHW images -> a network that has run once, and the images in its memory format."""
 
     def make(images: Tensor) -> tuple[nn.Module, Tensor]:
         if backend in (ACCELERATED, LAUNCHED):
@@ -234,7 +241,7 @@ def _measure(
 
 
 def _call(make: Maker, batch: int, size: int) -> tuple[Call, float | None]:
-    """A call of a network with the next of several batches of noise, and the megabytes that it reserves."""
+    """Return a call of a network on the next of several batches of noise, and the megabytes that it reserves."""
     _collect()
     before = torch.cuda.memory_reserved()
     generator = torch.Generator("cuda").manual_seed(0)
@@ -266,7 +273,7 @@ def _collect() -> None:
 
 
 def _event_clock(call: Call, queued: int) -> float:
-    """Milliseconds of the GPU, of so many calls in its queue."""
+    """Return the GPU time of a number of queued calls, in milliseconds."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -278,7 +285,7 @@ def _event_clock(call: Call, queued: int) -> float:
 
 
 def _exactness(name: str, model: FastViT, batch: int) -> Exactness:
-    """Of the first images of a batch: of the kernels that are timed for it."""
+    """Compare the first images of a batch, with the kernels that are timed for that batch size."""
     fused = fuse(model)
     images = torch.randn(batch, 3, 256, 256, generator=torch.Generator().manual_seed(1)).half()
     half = copy.deepcopy(fused).to("cuda", torch.float16).to(memory_format=torch.channels_last)

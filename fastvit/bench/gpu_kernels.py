@@ -1,4 +1,4 @@
-"""Each step of an accelerated network: how long its kernel takes, how long PyTorch's, and how long it has to."""
+"""Times of each step of an accelerated network: kernel, PyTorch, and the roofline bound."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class KernelRow:
     """A kind of step of a network.
 
     Attributes:
-        network: its name.
-        batch: images.
-        step: what is computed, on which map.
-        choice: what computes it.
-        count: how often in the network.
-        ms: of the choice; None where it failed.
-        torch_ms: of PyTorch in NHWC; None where it failed.
-        floor_ms: the bytes at the speed of a copy, or the arithmetic at that of a large matrix product.
+        network: name of the network.
+        batch: batch size.
+        step: what it computes, with the shape of its input.
+        choice: kernel and its configuration.
+        count: number of such steps in the network.
+        ms: time of the kernel in milliseconds; None if it failed.
+        torch_ms: time of PyTorch in NHWC in milliseconds; None if it failed.
+        floor_ms: roofline bound in milliseconds: its bytes at copy speed, or its arithmetic at matrix product speed.
     """
 
     network: str
@@ -42,13 +42,16 @@ class KernelRow:
 
 
 def kernel_rows(name: str, model: AcceleratedClassifier, images: Tensor, machine: Machine) -> list[KernelRow]:
-    """Time each kind of step of a network, in the order in which they come.
+    """Time each kind of step of a network, in the order of the network.
 
     Args:
-        name: of the network.
-        model: on a GPU.
-        images: (B, C, H, W), of the model's precision.
-        machine: the GPU's roof.
+        name: name of the network.
+        model: accelerated model on a GPU.
+        images: (B, C, H, W) images in the precision of the model.
+        machine: peak performance of the GPU.
+
+    Raises:
+        UserError: the model does not run in kernels.
     """
     network = model.network
     if network is None:
@@ -80,7 +83,13 @@ def kernel_rows(name: str, model: AcceleratedClassifier, images: Tensor, machine
 
 
 def floor(step: Step, x: Tensor, machine: Machine) -> float:
-    """Milliseconds that a step takes at least on a machine, the taps of depthwise convolutions counted in float32."""
+    """Return the roofline bound of a step in milliseconds; depthwise convolutions count as float32 arithmetic.
+
+    Args:
+        step: step of the network.
+        x: its input.
+        machine: peak performance of the GPU.
+    """
     cost = step.cost(x)
     products = cost.macs / machine.gflops["bf16" if x.dtype == torch.bfloat16 else "fp16"]
     taps = cost.fmas / machine.gflops["fp32"]

@@ -13,7 +13,7 @@ from fastvit.reports.page import Section, Table
 
 
 def network_table(run: GpuRun) -> Table:
-    """A row a network, backend and batch that was timed."""
+    """Return a table with one row per timed network, backend and batch size."""
     header = (
         *("model", "backend", "batch", "latency, ms", "IQR, ms", "images/s"),
         *("speedup over torch.compile", "memory, MB", "top-1"),
@@ -39,7 +39,7 @@ def network_table(run: GpuRun) -> Table:
 
 
 def kernel_table(rows: Sequence[KernelRow]) -> Table:
-    """A row a kind of step, with what all of its kind take in the network."""
+    """Return a table with one row per kind of step, with the time of all steps of its kind."""
     header = (
         *("model", "batch", "step", "kernel", "count", "time, ms", "PyTorch, ms", "roofline, ms"),
         *("time / roofline", "total, ms"),
@@ -63,7 +63,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
 
 
 def exactness_table(run: GpuRun) -> Table:
-    """How far the logits are from float64."""
+    """Return a table of the differences of the logits from float64."""
     header = "model", "accelerated", "PyTorch, float16", "ratio (limit 1.5)"
     rows = [
         [e.network, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
@@ -72,7 +72,7 @@ def exactness_table(run: GpuRun) -> Table:
 
 
 def bars(run: GpuRun) -> Table:
-    """What was promised, and what came of it, a row a network and batch."""
+    """Return a table of performance targets and measured values, by network and batch size."""
     header = "model", "batch", "target", "measured", "met"
     rows = []
     by_backend = {(r.network, r.batch, r.backend): r for r in run.results if r.timing}
@@ -107,7 +107,7 @@ def _ms(value: float | None) -> str:
 
 
 def write_gpu_report(folder: Path, run: GpuRun) -> Path:
-    """Write networks.csv, kernels.csv and report.html into a folder; returns the path of the latter."""
+    """Write networks.csv, kernels.csv and report.html into a folder; return the path of the latter."""
     machine = run.machine
     summary = (
         "Median latency by CUDA events, backends of a model interleaved, input images rotated to miss the L2 cache. "
@@ -131,7 +131,7 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
 
 
 def _plots(run: GpuRun) -> list[Section]:
-    """Published accuracy against latency, one plot per batch size; peers by the faster of their two backends."""
+    """Return plots of published accuracy against latency by batch size, peers by their faster backend."""
     sections = []
     for batch in dict.fromkeys(r.batch for r in run.results):
         points: dict[str, tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""Calls that are timed side by side in one run: each is made, those that can be made take turns."""
+"""Timing of several calls side by side in one run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Key = TypeVar("Key")
 
 
 def refuse_none(rounds: int, batches: Sequence[int]) -> None:
-    """Check what is asked for.
+    """Check the number of rounds and the batch sizes.
 
     Raises:
-        UserError: there would be no round, or a batch without images.
+        UserError: one of them is below 1.
     """
     if min([rounds, *batches]) < 1:
         raise UserError(f"batch and rounds must be at least 1, got {list(batches)} and {rounds}")
@@ -32,18 +32,19 @@ def side_by_side(
     patience: int = 1,
     clock: Clock = wall_clock,
 ) -> tuple[dict[Key, Timing], dict[Key, str]]:
-    """Make calls and time them, taking turns.
+    """Build calls and time them, taking turns.
 
     Args:
-        makers: key -> what makes a call; it may raise whatever it likes, and gives None where there is nothing to time.
-        rounds: timed calls of each, as in `fastvit.timing.measure`.
-        progress: shows how far it is.
-        warmup: as in `fastvit.timing.measure`.
-        patience: as in `fastvit.timing.measure`.
-        clock: as in `fastvit.timing.measure`.
+        makers: functions that build a call, by key; they may raise any error, and return None if there is nothing to
+            time.
+        rounds: number of timed calls of each key, see `fastvit.timing.measure`.
+        progress: progress display.
+        warmup: number of calls before timing, see `fastvit.timing.measure`.
+        patience: largest multiple of `rounds`, see `fastvit.timing.measure`.
+        clock: clock, see `fastvit.timing.measure`.
 
     Returns:
-        The timings of the calls that ran, and why the others could not be made or did not run, in one line.
+        The timings of the calls that ran, and the reasons of failures, in one line each.
     """
     calls: dict[Key, Call] = {}
     failures: dict[Key, str] = {}
@@ -53,7 +54,7 @@ def side_by_side(
             if call is not None:
                 call()
                 calls[key] = call
-        except Exception as error:  # others' networks, compilers, exporters and runtimes raise whatever they like
+        except Exception as error:  # networks, compilers, exporters and runtimes raise errors of any type
             failures[key] = first_line(_root(error))
     bar = progress.add_task("timing", total=rounds)
     timings = measure(calls, rounds, warmup, lambda: progress.advance(bar), patience, clock)
@@ -61,7 +62,7 @@ def side_by_side(
 
 
 def _root(error: BaseException) -> BaseException:
-    """What went wrong first: exporters wrap it."""
+    """Return the first cause of an error; exporters wrap it."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

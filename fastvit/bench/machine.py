@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: the roof that a network's speed is held against."""
+"""Measured peak performance of this machine, for the roofline."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastvit.errors import UserError
 
 @dataclass(frozen=True)
 class Machine:
-    """Of the CPU or GPU that PyTorch runs on, with the threads that it has.
+    """Peak performance of the CPU or GPU that PyTorch runs on, with its current number of threads.
 
     Attributes:
-        gflops: of a large matrix product, by precision ("fp32", "bf16"), in 1e9 operations a second; a multiply and
-            add are two.
-        copy_gbps: read and written by a large copy, in 1e9 bytes a second.
-        threads: of PyTorch on the CPU.
+        gflops: rate of a large matrix product, by precision ("fp32", "bf16"), in 1e9 operations per second; a
+            multiply-add is two operations.
+        copy_gbps: bytes read and written by a large copy, in 1e9 per second.
+        threads: number of CPU threads of PyTorch.
     """
 
     gflops: dict[str, float]
@@ -28,7 +28,7 @@ class Machine:
     threads: int
 
 
-# Seconds; a CPU that emulates bfloat16 takes many for one product.
+# Seconds; a CPU that emulates bfloat16 needs many for one product.
 PATIENCE = 3.0
 # float16 has no fast matrix product on CPUs.
 _DTYPES = {
@@ -40,10 +40,10 @@ _DTYPES = {
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """PyTorch with so many threads on the CPU; None changes nothing.
+    """Set the number of CPU threads of PyTorch for a block; None changes nothing.
 
     Raises:
-        UserError: there would be none.
+        UserError: the number is below 1.
     """
     if count is not None and count < 1:
         raise UserError(f"threads must be at least 1, got {count}")
@@ -56,13 +56,13 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def measure_machine(device: str = "cpu", size: int = 1024, megabytes: int = 128, rounds: int = 7) -> Machine:
-    """Measure the roof; the best of the rounds, because nothing but others' work makes one slower.
+    """Measure the peak performance: the best of some rounds, because other load can only make a round slower.
 
     Args:
-        device: of PyTorch.
+        device: device of PyTorch.
         size: rows and columns of the matrices.
-        megabytes: of the copy.
-        rounds: of each.
+        megabytes: size of the copy.
+        rounds: number of rounds of each.
     """
     gflops = {
         name: 2 * size**3 / _best(_product(size, dtype, device), rounds, device) / 1e9
@@ -80,7 +80,7 @@ def _product(size: int, dtype: torch.dtype, device: str) -> Callable[[], object]
 
 
 def _best(call: Callable[[], object], rounds: int, device: str) -> float:
-    """Seconds; after the first round, which warms up, no round begins once PATIENCE seconds have gone."""
+    """Return the shortest time in seconds; the first round warms up, and no round starts after PATIENCE seconds."""
     times: list[float] = []
     for _ in range(rounds + 1):
         start = time.perf_counter()

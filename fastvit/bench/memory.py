@@ -1,4 +1,4 @@
-"""Measure the memory of a fresh process that loads a model and runs it once."""
+"""Peak memory of a fresh process that loads a model and predicts once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The high-water mark of the process's own memory: what the parent had counts for `ru_maxrss`, not here.
+# Peak memory of this process alone; `ru_maxrss` would include that of its parent.
 _PEAK = """
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
@@ -22,14 +22,14 @@ predictor(np.zeros((height, width, 3), np.uint8))
 
 
 def peak_memory(path: str | Path, runtime: str = "auto") -> float | None:
-    """Megabytes (1e6 bytes) at the peak of a process that makes a Predictor and asks it once.
+    """Return the peak memory of a process that creates a Predictor and predicts once, in megabytes (1e6 bytes).
 
     Args:
         path: checkpoint or artifact.
-        runtime: as in Predictor.
+        runtime: name of the runtime, see `fastvit.Predictor`.
 
     Returns:
-        None where the system does not tell (only Linux does), or the process failed.
+        The peak; None if the system is not Linux, or the process failed.
     """
     if not Path("/proc/self/status").exists():
         return None

@@ -1,4 +1,4 @@
-"""What is timed: FastViTs, what stands on them, and the peers."""
+"""Models to time: FastViT variants, other tasks' networks on them, and peers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class BenchModel:
     """A network to time.
 
     Attributes:
-        name: for tables.
-        deployed: as it is deployed, on the CPU: fused; of a peer, as far as timm fuses it.
-        size: of its images, height and width in pixels, where none is asked for.
-        published: (size, ImageNet-1k top-1 in percent, by whom); None where nothing is.
-        model: what was fused, in the form that it came in; None for a peer.
+        name: name for tables.
+        deployed: network as deployed, on the CPU: fused; a peer as far as timm fuses it.
+        size: default height and width of the images, in pixels.
+        published: (size, ImageNet-1k top-1 in percent, source); None if nothing is published.
+        model: model before fusion; None for a peer.
     """
 
     name: str
@@ -41,12 +41,12 @@ class BenchModel:
 
     @property
     def train_form(self) -> TaskModel | None:
-        """As it is trained; None for a peer, and for a model that came without its branches."""
+        """Model in train form; None for a peer, and for a model that was loaded without its branches."""
         return self.model if self.model is not None and form(self.model) == "train" else None
 
     @property
     def timm_reference(self) -> nn.Module | None:
-        """Timm's network of the same variant, fused as far as timm does, random weights; None where timm has none."""
+        """Network of timm for the same variant, random weights, fused as far as timm does; None if timm has none."""
         row = VARIANTS.get(self.model.variant) if self.model is not None else None
         free = {"num_classes": 0, "drop_path": 0.0}
         if (
@@ -58,7 +58,7 @@ class BenchModel:
         return _timm_fused(row.name, num_classes=self.model.num_classes)
 
     def work(self, size: tuple[int, int]) -> Work:
-        """What it computes for one image of a size."""
+        """Return the arithmetic and memory traffic of one image of a height and width in pixels."""
         # A network whose control flow depends on values needs realistic ones.
         device = "cpu" if self.model is not None and self.model.data_dependent else "meta"
         network = copy.deepcopy(self.deployed).to(device)
@@ -66,18 +66,18 @@ class BenchModel:
 
     @property
     def channels(self) -> int:
-        """Of its images."""
+        """Number of channels of the images."""
         return self.model.config.in_chans if self.model is not None else 3
 
 
 def find_model(name: str) -> BenchModel:
-    """A variant with random weights, a peer with random weights, or a checkpoint; speed does not depend on weights.
+    """Return a variant or a peer with random weights (speed does not depend on them), or a checkpoint.
 
-    A head in front of a variant makes a task's network on it, such as "mask_rcnn-sa12" or "fpn-sa12"; each task has
-    names of its own (`TaskSpec.heads`).
+    A head before a variant gives a network of another task, such as "mask_rcnn-sa12" or "fpn-sa12"; see
+    `TaskSpec.heads`.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the name is none of these.
     """
     if name in PEERS:
         return peer_model(name)
@@ -96,27 +96,32 @@ def find_model(name: str) -> BenchModel:
 
 
 def fastvit_model(model: TaskModel, name: str | None = None) -> BenchModel:
-    """A model in any form; where it is a variant as published, with what the paper says of it."""
+    """Return a model in any form; a variant as published comes with the accuracy that the paper reports.
+
+    Args:
+        model: model in any form.
+        name: name for tables; None for the name of the variant.
+    """
     row = VARIANTS.get(model.variant)
     published = (256, row.top1, "arXiv 2303.14189") if name is None and row and row.top1 else None
     return BenchModel(name or model.variant, fuse(model), model.preprocessing.fixed_size, published, model)
 
 
 def peer_model(name: str) -> BenchModel:
-    """A network of timm.
+    """Return a network of timm with random weights.
 
     Raises:
-        UserError: this timm does not have it.
+        UserError: the installed timm does not have it.
     """
     peer = PEERS[name]
     network = _timm_fused(name)
     if network is None:
-        raise UserError(f"the timm that is installed has no {name}: pip install -U timm")
+        raise UserError(f"the installed timm does not have {name}: pip install -U timm")
     return BenchModel(name, network, (peer.size, peer.size), (peer.size, peer.top1, peer.source))
 
 
 def complexity_of(model: TaskModel) -> Complexity:
-    """Count a model in any form, at the size that it is made for."""
+    """Count parameters and multiply-accumulates of a model in any form, at its own image size."""
     if isinstance(model, FastViT):
         return complexity(model.config, model.preprocessing.size)
     with torch.device("meta"):

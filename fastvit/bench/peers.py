@@ -1,4 +1,4 @@
-"""The networks that FastViT is held against, and what is published of them. Needs no torch."""
+"""Peers of FastViT, and their published accuracy. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Peer:
     """A network of timm.
 
     Attributes:
-        name: in timm.
-        weights: those whose accuracy is given.
-        top1: their ImageNet-1k top-1 at `size`, in percent.
-        size: side of the images in pixels.
-        source: who says so.
+        name: name in timm.
+        weights: name of the weights whose accuracy is given.
+        top1: ImageNet-1k top-1 accuracy of these weights at `size`, in percent.
+        size: height and width of the images, in pixels.
+        source: source of the accuracy.
     """
 
     name: str

@@ -20,12 +20,12 @@ def timing_cells(timing: Timing, digits: int) -> list[str]:
 
 
 def ratio_cell(ratio: float | None) -> str:
-    """Return how many times as fast, for a table."""
+    """Return a speedup for a table."""
     return f"{ratio:.2f}x" if ratio else "-"
 
 
 def timing_columns(timing: Timing | None) -> dict[str, object]:
-    """Return the columns of a CSV file that tell a timing, empty where there is none."""
+    """Return the columns of a timing in a CSV file, empty without a timing."""
     names = "median_ms", "low_ms", "high_ms", "rounds", "converged"
     values = (timing.median, timing.low, timing.high, timing.rounds, timing.converged) if timing else ("",) * len(names)
     return dict(zip(names, values, strict=True))
@@ -34,13 +34,13 @@ def timing_columns(timing: Timing | None) -> dict[str, object]:
 def accuracy_section(
     title: str, points: Mapping[str, tuple[float, float]], cost: str, source: str = ""
 ) -> list[Section]:
-    """Return a plot of accuracy against latency, where two networks or more have both.
+    """Return a section with accuracy against latency, if at least two networks have both; else none.
 
     Args:
-        title: of the section.
+        title: title of the section.
         points: milliseconds and top-1 in [0, 1], by network.
-        cost: what the milliseconds are of.
-        source: where the accuracy is published.
+        cost: label of the latency axis.
+        source: source of the accuracy.
     """
     if len(points) < 2:
         return []
@@ -57,15 +57,15 @@ def write_files(
     left_out: Sequence[tuple[str, str]],
     tables: Mapping[str, Sequence[Mapping[str, object]]],
 ) -> Path:
-    """Write CSV files and report.html into a folder that is made; returns the path of the latter.
+    """Write CSV files and report.html into a folder, which is created if needed; return the path of the latter.
 
     Args:
-        folder: where to write.
-        title: of the report.
-        summary: what was measured, and how.
-        sections: of the report, but for the last.
-        left_out: what was not timed, and why: the last section.
-        tables: rows of each CSV file, by its name.
+        folder: folder to write to.
+        title: title of the report.
+        summary: description of the measurement.
+        sections: sections of the report, except the last.
+        left_out: names and reasons of what was not timed, for the last section.
+        tables: rows of each CSV file, by file name.
     """
     for name, rows in tables.items():
         write_csv(folder / name, rows)
@@ -74,7 +74,7 @@ def write_files(
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows by column into a CSV file, whose folder is made; a cell for which a row has nothing stays empty."""
+    """Write rows into a CSV file, whose folder is created if needed; missing cells stay empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), restval="")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""Networks times backends times shapes, timed in one run."""
+"""Benchmarks of networks, backends and shapes in one run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fastvit.timing import PATIENCE, Timing
 
 @dataclass(frozen=True)
 class Case:
-    """A network, to be run by one backend on one shape.
+    """A network in a backend with one input shape.
 
     Attributes:
-        bench_model: the network.
-        backend: how.
-        batch: images a call.
-        size: height and width in pixels.
+        bench_model: network to time.
+        backend: backend that runs it.
+        batch: batch size.
+        size: height and width of the images, in pixels.
     """
 
     bench_model: BenchModel
@@ -40,15 +40,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a case.
+    """Measurement of a case.
 
     Attributes:
-        case: what was timed.
-        work: of one image.
-        timing: of a call; None where it failed.
-        failure: why, in one line.
-        speedup: against the reference of the same network and shape in the same run; None where there is none.
-        memory: megabytes (1e6 bytes) at the peak of a process that predicts; None where it was not measured.
+        case: case that was timed.
+        work: arithmetic and memory traffic of one image.
+        timing: time of a call; None if it failed.
+        failure: reason of the failure, in one line.
+        speedup: speedup over the reference of the same network and shape in the same run; None without a reference.
+        memory: peak memory of a process that predicts, in megabytes (1e6 bytes); None if it was not measured.
     """
 
     case: Case
@@ -60,22 +60,23 @@ class Result:
 
     @property
     def top1(self) -> float | None:
-        """Published ImageNet-1k top-1 at this size, in percent."""
+        """Published ImageNet-1k top-1 accuracy at this image size, in percent."""
         size, top1, _ = self.case.bench_model.published or (0, None, "")
         return top1 if self.case.size == (size, size) else None
 
     @property
     def gflops(self) -> float:
-        """1e9 operations a second; a multiply and add are two."""
+        """Arithmetic rate in 1e9 operations per second; a multiply-add is two operations."""
         return 2 * self.work.gmacs / self._seconds_an_image
 
     @property
     def gbps(self) -> float:
-        """1e9 bytes a second, as `fastvit.bench.complexity.Work` counts them."""
+        """Memory traffic in 1e9 bytes per second, as `fastvit.bench.complexity.Work` counts it."""
         return self.work.megabytes / 1e3 / self._seconds_an_image
 
     @property
     def images_per_second(self) -> float:
+        """Throughput in images per second."""
         return 1 / self._seconds_an_image
 
     @property
@@ -92,21 +93,25 @@ def bench(
     rounds: int = 30,
     memory: bool = False,
 ) -> list[Result]:
-    """Time everything; all of the same batch and asked size take turns, and rounds are added while medians still move.
+    """Time all cases; rounds are added until the medians converge.
 
-    Every runtime gets as many threads as PyTorch has (`fastvit.bench.machine.torch_threads`).
+    Cases of the same batch size and image size take turns. Every runtime gets as many threads as PyTorch has
+    (`fastvit.bench.machine.torch_threads`).
 
     Args:
-        bench_models: networks.
-        backends: to run each.
-        batches: images a call.
-        sizes: height and width in pixels; None for each network's own.
-        device: of PyTorch.
-        rounds: timed calls of each, at first.
-        memory: also measure the memory of a process that predicts, which takes seconds for each artifact.
+        bench_models: networks to time.
+        backends: backends that run each of them.
+        batches: batch sizes.
+        sizes: heights and widths of the images, in pixels; None for the default of each network.
+        device: device of PyTorch.
+        rounds: number of timed calls of each case, at first.
+        memory: also measure the memory of a process that predicts, which takes seconds per artifact.
 
     Returns:
-        In the order of batches, sizes, models and backends, without the backends that do not run a network.
+        The results, in the order of batches, sizes, models and backends, without backends that do not run a network.
+
+    Raises:
+        UserError: rounds or a batch size is below 1.
     """
     refuse_none(rounds, batches)
     results = []
@@ -123,12 +128,12 @@ def bench(
 
 
 def bench_model(model: TaskModel, compiled: bool, device: str = "cpu") -> dict[str, Timing]:
-    """Time one model at batch 1 and its own size, by backend: train form, fused, and ONNX Runtime on a CPU.
+    """Time one model at batch size 1 and its own image size, by backend: train form, fused, and ONNX Runtime on a CPU.
 
     Args:
-        model: in any form; one without its branches has no train form to time.
+        model: model in any form; without its branches the train form is not timed.
         compiled: also time torch.compile, which takes a minute to build.
-        device: of PyTorch.
+        device: device of PyTorch.
     """
     names = "train form", "fused", *(["torch.compile"] if compiled else []), "onnxruntime"
     backends = [BACKENDS[name] for name in names if BACKENDS[name].missing(device) is None]
@@ -136,12 +141,12 @@ def bench_model(model: TaskModel, compiled: bool, device: str = "cpu") -> dict[s
 
 
 def bench_models(models: Mapping[str, TaskModel], device: str = "cpu", rounds: int = 30) -> dict[str, Timing]:
-    """Several models at batch 1 and each one's own size, fused, in PyTorch, by their names.
+    """Time several fused models in PyTorch, at batch size 1 and their own image size, by name.
 
     Args:
-        models: in any form.
-        device: of PyTorch.
-        rounds: timed calls of each, at first.
+        models: models in any form, by name.
+        device: device of PyTorch.
+        rounds: number of timed calls of each model, at first.
     """
     bench_models = [fastvit_model(model, name) for name, model in models.items()]
     results = bench(bench_models, [BACKENDS["fused"]], device=device, rounds=rounds)

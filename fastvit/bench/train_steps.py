@@ -1,4 +1,4 @@
-"""Training steps side by side: ours in each train form, compiled or not, and timm's, taking turns in one run.
+"""Training steps side by side: FastViT in each form, compiled or not, and timm's network, in one run.
 
 A step is forward, cross entropy and backward, without an optimizer; on a GPU under bfloat16 autocast.
 """
@@ -31,14 +31,14 @@ REFERENCE = "timm"
 
 @dataclass(frozen=True)
 class StepConfiguration:
-    """How a training step is computed.
+    """Configuration of a training step.
 
     Attributes:
-        name: for tables and the command line.
+        name: name for tables and the command line.
         collapse: mode of `fastvit.collapse_branches`; None for timm's network.
-        last: channels last in memory.
-        compiled: by torch.compile.
-        branches: with those that over-parameterize it; without, every RepConv is one convolution and its norm.
+        last: whether memory is in channels-last format.
+        compiled: whether torch.compile compiles the network.
+        branches: whether the network is over-parameterized; if not, a RepConv is one convolution and its batch norm.
     """
 
     name: str
@@ -71,18 +71,18 @@ STEP_CONFIGURATIONS = {
 
 @dataclass(frozen=True)
 class StepResult:
-    """What was measured of a configuration.
+    """Measurement of a training step.
 
     Attributes:
-        variant: of the network.
-        configuration: how it was trained.
-        batch: images a step.
-        size: side of the images in pixels.
-        timing: of a step; None where it failed.
-        activation_mb: megabytes (1e6 bytes) of activations that the forward pass keeps for the backward pass.
-        peak: megabytes at the peak of a step on a GPU, with the network; None elsewhere.
-        speedup: against timm's eager step in its default memory format, where that was timed.
-        failure: why it failed, in one line.
+        variant: name of the variant.
+        configuration: how the step was computed.
+        batch: batch size.
+        size: height and width of the images, in pixels.
+        timing: time of a step; None if it failed.
+        activation_mb: activation memory: megabytes (1e6 bytes) that the forward pass keeps for the backward pass.
+        peak: peak memory of a step on a GPU, network included, in megabytes; None on other devices.
+        speedup: speedup over timm's eager step in its default memory format, if that was timed.
+        failure: reason of the failure, in one line.
     """
 
     variant: str
@@ -97,11 +97,15 @@ class StepResult:
 
 
 def find_step_configurations(names: str, device: str) -> list[StepConfiguration]:
-    """Ways by their names, joined by commas; "all" for all, "auto" on a CPU without the compiled ones, which
-    take minutes to build there.
+    """Return configurations by name.
+
+    Args:
+        names: names, separated by commas; "all" for all, "auto" on a CPU for those without torch.compile, which takes
+            minutes there.
+        device: device of PyTorch.
 
     Raises:
-        UserError: there is no such configuration.
+        UserError: a configuration does not exist.
     """
     if names == "all" or (names == "auto" and device != "cpu"):
         return list(STEP_CONFIGURATIONS.values())
@@ -124,15 +128,19 @@ def bench_steps(
     """Time the training steps of one variant on random images, all configurations taking turns.
 
     Args:
-        variant: its name.
-        configurations: to train it.
-        batch: images a step, from 2 on.
-        size: side of the images in pixels.
-        device: of PyTorch.
-        rounds: timed steps of each, at first; up to four times as many while the medians still move.
+        variant: name of the variant.
+        configurations: how to compute the step.
+        batch: batch size, at least 2.
+        size: height and width of the images, in pixels.
+        device: device of PyTorch.
+        rounds: number of timed steps of each configuration, at first; up to four times as many until the medians
+            converge.
+
+    Raises:
+        UserError: the variant does not exist, or batch or rounds is too small.
     """
     if batch < 2 or rounds < 1:
-        raise UserError(f"a training step needs a batch of at least 2 and a round, got {batch} and {rounds}")
+        raise UserError(f"batch must be at least 2 and rounds at least 1, got {batch} and {rounds}")
     name = find_variant(variant).name
     memory: dict[StepConfiguration, tuple[float, float | None]] = {}
 
@@ -159,7 +167,7 @@ def bench_steps(
 def _prepared(
     name: str, configuration: StepConfiguration, batch: int, size: int, device: str
 ) -> tuple[Call, float, float | None]:
-    """A step that has run, what it keeps, and its peak on a GPU."""
+    """Return a step that has run once, its activation memory, and its peak memory on a GPU."""
     gc.collect()
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
     network = _network(name, configuration).train().to(device)
@@ -168,7 +176,7 @@ def _prepared(
     if configuration.last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 1000, (batch,), generator=generator).to(device)
-    # On a CPU inductor would turn timm's stem into channels last, which `_network` keeps it from.
+    # On a CPU, inductor would change timm's stem to channels last, which `_network` avoids.
     compiled = torch.compile(network, options={"layout_optimization": False} if device == "cpu" else None)
     run: Callable[[Tensor], Tensor] = compiled if configuration.compiled else network
 
@@ -199,7 +207,7 @@ def _network(name: str, configuration: StepConfiguration) -> nn.Module:
         theirs = timm.create_model(name)
         if configuration.last:
             theirs = theirs.to(memory_format=torch.channels_last)
-            # In channels last a CPU would corrupt memory: see `fastvit.model.layers.StridedPointwise`.
+            # In channels last, PyTorch corrupts memory on CPUs: see `fastvit.model.layers.StridedPointwise`.
             theirs.stem[0].to(memory_format=torch.contiguous_format)
         return theirs
     model = create_model(name, overparameterized=configuration.branches)
@@ -208,7 +216,7 @@ def _network(name: str, configuration: StepConfiguration) -> nn.Module:
 
 
 def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> float:
-    """Megabytes that autograd keeps, but for the network and the images; storage that is kept twice counts once."""
+    """Return the megabytes that autograd keeps, without network and images; shared storage counts once."""
     known = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers(), images)}
     kept: dict[int, int] = {}
 
@@ -219,17 +227,17 @@ def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> flo
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        value = loss()  # holding it holds everything that is kept, so that no address is used twice
+        value = loss()  # keeps all storage alive, so that no address is used twice
         total = sum(kept.values())
     del value
     return total / 1e6
 
 
 def step_table(results: Sequence[StepResult]) -> Table:
-    """A row a configuration that was timed."""
+    """Return a table with one row per timed configuration."""
     header = (
         "network",
-        "step",
+        "configuration",
         "batch",
         "size",
         "ms",
@@ -263,7 +271,7 @@ def step_table(results: Sequence[StepResult]) -> Table:
 
 
 def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
-    """Write steps.csv with every number, and with what failed, into a folder that is made; returns its path."""
+    """Write steps.csv, with failures, into a folder, which is created if needed; return its path."""
     path = folder / "steps.csv"
     write_csv(path, [_row(result) for result in results])
     return path
@@ -272,7 +280,7 @@ def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
 def _row(result: StepResult) -> dict[str, object]:
     return {
         "network": result.variant,
-        "step": result.configuration.name,
+        "configuration": result.configuration.name,
         "batch": result.batch,
         "size": result.size,
         **timing_columns(result.timing),

@@ -70,7 +70,7 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
     Raises:
         UserError: the page does not exist.
     """
-    sections = _sections(recipe)
+    sections = recipe_sections(recipe)
     if page == RECIPES:
         return _recipe_list()
     if page == "":
@@ -82,7 +82,7 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
         raise unknown_name("page of help", page, [*sections, RECIPES, ALL], otherwise=hint)
     parser = _parser(description, _STYLE)
     for name, fields in shown.items():
-        _add_fields(parser, f"{name}: {_about(name, fields)}", fields)
+        _add_fields(parser, f"{name}: {section_summary(name, fields)}", fields)
     return parser.format_help().rstrip()
 
 
@@ -96,7 +96,10 @@ def _first_page(sections: dict[str, list[Field]], unused: Collection[str], descr
     for title, names in USUAL.items():
         _add_fields(parser, title, [by_name[name] for name in names if name in by_name])
     width = max(map(len, sections))
-    listed = [f"  {name:{width}}  {len(fields):2} fields: {_about(name, fields)}" for name, fields in sections.items()]
+    listed = [
+        f"  {name:{width}}  {len(fields):2} fields: {section_summary(name, fields)}"
+        for name, fields in sections.items()
+    ]
     more = [
         "fastvit train --help SECTION shows the fields of a section, --help-all those of",
         f"all; --help {RECIPES} lists the shipped recipes. --task and --recipe add sections.",
@@ -104,15 +107,21 @@ def _first_page(sections: dict[str, list[Field]], unused: Collection[str], descr
     return "\n".join([parser.format_help(), "sections:", *listed, "", *more, _STYLE])
 
 
-def _sections(recipe: Recipe) -> dict[str, list[Field]]:
+def recipe_sections(recipe: Recipe) -> dict[str, list[Field]]:
+    """Return the fields of a recipe by section; those outside sections are in "run"."""
     sections: dict[str, list[Field]] = {RUN: []}
     for field in recipe_fields(recipe):
         sections.setdefault(field.section or RUN, []).append(field)
     return sections
 
 
-def _about(name: str, fields: Sequence[Field]) -> str:
-    """Return a short description of a section."""
+def section_summary(name: str, fields: Sequence[Field]) -> str:
+    """Return a short description of a section.
+
+    Args:
+        name: name of the section.
+        fields: fields of the section.
+    """
     if name == RUN:
         return "fields outside sections"
     owner = next((field.owner for field in fields if field.name.count(".") == 1), fields[0].owner)
@@ -128,21 +137,26 @@ def _add_fields(parser: CommandParser, title: str, fields: Iterable[Field]) -> N
     group = parser.add_argument_group(title)
     for field in fields:
         name = hyphenated(field.name)
-        text = help_text(_texts(field.owner).get(field.name.rpartition(".")[2], ""), field.value)
+        text = help_text(field_texts(field.owner).get(field.name.rpartition(".")[2], ""), field.value)
         if field.kind is bool:
             group.add_argument(f"--[no-]{name}", action="store_true", help=text)
         else:
             kind = Literal[*(spec.name for spec in all_tasks())] if name == "task" else field.kind
-            group.add_argument(f"--{name}", metavar=_value(name.rpartition(".")[2], kind), help=text)
+            group.add_argument(f"--{name}", metavar=type_text(name.rpartition(".")[2], kind), help=text)
 
 
-def _value(name: str, kind: Any) -> str:
-    """Return the placeholder of a value of a type."""
+def type_text(name: str, kind: Any) -> str:
+    """Return the placeholder of a value of a type.
+
+    Args:
+        name: name of the field.
+        kind: type of the value.
+    """
     if get_origin(kind) is tuple:
-        return "[" + ",".join("..." if part is Ellipsis else _value(name, part) for part in get_args(kind)) + "]"
+        return "[" + ",".join("..." if part is Ellipsis else type_text(name, part) for part in get_args(kind)) + "]"
     parts = [part for part in get_args(kind) if isinstance(part, type) or get_origin(part)]
     if parts:
-        return "|".join("null" if part is NoneType else _value(name, part) for part in parts)
+        return "|".join("null" if part is NoneType else type_text(name, part) for part in parts)
     return value_name(name, kind)
 
 
@@ -153,7 +167,7 @@ def _docs(owner: type) -> Any:
     return docstring_parser.parse(inspect.getdoc(owner) or "")
 
 
-def _texts(owner: type) -> dict[str, str]:
+def field_texts(owner: type) -> dict[str, str]:
     """Return the descriptions of the fields of a dataclass; None is called null, as in recipe files and options."""
     return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in _docs(owner).params}
 

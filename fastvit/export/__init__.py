@@ -1,1 +1,1 @@
-"""Artifacts for devices, each proved equal to the model it was made from."""
+"""Export to other runtimes; every artifact is verified against the trained model."""

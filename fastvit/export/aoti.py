@@ -1,4 +1,4 @@
-"""AOTInductor: compiled for CPUs of the kind it is written on; the package's metadata say what it is."""
+"""AOTInductor packages, compiled for the CPU of this machine; the description is in the metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Compile and write a program; needs a C++ compiler."""
+    """Compile and write a program; needs a C++ compiler.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used.
+    """
     metadata = to_metadata(program.description, program.signature)
     torch._inductor.aoti_compile_and_package(
         trace(program),

@@ -1,4 +1,4 @@
-"""Self-attention for runtimes of few operators: 1x1 convolutions and products of 4-D arrays, channels before pixels."""
+"""Self-attention for runtimes with few operators: 1x1 convolutions and products of 4-D arrays, channels first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from fastvit.model.mixers import SelfAttention
 
 
 class PlainAttention(nn.Module):
-    """What a SelfAttention computes, (B, C, H, W) -> (B, C, H, W), with no transposition and no more than 4 dimensions.
+    """Self-attention, (B, C, H, W) -> (B, C, H, W), without transpositions and with at most 4 dimensions.
 
-    Written out, torch's own has arrays of five dimensions, and a softmax that is safe where a row is masked throughout.
+    PyTorch's own, decomposed, has arrays of five dimensions and a softmax that handles fully masked rows.
+
+    Args:
+        attention: layer whose weights it takes.
     """
 
     def __init__(self, attention: SelfAttention) -> None:
@@ -30,7 +33,7 @@ class PlainAttention(nn.Module):
 
 
 def pointwise(linear: nn.Linear) -> nn.Conv2d:
-    """The same map for every pixel of a (B, C, H, W) array."""
+    """Return a linear layer as a 1x1 convolution for (B, C, H, W) arrays."""
     conv = nn.Conv2d(
         linear.in_features, linear.out_features, 1, bias=linear.bias is not None, dtype=linear.weight.dtype
     )
@@ -40,7 +43,7 @@ def pointwise(linear: nn.Linear) -> nn.Conv2d:
 
 
 def with_plain_attention(module: Exportable) -> Exportable:
-    """A copy in which every SelfAttention is a PlainAttention; the module itself is left alone."""
+    """Return a copy in which every SelfAttention is a PlainAttention."""
     copied = copy.deepcopy(module)
     for parent in list(copied.modules()):
         for name, child in list(parent.named_children()):

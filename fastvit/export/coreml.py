@@ -1,6 +1,6 @@
-"""Core ML (.mlpackage), for iOS 16, macOS 13 and later; what it says of itself in the user-defined metadata.
+"""Core ML (.mlpackage), for iOS 16, macOS 13 and later; the description is in the user-defined metadata.
 
-iOS 16 is the first whose format holds compressed weights, and runs on phones from 2017 on.
+iOS 16 is the first version with compressed weights, and runs on phones from 2017 on.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from fastvit.runtime.artifact import Precision, to_metadata
 from fastvit.weights.description import METADATA_KEY
 
 INPUT = "images"
-# What Core ML calls the label of an image; the probabilities of all classes are then "classLabel_probs".
+# Core ML's name of the label of an image; the probabilities of all classes are then "classLabel_probs".
 LABEL = "classLabel"
-# Core ML wants a bound where the batch is open; ours splits what is above it.
+# Core ML needs an upper bound for a dynamic batch; our runtime splits larger ones.
 MAX_BATCH = 64
 _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 
@@ -27,18 +27,23 @@ _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
     """Convert and write a program.
 
-    Pixels go in as an image, one a call, the other inputs as arrays. Where probabilities come out, one image goes in
-    and the classes have names, Core ML gives the label and a dictionary of probabilities, else arrays. fp32 computes
-    in float32; the others in float16, "int8" with weights of 8 bits, one scale an output channel, "palettized" with
-    weights out of 64 values a tensor, found by k-means.
+    Pixels are an image input (one per call), other inputs are arrays. If the output is probabilities, the batch size is
+    1 and the classes have names, Core ML returns a label and a dictionary of probabilities, else arrays. fp32 computes
+    in float32, the others in float16: "int8" with 8-bit weights per output channel, "palettized" with 64 weight values
+    per tensor, found by k-means.
+
+    Args:
+        program: program to write.
+        path: package to write.
+        calibration: not used: weights are compressed without images.
 
     Raises:
-        UserError: pixels are not what Core ML calls an image.
+        UserError: Core ML cannot take the pixels as an image.
     """
     inputs = _inputs(program)
     import coremltools
 
-    # An image goes in as floats; without this, operators are left that coremltools does not know.
+    # The input is float; without this, operators remain that coremltools does not support.
     exported = torch.export.export(
         program.module, (program.example.float(),), dynamic_shapes=program.dynamic_shapes
     ).run_decompositions({})
@@ -59,7 +64,7 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def _inputs(program: Program) -> Any:
-    """What coremltools calls the input's type."""
+    """Return the type of the input, as coremltools takes it."""
     import coremltools
 
     _, channels, height, width = program.example.shape
@@ -69,25 +74,25 @@ def _inputs(program: Program) -> Any:
         return coremltools.TensorType(name=INPUT, shape=(batches, channels, height, width), dtype=np.float32)
     if batch != 1 or channels not in _COLORS:
         raise UserError(
-            "Core ML takes pixels as one image a call, of 1 or 3 channels: give --batch 1, or another --input"
+            "Core ML takes one image of 1 or 3 channels per call as pixels: give --batch 1, or another --input"
         )
     return coremltools.ImageType(name=INPUT, shape=(1, channels, height, width), color_layout=_COLORS[channels])
 
 
 def _classifier(program: Program) -> Any:
-    """With the class names, where Core ML can give them; else None."""
+    """Return the configuration of a classifier with class names, if Core ML supports it; else None."""
     import coremltools
 
     classes = program.description.classes
     if program.signature.outputs != ("probabilities",) or program.signature.batch != 1 or classes is None:
         return None
-    if len(set(classes)) < len(classes):  # they would be the keys of one dictionary
+    if len(set(classes)) < len(classes):  # they are the keys of one dictionary
         return None
     return coremltools.ClassifierConfig(list(classes), LABEL)
 
 
 def _compressed(model: Any, precision: Precision) -> Any:
-    """The same with its larger weights compressed, where that is asked for."""
+    """Return the model with its larger weights compressed, if the precision asks for it."""
     import coremltools.optimize.coreml as compress
 
     if precision == "int8":

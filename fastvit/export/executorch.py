@@ -1,4 +1,4 @@
-"""ExecuTorch (.pte) with XNNPACK on the CPU; its metadata is what the method "fastvit" returns."""
+"""ExecuTorch (.pte) with XNNPACK on the CPU; the method "fastvit" returns the description."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Write a program; what XNNPACK does not take runs in ExecuTorch's portable operators.
+    """Write a program; ExecuTorch's portable operators run what XNNPACK does not support.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: (N, C, H, W) calibration images, for int8.
 
     Raises:
-        UserError: the file cannot be written, or there are no images to calibrate int8 on.
+        UserError: the file cannot be written, or there are no calibration images for int8.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
@@ -31,13 +36,13 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def lower(program: Program, exported: torch.export.ExportedProgram, path: Path, partitioner: object) -> None:
-    """Give a backend the parts of a program that it takes, and write the whole.
+    """Lower the supported parts of a program to a backend, and write the program.
 
     Args:
-        program: of fixed batch and size.
-        exported: the program as torch.export sees it, or what quantization made of that.
+        program: program with a fixed batch size and image size.
+        exported: the exported program, quantized or not.
         path: file to write.
-        partitioner: of the backend.
+        partitioner: partitioner of the backend.
 
     Raises:
         UserError: the file cannot be written.

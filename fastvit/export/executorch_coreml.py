@@ -1,4 +1,4 @@
-"""ExecuTorch (.coreml.pte) with Core ML: for apps that have ExecuTorch in them and want Apple's accelerators."""
+"""ExecuTorch (.coreml.pte) with Core ML, for apps that use ExecuTorch and Apple's accelerators."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from fastvit.export.pt2 import trace
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
     """Write a program for iOS 16, macOS 13 and later.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used.
 
     Raises:
         UserError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Write, read back, run, compare: an artifact is there proved, or not at all."""
+"""Exports: write an artifact, run it, and keep it only if its outputs equal those of the model."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from fastvit.tasks.table import find_task
 
 @dataclass(frozen=True)
 class Exported:
-    """An artifact.
+    """An exported artifact.
 
     Attributes:
-        path: its file or folder.
-        target: of the table.
-        signature: what it takes and gives.
-        proof: None where its runtime is not here: written, not run.
-        not_run: why not, then.
-        megabytes: of all its files.
-        seconds: that writing took.
+        path: file or folder of the artifact.
+        target: export target.
+        signature: inputs and outputs.
+        proof: comparison with the model; None if the runtime is not available on this machine (written, not run).
+        not_run: reason why it was not run, if there is no proof.
+        megabytes: size of all its files, in megabytes (1e6 bytes).
+        seconds: time that writing took.
     """
 
     path: Path
@@ -58,47 +58,47 @@ def export(
     labels: Sequence[int] | None = None,
     calibration: Sequence[Image.Image] | None = None,
 ) -> Exported:
-    """Fuse, write, read back, run, compare with the given model.
+    """Fuse a model, write it, run the artifact in its runtime and compare its outputs with those of the model.
 
     Args:
-        model: in any form; it is what the artifact is compared with.
-        target: of the table.
-        path: file to write; its name must end in the target's suffix.
-        pictures: what the two are compared on.
-        options: what to write; by default float32, one image a call, of the model's own size.
-        labels: true classes of the pictures, for the accuracy of both.
-        calibration: other pictures, for int8.
+        model: model in any form, the reference of the comparison.
+        target: export target.
+        path: file to write; its name must end in the suffix of the target.
+        pictures: images on which the outputs are compared.
+        options: options of the artifact; by default float32, batch size 1, at the image size of the model.
+        labels: true classes of the images, to compare top-1 accuracy.
+        calibration: calibration images for int8, other than those of the comparison.
 
     Raises:
-        UserError: the target cannot do what is asked, or the artifact's outputs are further from the model's than its
-            precision allows; what was at `path` before is then still there.
+        UserError: the target does not support the options, or the outputs differ by more than the tolerance of the
+            precision; an older file at `path` is then unchanged.
     """
     options = options or ExportOptions()
     if not path.name.endswith(target.suffix):
-        raise UserError(f"{path}: files of the {target.name} target end in {target.suffix}")
+        raise UserError(f"{path} does not end in {target.suffix}, the suffix of {target.name} files")
     target.check(options)
     program = build_program(model, options, target.cast)
     if model.data_dependent and program.module.output != FEATURES and not target.data_dependent:
         raise UserError(
-            f"{target.name} cannot compute outputs whose number depends on the image: give --output features, or "
+            f"{target.name} does not support outputs whose number depends on the image: use --output features, or "
             "--to onnx"
         )
     examples = prepared(calibration, program.description.preprocessing, options.input) if calibration else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}; give another --out") from error
+        raise UserError(f"cannot create the folder {path.parent}: {error.strerror}; give another --out") from error
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         written = Path(folder) / path.name
         start = time.perf_counter()
         target.write(program, written, examples)
         seconds = time.perf_counter() - start
-        proof, not_run = None, f"nothing here runs {target.suffix} files"
+        proof, not_run = None, f"no runtime of this package runs {target.suffix} files"
         if target.runner and (not_run := target.runner.available() or "") == "":
             proof = find_task(model.task).prove(model, target.runner.open(written), pictures, labels)
             if missed := TOLERANCES[options.precision].missed(proof):
                 raise UserError(
-                    f"{path} was not written: it would not compute what the model does in {target.runtime}: "
+                    f"{path} was not written: its outputs in {target.runtime} differ from those of the model: "
                     + "; ".join(missed)
                 )
         megabytes = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 1e6
@@ -116,19 +116,19 @@ def export_all(
     calibration: Sequence[Image.Image] | None,
     say: Callable[[str], object],
 ) -> tuple[list[Exported], dict[str, str]]:
-    """Every target with every option; one that fails does not keep the others from being written.
+    """Export to every target with every option; a failure does not stop the others.
 
     Args:
-        model: in any form.
-        targets: of the table.
-        wanted: what to write of each.
-        folder: for the artifacts, which are called VARIANT-PRECISION.SUFFIX, with the batch where there are several.
-        pictures: to compare on.
-        calibration: other pictures, for int8.
-        say: called with a line for each artifact.
+        model: model in any form.
+        targets: export targets.
+        wanted: options of the artifacts to write for each target.
+        folder: folder for the artifacts, named VARIANT-PRECISION.SUFFIX, with the batch size if there are several.
+        pictures: images on which the outputs are compared.
+        calibration: calibration images for int8.
+        say: function that is called with one line per artifact.
 
     Returns:
-        What was written, and the reason by name of what was not.
+        The artifacts written, and the reasons of failures by file name.
     """
     done: list[Exported] = []
     failed: dict[str, str] = {}

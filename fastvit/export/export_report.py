@@ -20,14 +20,14 @@ from fastvit.reports.page import Section, Table, write_report
 def write_export_report(
     folder: Path, model: TaskModel, done: Sequence[Exported], failed: Mapping[str, str], compared_on: str
 ) -> Path:
-    """Write report.json and report.html into a folder; returns the path of the latter.
+    """Write report.json and report.html into a folder, and return the path of the latter.
 
     Args:
-        folder: where the artifacts are.
-        model: that they were made from.
-        done: what was written.
-        failed: reason by name, of what was not.
-        compared_on: the images, in words.
+        folder: folder of the artifacts.
+        model: exported model.
+        done: artifacts written.
+        failed: reasons of failures by file name.
+        compared_on: description of the images of the comparison.
     """
     content = {
         "variant": model.variant,

@@ -1,6 +1,6 @@
-"""LiteRT (.tflite), with what it says of itself in the flatbuffer's metadata.
+"""LiteRT (.tflite), with the description in the metadata of the flatbuffer.
 
-Images go in and maps come out as (B, C, H, W), as everywhere here; inside, LiteRT computes with channels last.
+Inputs and feature maps are (B, C, H, W), as in all artifacts; LiteRT computes with channels last internally.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from fastvit.weights.description import METADATA_KEY
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
     """Convert and write a program.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used: activations are quantized dynamically.
 
     Raises:
         UserError: the file cannot be written.
@@ -38,13 +43,13 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def with_metadata(content: bytes, text: str) -> bytes:
-    """A model that says a text of itself."""
+    """Return the content of a model with a text added to its metadata."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for weights in model.buffers:
-        if weights.offset > 1:  # the quantizer leaves weights behind the flatbuffer, at places that would not hold
+        if weights.offset > 1:  # the quantizer stores weights behind the flatbuffer, at offsets that would change
             weights.data = np.frombuffer(content, np.uint8, weights.size, weights.offset)
             weights.offset = weights.size = 0
     field, buffer = schema.MetadataT(), schema.BufferT()

@@ -1,5 +1,6 @@
-"""ncnn: NAME.ncnn.param with its weights in NAME.ncnn.bin, converted by pnnx; it says of itself what it is in the last
-line of the first, which ncnn does not read.
+"""ncnn: NAME.ncnn.param with its weights in NAME.ncnn.bin, converted by pnnx.
+
+The description is in the last line of the former, which ncnn does not read.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Convert and write a program. Its images are floats in any case: pixels from 0 to 255 too.
+    """Convert and write a program. Its images are always float32, also pixels from 0 to 255.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used.
 
     Raises:
-        UserError: the batch is not 1, pnnx fails, or a file cannot be written.
+        UserError: the batch size is not 1, pnnx fails, or a file cannot be written.
     """
     if program.signature.batch != 1:
-        raise UserError("ncnn takes one image a call: give --batch 1")
+        raise UserError("ncnn takes one image per call: give --batch 1")
     metadata = to_metadata(program.description, program.signature)
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,7 +45,11 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def convert(program: Program, folder: Path) -> None:
-    """Write model.ncnn.param and model.ncnn.bin into a folder, among other things.
+    """Write model.ncnn.param, model.ncnn.bin and temporary files into a folder.
+
+    Args:
+        program: program to write.
+        folder: folder to write to.
 
     Raises:
         UserError: pnnx fails.
@@ -47,7 +57,7 @@ def convert(program: Program, folder: Path) -> None:
     import pnnx
 
     example = program.example.float()
-    # ncnn has no arrays of five dimensions, into which torch's attention is written out.
+    # ncnn does not support arrays of five dimensions, which torch's attention has.
     module = with_plain_attention(program.module)
     with torch.no_grad():
         torch.jit.trace(module, (example,)).save(str(folder / "model.pt"))
@@ -61,4 +71,4 @@ def convert(program: Program, folder: Path) -> None:
         check=False,
     )
     if done.returncode or not (folder / "model.ncnn.bin").is_file():
-        raise UserError(f"pnnx cannot convert the model: {(done.stderr.splitlines() or ['it does not say why'])[-1]}")
+        raise UserError(f"pnnx cannot convert the model: {(done.stderr.splitlines() or ['no error message'])[-1]}")

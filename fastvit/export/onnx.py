@@ -1,4 +1,4 @@
-"""ONNX: one file, with what it says of itself in metadata_props["fastvit"]."""
+"""ONNX: one file, with the description in metadata_props["fastvit"]."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ INPUT = "images"
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Write a program; in int8 with depthwise convolutions in float, and whatever layers the bound asks for.
+    """Write a program; in int8 depthwise convolutions, and layers that exceed the error bound, stay in float.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: (N, C, H, W) calibration images, for int8.
 
     Raises:
-        UserError: the file cannot be written, or there are no images to calibrate int8 on.
+        UserError: the file cannot be written, or there are no calibration images for int8.
     """
     if program.signature.precision == "int8":
-        required(calibration)  # before what takes seconds
+        required(calibration)  # check before the slow part
     model = convert(program)
     if program.signature.precision == "int8":
         from fastvit.export.quantize.onnx import quantize
@@ -43,7 +48,7 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def convert(program: Program) -> onnx.ModelProto:
-    """A program as an ONNX graph, not quantized."""
+    """Return a program as an ONNX graph, not quantized."""
     network = program.module.model
     tracing: AbstractContextManager[None] = nullcontext()
     operators: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -62,19 +67,25 @@ def convert(program: Program) -> onnx.ModelProto:
 
 
 def save_plain(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Write any network, for images of that shape, without a word about it: for what is only timed."""
+    """Write any network without a description, for benchmarks.
+
+    Args:
+        network: network with one input.
+        images: (B, C, H, W) images, which give the input shape.
+        path: file to write.
+    """
     onnx.save(_convert(network, images), path)
 
 
 def _convert(network: nn.Module, *inputs: Tensor, **options: Any) -> onnx.ModelProto:
     options = {"input_names": [INPUT], **options}
-    with suppress_output():  # `convert` and `save_plain` are called outside of a target, too
+    with suppress_output():  # `convert` and `save_plain` are also called outside of a target
         exported = torch.onnx.export(network, inputs, dynamo=True, verbose=False, **options)
     assert exported is not None
     model: onnx.ModelProto = exported.model_proto
     for graph in (model.graph, *model.functions):
         for node in graph.node:
-            # Lines of source files on this machine, half of a small file; int8 finds layers by the other properties.
+            # Source lines of this machine, half of a small file; int8 finds layers by the other properties.
             kept = [field for field in node.metadata_props if not field.key.endswith("stack_trace")]
             del node.metadata_props[:]
             node.metadata_props.extend(kept)

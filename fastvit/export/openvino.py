@@ -1,4 +1,4 @@
-"""OpenVINO's own format: NAME.xml with its weights in NAME.bin, and what it says of itself in rt_info."""
+"""OpenVINO: NAME.xml with its weights in NAME.bin; the description is in rt_info."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Write a program, by way of ONNX: from a torch.export program OpenVINO makes every size dynamic.
+    """Write a program, through ONNX: from a torch.export program OpenVINO makes every size dynamic.
 
-    fp16 stores the weights so; bf16 is what the runtime is told to compute in.
+    fp16 stores the weights in float16; bf16 makes the runtime compute in bfloat16.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: (N, C, H, W) calibration images, for int8.
 
     Raises:
-        UserError: there are no images to calibrate int8 on, or NNCF is not installed.
+        UserError: there are no calibration images for int8, or NNCF is not installed.
     """
     if program.signature.precision == "int8":
         if find_spec("nncf") is None:
             raise UserError('openvino in int8 needs nncf: pip install "fastvit[openvino]"')
-        required(calibration)  # before what takes seconds
+        required(calibration)  # check before the slow part
     graph = convert(program)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model.onnx"

@@ -1,4 +1,4 @@
-"""The pictures that an artifact and its model are compared on."""
+"""Images on which an artifact and its model are compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.synthetic.scenes import make_scene
 from fastvit.tasks.table import find_task
 
-# Images to compare on, at most, of a task that has many outputs for each.
+# Largest number of images to compare for tasks with many outputs per image.
 FEW = 8
 
 
@@ -27,9 +27,9 @@ class Pictures:
     """Real images.
 
     Attributes:
-        name: where they are from, in words.
-        images: RGB.
-        labels: the model's class of each; None where it is not known.
+        name: source of the images, for reports.
+        images: RGB images.
+        labels: class index of each image; None if not known.
     """
 
     name: str
@@ -38,33 +38,39 @@ class Pictures:
 
 
 def to_compare_on(model: TaskModel, data: EvaluationData, files: str | None, count: int) -> Pictures:
-    """Pictures by a path, or validation images of a data source, evenly spread over it.
+    """Return images from a path, or validation images of a data source, evenly spread over it.
 
     Args:
-        model: whose classes the labels must have to count.
-        data: whose validation part they are of.
-        files: a file, folder or glob pattern, instead of the data.
-        count: of the data's images.
+        model: model whose classes the labels must have, if they are used.
+        data: data whose validation images are used.
+        files: file, folder or glob pattern to use instead of the data.
+        count: number of validation images.
 
     Raises:
-        UserError: there are none.
+        UserError: no image is found, or count is below 1.
     """
     if files:
         paths = find_images([files])
-        return Pictures(f"{len(paths)} pictures of {files}", [read_image(path) for path in paths])
+        return Pictures(f"{len(paths)} images of {files}", [read_image(path) for path in paths])
     if count < 1:
         raise UserError(f"images must be at least 1, got {count}")
     return find_task(model.task).pictures(model, data, count)
 
 
 def spread(images: ImageSource, name: str, count: int) -> Pictures:
-    """A few of some images, evenly spread."""
+    """Return at most `FEW` images, evenly spread over a source.
+
+    Args:
+        images: source of images.
+        name: name of the source, for reports.
+        count: number of images wanted.
+    """
     places = evenly_spaced(len(images), min(count, FEW, len(images)))
     return Pictures(f"{len(places)} images of {name}", [images.image(place) for place in places])
 
 
 def scenes(count: int, side: int = 256) -> Pictures:
-    """A few synthetic scenes, the same ones every time."""
+    """Return a few synthetic scenes of side x side pixels, always the same."""
     items = open_images("sample", "test")
     made = [make_scene(items, side, np.random.default_rng([0, index])) for index in range(min(count, FEW))]
-    return Pictures(f"{len(made)} scenes of the sample", [Image.fromarray(scene.image) for scene in made])
+    return Pictures(f"{len(made)} synthetic scenes", [Image.fromarray(scene.image) for scene in made])

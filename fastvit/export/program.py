@@ -1,4 +1,4 @@
-"""The network as it is exported: fused, with its input and outputs as asked for."""
+"""Programs: fused networks with the inputs and outputs of an artifact."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfl
 
 
 class Exportable(nn.Module):
-    """(B, C, H, W) images of a kind, and what else the model takes -> a tuple of float32 outputs.
+    """Network of an artifact: (B, C, H, W) images, and other inputs of the model -> a tuple of float32 outputs.
 
-    For pixels and images in [0, 1] the normalization is inside, exactly: the mean is taken off before the first
-    convolution, which pads with zeros (folded into its bias, the border would be wrong), the division by std is folded
-    into the convolution's weights.
+    For pixels and images in [0, 1] it contains the normalization, exactly: the mean is subtracted before the first
+    convolution, which pads with zeros (folded into its bias, the border would be wrong); the division by std is folded
+    into the weights of the convolution.
 
     Args:
-        model: fused; it is taken over and changed.
-        kind: of images.
-        output: what to give.
-        dtype: of the arithmetic between input and outputs.
+        model: fused model; it is changed in place.
+        kind: kind of the images.
+        output: name of the output.
+        dtype: type of the arithmetic between input and outputs.
     """
 
     shift: Tensor | None
@@ -68,22 +68,22 @@ class Exportable(nn.Module):
 
 
 def as_maps(pyramid: Sequence[Tensor] | Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """What `TaskModel.pyramid` gives, as float32 maps."""
+    """Return the result of `TaskModel.pyramid` as float32 feature maps."""
     maps = pyramid.values() if isinstance(pyramid, Mapping) else pyramid
     return tuple(one.float() for one in maps)
 
 
 @dataclass(frozen=True)
 class Program:
-    """What a target writes.
+    """Input of an export target.
 
     Attributes:
-        module: an Exportable in eval mode.
-        example: images to trace it with.
-        others: the other inputs to trace it with, in the order of the signature.
-        description: of the model.
-        signature: of the artifact.
-        keep_float: names of layers, or patterns of them, that int8 leaves in float.
+        module: network, in eval mode.
+        example: example images for tracing.
+        others: other example inputs for tracing, in the order of the signature.
+        description: description of the model.
+        signature: inputs and outputs of the artifact.
+        keep_float: names of layers, or patterns of names, that int8 keeps in float.
     """
 
     module: Exportable
@@ -95,7 +95,7 @@ class Program:
 
     @property
     def dynamic_shapes(self) -> tuple[dict[int, Any]] | None:
-        """torch.export's description of what may vary; None where nothing may."""
+        """Dynamic dimensions, as torch.export takes them; None if there are none."""
         dims: dict[int, Any] = {}
         if self.signature.batch is None:
             dims[0] = torch.export.Dim("batch")
@@ -105,15 +105,15 @@ class Program:
 
 
 def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precision, ...] = ()) -> Program:
-    """Fuse a model and give it the input and outputs that were asked for.
+    """Fuse a model and give it the inputs and outputs of an artifact.
 
     Args:
-        model: in any form; it is left alone.
-        options: one batch; the size is the model's own where none is given.
+        model: model in any form; it is not changed.
+        options: options of the artifact.
         cast: precisions for which the network itself is cast.
 
     Raises:
-        UserError: the model does not do what is asked.
+        UserError: the model does not support the options.
     """
     spec = find_task(model.task)
     output = _output(model, options, spec)
@@ -131,7 +131,7 @@ def build_program(model: TaskModel, options: ExportOptions, cast: tuple[Precisio
     signature = Signature(options.precision, options.input, batch, size, outputs, digest(fused), inputs)
     dtype = DTYPES[options.precision] if options.precision in cast else torch.float32
     module = Exportable(copy.deepcopy(fused), options.input, output, dtype).eval()
-    # A batch of 1 would be taken for a constant.
+    # torch.export would treat a batch size of 1 as a constant.
     shape = (batch or 2, fused.config.in_chans, *(size or fused.preprocessing.fixed_size))
     example = torch.zeros(shape, dtype=_dtype(options.input))
     others = (torch.from_numpy(whole_images(example.numpy())),) if "image_size" in inputs else ()
@@ -142,20 +142,21 @@ def _output(model: TaskModel, options: ExportOptions, spec: TaskSpec) -> str:
     output = options.output or spec.outputs[0]
     if output not in (*spec.outputs, FEATURES):
         raise UserError(
-            f"a model for {spec.name} has no output {output!r}; it has {', '.join((*spec.outputs, FEATURES))}"
+            f"a model for {spec.name} does not have the output {output!r}; choose from "
+            f"{', '.join((*spec.outputs, FEATURES))}"
         )
     if output != FEATURES and model.num_classes == 0:
-        raise UserError("the model has no head: export its feature maps with --output features")
+        raise UserError("the model does not have a head: export its feature maps with --output features")
     spec.check_export(options, output)
     if options.precision in ("int8", "palettized") and not spec.int8:
         raise UserError(
-            f"{options.precision} is not available for {spec.name}: export it in fp32 or, where that is offered, fp16"
+            f"{options.precision} is not available for {spec.name}: use fp32, or fp16 if the target supports it"
         )
     return output
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 of a model's tensors with their names."""
+    """Return the SHA-256 of the names and values of a model's tensors."""
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         found.update(name.encode())

@@ -1,4 +1,4 @@
-"""Whether an artifact computes what the model does: both on the same real images, the artifact in its own runtime."""
+"""Proofs of exports: outputs of an artifact, in its own runtime, compared with those of the model on real images."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from fastvit.runtime.artifact import Artifact, Input, Precision
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What still counts as the same.
+    """Largest allowed difference between an artifact and its model.
 
     Attributes:
-        relative: largest difference of any output, as a share of its largest value.
-        cosine: smallest cosine similarity of any output with the model's.
-        accuracy: largest loss of top-1, in points, where labels are given; beyond what chance makes of the images on
-            which the two disagree, or a few images could refuse a good artifact.
+        relative: largest difference of any output, relative to its largest value.
+        cosine: smallest cosine similarity of any output with that of the model.
+        accuracy: largest loss of top-1 accuracy in points, if there are labels. The standard deviation of chance on
+            images with different predictions is added, so that a few images do not reject a good artifact.
     """
 
     relative: float
@@ -37,18 +37,18 @@ class Tolerance:
     accuracy: float
 
     def missed(self, proof: Proof) -> list[str]:
-        """Which of them a proof misses, in words; a NaN misses all."""
+        """Return one line for each limit that a proof exceeds; NaN exceeds all."""
         found = proof.differences
         missed = []
         if not found.relative <= self.relative:
-            missed.append(f"relative difference {found.relative:.1e}, tolerated {self.relative:.0e}")
+            missed.append(f"relative difference {found.relative:.1e}, allowed {self.relative:.0e}")
         if not found.cosine >= self.cosine:
             missed.append(f"cosine {found.cosine:.6f}, at least {self.cosine}")
         missed += proof.faults
         if proof.accuracy:
             lost, chance = 100 * (proof.accuracy[0] - proof.accuracy[1]), proof.chance
             if not lost <= self.accuracy + chance:
-                missed.append(f"{lost:.2f} points of top-1 lost, tolerated {self.accuracy} and {chance:.2f} for chance")
+                missed.append(f"{lost:.2f} points of top-1 lost, allowed {self.accuracy} and {chance:.2f} for chance")
         return missed
 
 
@@ -56,8 +56,8 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(1e-4, 0.999999, 0.0),
     "fp16": Tolerance(2e-2, 0.9999, 0.2),
     "bf16": Tolerance(1e-1, 0.999, 0.3),
-    # T8 and SA12, trained, have cosines of 0.9978 to 0.9995 (docs/quantization.md), networks of 32 channels 0.99; the
-    # 0.82 of a quantizer that breaks attention is far below. The loss of accuracy is what is to be judged by.
+    # Trained T8 and SA12 have cosines of 0.9978 to 0.9995 (docs/quantization.md), networks of 32 channels 0.99; a
+    # quantizer that breaks attention has 0.82. The loss of accuracy is the decisive limit.
     "int8": Tolerance(0.5, 0.98, 0.5),
     "palettized": Tolerance(0.5, 0.98, 0.5),
 }
@@ -65,12 +65,12 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 @dataclass(frozen=True)
 class Proof:
-    """What the comparison found.
+    """Result of the comparison.
 
     Attributes:
-        images: how many were compared.
-        differences: of all outputs together.
-        accuracy: top-1 of the model and of the artifact, as fractions; None without labels or logits.
+        images: number of images compared.
+        differences: differences over all outputs.
+        accuracy: top-1 accuracy of the model and of the artifact, 0 to 1; None without labels or logits.
     """
 
     images: int
@@ -78,18 +78,19 @@ class Proof:
     accuracy: tuple[float, float] | None
 
     def without_top1(self) -> Proof:
-        """The same of outputs whose largest value means nothing."""
+        """Return the proof without top-1 agreement, for outputs that are not scores of classes."""
         return replace(self, differences=replace(self.differences, top1=None))
 
     @property
     def faults(self) -> list[str]:
-        """What no tolerance allows, in words."""
+        """One line for each difference that no tolerance allows."""
         return []
 
     @property
     def chance(self) -> float:
-        """Points of top-1: the standard deviation of the loss if every image that the two disagree on gains or costs
-        one at random; 0 where they agree on all.
+        """Standard deviation of the top-1 loss by chance, in points; 0 if all predictions agree.
+
+        Every image with different predictions counts as gained or lost at random.
         """
         disagreeing = 0.0 if self.differences.top1 is None else self.images * (1 - self.differences.top1)
         return 100 * disagreeing**0.5 / self.images
@@ -106,14 +107,14 @@ def prove_outputs(
     labels: Sequence[int] | None = None,
     step: int = 1,
 ) -> Proof:
-    """Run both, and compare all outputs.
+    """Run the model and the artifact on images, and compare all outputs.
 
     Args:
-        model: in any form, as it was before it was fused; the reference, in float32.
-        artifact: in its own runtime; images go through the preprocessing that it says.
-        pictures: RGB or L.
-        labels: true classes, for the accuracy of both; of a classifier.
-        step: images a call.
+        model: model in any form, before fusion; the reference, in float32.
+        artifact: artifact in its own runtime; images are preprocessed as its description says.
+        pictures: RGB or grayscale images.
+        labels: true classes, to compare the top-1 accuracy of classifiers.
+        step: batch size.
     """
     size = artifact.description.preprocessing.fixed_size
     ours = prepared(pictures, model.preprocessing.with_shape(size), "normalized")
@@ -131,17 +132,28 @@ def prove_outputs(
 
 
 def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
-    """Compare two forms of a network in PyTorch on random images of its own size, with a fixed seed."""
+    """Compare two forms of a network in PyTorch on random images of its own size, with a fixed seed.
+
+    Args:
+        model: network before fusion, the reference.
+        fused: network to compare with it.
+        count: number of images.
+    """
     shape = (count, model.config.in_chans, *model.preprocessing.fixed_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Proof(count, verify(model, fused, images), None)
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:
-    """(N, C, H, W) images of a kind, gray ones for a model of one channel.
+    """Return (N, C, H, W) preprocessed images; grayscale for models with one channel.
+
+    Args:
+        pictures: images of any size.
+        preprocessing: size, resizing, mean and std.
+        kind: kind of the result: "normalized", "unit" or "pixels".
 
     Raises:
-        UserError: the model takes neither one nor three channels, and pictures have no others.
+        UserError: the model takes neither 1 nor 3 channels.
     """
     gray = image_channels(preprocessing) == 1
     pixels = np.stack([eval_array(one.convert("L") if gray else one, preprocessing) for one in pictures])
@@ -151,22 +163,29 @@ def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind
 
 
 def image_channels(preprocessing: Preprocessing) -> int:
-    """Return the channels of a network's images.
+    """Return the number of channels of a network's images.
 
     Raises:
-        UserError: pictures have no such number of channels.
+        UserError: it is neither 1 nor 3.
     """
     channels = len(preprocessing.mean)
     if channels not in (1, 3):
         raise UserError(
-            f"the model takes images of {channels} channels, pictures 1 or 3: fuse it in Python with fastvit.fuse, "
-            "and prove it on tensors with fastvit.verify"
+            f"the model takes images of {channels} channels, image files have 1 or 3: fuse it in Python with "
+            "fastvit.fuse, and compare the outputs with fastvit.verify"
         )
     return channels
 
 
 def reference(model: TaskModel, images: np.ndarray, output: str, step: int = 16) -> list[np.ndarray]:
-    """The outputs of a model for normalized images, in float32 on the CPU."""
+    """Return the outputs of a model in float32 on the CPU.
+
+    Args:
+        model: model in any form; it is not changed.
+        images: (N, C, H, W) normalized images.
+        output: name of the output; "features" for the feature maps.
+        step: batch size.
+    """
     network = copy.deepcopy(model).cpu().float().eval()
     parts = []
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""torch.export's programs (.pt2), with what they say of themselves among the archive's extra files."""
+"""torch.export programs (.pt2), with the description in an extra file of the archive."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from fastvit.weights.description import METADATA_KEY
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
     """Write a program.
 
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used.
+
     Raises:
-        UserError: it has an operator that `fastvit.runtime.pt2_archive` does not let a file call.
+        UserError: an operator is not in the list that `fastvit.runtime.pt2_archive` allows.
     """
     exported = trace(program)
     called = {str(node.target) for node in exported.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
     if unknown := sorted(called - {f"aten.{operator}" for operator in OPERATORS}):
         raise UserError(
-            f"this network has the operator {unknown[0]}, which no .pt2 file may call, since some operators corrupt "
+            f"this network has the operator {unknown[0]}, which .pt2 files may not call, as some operators corrupt "
             "memory: export it to another target, such as onnx"
         )
     for module in exported.graph_module.modules():
@@ -35,6 +40,6 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def trace(program: Program) -> torch.export.ExportedProgram:
-    """A program as torch.export sees it."""
+    """Return a program as torch.export traces it."""
     with torch.no_grad():
         return torch.export.export(program.module, (program.example,), dynamic_shapes=program.dynamic_shapes)

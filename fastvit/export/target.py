@@ -1,4 +1,4 @@
-"""The table of export targets. Needs no torch."""
+"""Table of export targets. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A format. Its module has `write(program, path, calibration)`; what it writes, its runtime runs.
+    """An export target. Its module has `write(program, path, calibration)`.
 
     Attributes:
-        name: on the command line.
-        suffix: of its files.
-        runtime: what runs them, a name in `fastvit.runtime.artifact.RUNTIMES`; None where nothing of ours does.
-        module: where it lives, imported when it is used.
-        packages: what must be installed to write it, by their names in Python.
-        install: how.
-        precisions: on offer.
-        cast: those of them for which the network itself is cast before it is written.
-        dynamic: what may be left open, of "batch" and "size".
-        keeps_float: whether its int8 leaves layers in float that one names.
-        data_dependent: whether it takes a network whose number of outputs depends on the image, such as a detector.
+        name: name on the command line.
+        suffix: suffix of its files.
+        runtime: name of the runtime that runs its files, see `fastvit.runtime.artifact.RUNTIMES`; None if there is
+            none.
+        module: module that writes the files, imported on first use.
+        packages: Python packages that must be installed for writing.
+        install: command that installs them.
+        precisions: supported precisions.
+        cast: precisions for which the network itself is cast before it is written.
+        dynamic: dimensions that may be dynamic: "batch", "size".
+        keeps_float: whether its int8 supports `ExportOptions.keep_float`.
+        data_dependent: whether it supports networks whose number of outputs depends on the image, such as detectors.
     """
 
     name: str
@@ -51,31 +52,33 @@ class Target:
     data_dependent: bool = False
 
     def check(self, options: ExportOptions) -> None:
-        """See that the target can do what is asked.
+        """Check that the target supports the options.
 
         Raises:
-            UserError: it cannot, or something that it needs is not installed; in one sentence.
+            UserError: an option is not supported, or a package is not installed.
         """
         if options.precision not in self.precisions:
-            raise UserError(f"{self.name} is not offered in {options.precision}; it is in {', '.join(self.precisions)}")
+            raise UserError(
+                f"{self.name} does not support {options.precision}; it supports {', '.join(self.precisions)}"
+            )
         for what, value in (("batch", options.batch), ("size", options.size)):
             if value == "dynamic" and what not in self.dynamic:
-                raise UserError(f"{self.name} artifacts have a fixed {what}: give --{what} a number")
+                raise UserError(f"{self.name} artifacts have a fixed {what}: give a number to --{what}")
         if options.keep_float and not self.keeps_float:
-            raise UserError(f"{self.name} quantizes every layer that it can: leave --keep-float out")
+            raise UserError(f"{self.name} does not support --keep-float: leave it out")
         if missing := [package for package in self.packages if find_spec(package) is None]:
             raise UserError(f"{self.name} needs {', '.join(missing)}: {self.install}")
 
     def write(self, program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-        """Write a program, with what it says of itself in the format's own metadata fields.
+        """Write a program, with its description in the metadata fields of the format.
 
         Args:
-            program: of `fastvit.export.program`.
-            path: file, or folder for a format of several.
-            calibration: (N, C, H, W) images such as the artifact takes, for int8.
+            program: program to write, see `fastvit.export.program.build_program`.
+            path: file to write, or folder if the format is a folder.
+            calibration: (N, C, H, W) calibration images for int8, of the kind that the artifact takes.
 
         Raises:
-            UserError: the format's converter ended in an error, of whatever kind: it is the cause.
+            UserError: the converter of the format failed; its error is the cause.
             OSError: the artifact cannot be written.
         """
         with suppress_output():
@@ -86,13 +89,13 @@ class Target:
                 raise
             except Exception as error:
                 raise UserError(
-                    f"{self.name}'s converter cannot take this network ({type(error).__name__}: {first_line(error)}); "
-                    "other targets may"
+                    f"the {self.name} converter failed on this network ({type(error).__name__}: {first_line(error)}); "
+                    "try another target"
                 ) from error
 
     @property
     def runner(self) -> Runtime | None:
-        """What runs the artifacts; None where nothing of ours does."""
+        """Runtime that runs the artifacts; None if there is none."""
         return find_runtime(self.runtime) if self.runtime else None
 
 
@@ -207,10 +210,10 @@ TARGETS = {
 
 
 def find_target(name: str) -> Target:
-    """Return a row of the table, of a plugin if need be.
+    """Return an export target by name, from the table or from a plugin.
 
     Raises:
-        UserError: there is no such target.
+        UserError: the target does not exist.
     """
     return find(TARGETS, "export target", name)
 
@@ -219,9 +222,9 @@ def register_target(target: Target) -> None:
     """Add an export target.
 
     Args:
-        target: its module has `write(program, path, calibration)`; see `docs/architecture.md` for an example.
+        target: row of the table; its module has `write(program, path, calibration)`, see `docs/architecture.md`.
 
     Raises:
-        UserError: there is a target of that name.
+        UserError: a target of that name exists already.
     """
     register(TARGETS, "export target", target.name, target)

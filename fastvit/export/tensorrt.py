@@ -1,8 +1,8 @@
-"""TensorRT: an ONNX file for it (.trt.onnx), and beside it the trtexec line that builds the engine (.trt.txt).
+"""TensorRT: an ONNX file (.trt.onnx), and the trtexec command that builds the engine from it (.trt.txt).
 
-Engines run on the kind of GPU and the version that built them alone, so they are built where they will run; where
-`tensorrt` is installed, here. TensorRT 11 takes every type from the ONNX file, and 10 does so when it is told to:
-float16 is in the file then, not a flag.
+Engines run only on the kind of GPU and the TensorRT version that built them, so build them where they will run. If
+`tensorrt` is installed, the engine is built as well. TensorRT 11 takes the types from the ONNX file, and 10 does with
+--stronglyTyped: float16 is in the file, not a flag.
 """
 
 from __future__ import annotations
@@ -19,15 +19,21 @@ from fastvit.export import onnx
 from fastvit.export.program import Program
 from fastvit.files import atomic, write_text
 
-# Images a call that an engine of open batch is tuned for, and that it takes at most.
+# Batch size that an engine with a dynamic batch is tuned for, and the largest one.
 OPT_BATCH, MAX_BATCH = 8, 64
-# Open sides go up to this many times the model's own.
+# Dynamic height and width go up to this multiple of the model's own.
 MAX_SCALE = 2
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Shapes (B, C, H, W) that an engine takes: the smallest, those it is tuned for, the largest."""
+    """Range of input shapes (B, C, H, W) of an engine.
+
+    Attributes:
+        least: smallest shape.
+        best: shape that the engine is tuned for.
+        most: largest shape.
+    """
 
     least: tuple[int, ...]
     best: tuple[int, ...]
@@ -35,10 +41,15 @@ class Profile:
 
 
 def write(program: Program, path: Path, calibration: np.ndarray | None = None) -> None:
-    """Write a program and the line for it, and build the engine (.engine) where TensorRT is here.
+    """Write an ONNX file and the trtexec command for it; build the engine (.engine) if TensorRT is installed.
+
+    Args:
+        program: program to write.
+        path: file to write.
+        calibration: not used.
 
     Raises:
-        UserError: a file cannot be written, or TensorRT does not take the program.
+        UserError: a file cannot be written, or TensorRT does not support the program.
     """
     onnx.write(program, path)
     engine = path.with_suffix("").with_suffix(".engine")
@@ -49,7 +60,7 @@ def write(program: Program, path: Path, calibration: np.ndarray | None = None) -
 
 
 def shapes(program: Program) -> Profile | None:
-    """What may vary and how far; None where nothing may."""
+    """Return the range of dynamic shapes; None if all are fixed."""
     batch, size = program.signature.batch, program.signature.size
     if batch and size:
         return None
@@ -62,7 +73,14 @@ def shapes(program: Program) -> Profile | None:
 
 
 def command(program: Program, source: str, engine: str, profile: Profile | None) -> str:
-    """The trtexec line that builds an engine; to be given in the folder of its source."""
+    """Return the trtexec command that builds an engine, to be run in the folder of the ONNX file.
+
+    Args:
+        program: program that was written.
+        source: name of the ONNX file.
+        engine: name of the engine to build.
+        profile: range of dynamic shapes; None if all are fixed.
+    """
     words = ["trtexec", f"--onnx={source}", f"--saveEngine={engine}", "--stronglyTyped"]
     if program.signature.precision == "fp32":
         words.append("--noTF32")
@@ -73,16 +91,16 @@ def command(program: Program, source: str, engine: str, profile: Profile | None)
 
 
 def build(source: Path, engine: Path, profile: Profile | None, exact: bool) -> None:
-    """Build the engine. Not run by any test: it needs a GPU of NVIDIA's and TensorRT 10 or 11.
+    """Build an engine. No test runs it: it needs an NVIDIA GPU and TensorRT 10 or 11.
 
     Args:
         source: ONNX file.
         engine: file to write.
-        profile: of open shapes.
-        exact: whether float32 is to be computed in float32, not in TF32.
+        profile: range of dynamic shapes; None if all are fixed.
+        exact: compute float32 in float32 instead of TF32.
 
     Raises:
-        UserError: TensorRT does not take the program.
+        UserError: TensorRT does not support the program.
     """
     import tensorrt
 

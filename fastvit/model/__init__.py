@@ -1,1 +1,1 @@
-"""The network; its modules read like the figure of the paper (arXiv 2303.14189, figure 2)."""
+"""The FastViT network; its modules correspond to the parts of figure 2 of the paper (arXiv 2303.14189)."""

@@ -1,4 +1,4 @@
-"""The stages in a row: an image in, a feature map of each stage out."""
+"""Backbone: stem and stages, with a feature map from each stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from fastvit.model.mixers import RepCPE
 
 
 class FastViTStage(nn.Module):
-    """Patch embedding (not in the first stage), positional encoding (attention stages), blocks."""
+    """Stage of the backbone: patch embedding (not in the first stage), positional encoding, blocks.
+
+    Args:
+        config: configuration of the network.
+        index: index of the stage, from 0.
+        drop_paths: stochastic depth rate of each block.
+    """
 
     def __init__(self, config: FastViTConfig, index: int, drop_paths: list[float]) -> None:
         super().__init__()
@@ -42,15 +48,15 @@ class FastViTStage(nn.Module):
 
 
 class Backbone(nn.Module):
-    """FastViT without a head: (B, in_chans, H, W) -> one map a stage.
+    """FastViT without a head: (B, in_chans, H, W) images -> one map per stage.
 
-    Every map is the true output of its stage, after its last block; the official feature mode misses the last stage
-    of the attention variants.
+    Every map is the output of the last block of its stage. The official feature mode leaves out the last stage of the
+    attention variants.
 
     Attributes:
-        config: what it was built from.
+        config: configuration of the network.
         channels: channels of each map.
-        strides: stride of each map against the image (4, 8, 16, 32); sides are rounded up.
+        strides: stride of each map against the image (4, 8, 16, 32); sides of maps are rounded up.
     """
 
     def __init__(self, config: FastViTConfig) -> None:
@@ -58,7 +64,7 @@ class Backbone(nn.Module):
         self.config = config
         self.stem = Stem(config.in_chans, config.stages[0].width, config.stem_scale)
         depths = [stage.depth for stage in config.stages]
-        # Rates are made on the CPU in float64, so that they are numbers also under torch.device("meta").
+        # Rates are computed on the CPU, so that they have values also under torch.device("meta").
         rates = torch.linspace(0, config.drop_path, sum(depths), dtype=torch.float64, device="cpu").split(depths)
         self.stages = nn.ModuleList(FastViTStage(config, i, rate.tolist()) for i, rate in enumerate(rates))
         if not config.overparameterized:
@@ -66,10 +72,12 @@ class Backbone(nn.Module):
 
     @property
     def channels(self) -> tuple[int, ...]:
+        """Channels of each map."""
         return self.config.channels
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """Stride of each map against the image."""
         return self.config.strides
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -81,13 +89,13 @@ class Backbone(nn.Module):
         return maps
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory: keep only each block's input and run the block again in the backward pass."""
+        """Switch gradient checkpointing on or off: keep only block inputs and recompute in the backward pass."""
         for stage in cast(Iterable[FastViTStage], self.stages):
             stage.grad_checkpointing = enable
 
 
 def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():  # a compiled graph updates statistics once, however often it recomputes
+    if torch.compiler.is_compiling():  # a compiled graph updates statistics once, even if it recomputes the block
         return checkpoint(block, x, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -98,7 +106,7 @@ def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Leave running statistics as they are, or recomputing a block would count its batch twice."""
+    """Keep running statistics unchanged: recomputing a block would otherwise count its batch twice."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
     settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

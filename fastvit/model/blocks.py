@@ -12,7 +12,16 @@ from fastvit.model.mixers import find_mixer
 
 
 class MobileOne(nn.Module):
-    """RepConv, optional squeeze-and-excitation, GELU (arXiv 2206.04040)."""
+    """MobileOne block: RepConv, optional squeeze-and-excitation, GELU (arXiv 2206.04040).
+
+    Args:
+        in_chs: input channels.
+        out_chs: output channels.
+        kernels: kernel size of each branch, the largest first.
+        stride: stride of every branch.
+        groups: convolution groups.
+        se_ratio: hidden channels of squeeze-and-excitation as a fraction of `out_chs`; 0 leaves it out.
+    """
 
     def __init__(
         self,
@@ -33,7 +42,13 @@ class MobileOne(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """Image (B, in_chs, H, W) -> (B, channels, H / 4, W / 4), rounded up."""
+    """Stem of three MobileOne blocks: images (B, in_chs, H, W) -> (B, channels, H / 4, W / 4), sides rounded up.
+
+    Args:
+        in_chs: channels of the images.
+        channels: channels of the output.
+        scale_branch: whether the 3x3 blocks have a 1x1 branch.
+    """
 
     def __init__(self, in_chs: int, channels: int, scale_branch: bool) -> None:
         kernels = (3, 1) if scale_branch else (3,)
@@ -45,9 +60,16 @@ class Stem(nn.Sequential):
 
 
 class PatchEmbedding(nn.Module):
-    """Large-kernel depthwise convolution of stride 2, then a 1x1 MobileOne block, between two stages.
+    """Patch embedding between two stages: large-kernel depthwise convolution of stride 2, then a 1x1 MobileOne block.
 
-    The released FastViT weights have no activation between the two; MobileCLIP's have one, and SE in some stages.
+    The released FastViT models have no activation between the two; MobileCLIP's have one, and SE in some stages.
+
+    Args:
+        in_chs: input channels.
+        out_chs: output channels.
+        kernels: kernel sizes of the branches of the depthwise convolution, the largest first.
+        se: whether squeeze-and-excitation follows the depthwise convolution.
+        act: whether GELU follows the depthwise convolution.
     """
 
     def __init__(self, in_chs: int, out_chs: int, kernels: Sequence[int], se: bool, act: bool) -> None:
@@ -62,7 +84,13 @@ class PatchEmbedding(nn.Module):
 
 
 class ConvFFN(nn.Module):
-    """Depthwise convolution with norm, 1x1 up, exact GELU, 1x1 down (paper, section 3.2.3)."""
+    """Convolutional feed-forward network: depthwise convolution with norm, 1x1, exact GELU, 1x1 (paper, section 3.2.3).
+
+    Args:
+        channels: channels of input and output.
+        ratio: hidden channels as a multiple of `channels`.
+        kernel: kernel size of the depthwise convolution.
+    """
 
     def __init__(self, channels: int, ratio: float, kernel: int = 7) -> None:
         super().__init__()
@@ -82,7 +110,7 @@ class ConvFFN(nn.Module):
 
 
 class SkipBlock(nn.Module):
-    """A token mixer that contains its own skip connection, then the ConvFFN with a scaled one."""
+    """Block of a token mixer with its own skip connection, then a ConvFFN with a scaled skip connection."""
 
     def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
         super().__init__()
@@ -100,7 +128,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "layer"
 
 
 class ResidualBlock(nn.Module):
-    """A token mixer behind a norm and the ConvFFN, each with a scaled skip connection."""
+    """Block of a norm and a token mixer, then a ConvFFN, each with a scaled skip connection."""
 
     def __init__(self, stage: Stage, config: FastViTConfig, drop_path: float) -> None:
         super().__init__()
@@ -117,6 +145,12 @@ class ResidualBlock(nn.Module):
 
 
 def make_block(stage: Stage, config: FastViTConfig, drop_path: float) -> nn.Module:
-    """Return a block of a stage, as its token mixer wants it."""
+    """Return a block of the kind that the token mixer of the stage needs.
+
+    Args:
+        stage: configuration of the stage.
+        config: configuration of the network.
+        drop_path: stochastic depth rate of the block.
+    """
     kind = ResidualBlock if find_mixer(stage.mixer).residual else SkipBlock
     return kind(stage, config, drop_path)

@@ -1,4 +1,4 @@
-"""FastViT as an image classifier: backbone, expansion, head."""
+"""FastViT image classifier: backbone, expansion, head."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from fastvit.model.task_model import TaskModel, class_names
 
 
 class FastViT(TaskModel):
-    """(B, in_chans, H, W) images -> (B, num_classes) logits; H and W from 32 up, also odd.
+    """Image classifier: (B, in_chans, H, W) images -> (B, num_classes) logits; H and W are at least 32.
+
+    See `TaskModel` for the attributes that all tasks share.
 
     Attributes:
-        backbone: the four stages; calling it gives their maps.
-        config: what it was built from.
-        num_classes: rows of the head.
+        backbone: stem and stages; it returns a feature map per stage.
+        expansion: convolution block that widens the last map.
+        head: linear classifier; nn.Identity if `num_classes` is 0.
         num_features: length of the pooled feature vector.
-        others: as `TaskModel` has them.
 
     Raises:
-        UserError: there are not as many class names as classes.
+        UserError: the number of class names differs from `num_classes`.
     """
 
     task = "classification"
@@ -55,19 +56,28 @@ class FastViT(TaskModel):
         return (self(images),)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The expanded last map, (B, num_features, H / 32, W / 32)."""
+        """Return the expanded last map, (B, num_features, H / 32, W / 32)."""
         return self.expansion(self.backbone(x)[-1])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool `forward_features`' map and classify: (B, num_classes), or (B, num_features) with `pre_logits`."""
+        """Return logits (B, num_classes) for a map of `forward_features`; pooled features with `pre_logits`."""
         pooled = x.mean((2, 3))
         return pooled if pre_logits else self.head(pooled)
 
     def get_classifier(self) -> nn.Module:
+        """Return the head, as timm's method of this name does."""
         return self.head
 
     def reset_classifier(self, num_classes: int, *, classes: Sequence[str] | None = None) -> None:
-        """A new, untrained head for `num_classes` classes (0: none), with their names if given."""
+        """Replace the head with a new, untrained one.
+
+        Args:
+            num_classes: number of classes; 0 for no head.
+            classes: names of the classes; by default None.
+
+        Raises:
+            UserError: the number of class names differs from `num_classes`.
+        """
         names = class_names(classes, num_classes)
         weight = next(self.expansion.parameters())
         self.head = _head(self.num_features, num_classes).to(weight.device, weight.dtype)

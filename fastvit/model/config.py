@@ -1,4 +1,4 @@
-"""What a FastViT is made of, as numbers: one record a stage, one record a network. Needs no torch."""
+"""Configuration of a FastViT network and of its stages. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Norm = Literal["batch", "layer"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: an optional patch embedding in front, an optional positional encoding, then `depth` blocks.
+    """Configuration of one stage: patch embedding (not in the first), optional positional encoding, `depth` blocks.
 
     Attributes:
         width: channels of the stage's output.
@@ -22,9 +22,9 @@ class Stage:
         mixer: token mixer of every block, a key of `fastvit.model.mixers.MIXERS`.
         mlp_ratio: hidden channels of the ConvFFN, as a multiple of `width`.
         cpe: kernel size of the conditional positional encoding before the blocks; 0 for none.
-        embed_se: squeeze-and-excitation after the large kernel of the patch embedding (MobileCLIP's MCi0 to MCi2).
-        embed_act: GELU after the large kernel of the patch embedding (MobileCLIP; the released FastViT has none).
-        norm: normalization in front of self-attention (MCi3 and MCi4 use layer norm).
+        embed_se: whether squeeze-and-excitation follows the large kernel of the patch embedding (MCi0 to MCi2).
+        embed_act: whether GELU follows the large kernel of the patch embedding (MobileCLIP only).
+        norm: normalization before self-attention, "batch" or "layer" (MCi3 and MCi4 use layer norm).
     """
 
     width: int
@@ -39,22 +39,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class FastViTConfig:
-    """A whole network.
+    """Configuration of a network.
 
     Attributes:
-        stages: the stages in order; stage i works at stride 4 * 2**i.
+        stages: configuration of each stage, in order; stage i has stride 4 * 2**i.
         in_chans: channels of the input image.
-        num_classes: rows of the classifier; 0 leaves it out.
-        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first one.
+        num_classes: number of classes; 0 for no head.
+        drop_path: stochastic depth rate of the last block; it grows linearly from 0 at the first one.
         layer_scale_init: initial value of every layer scale.
         mixer_kernel: kernel size of RepMixer and of pooling.
         ffn_kernel: kernel size of the depthwise convolution in the ConvFFN.
         embed_kernels: kernel sizes of the parallel branches of a patch embedding, the largest first.
-        stem_scale: a 1x1 branch beside the 3x3 ones of the stem (MCi3 and MCi4 have none).
+        stem_scale: whether the 3x3 blocks of the stem have a 1x1 branch (MCi3 and MCi4 have none).
         head_dim: channels of an attention head.
-        expansion: the classifier sees `expansion` times the width of the last stage.
-        overparameterized: train the parallel branches that fusion adds up (paper, section 3.2.2); without, every
-            RepConv is one convolution and its norm.
+        expansion: length of the pooled feature vector, as a multiple of the width of the last stage.
+        overparameterized: whether to train parallel branches, which fusion merges (paper, section 3.2.2); if False,
+            every RepConv is one convolution with its norm.
     """
 
     stages: tuple[Stage, ...]
@@ -81,7 +81,7 @@ class FastViTConfig:
         return tuple(4 * 2**i for i in range(len(self.stages)))
 
     def replace(self, **overrides: Any) -> FastViTConfig:
-        """A copy with some fields changed.
+        """Return a copy with some fields changed.
 
         Raises:
             UserError: a name is not a field of the configuration.
@@ -99,12 +99,12 @@ class FastViTConfig:
         return self.replace(stages=tuple(dataclasses.replace(stage, **overrides) for stage in self.stages))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts and lists, for JSON."""
+        """Return the configuration as plain dicts and lists, for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FastViTConfig:
-        """The inverse of `to_dict`.
+        """Return the configuration that `to_dict` has written.
 
         Raises:
             UserError: a field is unknown or missing.
@@ -121,4 +121,4 @@ class FastViTConfig:
 def _refuse_unknown(kind: type[Stage] | type[FastViTConfig], what: str, overrides: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(kind)}
     if unknown := sorted(set(overrides) - known):
-        raise UserError(f"no such {what}: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        raise UserError(f"unknown {what}: {', '.join(unknown)}; use one of {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""The smallest pieces: convolution with norm, its over-parameterized form, squeeze-and-excitation, layer scale."""
+"""Layers: convolution with norm, its over-parameterized form, squeeze-and-excitation, layer scale, drop path."""
 
 from __future__ import annotations
 
@@ -10,30 +10,40 @@ from torch.nn import functional as F
 
 
 def conv2d(in_chs: int, out_chs: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
-    """A convolution padded by kernel // 2: the output has ceil(side / stride) pixels a side for odd kernels."""
+    """Return a convolution with padding kernel // 2, so that output sides are ceil(side / stride) for odd kernels.
+
+    Args:
+        in_chs: input channels.
+        out_chs: output channels.
+        kernel: kernel size.
+        stride: vertical and horizontal stride.
+        groups: convolution groups.
+        bias: whether it has a bias.
+    """
     kind = StridedPointwise if kernel == 1 and stride > 1 and groups == 1 else nn.Conv2d
     return kind(in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=bias)
 
 
 class StridedPointwise(nn.Conv2d):
-    """A strided 1x1 convolution, computed as one of stride 1 on every `stride`-th pixel: the same function.
+    """Strided 1x1 convolution, computed with stride 1 on every `stride`-th pixel, which gives the same result.
 
     oneDNN's weight gradient of a strided 1x1 convolution writes past its memory when the input is channels last and has
-    fewer than 16 channels, 8 on CPUs without AVX-512 (uxlfoundation/oneDNN#6035, torch 2.14.1). The stem has 3.
+    fewer than 16 channels, or 8 on CPUs without AVX-512 (uxlfoundation/oneDNN#6035, torch 2.14.1). The stem has 3.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        # Windows of one pixel pick what a slice would; torch.export knows that they fit what other convolutions make.
+        # Pooling windows of one pixel select the same pixels as a slice, but torch.export can infer that the resulting
+        # sides equal those of other strided convolutions.
         return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight, self.bias)
 
 
 def upsampled(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, H, W), bilinear, with the height and width of `like`."""
+    """Return a map resized bilinearly to the height and width of `like`: (B, C, h, w) -> (B, C, H, W)."""
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, then batch norm: (B, C, H, W) -> (B, out_chs, H / stride, W / stride)."""
+    """Convolution without bias, then batch norm: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride)."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -45,17 +55,17 @@ class ConvNorm(nn.Module):
 
 
 class RepConv(nn.Module):
-    """Parallel convolutions with norms and, where shapes allow, a normalized identity; linear, one conv when fused.
+    """Parallel convolutions with norms and, if shapes allow, a normalized identity; one convolution when fused.
 
-    The train-time over-parameterization of the paper (section 3.2.2): MobileOne's k x k and 1 x 1 branches are kernels
-    (k, 1), the patch embedding's large kernel with its small companion is (7, 3).
+    This is the train-time over-parameterization of the paper (section 3.2.2). MobileOne's k x k and 1 x 1 branches are
+    kernels (k, 1); the patch embedding's large and small kernels are (7, 3).
 
     Args:
         in_chs: input channels.
         out_chs: output channels.
         kernels: kernel size of each branch, the largest first.
-        stride: of every branch; the identity branch exists where it is 1 and in_chs equals out_chs.
-        groups: convolution groups; in_chs makes it depthwise.
+        stride: stride of every branch; the identity branch needs stride 1 and in_chs equal to out_chs.
+        groups: convolution groups; `in_chs` groups make a depthwise convolution.
     """
 
     def __init__(self, in_chs: int, out_chs: int, kernels: Sequence[int], stride: int = 1, groups: int = 1) -> None:
@@ -69,7 +79,7 @@ class RepConv(nn.Module):
 
 
 def leave_one_branch(module: nn.Module) -> None:
-    """Leave the largest convolution with its norm of every RepConv, in place: nothing is over-parameterized then."""
+    """Keep only the largest convolution and its norm in every RepConv, in place: no over-parameterization is left."""
     for part in module.modules():
         if isinstance(part, RepConv):
             part.branches = part.branches[:1]
@@ -77,7 +87,14 @@ def leave_one_branch(module: nn.Module) -> None:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention from the spatial mean: (B, C, H, W) -> (B, C, H, W). A mean keeps dynamic shapes exportable."""
+    """Squeeze-and-excitation, channel attention from the spatial mean: (B, C, H, W) -> (B, C, H, W).
+
+    A mean instead of adaptive pooling keeps dynamic shapes exportable.
+
+    Args:
+        channels: channels of the map.
+        ratio: hidden channels as a fraction of `channels`.
+    """
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
@@ -91,7 +108,7 @@ class SqueezeExcite(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel, of shape (C, 1, 1) as in the released weights."""
+    """Learned factor per channel, of shape (C, 1, 1) as in the released weights."""
 
     def __init__(self, channels: int, init: float) -> None:
         super().__init__()
@@ -112,7 +129,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, zero the branch of a sample with probability `rate`, scale up the others."""
+    """Stochastic depth: in training, zero the branch of a sample with probability `rate` and scale up the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

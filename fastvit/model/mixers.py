@@ -1,4 +1,4 @@
-"""Token mixers: how the pixels of a (B, C, H, W) map see each other."""
+"""Token mixers: modules that mix the pixels of a (B, C, H, W) map."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fastvit.plugins import find, register
 
 
 class RepMixer(nn.Module):
-    """x + layer_scale * (mixer(x) - norm(x)), all linear: at inference one depthwise convolution (paper, 3.2.1).
+    """RepMixer, x + layer_scale * (mixer(x) - norm(x)): one depthwise convolution when fused (paper, section 3.2.1).
 
-    Drop path does not apply here: the skip connection is inside the map.
+    Drop path does not apply, because the skip connection is inside.
     """
 
     def __init__(self, channels: int, kernel: int, layer_scale_init: float) -> None:
@@ -31,7 +31,9 @@ class RepMixer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over all pixels: (B, C, H, W) -> (B, C, H, W). No bias on qkv until norms are folded.
+    """Multi-head self-attention over all pixels: (B, C, H, W) -> (B, C, H, W).
+
+    The linear layer qkv has no bias until norms are folded.
 
     Raises:
         UserError: channels are not a multiple of head_dim.
@@ -40,7 +42,9 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, head_dim: int) -> None:
         super().__init__()
         if channels % head_dim:
-            raise UserError(f"attention needs a width that is a multiple of head_dim={head_dim}, got {channels}")
+            raise UserError(
+                f"the width of an attention stage must be a multiple of head_dim={head_dim}, got {channels}"
+            )
         self.head_dim = head_dim
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.proj = nn.Linear(channels, channels)
@@ -58,13 +62,13 @@ class SelfAttention(nn.Module):
 
 
 class Pooling(nn.Module):
-    """The mean of a pixel's neighborhood, without what lies outside of the map, minus the pixel (arXiv 2111.11418).
+    """Average pooling minus the input, without padding in the average (PoolFormer, arXiv 2111.11418).
 
     Args:
-        kernel: side of the neighborhood in pixels.
+        kernel: side of the pooling window, in pixels.
 
     Attributes:
-        factor: (C, 1, 1), what the fused form multiplies the result with; None in the train form.
+        factor: factor of the result in the fused form, (C, 1, 1); None in the train form.
     """
 
     def __init__(self, kernel: int) -> None:
@@ -78,7 +82,7 @@ class Pooling(nn.Module):
 
 
 class RepCPE(nn.Module):
-    """Conditional positional encoding, x + depthwise(x): one convolution when fused (arXiv 2102.10882)."""
+    """Conditional positional encoding, x + depthwise(x); one convolution when fused (arXiv 2102.10882)."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
@@ -90,12 +94,12 @@ class RepCPE(nn.Module):
 
 @dataclass(frozen=True)
 class TokenMixer:
-    """A row of the table of token mixers.
+    """Row of the table of token mixers.
 
     Attributes:
-        make: (stage, config) -> a module that maps (B, C, H, W) to the same shape.
-        residual: the block around it normalizes the map before it, and scales and adds what comes out, as for
-            self-attention; otherwise the mixer contains its own skip connection, as RepMixer does.
+        make: function of stage and network configuration that returns a module, (B, C, H, W) -> (B, C, H, W).
+        residual: whether the block adds a norm, a layer scale and a skip connection around the mixer, as for
+            self-attention; if False, the mixer contains its own skip connection, as RepMixer does.
     """
 
     make: Callable[[Stage, FastViTConfig], nn.Module]
@@ -110,18 +114,18 @@ MIXERS: dict[str, TokenMixer] = {
 
 
 def register_mixer(name: str, make: Callable[[Stage, FastViTConfig], nn.Module], residual: bool) -> None:
-    """Add a token mixer, for `Stage.mixer` to name.
+    """Add a token mixer that `Stage.mixer` can select by its name.
 
-    For an exact fusion also register a rule: `fastvit.fusion.affine` for a mixer that is one convolution in eval mode,
-    else `fastvit.fusion.fold_mixer`. Without one its norm and layer scale stay.
+    To fuse the mixer, also register a rule: with `fastvit.fusion.affine` for a mixer that is one convolution in eval
+    mode, else with `fastvit.fusion.fold_mixer`. Without a rule, its norm and layer scale are not folded.
 
     Args:
-        name: in configurations and files.
-        make: as in `TokenMixer`.
-        residual: as in `TokenMixer`.
+        name: name of the mixer in configurations and files.
+        make: function of stage and network configuration that returns a module, (B, C, H, W) -> (B, C, H, W).
+        residual: whether the block adds a norm, a layer scale and a skip connection around the mixer.
 
     Raises:
-        UserError: there is a token mixer of that name.
+        UserError: a token mixer of that name exists already.
     """
     register(MIXERS, "token mixer", name, TokenMixer(make, residual))
 
@@ -130,6 +134,6 @@ def find_mixer(name: str) -> TokenMixer:
     """Return the row of a token mixer.
 
     Raises:
-        UserError: there is no such token mixer; the message lists what there is.
+        UserError: the token mixer does not exist; the message lists all.
     """
     return find(MIXERS, "token mixer", name)

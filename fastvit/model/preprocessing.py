@@ -1,4 +1,4 @@
-"""What must happen to an image before the model sees it, as numbers. Needs no torch."""
+"""Preprocessing of images for a model: size, crop, resize mode, mean and std. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, scale to [0, 1], subtract mean, divide by std.
+    """Preprocessing of images: resize, scale to [0, 1], subtract mean, divide by std.
 
     Attributes:
-        size: height and width of the model's input in pixels.
-        mean: a value a channel, for pixels in [0, 1].
-        std: a value a channel, for pixels in [0, 1].
-        crop_pct: side of the crop as a fraction of the resized image, in (0, 1]; of "crop" alone.
-        interpolation: of the resize.
-        resize: "crop" makes the shorter side size / crop_pct and cuts out the center. The others keep all of the image,
-            and its aspect ratio: "resize_shorter" scales it so that its shorter side is at most the smaller and its
-            longer side at most the larger number of `size`, so that the input of the model has no fixed size;
+        size: height and width of the model's input, in pixels.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, for pixels in [0, 1].
+        crop_pct: side of the center crop as a fraction of the resized image, in (0, 1]; used by the resize mode "crop".
+        interpolation: interpolation of the resize.
+        resize: resize mode. "crop" resizes the shorter side to size / crop_pct and crops the center. The other modes
+            keep the complete image and its aspect ratio. "resize_shorter" scales it so that the shorter side is at most
+            the smaller and the longer side at most the larger value of `size`; the input then has no fixed size.
             "letterbox" scales it to fit into height and width, and pads it with the mean at the bottom and right.
     """
 
@@ -40,14 +40,14 @@ class Preprocessing:
         height, width = self.size
         if self.resize == "resize_shorter":
             return f"within {min(self.size)}x{max(self.size)}, {self.interpolation}"
-        rest = f"crop {self.crop_pct}" if self.resize == "crop" else "filled up"
+        rest = f"crop {self.crop_pct}" if self.resize == "crop" else "letterbox"
         return f"{height}x{width}, {rest}, {self.interpolation}"
 
     def changed(self, changes: Mapping[str, Any] | None) -> Preprocessing:
-        """The same with other values of some fields.
+        """Return a copy with other values of some fields.
 
         Raises:
-            UserError: there is no such field.
+            UserError: a field does not exist.
         """
         known = [field.name for field in fields(self)]
         if unknown := [name for name in changes or {} if name not in known]:
@@ -55,21 +55,25 @@ class Preprocessing:
         return replace(self, **(changes or {}))
 
     def for_channels(self, count: int) -> Preprocessing:
-        """The same for images of another number of channels: each gets the mean of what there was."""
+        """Return a copy for images with another number of channels; each gets the average of mean and std."""
         if count == len(self.mean):
             return self
         mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
         return replace(self, mean=(mean,) * count, std=(std,) * count)
 
     def with_size(self, size: int | None = None, crop_pct: float | None = None) -> Preprocessing:
-        """The same for square images of another size in pixels, or with another crop.
+        """Return a copy for square images of another size, or with another crop.
 
-        Where no crop is given, it stays as it is up to the size that this is for, and is 1 for a larger one: more
-        pixels make things larger than they were in training, and taking in the whole shorter side makes up for part of
-        it (arXiv 1906.06423). Most of timm's models with a larger test size do the same.
+        Without `crop_pct`, the crop becomes 1 for a larger size and stays the same otherwise. With more pixels, objects
+        are larger than in training, and a larger crop partly compensates for this (arXiv 1906.06423). Most of timm's
+        models with a larger test size do the same.
+
+        Args:
+            size: height and width, in pixels, at least 32; by default unchanged.
+            crop_pct: side of the center crop as a fraction of the resized image, in (0, 1].
 
         Raises:
-            UserError: size or crop make no sense.
+            UserError: size or crop_pct is out of range.
         """
         if size is not None and size < 32:
             raise UserError(f"size must be at least 32 pixels, got {size}")
@@ -83,14 +87,17 @@ class Preprocessing:
         )
 
     def with_shape(self, size: tuple[int, int]) -> Preprocessing:
-        """The same for another height and width, with `with_size`'s crop for the longer side, or filled up."""
+        """Return a copy for another height and width, in pixels.
+
+        In the mode "crop", the crop is that of `with_size` for the longer side. Other modes become "letterbox".
+        """
         if self.resize != "crop":
             return replace(self, size=size, resize="letterbox")
         return self if size == self.size else replace(self.with_size(max(size)), size=size)
 
     @property
     def fixed_size(self) -> tuple[int, int]:
-        """Height and width of an input of fixed size: `size`; for "resize_shorter", a 4:3 photo, in steps of 32."""
+        """Height and width of an input of fixed size: `size`; for "resize_shorter", a 4:3 photo in multiples of 32."""
         if self.resize != "resize_shorter":
             return self.size
         short, long = min(self.size), max(self.size)
@@ -98,15 +105,15 @@ class Preprocessing:
         return height, width
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts and lists, for JSON."""
+        """Return the fields as plain dicts and lists, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`.
+        """Return the preprocessing that `to_dict` has written.
 
         Raises:
-            UserError: a field is unknown or not a sequence where one is due.
+            UserError: a field is unknown, or is not a sequence where one is needed.
         """
         try:
             sequences = {name: tuple(data[name]) for name in ("size", "mean", "std") if name in data}

@@ -1,4 +1,4 @@
-"""What every whole model is, whatever its task: a network that says what it is and what its images need."""
+"""Base class of the models of all tasks: a network with its variant, classes and preprocessing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fastvit.model.preprocessing import Preprocessing
 
 
 class TaskModel(nn.Module):
-    """A network on a FastViT backbone that can be saved, loaded, exported and used without being told more.
+    """Network on a FastViT backbone, with all that is needed to save, load, export and use it.
 
     Attributes:
-        task: a key of `fastvit.tasks.table.TASKS`.
+        task: name of the task, a key of `fastvit.tasks.table.TASKS`.
         variant: name of the row in `fastvit.model.variants`, for files and reports.
-        config: of the backbone, with the number of classes.
-        classes: name of each class, or None where unknown.
-        preprocessing: what images need before they come here.
-        options: what else it is built from, a frozen dataclass; None where the configuration says all.
-        input_names: names of the tensors that `outputs` takes: "images", of a detector also "image_size".
+        config: configuration of the backbone, with the number of classes.
+        classes: name of each class; None if the names are unknown.
+        preprocessing: preprocessing of the images.
+        options: other options of the network, a frozen dataclass; None if the task has none.
+        input_names: names of the tensors that `outputs` takes: "images", and for detectors also "image_size".
         output_names: names of the tensors that `outputs` returns, in order.
-        data_dependent: whether the number of outputs depends on the values of the image, as of a detector.
-        default_preprocessing: what images need where a network is made without being told.
+        data_dependent: whether the number of outputs depends on the values of the image, as for detectors.
+        default_preprocessing: preprocessing of a network that is created without one.
 
     Raises:
-        UserError: there are not as many class names as classes.
+        UserError: the number of class names differs from the number of classes.
     """
 
     task: ClassVar[str]
@@ -55,52 +55,60 @@ class TaskModel(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Of the data, a background that belongs to none left out."""
+        """Number of classes, without a background class."""
         return self.config.num_classes
 
     @property
     def trunk(self) -> Backbone:
-        """The backbone, wherever it is in the network."""
+        """Backbone of the network."""
         return next(module for module in self.modules() if isinstance(module, Backbone))
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the raw outputs for normalized (B, C, H, W) images, in the order of `output_names`, in eval mode."""
+        """Return the raw outputs for normalized (B, C, H, W) images, in the order of `output_names`, in eval mode.
+
+        Raises:
+            NotImplementedError: the class does not define it.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement outputs")
 
     @property
     def compiled_part(self) -> nn.Module:
-        """What torch.compile compiles in training: all of the network, if its way does not depend on values."""
+        """Module that torch.compile compiles in training: all of the network, unless its control flow needs values."""
         return self
 
     @property
     def pyramid(self) -> nn.Module:
-        """What gives the maps that the rest of the network stands on: (B, C, H, W) -> a list or dict of them."""
+        """Module that returns the feature maps for the rest of the network: (B, C, H, W) -> a list or dict of maps."""
         return self.trunk
 
     @property
     def pyramid_strides(self) -> tuple[int, ...]:
-        """Of those maps, in order."""
+        """Stride of each map of `pyramid` against the image, in order."""
         return self.trunk.strides
 
     def traceable(self) -> AbstractContextManager[None]:
-        """Return what torch.export needs around it while it traces the network."""
+        """Return a context in which torch.export can trace the network."""
         return nullcontext()
 
     def onnx_operators(self) -> dict[Callable[..., Any], Callable[..., Any]]:
-        """Return operators that torch.onnx.export does not know, each with a function that builds it of ONNX's."""
+        """Return operators that torch.onnx.export does not support, each with a function that builds it in ONNX."""
         return {}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory: see `Backbone.set_grad_checkpointing`."""
+        """Switch gradient checkpointing of the backbone on or off; see `Backbone.set_grad_checkpointing`."""
         self.trunk.set_grad_checkpointing(enable)
 
 
 def class_names(classes: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
-    """The names, if there are as many as classes.
+    """Return the class names as a tuple, or None.
+
+    Args:
+        classes: name of each class, or None.
+        count: number of classes.
 
     Raises:
-        UserError: there are not.
+        UserError: the number of names differs from `count`.
     """
     if classes is not None and len(classes) != count:
-        raise UserError(f"{len(classes)} class names for {count} classes")
+        raise UserError(f"got {len(classes)} class names for {count} classes; give one name per class")
     return None if classes is None else tuple(classes)

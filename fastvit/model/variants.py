@@ -1,9 +1,8 @@
-"""The family, a row of numbers a variant. Needs no torch.
+"""Table of the FastViT variants. Needs no torch.
 
-Sources: the paper (arXiv 2303.14189) for widths, depths, accuracy and iPhone latency;
-the released weights for parameter counts at 1000 classes; the fused counts and GMACs are ours, derived in
-tests/model/test_variants.py and checked there to the unit. MCi0 to MCi4: MobileCLIP (arXiv 2311.17049) and MobileCLIP2
-(arXiv 2508.20691), as released.
+Sources: the paper (arXiv 2303.14189) for widths, depths, accuracy and iPhone latency, and the released weights for the
+parameter counts at 1000 classes. tests/model/test_variants.py derives the fused counts and GMACs, and checks them to the
+unit. MCi0 to MCi4 are those of MobileCLIP (arXiv 2311.17049) and MobileCLIP2 (arXiv 2508.20691), as released.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from fastvit.plugins import load_plugins, not_loaded, register, warn_of_failures
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of the family and what is published of it.
+    """Variant of FastViT with its published figures.
 
     Attributes:
-        name: as in timm.
-        config: its structure, for 1000 classes.
-        params: trainable parameters, train form; None where nobody has counted, likewise below.
-        params_fused: parameters after `fastvit.fuse`.
+        name: name of the variant, the same as in timm.
+        config: configuration of the network, for 1000 classes.
+        params: number of trainable parameters in train form; None if unknown, likewise below.
+        params_fused: number of parameters after `fastvit.fuse`.
         gmacs: multiply-accumulates of the fused form on one 256x256 image, in units of 1e9.
-        crop_pct: center crop of the published evaluation.
-        top1: published ImageNet-1k top-1 at 256 px, percent; None where there is none.
-        top1_distilled: the same after distillation from RegNetY-16GF.
-        iphone_ms: published Core ML latency on an iPhone 12 Pro, milliseconds, batch 1.
+        crop_pct: center crop of the published evaluation, as a fraction of the resized image.
+        top1: published ImageNet-1k top-1 accuracy at 256 px, in percent.
+        top1_distilled: published top-1 accuracy after distillation from RegNetY-16GF, in percent.
+        iphone_ms: published Core ML latency on an iPhone 12 Pro at batch 1, in milliseconds.
     """
 
     name: str
@@ -63,7 +62,7 @@ def _fastvit(
 
 
 def _mci(widths: Iterable[int], depths: Iterable[int]) -> FastViTConfig:
-    """MobileCLIP: SE in the last two patch embeddings."""
+    """Return the configuration of a MobileCLIP encoder: SE in the last two patch embeddings."""
     (w1, d1), (w2, d2), (w3, d3), (w4, d4) = zip(widths, depths, strict=True)
     return FastViTConfig(
         stages=(
@@ -76,7 +75,7 @@ def _mci(widths: Iterable[int], depths: Iterable[int]) -> FastViTConfig:
 
 
 def _mci2(widths: Iterable[int], depths: Iterable[int]) -> FastViTConfig:
-    """MobileCLIP2's large encoders: five stages, two of them with attention behind layer norm."""
+    """Return the configuration of a large MobileCLIP2 encoder: five stages, two with attention after layer norm."""
     (w1, d1), *middle, (w4, d4), (w5, d5) = zip(widths, depths, strict=True)
     return FastViTConfig(
         stages=(
@@ -113,16 +112,20 @@ VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def register_variant(row: Variant) -> None:
-    """Add a variant, for `fastvit.create_model`, recipes and commands.
+    """Add a variant for `fastvit.create_model`, recipes and commands.
 
     Raises:
-        UserError: there is a variant of that name.
+        UserError: a variant of that name exists already.
     """
     register(VARIANTS, "variant", row.name, row)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the variants that match a shell-style pattern, with or without "fastvit_"; a bare word matches anywhere."""
+    """Return the names of the variants that match a pattern.
+
+    Args:
+        pattern: shell-style pattern, with or without "fastvit_"; a word without *, ? and [ matches anywhere.
+    """
     warn_of_failures()
     if not set(pattern) & set("*?["):
         pattern = f"*{pattern}*"
@@ -135,10 +138,10 @@ def _row(key: str) -> Variant | None:
 
 
 def find_variant(name: str) -> Variant:
-    """The row of a name such as "fastvit_sa12" or "sa12".
+    """Return the variant of a name such as "fastvit_sa12" or "sa12".
 
     Raises:
-        UserError: there is no such variant; the message gives the nearest names, and all.
+        UserError: the variant does not exist; the message lists the nearest names and all names.
     """
     key = name.lower().replace("-", "_")
     row = _row(key)

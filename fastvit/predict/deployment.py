@@ -1,6 +1,6 @@
-"""A checkpoint in the fastest runtime that is here: exported and proved once, then kept in a cache.
+"""Exports of checkpoints to the fastest available runtime: verified once, then cached.
 
-What is in the cache already is found without torch.
+Cached artifacts are found without importing torch.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from fastvit.weights.location import locate
 if TYPE_CHECKING:
     from fastvit.model.task_model import TaskModel
 
-# The targets whose files a checkpoint is turned into, the one that is taken first in front.
+# Targets to which checkpoints are exported, in order of preference.
 _PREFERRED = ("openvino", "onnx")
-# Images of the embedded sample that the export is proved on.
+# Number of images of the embedded sample on which the export is verified.
 PROVED_ON = 16
-# The file of an entry of the cache that has the digests of the others. Without it, or against it, an entry is damaged.
+# File with the digests of all other files of a cache entry. Without it, or if a digest differs, the entry is corrupt.
 _DIGESTS = "digests.json"
 
 
 def find_deployment(runtime: str, precision: Precision) -> Target:
-    """What to turn a checkpoint into on this CPU.
+    """Return the export target with which a checkpoint runs on this CPU.
 
     Args:
-        runtime: "openvino", "onnxruntime", or "auto": OpenVINO where it is installed, else onnxruntime.
-        precision: of the arithmetic.
+        runtime: "openvino", "onnxruntime", or "auto": OpenVINO if it is installed, else ONNX Runtime.
+        precision: precision of the arithmetic.
 
     Raises:
-        UserError: the runtime cannot be had here or not in that precision.
+        UserError: the runtime is not available on this machine, or not in that precision.
     """
     if runtime != "auto":
         find_runtime(runtime)
@@ -52,7 +52,9 @@ def find_deployment(runtime: str, precision: Precision) -> Target:
         raise UserError(f"{runtime} runs artifacts: a checkpoint runs in torch, onnxruntime and openvino")
     offered = [target for target in targets if precision in target.precisions and precision != "int8"]
     if not offered:
-        raise UserError(f"a checkpoint does not run in {precision} so: make an artifact with fastvit export")
+        raise UserError(
+            f"a checkpoint does not run in {precision} in this runtime: create an artifact with fastvit export"
+        )
     for target in offered:
         if RUNTIMES[target.runtime or ""].available() is None:
             return target
@@ -60,32 +62,52 @@ def find_deployment(runtime: str, precision: Precision) -> Target:
 
 
 def cached_path(checkpoint: str | Path, target: Target, precision: Precision) -> Path:
-    """Where the artifact of a checkpoint is kept, or will be: by the content of the file and our version.
+    """Return the path of a checkpoint's artifact in the cache, by the content of the file and the package version.
 
-    An entry of the cache is a folder. It is written beside its place and moved there when it is complete. The cache is
-    the folder that the environment variable FASTVIT_CACHE names, by default ~/.cache/fastvit.
+    An entry of the cache is a folder; it is complete when it appears. The environment variable FASTVIT_CACHE sets the
+    folder of the cache, by default ~/.cache/fastvit.
+
+    Args:
+        checkpoint: checkpoint or run directory.
+        target: export target.
+        precision: precision of the artifact.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: the checkpoint does not exist.
     """
     entry = cache_folder() / __version__ / _digest(locate(checkpoint))[:32] / f"{target.name}-{precision}"
     return entry / f"model{target.suffix}"
 
 
 def is_deployed(checkpoint: str | Path, runtime: str = "auto", precision: Precision = "fp32") -> bool:
-    """Whether the artifact of a checkpoint is in the cache; it may be damaged."""
+    """Return whether the artifact of a checkpoint is in the cache; its content is not checked.
+
+    Args:
+        checkpoint: checkpoint or run directory.
+        runtime: name of the runtime, see `find_deployment`.
+        precision: precision of the artifact.
+
+    Raises:
+        UserError: the checkpoint does not exist, or the runtime is not available.
+    """
     path = cached_path(checkpoint, find_deployment(runtime, precision), precision)
     try:
         return path.exists()
-    except OSError:  # the cache is in a folder that may not be looked into
+    except OSError:  # the folder of the cache is not readable
         return False
 
 
 def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision: Precision) -> None:
-    """Export to a path, for any number of images of the model's own size, and prove it on the embedded sample.
+    """Export a model for any batch size at its own image size, and verify it on the embedded sample.
+
+    Args:
+        source: model, checkpoint or run directory.
+        path: file to write.
+        target: export target.
+        precision: precision of the artifact.
 
     Raises:
-        UserError: the file cannot be written, or it computes something else than the checkpoint does.
+        UserError: the file cannot be written, or its outputs differ from those of the checkpoint.
     """
     from fastvit.export.export import export
     from fastvit.export.pictures import to_compare_on
@@ -101,16 +123,21 @@ def deploy(source: TaskModel | str | Path, path: Path, target: Target, precision
 def deployed(
     source: TaskModel | str | Path, runtime: str, precision: Precision
 ) -> tuple[Path, str, TemporaryFolder | None]:
-    """An artifact of a checkpoint or a model, made if it is not in the cache, or damaged there.
+    """Return the artifact of a checkpoint or model; it is exported if it is not in the cache, or corrupt there.
 
-    Where the cache cannot be written, a warning says so, and the artifact is made in a temporary folder.
+    If the cache is not writable, a warning is issued and the artifact is exported to a temporary folder.
+
+    Args:
+        source: model, checkpoint or run directory; the artifact of a model in memory is not cached.
+        runtime: name of the runtime, see `find_deployment`.
+        precision: precision of the artifact.
 
     Returns:
-        Its path, what runs it, and the folder that holds it if it is not kept: that of a model in memory.
+        Path of the artifact, name of its runtime, and its temporary folder, None if it is in the cache.
 
     Raises:
-        UserError: as `find_deployment` and `deploy`.
-        OSError: no temporary folder can be written either.
+        UserError: the runtime is not available, or the export fails or is not equal to the checkpoint.
+        OSError: a temporary folder cannot be written either.
     """
     target = find_deployment(runtime, precision)
     if isinstance(source, (str, Path)):
@@ -121,8 +148,8 @@ def deployed(
             return path, target.runtime or "", None
         except OSError as error:
             warnings.warn(
-                f"cannot write the cache {cache_folder()} ({error.strerror or error}), so that {source} is exported "
-                "anew by every process: set FASTVIT_CACHE to a folder that can be written",
+                f"cannot write the cache {cache_folder()} ({error.strerror or error}); every process exports {source} "
+                "again: set FASTVIT_CACHE to a writable folder",
                 stacklevel=4,
             )
     folder = TemporaryFolder()
@@ -132,19 +159,19 @@ def deployed(
 
 
 def _keep(source: str | Path, path: Path, target: Target, precision: Precision) -> None:
-    """Make an entry of the cache, in the place of a damaged one.
+    """Write an entry of the cache; a corrupt one is replaced.
 
     Raises:
-        UserError: as `deploy`.
-        OSError: the cache cannot be written.
+        UserError: the export fails or is not equal to the checkpoint.
+        OSError: the cache is not writable.
     """
     entry = path.parent
     entry.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(entry.parent / f".{entry.name}.lock"):  # of threads and processes that want the same one makes it
+    with FileLock(entry.parent / f".{entry.name}.lock"):  # one thread or process exports, others wait
         if _is_intact(path):
             return
         with (
-            # Not in the cache: where its disk is full, converters raise whatever they like, and copying an OSError.
+            # Not in the cache: on a full disk converters raise errors of any type, copying raises an OSError.
             tempfile.TemporaryDirectory(prefix="fastvit-") as elsewhere,
             tempfile.TemporaryDirectory(dir=entry.parent, prefix=".new-") as folder,
         ):
@@ -163,7 +190,7 @@ def _keep(source: str | Path, path: Path, target: Target, precision: Precision) 
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether an artifact is in the cache, complete and as it was written."""
+    """Return whether an artifact is in the cache, complete and unchanged."""
     try:
         digests = json.loads((path.parent / _DIGESTS).read_text(encoding="utf-8"))
         if path.parent.is_symlink() or not isinstance(digests, dict):

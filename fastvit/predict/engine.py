@@ -1,4 +1,4 @@
-"""What computes a Predictor's outputs: a model in PyTorch, or an artifact in its runtime."""
+"""Engines of a Predictor: a model in PyTorch, or an artifact in its runtime."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Resized uint8 pixels, or normalized float32 images, (B, C, H, W) -> outputs in float32.
+    """Computes float32 outputs from (B, C, H, W) images: resized uint8 pixels, or normalized float32.
 
     Attributes:
-        description: of the model.
-        runtime: that it runs in.
-        device: that it runs on.
+        description: description of the model.
+        runtime: name of the runtime.
+        device: name of the device.
     """
 
     description: Description
@@ -34,31 +34,38 @@ class Engine(Protocol):
     device: str
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, classes) logits of a classifier, on the CPU."""
+        """Return the (B, classes) logits of a classifier, on the CPU.
+
+        Raises:
+            UserError: the artifact takes another batch size, image size or kind of images.
+        """
         ...
 
     def outputs(self, images: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """All outputs by name.
+        """Return all outputs by name.
 
         Args:
-            images: of a task that is not batched one image, perhaps filled up at the bottom and on the right.
-            image_size: its height and width without what is filled up; None where it is all of it.
+            images: batch of images; a single one, possibly padded at the bottom and right, if the task is not batched.
+            image_size: height and width of that image without padding; None if it has no padding.
+
+        Raises:
+            UserError: the artifact takes another batch size, image size or kind of images.
         """
         ...
 
 
-class ArtifactEngine:
-    """An artifact; of probabilities the logarithms are taken where logits are wanted, which are logits too.
+class ArtifactEngine(Engine):
+    """An artifact in its runtime. If it outputs probabilities, their logarithms serve as logits.
 
     Args:
-        path: of the artifact.
-        runtime: as in `open_artifact`.
-        threads: as in `open_artifact`.
-        folder: a temporary one that must not go before this does.
-        allow_native_code: as in `open_artifact`.
+        path: file or folder of the artifact.
+        runtime: name of a runtime, or "auto", see `open_artifact`.
+        threads: number of threads per call, see `open_artifact`.
+        folder: temporary folder of the artifact, which is deleted with this engine.
+        allow_native_code: also load machine code, see `open_artifact`.
 
     Raises:
-        UserError: it cannot be opened, or gives something else.
+        UserError: the artifact cannot be opened, or does not output predictions.
     """
 
     device = "cpu"
@@ -76,7 +83,7 @@ class ArtifactEngine:
         self.description, self.runtime = self.artifact.description, self.artifact.runtime
         if any(output.startswith("stride") for output in self.artifact.signature.outputs):
             raise UserError(
-                f"{path} gives {', '.join(self.artifact.signature.outputs)}, which are not predictions: open it with "
+                f"{path} outputs {', '.join(self.artifact.signature.outputs)}, which are not predictions: open it with "
                 "fastvit.runtime.artifact.open_artifact"
             )
 
@@ -97,18 +104,18 @@ class ArtifactEngine:
         return self.artifact(self._on_canvas(taken), np.array([image_size or images.shape[2:]]))
 
     def _on_canvas(self, images: np.ndarray) -> np.ndarray:
-        """The images in the upper left corners of canvases of the size that the artifact takes."""
+        """Pad images at the bottom and right to the size that the artifact takes."""
         (*others, height, width), canvas = images.shape, self.artifact.signature.size or images.shape[2:]
         if height > canvas[0] or width > canvas[1]:
             raise UserError(
-                f"{self.artifact.path} takes images within {canvas[0]}x{canvas[1]} pixels, this is {height}x{width}"
+                f"{self.artifact.path} takes images within {canvas[0]}x{canvas[1]} pixels, got {height}x{width}"
             )
         filled = np.zeros((*others, *canvas), images.dtype)
         filled[..., :height, :width] = images
         return filled
 
     def _taken(self, images: np.ndarray) -> np.ndarray:
-        """The images in the form that the artifact takes."""
+        """Convert images to the kind that the artifact takes."""
         preprocessing, wanted = self.description.preprocessing, self.artifact.signature.input
         if images.dtype == np.uint8:
             if wanted == "pixels":
@@ -122,14 +129,15 @@ class ArtifactEngine:
         return denormalized(images, preprocessing) if wanted == "unit" else images
 
 
-class TorchEngine:
-    """A model, in eval mode.
+class TorchEngine(Engine):
+    """A model in PyTorch, in eval mode.
 
     Args:
-        model: in the form that is to run; it is taken over.
-        device: of PyTorch.
-        precision: of the arithmetic, "fp32", "fp16" or "bf16".
-        kernels: on a GPU a fused model runs in `fastvit.accelerate`'s kernels where these serve; `runtime` says so.
+        model: model in the form that is run; it is moved and changed in place.
+        device: device of PyTorch.
+        precision: precision of the arithmetic: "fp32", "fp16" or "bf16".
+        kernels: run a fused model with the kernels of `fastvit.accelerate` if the GPU supports them; `runtime` is then
+            "kernels fp16" or "kernels bf16".
     """
 
     def __init__(
@@ -151,7 +159,7 @@ class TorchEngine:
 
         like = next(self._model.parameters())
         if unsupported(like.device, like.dtype) is None:
-            # Where images have all kinds of sizes, finding the fastest kernels for each would take longer.
+            # If images have many sizes, timing kernels for each size would take longer than it saves.
             self._model = accelerate(self._model, time=find_task(self.description.task).batched)
             self.runtime = self.runtime.replace("torch", "kernels")
 

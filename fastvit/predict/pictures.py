@@ -1,4 +1,4 @@
-"""Predictions as pictures and meshes, a file for each image."""
+"""Predictions as pictures and meshes, one file per image."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fastvit.tasks.spec import TaskSpec
 
 
 class Canvas:
-    """A folder of images with what a model says of them.
+    """A folder of images with their predictions drawn into them.
 
     Args:
-        folder: made if it is not there.
-        task: of the predictions.
+        folder: folder to write to; it is created if it does not exist.
+        task: task of the predictions.
 
     Attributes:
-        drawn: how many pictures there are.
+        drawn: number of pictures written.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, task: TaskSpec) -> None:
@@ -30,7 +30,7 @@ class Canvas:
         self._task = task
 
     def draw(self, prediction: Prediction) -> Path:
-        """Draw a prediction for an image file; images of the same name from different folders get a number."""
+        """Draw the prediction for an image file, and return the file written; equal names get a number."""
         picture = self._task.draw(read_image(prediction.image), prediction)
         path = self._paths.of(prediction.image, ".png")
         with atomic(path) as part:
@@ -40,23 +40,24 @@ class Canvas:
 
 
 class Meshes:
-    """The meshes of predictions as files.
+    """Mesh files of predictions.
 
     Args:
-        path: .obj or .ply file for the one image, or a folder, made if it is not there, for .obj files.
-        task: of the model, which must give meshes.
-        images: how many there are.
+        path: .obj or .ply file for a single image, or folder for .obj files, which is created if it does not exist.
+        task: task of the model, which must predict meshes.
+        images: number of images.
 
     Attributes:
-        written: how many meshes there are.
+        written: number of meshes written.
 
     Raises:
-        UserError: the model gives no meshes, one file is given for several images, or the folder cannot be made.
+        UserError: the model does not predict meshes, one file is given for several images, or the folder cannot be
+            created.
     """
 
     def __init__(self, path: Path, task: TaskSpec, images: int) -> None:
         if not task.mesh_suffixes:
-            raise UserError(f"a model for {task.name} predicts no meshes: leave --mesh out")
+            raise UserError(f"a model for {task.name} does not predict meshes: leave --mesh out")
         self._file = path if path.suffix in task.mesh_suffixes else None
         self._suffix = task.mesh_suffixes[0]
         if self._file and images > 1:
@@ -65,7 +66,7 @@ class Meshes:
         self.written = 0
 
     def write(self, prediction: Prediction) -> Path:
-        """Write the mesh of a prediction for an image file."""
+        """Write the mesh of the prediction for an image file, and return the file written."""
         path = self._file or self._paths.of(prediction.image, self._suffix)
         prediction.write_mesh(path)
         self.written += 1
@@ -73,14 +74,14 @@ class Meshes:
 
 
 class _Paths:
-    """A folder's files named after images, of which several may have the same name."""
+    """Files in a folder named after images; equal names get a number."""
 
     def __init__(self, folder: Path, option: str) -> None:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another {option}") from error
+            raise UserError(f"cannot create the folder {folder}: {error.strerror}; give another {option}") from error
         self._names: set[str] = set()
 
     def of(self, image: str, suffix: str) -> Path:

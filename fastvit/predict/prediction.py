@@ -1,4 +1,4 @@
-"""What a prediction is, whatever its task. Needs no torch."""
+"""Predictions, as all tasks have them. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastvit.errors import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """What is left out of predictions.
+    """Limits of a prediction.
 
     Attributes:
-        k: how many classes to keep for an image.
-        score: objects with a lower score are dropped.
+        k: number of classes per image, at least 1.
+        score: score threshold of objects, 0 to 1.
 
     Raises:
-        UserError: k is below 1, or score not in 0 to 1.
+        UserError: k or score is out of range.
     """
 
     k: int = 5
@@ -31,18 +31,18 @@ class Limits:
         if self.k < 1:
             raise UserError(f"k must be at least 1, got {self.k}")
         if not 0 <= self.score <= 1:
-            raise UserError(f"score must be in 0 to 1, got {self.score}")
+            raise UserError(f"score must be from 0 to 1, got {self.score}")
 
 
 @dataclass(frozen=True)
 class PreprocessedImage:
-    """An image as the network sees it.
+    """A decoded and resized image.
 
     Attributes:
-        name: of the image.
-        pixels: (C, H, W) uint8.
-        size: height and width of the image itself.
-        fitted: height and width of the resized image, which lies in the upper left corner of the pixels.
+        name: path of the image, or "image 3" for one in memory.
+        pixels: (C, H, W) uint8, resized and padded.
+        size: height and width of the original image.
+        fitted: height and width of the resized image, in the upper left corner of the pixels.
     """
 
     name: str
@@ -63,35 +63,35 @@ class Prediction(ABC):
     """The prediction for one image.
 
     Attributes:
-        image: its name.
+        image: path of the image, or "image 3" for one in memory.
     """
 
     image: str
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """Return "image" and "predictions" for JSON, the likeliest first."""
+        """Return "image" and "predictions" for JSON, best first."""
 
     @abstractmethod
     def summary(self) -> str:
-        """Return the prediction on one line."""
+        """Return the prediction as one line of text."""
 
     def cells(self) -> list[str]:
-        """Return a text for each of `TaskSpec.table_header`."""
+        """Return the cells of a table row, one for each column of `TaskSpec.table_header`."""
         return [self.summary()]
 
     def columns(self) -> dict[str, Any]:
         """Return the lists "index", "name" and "probability" for Parquet.
 
         Raises:
-            UserError: the prediction does not fit into columns.
+            UserError: the task does not support Parquet.
         """
-        raise UserError("these predictions do not fit into Parquet's columns: give a .jsonl file")
+        raise UserError("Parquet files are for classifiers: give a .jsonl file")
 
     def write_mesh(self, path: Path) -> None:
-        """Write the mesh of a task that has `TaskSpec.mesh_suffixes`.
+        """Write the mesh to a file with one of `TaskSpec.mesh_suffixes`.
 
         Raises:
-            UserError: there is no mesh, or the file cannot be written.
+            UserError: the task does not predict meshes, or the file cannot be written.
         """
         raise UserError(f"a {type(self).__name__} has no mesh")

@@ -1,6 +1,6 @@
 """Images in, decoded predictions out, from a model, a checkpoint or an exported artifact.
 
-What runs an artifact loads no torch: importing this does not, and nothing on an artifact's way does.
+Neither this module nor anything that an artifact needs imports torch.
 """
 
 from __future__ import annotations
@@ -36,39 +36,40 @@ if TYPE_CHECKING:
 
 Outputs = dict[str, np.ndarray]
 ImageLike = str | Path | Image.Image | np.ndarray
-# Decoding releases the GIL for most of its time; more threads than this only wait for the model.
+# Decoding mostly releases the GIL; more threads than this would only wait for the model.
 DECODERS = 4
 
 
 class Predictor:
-    """A model ready to use, with its own preprocessing and class names, of any task.
+    """A model of any task that predicts from images, with its own preprocessing and class names.
 
-    Threads may share it: calls wait for each other where the runtime computes one at a time.
+    Threads may share it: if the runtime computes one call at a time, others wait.
 
     Args:
-        source: a model in any form, a checkpoint or other weights that `fastvit.load` takes, or an artifact of
+        source: model in any form, checkpoint, run directory or other weights that `fastvit.load` takes, or artifact of
             `fastvit export`.
-        device: for PyTorch; artifacts run on the CPU.
-        runtime: what runs it. "auto" takes for an artifact the first that is installed of those that read it; for a
-            classifier's checkpoint on the CPU OpenVINO where it is installed, else onnxruntime: the checkpoint is then
-            exported when it is first used, which takes seconds, and kept in a cache (see
-            `fastvit.predict.deployment`); for a model in memory, for other devices and tasks PyTorch.
-        precision: "fp32"; in OpenVINO also "bf16", in PyTorch on a GPU "fp16" and "bf16", but for detectors; of an
-            artifact its own. None for float32, or the artifact's own.
-        threads: of a runtime that lets one choose; None for its own choice.
-        prepare: model -> a copy of it to run in PyTorch; by default `fastvit.fuse`. With it a checkpoint runs there.
-        kernels: as in `fastvit.predict.engine.TorchEngine`.
-        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code that could do anything.
+        device: device of PyTorch, such as "cpu" or "cuda"; artifacts run on the CPU.
+        runtime: name of the runtime. "auto" chooses: for an artifact the first installed runtime that reads it; for the
+            checkpoint of a classifier on the CPU OpenVINO if it is installed, else ONNX Runtime (the first use exports
+            it, which takes seconds, to a cache, see `fastvit.predict.deployment`); otherwise PyTorch.
+        precision: "fp32"; in OpenVINO also "bf16"; in PyTorch on a GPU also "fp16" and "bf16", except for detectors.
+            None for float32, or the precision of the artifact.
+        threads: number of threads, if the runtime supports it; None for its default.
+        prepare: function from a model to the copy that runs in PyTorch; by default `fastvit.fuse`. With it, a
+            checkpoint runs in PyTorch.
+        kernels: run fused models on a GPU with the kernels of `fastvit.accelerate` if they support it.
+        allow_native_code: also load AOTInductor packages (.aoti.pt2), which contain machine code. It runs with your
+            rights and is not checked.
 
     Attributes:
-        network: what the source says of it.
-        spec: its task.
-        runtime: "torch", "onnxruntime", ...; on a GPU also "torch fp16", or "kernels fp16" for ours.
-        device: where it runs.
+        network: description of the network: variant, task, classes, preprocessing.
+        spec: task of the network.
+        runtime: "torch", "onnxruntime", ...; on a GPU also "torch fp16", or "kernels fp16" for `fastvit.accelerate`.
+        device: device that it runs on.
 
     Raises:
-        UserError: the source is missing or damaged, its runtime is not here, or it contains native code that is not
-            allowed.
+        UserError: the source is missing or corrupt, its runtime is not available, or it contains native code that is
+            not allowed.
     """
 
     def __init__(
@@ -101,22 +102,22 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Names of the classes; None where the source has none."""
+        """Names of the classes; None if the source has no names."""
         return self.network.classes
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return self.network.config.num_classes
 
     @property
     def options(self) -> Any:
-        """What else the network is built from, of a task that has such options; else None."""
+        """Options of the network, such as those of a detector; None for classifiers."""
         return self.network.options
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What is done to every image."""
+        """Preprocessing of the images: size, resizing, mean and std."""
         return self.network.preprocessing
 
     @property
@@ -124,43 +125,53 @@ class Predictor:
         return self.network.config.in_chans
 
     def with_preprocessing(self, preprocessing: Preprocessing) -> Predictor:
-        """Return a Predictor of the same network for images of another size, or cut out in another way.
+        """Return a Predictor of the same network with another size, crop or resizing of the images.
 
         Raises:
-            UserError: mean or std differ, with which the network has learnt.
+            UserError: mean or std differ from those that the network was trained with.
         """
         if (preprocessing.mean, preprocessing.std) != (self.preprocessing.mean, self.preprocessing.std):
-            raise UserError("mean and std belong to the network: only size, crop and resizing can be others")
+            raise UserError(
+                "mean and std cannot be changed, the network was trained with them: change only size, crop and resizing"
+            )
         other = copy(self)
         other.network = replace(self.network, preprocessing=preprocessing)
         return other
 
     def logits(self, images: Tensor) -> Tensor:
-        """(B, classes) logits, on the CPU, of (B, C, H, W) images: preprocessed float32, or resized uint8 pixels.
+        """Return (B, classes) logits on the CPU for (B, C, H, W) images: normalized float32, or resized uint8 pixels.
 
         Raises:
-            UserError: it is no classifier.
+            UserError: the model is not a classifier.
         """
         if not self.spec.labels_images:
-            raise UserError(f"a model for {self.task} gives no classes of images: call the Predictor with images")
+            raise UserError(
+                f"a model for {self.task} does not output logits of classes: call the Predictor with images"
+            )
         return self._engine.logits(images)
 
     def outputs(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """All outputs of the network by name, for one image: (1, C, H, W) resized uint8 pixels.
+        """Return the raw outputs of the network by name, for one image.
 
         Args:
-            pixels: of the image, perhaps filled up.
-            image_size: height and width of the resized image without what is filled up; None where it is all of it.
+            pixels: (1, C, H, W) uint8, resized and possibly padded.
+            image_size: height and width of the resized image without padding; None if it has no padding.
         """
         return self._engine.outputs(pixels, image_size)
 
     def __call__(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
     ) -> list[Prediction]:
-        """Predictions for paths, folders, PIL images, uint8 arrays (H, W), (H, W, 3) or (H, W, 4), or batches of them.
+        """Return the predictions for images.
+
+        Args:
+            images: paths, folders, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), one or several.
+            k: number of classes per image, for classifiers.
+            batch_size: number of images that are computed together.
+            score: score threshold of objects, for detectors.
 
         Raises:
-            UserError: an image cannot be read; `stream` goes on instead.
+            UserError: an image cannot be read (`stream` continues instead), or an option is out of range.
         """
         predictions = []
         for prediction in self.stream(images, k, batch_size, score):
@@ -172,16 +183,18 @@ class Predictor:
     def stream(
         self, images: Iterable[ImageLike] | ImageLike, k: int = 5, batch_size: int = 16, score: float = 0.0
     ) -> Iterator[Prediction | Failure]:
-        """Predictions for any number of images, in order; what cannot be read is yielded as a Failure.
+        """Yield predictions for any number of images, in order; an unreadable image gives a Failure.
 
-        Threads decode the next batch while the model computes one; no more than two batches are in memory.
+        Threads decode the next batch while the model computes one; at most two batches are in memory.
 
         Args:
-            images: as `__call__` takes them; a generator is read as it is needed.
-            k: classes for each, of a classifier.
-            batch_size: images a step of a classifier; those of the other tasks have sizes of their own, and go one at a
-                time.
-            score: of a detector's objects, the least.
+            images: see `__call__`; a generator is consumed as needed.
+            k: number of classes per image, for classifiers.
+            batch_size: number of images that are computed together; detectors compute one image at a time.
+            score: score threshold of objects, for detectors.
+
+        Raises:
+            UserError: an option is out of range.
         """
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
@@ -259,8 +272,8 @@ def _engine(
     half = device.startswith("cuda") and precision in ("fp16", "bf16")
     if runtime not in ("auto", "torch") or (precision not in (None, "fp32") and not half):
         raise UserError(
-            f"in PyTorch, or on {device}, a checkpoint runs in fp32, or on cuda in fp16 or bf16: leave runtime and "
-            "precision as they are"
+            f"a checkpoint runs in fp32 in PyTorch on {device} (on cuda also fp16 and bf16), got runtime {runtime} and "
+            f"precision {precision}: leave them at their defaults"
         )
     from fastvit.fusion import fuse
     from fastvit.weights.native import load
@@ -272,7 +285,7 @@ def _engine(
 
 
 def _named(images: Iterable[ImageLike] | ImageLike) -> Iterator[tuple[str, ImageLike]]:
-    """Every single image, with what to call it."""
+    """Yield each image with its name."""
     single = isinstance(images, (str, Path, Image.Image)) or (_is_array(images) and cast(Any, images).ndim < 4)
     several = cast(Iterable[ImageLike], [images] if single else images)
     count = 0
@@ -295,7 +308,7 @@ def _parts(image: Any, count: int) -> Iterator[tuple[str, ImageLike]]:
 
 
 def _is_array(image: Any) -> bool:
-    """An array, or a tensor, of whose library nothing is loaded here."""
+    """Return whether an image is an array or a tensor, without importing torch."""
     return isinstance(image, np.ndarray) or type(image).__module__.partition(".")[0] == "torch"
 
 
@@ -304,6 +317,6 @@ def _rgb(image: ImageLike) -> Image.Image:
         return to_rgb(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
-            raise UserError(f"arrays must be uint8 with pixels in 0..255, this one is {image.dtype}")
+            raise UserError(f"arrays must be uint8 with pixels from 0 to 255, got {image.dtype}")
         return to_rgb(Image.fromarray(image))
     return read_image(image)

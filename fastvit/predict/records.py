@@ -15,12 +15,12 @@ from fastvit.files import atomic
 from fastvit.predict.prediction import Failure, Prediction
 
 Write = Callable[[Prediction | Failure], None]
-# Rows that are held in memory before Parquet writes them.
+# Number of rows in memory before Parquet writes them.
 GROUP = 4096
 
 
 def record(prediction: Prediction | Failure) -> dict[str, Any]:
-    """One image: "image", and "predictions", which the task says, the likeliest first, or "error"."""
+    """Return the record of an image: "image", and "predictions" in the task's format, best first, or "error"."""
     return (
         {"image": prediction.image, "error": prediction.reason}
         if isinstance(prediction, Failure)
@@ -30,18 +30,18 @@ def record(prediction: Prediction | Failure) -> dict[str, Any]:
 
 @contextmanager
 def recording(path: Path) -> Iterator[Write]:
-    """A function that writes predictions to a file, which is there when the block has ended well, and complete.
+    """Yield a function that writes predictions to a file; the file appears, complete, when the block succeeds.
 
     Args:
-        path: .jsonl, a `record` a line; or, of a classifier, .parquet, with the columns image, error, index, name and
-            probability, the last three lists.
+        path: .jsonl file, one `record` per line, or, for classifiers, .parquet file with the columns image, error,
+            index, name and probability, the last three lists.
 
     Raises:
-        UserError: another suffix, pyarrow is not installed, or the file cannot be written.
+        UserError: the suffix is another one, pyarrow is not installed, or the file cannot be written.
     """
     writers = {".jsonl": _lines, ".parquet": _parquet}
     if path.suffix not in writers:
-        raise UserError(f"{path}: predictions are written to .jsonl or .parquet files")
+        raise UserError(f"{path} is not a .jsonl or .parquet file: give one of these")
     with atomic(path) as part, writers[path.suffix](part) as write:
         yield write
 

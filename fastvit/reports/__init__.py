@@ -1,1 +1,1 @@
-"""Pages, plots and the labels of metrics: what every command that reports something shares."""
+"""Report pages, plots, and labels of metrics, which all commands share."""

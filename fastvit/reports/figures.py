@@ -80,8 +80,8 @@ class Picture:
     Attributes:
         image: RGB.
         alt: what the picture shows.
-        caption: text below it, a line each.
-        wrong: whether the caption names a mistake; it is red then.
+        caption: lines of text below it.
+        wrong: whether the prediction is wrong; the caption is then red.
     """
 
     image: Image.Image
@@ -91,14 +91,14 @@ class Picture:
 
     @property
     def tiny(self) -> bool:
-        """Whether the image is enlarged without smoothing."""
+        """True if the image is enlarged without smoothing."""
         return max(self.image.size) <= _TINY
 
     def source(self, side: int) -> str:
         """Return the image as a data URI, scaled down to fit a square.
 
         Args:
-            side: of the square in pixels.
+            side: side of the square, in pixels.
         """
         image, buffer = self.image.convert("RGB"), io.BytesIO()
         image.thumbnail((side, side))
@@ -114,9 +114,9 @@ class Gallery:
     """Pictures in rows.
 
     Attributes:
-        pictures: in order.
-        columns: pictures a row on a wide screen.
-        phone_columns: pictures a row on a phone.
+        pictures: pictures, in order.
+        columns: number of pictures per row on a wide screen.
+        phone_columns: number of pictures per row on a phone.
         side: largest side of a picture in pixels; larger ones are scaled down.
     """
 
@@ -130,14 +130,14 @@ def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure with a constrained layout, in which `$` does not start a formula.
 
     Args:
-        width: in inches.
-        height: in inches.
+        width: width in inches.
+        height: height in inches.
     """
     return _PlainFigure(figsize=(width, height), layout="constrained")
 
 
 class _PlainFigure(Figure):
-    """A figure in which a name with two `$` is no formula, and a control character does not break the file."""
+    """A figure in which names with `$` are not formulas and control characters do not break the file."""
 
     def draw(self, *args: Any, **options: Any) -> None:
         for text in self.findobj(Text):

@@ -8,13 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown.
+    """Label, unit and format of a metric.
 
     Attributes:
-        label: its name in tables and plots.
+        label: name of the metric in tables and plots.
         unit: "percent" for a fraction, "mm" for a length in millimeters, "" for a plain number.
         lower_is_better: whether it is an error.
-        compared: whether it is a row where runs are compared.
+        compared: whether the comparison of runs shows it.
     """
 
     label: str
@@ -24,12 +24,12 @@ class Metric:
 
     @property
     def title(self) -> str:
-        """The label with a capital letter where its first word has none; mIoU stays."""
+        """Label with a capital first letter; words such as mIoU stay."""
         return self.label[0].upper() + self.label[1:] if self.label.split()[0].islower() else self.label
 
     @property
     def factor(self) -> float:
-        """What to multiply a value with to show it in `unit`."""
+        """Factor from a value to its number in `unit`."""
         return 100.0 if self.unit == "percent" else 1.0
 
     def text(self, value: float) -> str:

@@ -18,7 +18,7 @@ from fastvit.version import __version__
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header; cells that are numbers should come formatted."""
+    """Header and rows of a table; numbers are formatted by the caller."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -26,10 +26,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a text, and then plots, pictures and a table, each where there are any.
+    """A section: heading, text, plots, pictures and table; all but the heading are optional.
 
     Attributes:
-        title: the heading.
+        title: heading.
         text: plain text.
         plots: side by side where the page is wide enough.
         gallery: pictures with captions.
@@ -62,8 +62,8 @@ def write_report(
         path: the file.
         title: plain text.
         summary: a sentence or two, plain text.
-        sections: in order.
-        measured_with: environment in which the numbers were measured; this one by default.
+        sections: sections of the page, in order.
+        measured_with: environment of the measurements; by default this one.
 
     Returns:
         The path.

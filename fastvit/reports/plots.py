@@ -34,7 +34,7 @@ def training_curves(history: History, metrics: Mapping[str, Metric]) -> Figure:
 
     Args:
         history: (epoch, value) pairs of "train/loss", "val/loss", "val/top1" or another metric, and "lr".
-        metrics: those to draw, by name, all of one unit.
+        metrics: metrics to draw, by name, all in the same unit.
     """
     panels = _training_panels(history, metrics)
     figure = new_figure(4.5 * max(len(panels), 2), 3.2)
@@ -48,8 +48,8 @@ def training_plots(history: History, metrics: Mapping[str, Metric]) -> list[Plot
     """Return plots of losses, validation metrics and learning rate over epochs, those that were recorded.
 
     Args:
-        history: as `training_curves` takes it.
-        metrics: as `training_curves` takes them.
+        history: history, see `training_curves`.
+        metrics: metrics, see `training_curves`.
     """
     plots = []
     for panel in _training_panels(history, metrics):
@@ -128,9 +128,9 @@ def overlaid_curves(histories: Mapping[str, History], name: str, metric: Metric)
     """Return plots of the validation loss and of one metric of several runs over epochs, those that were recorded.
 
     Args:
-        histories: as `training_curves` takes them, by run.
-        name: of the metric.
-        metric: how it is shown.
+        histories: histories by run, see `training_curves`.
+        name: name of the metric.
+        metric: format of the metric.
     """
     plots = []
     for key, shown in (("val/loss", LOSS), (f"val/{name}", metric)):
@@ -154,9 +154,9 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str, metric: Metri
     """Return a plot of accuracy or error against a cost, with the Pareto front.
 
     Args:
-        points: name -> cost and metric.
+        points: cost and metric by name.
         cost: label of the axis.
-        metric: how the metric is shown.
+        metric: format of the metric.
     """
     factor = metric.factor
     figure = new_figure(_WIDTH, 3.8) if len(points) < 9 else new_figure(8.8, 5.4)
@@ -177,7 +177,7 @@ def tradeoff(points: Mapping[str, tuple[float, float]], cost: str, metric: Metri
 
 
 def _name(points: Mapping[str, tuple[float, float]], axes: Axes) -> None:
-    """Write each name beside its point, on the first side where it covers neither a point nor another name."""
+    """Write each name beside its point, on the first side that is free."""
     figure = axes.figure.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # now the axes have their place and limits
@@ -204,7 +204,7 @@ def _name(points: Mapping[str, tuple[float, float]], axes: Axes) -> None:
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]], lower_is_better: bool = False) -> list[str]:
-    """Names of those (cost, accuracy or error) that no other one equals in both and beats in one."""
+    """Return the names of the points on the Pareto front."""
     sign = -1 if lower_is_better else 1
 
     def beaten(own: tuple[float, float]) -> bool:
@@ -234,7 +234,7 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Plot:
     """Return a plot with a row for each ground truth class and a column for each predicted one.
 
     Args:
-        counts: (classes, classes) images; the color of a cell is its share of the row.
+        counts: (classes, classes) numbers of images; the color of a cell is its share of the row.
         classes: names, drawn for at most 20 classes.
     """
     named = len(classes) <= 20
@@ -272,7 +272,7 @@ def latency_bars(timings: Mapping[str, Timing], reference: str) -> Plot:
     """Return a bar chart of the median latency of each backend with its IQR, and its speedup over `reference`.
 
     Args:
-        timings: by backend.
+        timings: timings by backend.
         reference: key of the backend that the others are compared with.
     """
     figure = new_figure(_WIDTH, 0.62 * len(timings) + 0.9)

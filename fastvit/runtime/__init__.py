@@ -1,1 +1,1 @@
-"""Using a trained model or an exported artifact: one call for both."""
+"""Exported artifacts and the runtimes that read them."""

@@ -1,4 +1,4 @@
-"""AOTInductor packages, compiled ahead for a CPU of this kind."""
+"""AOTInductor packages, compiled for the CPU of the machine that exported them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the package says of itself, and how to run it. Its threads are PyTorch's: `threads` is not for here.
+    """Load a package: return its metadata and a function that runs it.
+
+    PyTorch's threads run it, so `threads` has no effect.
 
     Raises:
-        UserError: the package is damaged, or made for another machine.
+        UserError: the package is corrupt, or was compiled for another machine.
     """
     try:
         program = torch._inductor.aoti_load_package(str(path))

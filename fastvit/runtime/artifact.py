@@ -1,4 +1,4 @@
-"""An exported model: its description in its file, and a call that refuses what the model cannot take."""
+"""Exported artifacts: the description in the file, and a call that checks its inputs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from fastvit.weights.description import Description
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "palettized"]
 Input = Literal["normalized", "unit", "pixels"]
-# The inputs in the order of the signature -> the outputs in that order.
+# Inputs in the order of the signature -> outputs in the order of the signature.
 Run = Callable[..., Sequence[np.ndarray]]
 
-# Where the signature is beside the description.
+# Key of the signature in the metadata, beside the description.
 _SIGNATURE = "artifact"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What an artifact takes and gives.
+    """Inputs and outputs of an artifact.
 
     Attributes:
-        precision: of its arithmetic or weights; what goes in and comes out is float32 in any case, or uint8 pixels.
-        input: (B, C, H, W) images: "normalized" float32, "unit" float32 in [0, 1], or "pixels" uint8.
-        batch: images a call; None for any number.
-        size: height and width in pixels; None for any from 32 on.
-        outputs: their names, in order: "logits" or "probabilities", (B, classes), or maps "stride4", ....
-        digest: SHA-256 of the fused weights that it was made from, in float32.
-        inputs: their names, in order: "images", and of a detector "image_size", (B, 2) int64: height and width of each
-            image where it lies in the upper left corner of its canvas.
+        precision: precision of the arithmetic or weights; inputs are float32 or uint8, outputs float32 in any case.
+        input: kind of (B, C, H, W) images: "normalized" (float32), "unit" (float32 in [0, 1]) or "pixels" (uint8).
+        batch: batch size; None for any.
+        size: height and width of the images, in pixels; None for any of at least 32.
+        outputs: names of the outputs, in order, such as "logits" or "probabilities", (B, classes), or "stride4", ....
+        digest: SHA-256 of the fused float32 weights that were exported.
+        inputs: names of the inputs, in order: "images", for detectors also "image_size", (B, 2) int64: height and width
+            of each image, which is in the upper left corner of a padded canvas.
     """
 
     precision: Precision
@@ -47,11 +47,11 @@ class Signature:
     size: tuple[int, int] | None
     outputs: tuple[str, ...]
     digest: str
-    inputs: tuple[str, ...] = ("images",)  # of files that do not contain the names
+    inputs: tuple[str, ...] = ("images",)  # default for files without the names
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Signature:
-        """The inverse of `dataclasses.asdict`, also after JSON."""
+        """Return a signature from its dict, as `dataclasses.asdict` or JSON gives it."""
         size = data["size"]
         names = {name: tuple(data[name]) for name in ("inputs", "outputs") if name in data}
         kind = INPUTS.get(data["input"], data["input"])
@@ -59,49 +59,56 @@ class Signature:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the images."""
+        """NumPy type of the images."""
         return np.dtype(np.uint8 if self.input == "pixels" else np.float32)
 
     def check(self, images: np.ndarray, channels: int) -> None:
-        """See that images may go in; some runtimes would compute something wrong, or crash, where they may not.
+        """Check the images before they reach a runtime, which may crash or compute wrong outputs otherwise.
+
+        Args:
+            images: (B, C, H, W).
+            channels: expected number of channels.
 
         Raises:
-            UserError: another type, number of dimensions or channels, batch or size.
+            UserError: the type, number of dimensions, channels, batch size or image size is not supported.
         """
         if images.dtype != self.dtype or images.ndim != 4 or images.shape[1] != channels:
             raise UserError(
-                f"the artifact takes {self.dtype} images (B, {channels}, H, W), these are {images.dtype} {images.shape}"
+                f"the artifact takes {self.dtype} images (B, {channels}, H, W), got {images.dtype} {images.shape}"
             )
         count, _, height, width = images.shape
         if count == 0 or (self.batch and count != self.batch):
-            raise UserError(f"the artifact takes {self.batch or 'one or more'} images a call, these are {count}")
+            raise UserError(f"the artifact takes {self.batch or 'one or more'} images per call, got {count}")
         if self.size and (height, width) != self.size:
             raise UserError(
-                f"the artifact takes images of {self.size[0]}x{self.size[1]} pixels and no other size, these are "
-                f"{height}x{width}: use the checkpoint that it was made from"
+                f"the artifact takes images of {self.size[0]}x{self.size[1]} pixels, got {height}x{width}: resize "
+                "them, or use the checkpoint, which takes any size"
             )
         if min(height, width) < 32:
-            raise UserError(f"images must have at least 32 pixels a side, these are {height}x{width}")
+            raise UserError(f"images must be at least 32x32 pixels, got {height}x{width}")
 
 
 def whole_images(images: np.ndarray) -> np.ndarray:
-    """(B, 2) int64: height and width of (B, C, H, W) images, all of which is image."""
+    """Return (B, 2) int64 height and width of (B, C, H, W) images without padding."""
     return np.tile(np.array(images.shape[2:], np.int64), (len(images), 1))
 
 
 def to_metadata(description: Description, signature: Signature) -> str:
-    """Return what a file contains about its model, as JSON."""
+    """Return the metadata of an artifact, as JSON."""
     return json.dumps({**description.to_dict(), _SIGNATURE: asdict(signature)})
 
 
 class Artifact:
-    """An exported model in its runtime: images in, arrays out.
+    """An exported model, loaded in a runtime: call it with images, get arrays.
 
     Attributes:
-        path: its file or folder.
-        description: of the model.
-        signature: what it takes and gives.
-        runtime: what runs it.
+        path: file or folder of the artifact.
+        description: description of the model: variant, task, classes, preprocessing.
+        signature: inputs and outputs.
+        runtime: name of the runtime.
+
+    Raises:
+        UserError: the metadata is missing or was not written by this package.
     """
 
     def __init__(self, path: Path, metadata: str | None, runtime: str, run: Run) -> None:
@@ -114,20 +121,19 @@ class Artifact:
             raise
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path} was not exported by this fastvit: it does not contain its classes and preprocessing"
+                f"{path} was not written by fastvit export: it does not contain its classes and preprocessing"
             ) from error
 
     def __call__(self, images: np.ndarray, image_size: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The outputs, by name, float32.
+        """Return the outputs by name, in float32.
 
         Args:
-            images: (B, C, H, W), as the signature says.
-            image_size: (B, 2) height and width of each image where it lies in the upper left corner of a canvas that is
-                filled up around it; None where all of it is image. An artifact that does not have it among its inputs
-                takes all of it for image in any case.
+            images: (B, C, H, W), as described by the signature.
+            image_size: (B, 2) height and width of each image in the upper left corner of a padded canvas; None without
+                padding. Artifacts without this input treat padding as part of the image.
 
         Raises:
-            UserError: they are not as it says.
+            UserError: the inputs do not match the signature.
         """
         self.signature.check(images, self.description.config.in_chans)
         inputs = [np.ascontiguousarray(images)]
@@ -139,14 +145,14 @@ class Artifact:
         }
 
     def in_batches(self, images: np.ndarray, step: int | None = None) -> list[np.ndarray]:
-        """The outputs, in order, for any number of images, also of an artifact with a fixed batch.
+        """Return the outputs in order, for any number of images, also if the artifact has a fixed batch size.
 
         Args:
-            images: (N, C, H, W), as the signature says but for N.
-            step: images a call where the artifact leaves it open; by default all at once.
+            images: (N, C, H, W) images, as described by the signature except for N.
+            step: batch size if the artifact has a dynamic one; by default all images at once.
 
         Raises:
-            UserError: they are not as it says.
+            UserError: the images do not match the signature.
         """
         step = self.signature.batch or step or len(images)
         parts = []
@@ -162,24 +168,24 @@ def _checked_size(size: np.ndarray, images: np.ndarray) -> np.ndarray:
     whole = whole_images(images)
     if size.shape != whole.shape or (size < 1).any() or (size > whole).any():
         raise UserError(
-            f"image_size is the height and width of each image, from 1 to {whole[0, 0]} and {whole[0, 1]} pixels, of "
-            f"shape {whole.shape}; this is {size.tolist()}"
+            f"image_size must have the shape {whole.shape}: height and width of each image, from 1 to {whole[0, 0]} "
+            f"and {whole[0, 1]} pixels; got {size.tolist()}"
         )
     return np.ascontiguousarray(size, np.int64)
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs artifacts.
+    """A runtime that loads and runs artifacts.
 
     Attributes:
-        name: for reports and for `Predictor(runtime=...)`.
-        suffixes: of what it reads.
-        module: ours, with `read(path, threads) -> (metadata, run)`, imported when it is used.
-        package: what must be installed, by its name in Python.
-        install: how.
-        systems: that it runs on.
-        native_code: whether what it reads contains machine code, which could do anything.
+        name: name for reports and for `Predictor(runtime=...)`.
+        suffixes: file name suffixes that it reads.
+        module: module with `read(path, threads) -> (metadata, run)`, imported on first use.
+        package: Python package that must be installed.
+        install: command that installs it.
+        systems: supported operating systems, as `platform.system()` returns them.
+        native_code: whether its files contain machine code, which is not checked.
     """
 
     name: str
@@ -191,7 +197,7 @@ class Runtime:
     native_code: bool = False
 
     def available(self) -> str | None:
-        """None if it can run here, else why not, in one sentence."""
+        """Return None if the runtime is available on this machine, else the reason in one sentence."""
         import platform
         from importlib.util import find_spec
 
@@ -202,24 +208,32 @@ class Runtime:
         return None
 
     def open(self, path: Path, threads: int | None = None) -> Artifact:
-        """An artifact, ready to run.
+        """Load an artifact.
 
         Args:
-            path: its file or folder.
-            threads: of a call, where the runtime lets one choose; None for its own choice.
+            path: file or folder of the artifact.
+            threads: number of threads per call, if the runtime supports it; None for the default of the runtime.
 
         Raises:
-            UserError: the runtime is not here, the file is missing, damaged, or none of ours.
+            UserError: the runtime is not available, or the file is missing, corrupt or not an artifact.
         """
         metadata, run = self.read(path, threads)
         return Artifact(path, metadata, self.name, run)
 
     def read(self, path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-        """Return what a file contains about its model, None if nothing, and how to run it; otherwise as `open`."""
+        """Load a file: return its metadata, None if it has none, and a function that runs it.
+
+        Args:
+            path: file or folder.
+            threads: number of threads per call, if the runtime supports it; None for the default of the runtime.
+
+        Raises:
+            UserError: the runtime is not available, or the file is missing or corrupt.
+        """
         if reason := self.available():
             raise UserError(reason)
         if not path.exists():
-            raise UserError(f"there is no file {path}")
+            raise UserError(f"{path} does not exist")
         with suppress_output():
             output: tuple[str | None, Run] = importlib.import_module(self.module).read(path, threads)
         return output
@@ -271,16 +285,16 @@ def register_runtime(runtime: Runtime) -> None:
     """Add a runtime.
 
     Args:
-        runtime: its module has `read(path, threads) -> (metadata, run)`; see `docs/architecture.md` for an example.
+        runtime: row of the table; its module has `read(path, threads) -> (metadata, run)`, see `docs/architecture.md`.
 
     Raises:
-        UserError: there is a runtime of that name.
+        UserError: a runtime of that name exists already.
     """
     register(RUNTIMES, "runtime", runtime.name, runtime)
 
 
 def runtimes_for(path: str | Path) -> list[Runtime]:
-    """Those that read such a file, by its name; the longest suffix counts (.aoti.pt2 before .pt2)."""
+    """Return the runtimes that read a file, by its suffix; the longest one counts (.aoti.pt2 before .pt2)."""
     found = _matching(path)
     if not found:
         load_plugins()
@@ -299,10 +313,10 @@ def _matching(path: str | Path) -> list[Runtime]:
 
 
 def find_runtime(name: str) -> Runtime:
-    """Return a row of the table, of a plugin if need be.
+    """Return a runtime by name, from the table or from a plugin.
 
     Raises:
-        UserError: there is no such runtime.
+        UserError: the runtime does not exist.
     """
     return find(RUNTIMES, "runtime", name)
 
@@ -313,18 +327,19 @@ def open_artifact(
     """Open an exported model.
 
     Args:
-        path: its file or folder.
-        runtime: one of RUNTIMES that reads it; "auto" takes the first that is here.
-        threads: as in `Runtime.open`.
-        allow_native_code: open an AOTInductor package, which contains machine code that could do anything.
+        path: file or folder of the artifact.
+        runtime: name of a runtime that reads it; "auto" takes the first available one.
+        threads: number of threads per call, if the runtime supports it; None for the default of the runtime.
+        allow_native_code: also load AOTInductor packages, which contain machine code. It runs with your rights and is
+            not checked.
 
     Raises:
-        UserError: none reads it, the one asked for does not, or it is not here; the file is missing or damaged, or
-            contains native code that is not allowed.
+        UserError: no runtime reads the file, or the chosen one does not or is not available; the file is missing or
+            corrupt, or contains native code that is not allowed.
     """
     readers = runtimes_for(path)
     if not readers:
-        raise UserError(f"{path} is no artifact; their names end in {', '.join(sorted(_suffixes()))}")
+        raise UserError(f"{path} is not an artifact: file names of artifacts end in {', '.join(sorted(_suffixes()))}")
     if runtime != "auto":
         chosen = find_runtime(runtime)
         if chosen not in readers:
@@ -334,14 +349,14 @@ def open_artifact(
         chosen = next((reader for reader in readers if reader.available() is None), readers[0])
     if chosen.native_code and not allow_native_code and Path(path).exists():
         raise UserError(
-            f"{path} contains native code, which would run with your rights: if you trust where it comes from, open it "
-            "with --allow-native-code, or allow_native_code=True in Python"
+            f"{path} contains native code, which runs with your rights: if you trust its source, use "
+            "--allow-native-code, or allow_native_code=True in Python"
         )
     return chosen.open(Path(path), threads)
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Whether a name is that of an exported model."""
+    """Return whether a path has the suffix of an exported model."""
     return bool(runtimes_for(path))
 
 

@@ -18,10 +18,12 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the package says of itself, and how to run it. Core ML chooses its processor: `threads` is not for here.
+    """Load a package: return its metadata and a function that runs it.
+
+    Core ML chooses the processor, so `threads` has no effect.
 
     Raises:
-        UserError: the package is damaged.
+        UserError: the package is corrupt.
     """
     try:
         model = coremltools.models.MLModel(str(path))
@@ -32,7 +34,7 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     source = spec.description.input[0]
     outputs = [output.name for output in spec.description.output]
 
-    # Apple's documentation: one thread at a time uses an MLModel.
+    # Apple's documentation: an MLModel may be used by one thread at a time.
     predicting = threading.Lock()
 
     def predict(images: np.ndarray) -> list[np.ndarray]:
@@ -58,18 +60,18 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 
 
 def _image(pixels: np.ndarray) -> Image.Image:
-    """Of (1, C, H, W) pixels."""
+    """Return (1, C, H, W) uint8 pixels as an image."""
     array = pixels[0].transpose(1, 2, 0)
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def _in_order(probabilities: Mapping[str, float], classes: Sequence[str]) -> np.ndarray:
-    """(1, classes) of a dictionary."""
+    """Return (1, classes) probabilities, from a dictionary, in the order of the classes."""
     return np.array([[probabilities[name] for name in classes]], np.float32)
 
 
 def _largest_batch(source: Any) -> int:
-    """Images that a package takes at once."""
+    """Return the largest batch size that a package accepts."""
     if source.type.HasField("imageType"):
         return 1
     array = source.type.multiArrayType

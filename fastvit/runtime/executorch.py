@@ -16,10 +16,12 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it. Its threads are the process's: `threads` is for all programs.
+    """Load a program: return its metadata and a function that runs it.
+
+    ExecuTorch has one thread pool per process, so `threads` applies to all programs.
 
     Raises:
-        UserError: the file is damaged, or for a backend that is not here.
+        UserError: the file is corrupt, or needs a backend that is not available.
     """
     if threads:
         portable_lib._unsafe_reset_threadpool(threads)

@@ -15,10 +15,10 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it.
+    """Load a model: return its metadata and a function that runs it.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is corrupt.
     """
     try:
         content = path.read_bytes()

@@ -15,10 +15,10 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it.
+    """Load a network: return its metadata and a function that runs it.
 
     Raises:
-        UserError: the file is damaged, or its weights are missing or damaged.
+        UserError: the file is corrupt, or its weights are missing or corrupt.
     """
     metadata = _metadata(path)
     network = ncnn.Net()
@@ -27,25 +27,27 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
     if metadata and json.loads(metadata)["artifact"]["precision"] == "fp32":
         for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
             setattr(network.opt, f"use_{option}", False)
-    # It goes on after an error, and crashes where a network is used that was not loaded.
+    # ncnn returns an error code and crashes when a network that was not loaded is used.
     if network.load_param(str(path)) or network.load_model(str(path.with_suffix(".bin"))):
-        raise UserError(f"ncnn cannot read {path} with its weights in {path.with_suffix('.bin').name}: one is damaged")
+        raise UserError(
+            f"ncnn cannot read {path} with its weights in {path.with_suffix('.bin').name}: one of the two is corrupt"
+        )
     names = sorted(network.output_names(), key=lambda name: int(name.removeprefix("out")))
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         extractor = network.create_extractor()
-        # A Mat points into the array that it is made from, and does not keep it alive.
+        # A Mat points into the array that it is made from and does not keep it alive.
         image = images[0].astype(np.float32)
         extractor.input("in0", ncnn.Mat(image).clone())
-        return [_answer(extractor, name, path)[None] for name in names]
+        return [_extracted(extractor, name, path)[None] for name in names]
 
     return metadata, run
 
 
-def _answer(extractor: Any, name: str, path: Path) -> np.ndarray:
+def _extracted(extractor: Any, name: str, path: Path) -> np.ndarray:
     status, output = extractor.extract(name)
     if status:
-        raise UserError(f"ncnn cannot run {path}: its error is {status}")
+        raise UserError(f"ncnn cannot run {path}: error code {status}")
     return np.array(output)
 
 

@@ -1,4 +1,4 @@
-"""ONNX files in onnxruntime, on the CPU."""
+"""ONNX files in ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fastvit.weights.description import METADATA_KEY
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it.
+    """Load a file: return its metadata and a function that runs it.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is corrupt.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    # Its threads would go on spinning after a run and slow down whatever else this process computes.
+    # Otherwise its threads keep spinning after a run and slow down other computation in this process.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -16,17 +16,17 @@ from fastvit.errors import UserError, first_line
 from fastvit.runtime.artifact import Run
 from fastvit.weights.description import METADATA_KEY
 
-# Shapes of an open artifact that are kept compiled.
+# Number of shapes of a dynamic artifact that stay compiled.
 SHAPES = 4
-# What the plugin may compute in. Left to itself it takes bfloat16 where the CPU has it, also for a float32 model.
+# Precision in which the plugin may compute. By default it uses bfloat16 if the CPU has it, also for float32 models.
 _HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it.
+    """Load a file: return its metadata and a function that runs it.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is corrupt.
     """
     try:
         model = openvino.Core().read_model(path)
@@ -34,7 +34,7 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
         settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _hint(metadata)}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
-        # Also where the shape is open: only so is all damage found here.
+        # Dynamic shapes are compiled as well: only the compiler finds every corruption.
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except Exception as error:  # OpenVINO raises RuntimeError, and what its plugins raise
         raise UserError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
@@ -44,8 +44,8 @@ def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
 
 
 def _run(compiled: openvino.CompiledModel) -> Run:
-    # A request holds the outputs of its last call, and serves one call at a time. More of them than the plugin computes
-    # at once would only take memory.
+    # A request keeps the outputs of its last call and serves one call at a time. More requests than the plugin runs at
+    # once would only use memory.
     idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
     for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
         idle.put(compiled.create_infer_request())
@@ -62,7 +62,7 @@ def _run(compiled: openvino.CompiledModel) -> Run:
 
 
 def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
-    """Compile for each shape when it first comes, which takes tenths of a second: an open one computes slower."""
+    """Compile each input shape on its first call, which takes tenths of a second; dynamic shapes run slower."""
 
     @lru_cache(SHAPES)
     def fixed(*shapes: tuple[int, ...]) -> Run:
@@ -73,7 +73,7 @@ def _by_shape(model: openvino.Model, settings: dict[str, object]) -> Run:
     compiling = threading.Lock()
 
     def run(*inputs: np.ndarray) -> Sequence[np.ndarray]:
-        with compiling:  # threads that bring the same new shape wait for one compilation
+        with compiling:  # threads with the same new shape wait for one compilation
             shaped = fixed(*(one.shape for one in inputs))
         return shaped(*inputs)
 

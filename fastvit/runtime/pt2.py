@@ -13,10 +13,12 @@ from fastvit.runtime.pt2_archive import read_archive
 
 
 def read(path: Path, threads: int | None = None) -> tuple[str | None, Run]:
-    """What the file says of itself, and how to run it. PyTorch's threads are the process's: `threads` is not for here.
+    """Load a program: return its metadata and a function that runs it.
+
+    PyTorch has one thread pool per process, so `threads` has no effect.
 
     Raises:
-        UserError: the file is damaged, or contains what `fastvit export` does not write.
+        UserError: the file is corrupt, or contains something that `fastvit export` does not write.
     """
     try:
         archive, metadata = read_archive(path)

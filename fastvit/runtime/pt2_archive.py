@@ -1,8 +1,8 @@
-"""The content of a .pt2 file, checked before torch sees it.
+"""Checks of the content of a .pt2 file, before torch loads it.
 
 torch.export.load unpickles several entries of an archive, evaluates symbolic sizes and guards as Python, writes names
-into code that it compiles, and calls whatever function of torch, operator or math a node names. So torch gets an
-archive made anew, of what `fastvit export` writes and of nothing else.
+into code that it compiles, and calls whatever function of torch, operator or math a node names. So torch gets a new
+archive with the entries that `fastvit export` writes and nothing else.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TENSORS = {
 _BYTES = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
 _PLAIN = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id")
 _METADATA = f"extra/{METADATA_KEY}"
-# A pickle of the images that the program was traced with. Nobody needs them: torch gets an empty entry.
+# A pickle of the images that the program was traced with. They are not needed: torch gets an empty entry.
 _SAMPLE = "data/sample_inputs/model.pt"
 
-# Fields of the program that are emptied: where its nodes come from, and code. What may go in, `Signature.check` says.
+# Fields of the program that are emptied: source locations and code. `Signature.check` checks the inputs instead.
 _EMPTIED: dict[str, Any] = {"metadata": {}, "guards_code": [], "treespec_namedtuple_fields": {}}
 # Fields of other programs: graphs within graphs, objects of C++ classes, functions as arguments.
 _FOREIGN = ("as_graph", "as_custom_obj", "as_operator", "custom_obj", "token")
@@ -64,15 +64,15 @@ _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 def read_archive(path: Path) -> tuple[io.BytesIO, str | None]:
-    """Read a file for torch.export.load, and what it says of itself, None if nothing.
+    """Return a checked copy of a file, for torch.export.load, and its metadata, None if it has none.
 
     Raises:
-        UserError: something in it is not written by `fastvit export`.
-        Exception: the file is damaged, in ways of zipfile and json.
+        UserError: the file contains something that `fastvit export` does not write.
+        Exception: the file is corrupt; the errors are those of zipfile and json.
     """
     entries = _entries(path)
     if missing := [name for name in (_PROGRAM, *_TENSORS) if name not in entries]:
-        raise UserError(f"{path} is damaged, or was not written by fastvit export: it has no {missing[0]}")
+        raise UserError(f"{path} is corrupt, or was not written by fastvit export: the entry {missing[0]} is missing")
     metadata = entries.pop(_METADATA, None)
     entries[_SAMPLE] = b""
     for name, prefix in _TENSORS.items():
@@ -95,7 +95,7 @@ def read_archive(path: Path) -> tuple[io.BytesIO, str | None]:
 
 
 def _entries(path: Path) -> dict[str, bytes]:
-    """Contents by name, without the folder that all are in; the sample inputs are not read."""
+    """Return the contents by entry name, without the common folder; the sample inputs are not read."""
     entries: dict[str, bytes] = {}
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -106,7 +106,7 @@ def _entries(path: Path) -> dict[str, bytes]:
             if not known or info.filename != folder + name:
                 raise _refusal(path, shown)
             if name in entries:
-                raise _refusal(path, f"{shown}, which is there twice")
+                raise _refusal(path, f"{shown} twice")
             if info.compress_type != zipfile.ZIP_STORED:
                 raise _refusal(path, f"{shown}, which is compressed")
             entries[name] = b""
@@ -119,7 +119,7 @@ def _entries(path: Path) -> dict[str, bytes]:
 
 
 def _checked(path: Path, value: Any, field: str = "") -> Any:
-    """A value of the program or of a configuration, with what is emptied; `field` is its key."""
+    """Return a value of the program or of a configuration with some fields emptied; `field` is its key."""
     if isinstance(value, dict):
         if foreign := [key for key in value if key in _FOREIGN or not _TEXT.fullmatch(key)]:
             raise _refusal(path, f"it contains the field {foreign[0][:80]!r}")
@@ -150,5 +150,5 @@ def _is_tree(tree: Any) -> bool:
 def _refusal(path: Path, what: str) -> UserError:
     hint = "; names of AOTInductor packages end in .aoti.pt2" if "data/aotinductor/" in what else ""
     return UserError(
-        f"{path} was not opened: {what}. fastvit export writes no such thing, and loading it could run code{hint}"
+        f"{path} was not opened: {what}. fastvit export does not write this, and loading it could run code{hint}"
     )

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from torch import Tensor
 
+from fastvit.console import print_line
 from fastvit.data.sampling import seed_everything, seed_of
 from fastvit.errors import UserError
 from fastvit.model.task_model import TaskModel
@@ -135,6 +136,29 @@ class ProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+
+class PrintEpochs(L.Callback):
+    """Prints a line after each validation: the epoch, the training loss and the validation metrics.
+
+    It replaces the progress bar in Jupyter, where the bar of rich needs ipywidgets and is not kept in the notebook.
+
+    Args:
+        task: its metrics.
+    """
+
+    def __init__(self, task: TaskSpec) -> None:
+        self._task = task
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        logged = trainer.callback_metrics
+        values = {name.removeprefix("val/"): float(v) for name, v in logged.items() if name.startswith("val/")}
+        metrics = {name: metric for name, metric in self._task.metrics.items() if name in values}
+        parts = [f"training loss {float(logged['train/loss_epoch']):.4f}"]
+        parts += [f"validation {metric.label} {metric.text(values[name])}" for name, metric in metrics.items()]
+        print_line(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(parts)}")
 
 
 class LogSteps(L.Callback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from fastvit.errors import UserError
 from fastvit.training.checkpoint import Terminated
 from fastvit.training.options import Recipe
+from fastvit.variables import read_variable
 
 
 def with_processes(recipe: Recipe) -> Recipe:
@@ -25,8 +25,8 @@ def with_processes(recipe: Recipe) -> Recipe:
             machines, and the process was started by neither torchrun nor SLURM.
     """
     if TorchElasticEnvironment.detect():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        return replace(recipe, devices=devices, num_nodes=int(os.environ["WORLD_SIZE"]) // devices)
+        devices = int(read_variable("LOCAL_WORLD_SIZE"))
+        return replace(recipe, devices=devices, num_nodes=int(read_variable("WORLD_SIZE")) // devices)
     if SLURMEnvironment.detect():  # not in a job's interactive shell
         return _with_slurm(recipe)
     if recipe.num_nodes > 1:
@@ -35,7 +35,7 @@ def with_processes(recipe: Recipe) -> Recipe:
 
 
 def _with_slurm(recipe: Recipe) -> Recipe:
-    tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", 1))
+    tasks, nodes = int(read_variable("SLURM_NTASKS")), int(read_variable("SLURM_NNODES", "1"))
     if tasks == 1 < recipe.devices * recipe.num_nodes:
         raise UserError(
             f"SLURM has started one process, the recipe is for {recipe.devices * recipe.num_nodes}: start them with "

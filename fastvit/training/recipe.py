@@ -123,11 +123,11 @@ def _warn_of_old_names(old: Mapping[str, str], own: Collection[str], path: Path)
         warnings.warn(f"{path} uses old field names: {', '.join(changed)}", stacklevel=2)
 
 
-def _task_of(name: str) -> str | None:
-    """Return the task of a recipe, else that of the recipe it is based on."""
+def recipe_task(name: str) -> str | None:
+    """Return the task of a recipe, else that of the recipe it is based on; None if neither has one."""
     path = recipe_path(name)
     base, content = _read(path)
-    return content["task"] if "task" in content else _task_of(base) if base else None
+    return content["task"] if "task" in content else recipe_task(base) if base else None
 
 
 def load_recipe(name: str, *options: str) -> Recipe:
@@ -174,14 +174,14 @@ def parse_recipe(arguments: list[str]) -> Recipe:
                     "fields to change them"
                 )
             found.recipe = [_resolved_file(Path(found.resume))]
-            own = _task_of(found.recipe[0]) or DEFAULT_TASK
+            own = recipe_task(found.recipe[0]) or DEFAULT_TASK
             if found.task not in (None, own):
                 raise UserError(f"a resumed run cannot change task from {own} to {found.task}: leave --task out")
             found.out = found.resume
             rest.append(f"--resume={found.resume}")
         rest += [f"--out={found.out}"] if found.out else []
         first = [f"--recipe={name}" for name in found.recipe]
-        named = [found.task, *(_task_of(name) for name in reversed(found.recipe))]
+        named = [found.task, *(recipe_task(name) for name in reversed(found.recipe))]
         task = find_task(next((name for name in named if name), DEFAULT_TASK))
         rest = _checked_options(rest, task)
         parser = recipe_parser(task)

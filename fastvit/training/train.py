@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from fastvit.console import print_line
+from fastvit.console import new_console, print_line
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -29,6 +29,7 @@ from fastvit.training.callbacks import (
     DecayWeights,
     Ema,
     LogSteps,
+    PrintEpochs,
     ProgressBar,
     SaveBest,
     SeedSteps,
@@ -116,7 +117,7 @@ def _callbacks(
         StopOnNonFinite(every, recipe.out / STATE),
         LogSteps(LOG_EVERY),
         best,  # must run before Ema restores the weights without EMA
-        ProgressBar(every),
+        PrintEpochs(find_task(recipe.task)) if new_console().is_jupyter else ProgressBar(every),
     ]
     if recipe.optim.weight_decay_end is not None:
         chosen.append(DecayWeights(recipe.optim))
@@ -142,6 +143,7 @@ def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trai
         callbacks=callbacks,
         plugins=plugins,
         logger=make_loggers(recipe.out, recipe.wandb),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # our samplers distribute the images

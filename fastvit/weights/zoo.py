@@ -18,7 +18,7 @@ OPENAI_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class Licence:
+class License:
     """License of weights; the released weights are Apple's.
 
     Attributes:
@@ -30,8 +30,8 @@ class Licence:
     url: str
 
 
-APPLE_SAMPLE_CODE = Licence("Apple sample code license", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
-APPLE_AMLR = Licence(
+APPLE_SAMPLE_CODE = License("Apple sample code license", "https://github.com/apple/ml-fastvit/blob/main/LICENSE")
+APPLE_AMLR = License(
     "Apple machine learning research model license (research only)",
     "https://github.com/apple/ml-mobileclip/blob/main/LICENSE_weights_data",
 )
@@ -53,7 +53,7 @@ class PretrainedWeights:
 
     name: str
     repo: str
-    license: Licence
+    license: License
     num_classes: int
     preprocessing: Preprocessing
     top1: float | None

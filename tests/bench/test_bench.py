@@ -22,7 +22,7 @@ from fastvit.bench.models import BenchModel, fastvit_model, find_model
 from fastvit.bench.peers import PEERS, Peer
 from fastvit.bench.suite import bench, bench_model, bench_models
 from fastvit.timing import Timing, measure, summary
-from tests.helpers import Clock, randomise, tiny
+from tests.helpers import Clock, randomize, tiny
 
 
 def test_calls_take_turns_after_a_warmup() -> None:
@@ -121,7 +121,7 @@ def test_every_way_computes_the_network(backend: Backend, tmp_path: Path) -> Non
     """Those in float32, on the images that are timed; but for timm's, whose weights are others."""
     if reason := backend.missing("cpu"):
         pytest.skip(reason)
-    bench_model = fastvit_model(randomise(tiny()))
+    bench_model = fastvit_model(randomize(tiny()))
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64), np.float32)
     with torch.inference_mode():
         expected = bench_model.model(torch.from_numpy(images)).numpy()
@@ -218,7 +218,7 @@ def test_ways_by_name() -> None:
     assert "this run is on cpu" in missing["fused-fp16"]
     with pytest.raises(fastvit.UserError, match="no backend 'tvm'; there are auto, all, timm"):
         find_backends("fused,tvm", "cpu")
-    with pytest.raises(fastvit.UserError, match="fused-fp16: it is for cuda"):
+    with pytest.raises(fastvit.UserError, match="fused-fp16: it runs on cuda"):
         find_backends("fused-fp16", "cpu")
 
 

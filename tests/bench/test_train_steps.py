@@ -44,7 +44,7 @@ def test_steps_are_timed_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "against timm" in said
     with (tmp_path / "out" / "steps.csv").open() as file:
-        rows = {row["step"]: row for row in csv.DictReader(file)}
+        rows = {row["configuration"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["timm", "collapsed-channels-last"]
     medians = [float(row["median_ms"]) for row in rows.values()]
     assert float(rows["collapsed-channels-last"]["speedup"]) == pytest.approx(medians[0] / medians[1])

@@ -22,7 +22,7 @@ from fastvit.evaluation.checkpoint import evaluate_checkpoint
 from fastvit.evaluation.measurement import EvaluationRequest
 from fastvit.runtime.artifact import Signature, to_metadata
 from fastvit.weights.description import METADATA_KEY, Description
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 CLASSES = ("Ankle_boot", "Trouser")
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, whose best weights output by chance."""
     torch.manual_seed(0)
-    model = randomise(tiny(num_classes=2, classes=CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(num_classes=2, classes=CLASSES, preprocessing=fastvit.Preprocessing((32, 32))))
     with torch.no_grad():
         model.head.weight.mul_(50)
     out = tmp_path_factory.mktemp("run")

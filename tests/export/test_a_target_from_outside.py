@@ -12,7 +12,7 @@ from fastvit.cli.main import main
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import RUNTIMES
 from tests.export.torchscript import RUNTIME, TARGET
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_it_is_exported_proved_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = randomise(tiny(classes=tuple("abcdefghij"), preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(classes=tuple("abcdefghij"), preprocessing=fastvit.Preprocessing((32, 32))))
     checkpoint = fastvit.save(model, tmp_path / "model.safetensors")
     out = ["--out", str(tmp_path / "export"), "--images", "4"]
     assert main(["export", str(checkpoint), "--to", "torchscript", *out]) == 0

@@ -20,7 +20,7 @@ from fastvit.export.target import TARGETS
 from fastvit.model.variants import VARIANTS
 from fastvit.numerics import compare
 from fastvit.runtime.artifact import RUNTIMES, Precision, open_artifact
-from tests.helpers import noise_pictures, randomise, small, tiny
+from tests.helpers import noise_pictures, randomize, small, tiny
 
 coremltools = pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
 from tests.export.mil import MilProgram  # noqa: E402
@@ -33,7 +33,7 @@ SIZE = (64, 32)
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(tiny(attention=True, classes=NAMES))
+    return randomize(tiny(attention=True, classes=NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_the_proof_on_a_mac(model: fastvit.FastViT, classifier: Path, mac: None,
 @pytest.mark.slow
 def test_the_script_for_a_mac(model: fastvit.FastViT, classifier: Path, mac: None, tmp_path: Path) -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "prove_on_mac.py"))
-    for source, expected in ((model, []), (randomise(tiny(attention=True, classes=NAMES), seed=9), ["relative"])):
+    for source, expected in ((model, []), (randomize(tiny(attention=True, classes=NAMES), seed=9), ["relative"])):
         checkpoint = fastvit.save(source, tmp_path / "model.safetensors")
         assert [reason.split()[0] for reason in script["run"](str(checkpoint), classifier, None, 4)][:1] == expected
 
@@ -161,10 +161,10 @@ def test_a_damaged_package(classifier: Path, mac: None, tmp_path: Path, damage: 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     for options, reason in (
-        (ExportOptions("bf16"), "coreml is not offered in bf16"),
+        (ExportOptions("bf16"), "coreml does not support bf16"),
         (ExportOptions(size="dynamic"), "coreml artifacts have a fixed size"),
-        (ExportOptions(batch=2, input="pixels"), "Core ML takes pixels as one image a call"),
-        (ExportOptions(batch="dynamic", input="pixels"), "Core ML takes pixels as one image a call"),
+        (ExportOptions(batch=2, input="pixels"), "Core ML takes one image of 1 or 3 channels per call"),
+        (ExportOptions(batch="dynamic", input="pixels"), "Core ML takes one image of 1 or 3 channels per call"),
     ):
         with pytest.raises(fastvit.UserError, match=reason):
             write(model, tmp_path / "model.mlpackage", options)
@@ -178,7 +178,7 @@ def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_variants(mac: None, tmp_path: Path, variant: str, precision: Precision, relative: float) -> None:
     config = VARIANTS[f"fastvit_{variant}"].config.replace(num_classes=5)
-    full = randomise(fastvit.FastViT(small(config) if variant == "mci3" else config, variant)).eval()
+    full = randomize(fastvit.FastViT(small(config) if variant == "mci3" else config, variant)).eval()
     exported = write(full, tmp_path / "model.mlpackage", ExportOptions(precision, size=(64, 64)))
     assert exported.proof is not None
     assert exported.proof.differences.relative < relative

@@ -13,7 +13,7 @@ from fastvit.export.export import export
 from fastvit.export.options import ExportOptions
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import RUNTIMES, open_artifact
-from tests.helpers import noise_pictures, randomise, tiny
+from tests.helpers import noise_pictures, randomize, tiny
 
 pytest.importorskip("executorch", reason='needs pip install "fastvit[executorch]"')
 
@@ -22,7 +22,7 @@ pytest.importorskip("executorch", reason='needs pip install "fastvit[executorch]
 def test_core_ml_inside(tmp_path: Path) -> None:
     pytest.importorskip("coremltools", reason='needs pip install "fastvit[coreml]"')
     torch.manual_seed(0)
-    attention = randomise(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
+    attention = randomize(tiny(attention=True, classes=[f"class {i}" for i in range(10)]))
     path, target = tmp_path / "model.coreml.pte", TARGETS["executorch-coreml"]
     exported = export(attention, target, path, noise_pictures(2), ExportOptions("fp16", size=(64, 64)))
     assert b"CoreMLBackend" in path.read_bytes()

@@ -19,7 +19,7 @@ from fastvit.model.mixers import SelfAttention
 from fastvit.model.variants import VARIANTS
 from fastvit.numerics import compare
 from fastvit.runtime.artifact import Input, Precision, open_artifact
-from tests.helpers import noise_pictures, randomise, small, tiny
+from tests.helpers import noise_pictures, randomize, small, tiny
 
 pytest.importorskip("ncnn", reason='needs pip install "fastvit[ncnn]"')
 pytest.importorskip("pnnx", reason='needs pip install "fastvit[ncnn]"')
@@ -29,7 +29,7 @@ NCNN = TARGETS["ncnn"]
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return sharp(randomise(tiny(attention=True, classes=[f"clässe {i}" for i in range(10)])))
+    return sharp(randomize(tiny(attention=True, classes=[f"clässe {i}" for i in range(10)])))
 
 
 def sharp(model: fastvit.FastViT) -> fastvit.FastViT:
@@ -98,14 +98,14 @@ def test_missing_weights_and_none_of_ours(artifact: Path, tmp_path: Path) -> Non
         open_artifact(tmp_path / artifact.name)
     (tmp_path / "model.ncnn.bin").write_bytes(artifact.with_suffix(".bin").read_bytes())
     (tmp_path / artifact.name).write_text(text[: text.index("fastvit ")])
-    with pytest.raises(fastvit.UserError, match="was not exported by this fastvit"):
+    with pytest.raises(fastvit.UserError, match="was not written by fastvit export"):
         open_artifact(tmp_path / artifact.name)
 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
     for options, reason in (
-        (ExportOptions("int8"), "ncnn is not offered in int8"),
-        (ExportOptions(batch=2), "ncnn takes one image a call"),
+        (ExportOptions("int8"), "ncnn does not support int8"),
+        (ExportOptions(batch=2), "ncnn takes one image per call"),
         (ExportOptions(batch="dynamic"), "ncnn artifacts have a fixed batch"),
     ):
         with pytest.raises(fastvit.UserError, match=reason):
@@ -130,7 +130,7 @@ def test_inputs_and_outputs(
 @pytest.mark.parametrize("variant", ["t8", "sa12", "mci0", "mci3"])
 def test_variants(tmp_path: Path, variant: str) -> None:
     config = VARIANTS[f"fastvit_{variant}"].config.replace(num_classes=5)
-    full = randomise(fastvit.FastViT(small(config) if variant == "mci3" else config, variant)).eval()
+    full = randomize(fastvit.FastViT(small(config) if variant == "mci3" else config, variant)).eval()
     options = ExportOptions(size=(128, 128))
     exported = export(sharp(full), NCNN, tmp_path / "model.ncnn.param", noise_pictures(2), options)
     assert exported.proof is not None

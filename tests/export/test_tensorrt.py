@@ -15,7 +15,7 @@ from fastvit.export.options import ExportOptions
 from fastvit.export.proof import TOLERANCES, prove_outputs
 from fastvit.export.target import TARGETS
 from fastvit.runtime.artifact import Precision, open_artifact
-from tests.helpers import noise_pictures, randomise, tiny
+from tests.helpers import noise_pictures, randomize, tiny
 
 TENSORRT = TARGETS["tensorrt"]
 
@@ -23,7 +23,7 @@ TENSORRT = TARGETS["tensorrt"]
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(tiny(attention=True))
+    return randomize(tiny(attention=True))
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,5 @@ def test_open_shapes(model: fastvit.FastViT, tmp_path: Path) -> None:
 
 
 def test_what_is_not_offered(model: fastvit.FastViT, tmp_path: Path) -> None:
-    with pytest.raises(fastvit.UserError, match="tensorrt is not offered in int8; it is in fp32, fp16"):
+    with pytest.raises(fastvit.UserError, match="tensorrt does not support int8; it supports fp32, fp16"):
         export(model, TENSORRT, tmp_path / "model.trt.onnx", noise_pictures(2), ExportOptions("int8"))

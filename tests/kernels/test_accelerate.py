@@ -19,12 +19,12 @@ from fastvit.kernels.inference.accelerate import Accelerated, AcceleratedBackbon
 from fastvit.kernels.inference.support import unsupported
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.create import create_detector, create_segmenter
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 
 @pytest.fixture
 def fused() -> fastvit.FastViT:
-    return fastvit.fuse(randomise(tiny(classes=[str(i) for i in range(10)])))
+    return fastvit.fuse(randomize(tiny(classes=[str(i) for i in range(10)])))
 
 
 IMAGES = torch.randn(2, 3, 40, 33)
@@ -35,7 +35,7 @@ def test_on_a_cpu_it_is_the_network(fused: fastvit.FastViT) -> None:
     with torch.no_grad():
         assert torch.equal(fast(IMAGES), fused(IMAGES))
         assert torch.equal(fast.outputs(IMAGES)[0], fused(IMAGES))
-    assert fast.reason == "kernels are for NVIDIA GPUs, this is cpu"
+    assert fast.reason == "the kernels need an NVIDIA GPU; the model is on cpu"
     assert (fast.classes, fast.preprocessing, fast.config) == (fused.classes, fused.preprocessing, fused.config)
     assert fastvit.form(fast) == "fused"
     assert not any(parameter.requires_grad for parameter in fast.parameters())
@@ -43,7 +43,7 @@ def test_on_a_cpu_it_is_the_network(fused: fastvit.FastViT) -> None:
 
 
 def test_it_fuses_what_is_not_fused_and_takes_what_is_accelerated() -> None:
-    model = randomise(tiny())
+    model = randomize(tiny())
     fast = fastvit.accelerate(model)
     assert fastvit.form(model) == "train"
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_it_moves_is_cast_copied_and_pickled(fused: fastvit.FastViT) -> None:
         for same in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
             assert torch.equal(same(IMAGES), fused(IMAGES))
         assert torch.equal(fast.double()(IMAGES.double()), fused.double()(IMAGES.double()))
-    assert fast.reason == "kernels are for NVIDIA GPUs, this is cpu"
+    assert fast.reason == "the kernels need an NVIDIA GPU; the model is on cpu"
 
 
 def test_made_in_inference_mode_it_serves_outside_of_it(fused: fastvit.FastViT) -> None:
@@ -99,7 +99,7 @@ def test_dense_models_keep_their_heads(create: Callable[[str], TaskModel]) -> No
 
 
 def test_what_has_no_fastvit_in_it() -> None:
-    with pytest.raises(fastvit.UserError, match="no FastViT in this Linear"):
+    with pytest.raises(fastvit.UserError, match="cannot accelerate Linear: it does not contain a FastViT"):
         fastvit.accelerate(nn.Linear(2, 2))
 
 
@@ -108,7 +108,8 @@ def test_where_kernels_run() -> None:
     if not torch.cuda.is_available():
         return
     assert (
-        unsupported(torch.device("cuda"), torch.float32) == "kernels compute in float16 and bfloat16, this is float32"
+        unsupported(torch.device("cuda"), torch.float32)
+        == "the kernels need float16 or bfloat16; the model is in float32"
     )
 
 

@@ -24,7 +24,7 @@ from fastvit.kernels.inference.support import available_kernels, unsupported
 from fastvit.kernels.inference.timing import try_choices
 from fastvit.model.classifier import FastViT
 from fastvit.model.variants import VARIANTS
-from tests.helpers import randomise, small, tiny
+from tests.helpers import randomize, small, tiny
 from tests.kernels.maps import DEVICE, ROUNDING, error, noise, noisy
 
 pytestmark = pytest.mark.skipif(
@@ -129,18 +129,18 @@ def exactness(model: FastViT, images: torch.Tensor, dtype: torch.dtype) -> float
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_ma36", "fastvit_mci0", "fastvit_mci3"])
 def test_the_family_is_as_exact_as_pytorch(name: str, dtype: torch.dtype) -> None:
-    model = randomise(FastViT(small(VARIANTS[name].config, depth=1).replace(num_classes=100)).eval())
+    model = randomize(FastViT(small(VARIANTS[name].config, depth=1).replace(num_classes=100)).eval())
     assert exactness(model, noise(2, 3, 96, 127, dtype=dtype), dtype) < 1.5
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 31, 32, 33, 257])
 def test_batches(batch: int) -> None:
-    model = randomise(tiny(attention=True))
+    model = randomize(tiny(attention=True))
     assert exactness(model, noise(batch, 3, 37, 64), torch.float16) < 1.5
 
 
 def test_graphs_output_as_launches_do_and_keep_their_answers() -> None:
-    fused = fastvit.fuse(randomise(tiny(attention=True))).half().cuda()
+    fused = fastvit.fuse(randomize(tiny(attention=True))).half().cuda()
     replayed, launched = fastvit.accelerate(fused), fastvit.accelerate(fused, graphs=False)
     images = [noise(2, 3, 64, 64, seed=seed) for seed in range(4)]
     first = replayed(images[0])
@@ -161,7 +161,7 @@ def test_graphs_output_as_launches_do_and_keep_their_answers() -> None:
 
 
 def test_a_backbone_inside_of_a_segmenter() -> None:
-    model = fastvit.fuse(randomise(fastvit.create_segmenter("t8").eval())).half().cuda()
+    model = fastvit.fuse(randomize(fastvit.create_segmenter("t8").eval())).half().cuda()
     images = noise(1, 3, 128, 96)
     fast = fastvit.accelerate(model)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_what_was_chosen_is_kept() -> None:
 @pytest.mark.parametrize("batch", [2, 96])
 def test_no_choice_of_a_variant_fails_or_is_wrong(batch: int) -> None:
     """Every launch that is offered for SA12 runs on this GPU and is right, or asks for more than it has."""
-    model = fastvit.fuse(randomise(fastvit.create_model("sa12").eval())).half().cuda().requires_grad_(False)
+    model = fastvit.fuse(randomize(fastvit.create_model("sa12").eval())).half().cuda().requires_grad_(False)
     x, kernels = noise(batch, 256, 256, 3), available_kernels(torch.device("cuda"))
     for node in classifier_nodes(model):
         residual = x.new_zeros(node.step.torch(x).shape) if node.joins else None
@@ -194,7 +194,7 @@ def test_other_precisions_run_in_pytorch_and_stay_as_they_are() -> None:
     fused = fastvit.fuse(tiny()).cuda()
     images = noise(1, 3, 64, 64, dtype=torch.float32)
     fast = fastvit.accelerate(fused)
-    assert fast.reason == "kernels compute in float16 and bfloat16, this is float32"
+    assert fast.reason == "the kernels need float16 or bfloat16; the model is in float32"
     with torch.no_grad():
         assert torch.equal(fast(images), fused(images))
         half = copy.deepcopy(fast).half()
@@ -208,7 +208,7 @@ def test_other_precisions_run_in_pytorch_and_stay_as_they_are() -> None:
 
 def test_threads_share_a_network_on_streams_of_their_own() -> None:
     """Graphs of several shapes have memory in common."""
-    fused = fastvit.fuse(randomise(tiny(attention=True))).half().cuda()
+    fused = fastvit.fuse(randomize(tiny(attention=True))).half().cuda()
     replayed, launched = fastvit.accelerate(fused, time=False), fastvit.accelerate(fused, time=False, graphs=False)
     images = [noise(8 + i, 3, 128, 128, seed=i) for i in range(6)]
     expected = [launched(one) for one in images]

@@ -15,7 +15,7 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.variants import VARIANTS
 from tests.contracts import PUBLISHED, every_variant
-from tests.helpers import randomise, small, tiny
+from tests.helpers import randomize, small, tiny
 from tests.kernels.maps import DEVICE, error, noise
 
 
@@ -41,7 +41,7 @@ QUICK = "fastvit_sa12", "fastvit_mci0", "fastvit_mci3"
 def test_steps_are_the_network(name: str) -> None:
     """Every variant's kinds of blocks, in float64: no step is left out, in another order or on another map."""
     config = small(VARIANTS[name].config, depth=1).replace(num_classes=7)
-    model = fastvit.fuse(randomise(FastViT(config).double()))
+    model = fastvit.fuse(randomize(FastViT(config).double()))
     if part := unknown_part(model):
         assert name not in PUBLISHED
         pytest.skip(f"PyTorch computes {part}")
@@ -74,7 +74,7 @@ def test_in_float16_by_kernels(stages: tuple[Stage, ...], size: tuple[int, int])
     pytest.importorskip("triton")
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills what is not written yet with NaN
     config = FastViTConfig(stages, num_classes=10)
-    model = fastvit.fuse(randomise(FastViT(config).eval())).requires_grad_(False)
+    model = fastvit.fuse(randomize(FastViT(config).eval())).requires_grad_(False)
     images = noise(1, 3, *size, dtype=torch.float32)
     exact = model.double()(images.cpu().half().double())
     half = model.half().to(DEVICE, memory_format=torch.channels_last)

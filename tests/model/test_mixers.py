@@ -21,7 +21,7 @@ from fastvit.model.config import FastViTConfig, Stage
 from fastvit.model.layers import LayerScale, RepConv
 from fastvit.model.mixers import MIXERS, Pooling, TokenMixer
 from fastvit.model.variants import VARIANTS
-from tests.helpers import randomise
+from tests.helpers import randomize
 
 
 class Shift(nn.Module):
@@ -42,7 +42,7 @@ def network(**options: object) -> FastViT:
     config = FastViTConfig((Stage(32, 2, mlp_ratio=2.0), Stage(64, 1, mlp_ratio=2.0)), num_classes=7)
     stages = {name: value for name, value in options.items() if hasattr(Stage(1, 1), name)}
     rest = {name: value for name, value in options.items() if name not in stages}
-    return randomise(FastViT(config.replace(**rest).with_stages(**stages)).double().eval())
+    return randomize(FastViT(config.replace(**rest).with_stages(**stages)).double().eval())
 
 
 def noise(*shape: int) -> Tensor:
@@ -111,7 +111,7 @@ def test_a_mixer_without_a_rule_keeps_its_norm_and_scale(shift: str) -> None:
 @pytest.mark.parametrize("mixer", ["pooling", "shift"])
 def test_kernels_say_which_mixer_they_do_not_know(mixer: str, shift: str) -> None:
     fast = fastvit.accelerate(network(mixer=mixer).half())
-    assert fast.reason == f"there are no kernels for {mixer.capitalize()}"
+    assert fast.reason == f"the kernels do not support {mixer.capitalize()}"
 
 
 def test_a_mixer_that_is_not_there_is_a_line(
@@ -220,7 +220,7 @@ def test_a_mixer_of_ones_own_fuses_by_a_rule_of_ones_own(monkeypatch: pytest.Mon
         fastvit.register_mixer(name, lambda stage, config: Smooth(stage.width), residual=residual)
         affine.register(Smooth, smooth)
         stages = tuple(fastvit.Stage(width, 2, name) for width in (8, 16))
-        model = randomise(fastvit.FastViT(fastvit.FastViTConfig(stages, num_classes=5)).eval().double())
+        model = randomize(fastvit.FastViT(fastvit.FastViTConfig(stages, num_classes=5)).eval().double())
         fused = fastvit.fuse(model)
         x = torch.randn(2, 3, 48, 48, dtype=torch.float64)
         torch.testing.assert_close(fused(x), model(x), rtol=1e-9, atol=1e-9)

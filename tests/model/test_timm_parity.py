@@ -10,7 +10,7 @@ from timm.utils.model import reparameterize_model
 import fastvit
 from fastvit.model.variants import VARIANTS
 from tests.contracts import PUBLISHED
-from tests.helpers import randomise
+from tests.helpers import randomize
 
 SLOW = ("fastvit_sa24", "fastvit_mci1", "fastvit_mci3", "fastvit_mci4")
 BOTH = [
@@ -24,7 +24,7 @@ def test_timm_has_the_published_variants() -> None:
 
 @pytest.mark.parametrize("name", BOTH)
 def test_same_function_and_layout(name: str) -> None:
-    ours = randomise(fastvit.create_model(name, num_classes=5)).eval()
+    ours = randomize(fastvit.create_model(name, num_classes=5)).eval()
     theirs = timm.create_model(name, num_classes=5).eval()
     theirs.load_state_dict(fastvit.export_weights(ours, "timm"), strict=True)
     images = torch.randn(2, 3, 64, 96)

@@ -17,14 +17,14 @@ import torch
 
 import fastvit
 from fastvit.predict.deployment import _is_intact, cached_path, find_deployment, is_deployed
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 HERE = find_deployment("auto", "fp32")
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    model = randomise(tiny(num_classes=3, classes=["cat", "dog", "cow"], preprocessing=fastvit.Preprocessing((48, 48))))
+    model = randomize(tiny(num_classes=3, classes=["cat", "dog", "cow"], preprocessing=fastvit.Preprocessing((48, 48))))
     return fastvit.save(model, tmp_path / "pets.safetensors")
 
 
@@ -55,7 +55,7 @@ def test_first_use_exports_and_the_next_needs_no_torch(
 
 def test_a_new_checkpoint_is_exported_anew(checkpoint: Path) -> None:
     before = cached_path(checkpoint, HERE, "fp32")
-    fastvit.save(randomise(fastvit.load(checkpoint), seed=1), checkpoint)
+    fastvit.save(randomize(fastvit.load(checkpoint), seed=1), checkpoint)
     assert cached_path(checkpoint, HERE, "fp32") != before
     assert before.is_relative_to(Path.home() / ".cache" / "fastvit")
 
@@ -87,8 +87,8 @@ def test_the_file_of_a_model_in_memory_goes_with_its_predictor(
 def test_what_cannot_be(checkpoint: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"runtime": "litert"}, "a checkpoint runs in torch, onnxruntime and openvino"),
-        ({"precision": "int8"}, "does not run in int8 so: make an artifact"),
-        ({"runtime": "onnxruntime", "precision": "bf16"}, "does not run in bf16 so"),
+        ({"precision": "int8"}, "does not run in int8 in this runtime: create an artifact"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "does not run in bf16 in this runtime"),
         ({"runtime": "torch", "precision": "bf16"}, "a checkpoint runs in fp32"),
         ({"device": "cuda", "runtime": "openvino"}, "a checkpoint runs in fp32"),
     ):

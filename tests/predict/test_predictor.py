@@ -22,13 +22,13 @@ from fastvit.numerics import compare
 from fastvit.predict.predictor import Failure
 from fastvit.predict.records import record, recording
 from fastvit.tasks.classification.prediction import ClassPrediction
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(tiny(num_classes=3, classes=["cat", "dog", "cow"], preprocessing=fastvit.Preprocessing((48, 48))))
+    return randomize(tiny(num_classes=3, classes=["cat", "dog", "cow"], preprocessing=fastvit.Preprocessing((48, 48))))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_every_source_gives_the_same_answer(
 def test_an_artifact_gets_what_it_takes(taken: str, tmp_path: Path) -> None:
     """Whether the caller brings pixels or normalized images: the logits are those of the network in float."""
     own = fastvit.Preprocessing((48, 48), mean=(0.1, 0.4, 0.6), std=(0.2, 0.5, 1.5))
-    network = randomise(tiny(num_classes=3, preprocessing=own))
+    network = randomize(tiny(num_classes=3, preprocessing=own))
     TARGETS["onnx"].write(build_program(network, ExportOptions(input=taken)), tmp_path / "model.onnx")
     predictor = fastvit.Predictor(tmp_path / "model.onnx", runtime="onnxruntime")
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 48, 48), np.uint8))
@@ -170,9 +170,9 @@ def test_batches_keep_the_order_and_failures_their_place(model: fastvit.FastViT,
 
 
 def test_half_precision_and_one_channel(photo: Path) -> None:
-    half = randomise(tiny()).half()
+    half = randomize(tiny()).half()
     assert len(fastvit.Predictor(half)(photo)[0].labels) == 5
-    gray = randomise(fastvit.create_model("t8", num_classes=2, in_chans=1))
+    gray = randomize(fastvit.create_model("t8", num_classes=2, in_chans=1))
     assert gray.preprocessing.mean == (pytest.approx(0.449),)
     assert len(fastvit.Predictor(gray)(photo)[0].labels) == 2
     with pytest.raises(fastvit.UserError, match="this model takes 4"):
@@ -205,7 +205,7 @@ def test_a_foreign_onnx_is_named(tmp_path: Path) -> None:
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "x.onnx")
-    with pytest.raises(fastvit.UserError, match="not exported by this fastvit"):
+    with pytest.raises(fastvit.UserError, match="not written by fastvit export"):
         fastvit.Predictor(tmp_path / "x.onnx")
 
 
@@ -230,7 +230,7 @@ def test_records(model: fastvit.FastViT, photo: Path, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError), recording(tmp_path / name):
             raise RuntimeError
         assert not list(tmp_path.glob("*b.*"))
-    with pytest.raises(fastvit.UserError, match=r"to \.jsonl or \.parquet"), recording(tmp_path / "a.csv"):
+    with pytest.raises(fastvit.UserError, match=r"is not a \.jsonl or \.parquet"), recording(tmp_path / "a.csv"):
         pass
 
 
@@ -243,5 +243,5 @@ def test_another_size_is_another_predictor() -> None:
     alone = tiny(classes=model.classes, preprocessing=fastvit.Preprocessing((64, 64), crop_pct=1.0))
     alone.load_state_dict(model.state_dict())
     assert larger(image)[0].labels == fastvit.Predictor(alone)(image)[0].labels
-    with pytest.raises(fastvit.UserError, match="mean and std belong to the network"):
+    with pytest.raises(fastvit.UserError, match="mean and std cannot be changed"):
         predictor.with_preprocessing(fastvit.Preprocessing((32, 32), (0.0, 0.0, 0.0)))

@@ -26,7 +26,7 @@ from fastvit.tasks.detection.prediction import DetectionPrediction
 from fastvit.tasks.hand_mesh.prediction import HandPrediction
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 from fastvit.tasks.table import TASKS
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.tasks.small_models import leaves, small_model
 
 THREADS, ROUNDS = 8, 10
@@ -142,7 +142,7 @@ def test_threads_bring_new_shapes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["torch", "openvino"])
 def test_threads_open_the_same_file(target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Opening silences the process for a while: afterwards it has its streams and its log back."""
-    model = randomise(tiny(preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(preprocessing=fastvit.Preprocessing((32, 32))))
     path = tmp_path / f"model{TARGETS[target].suffix}"
     TARGETS[target].write(build_program(model, ExportOptions()), path)
     before = sys.stdout, sys.stderr, os.fstat(2), logging.root.manager.disable

@@ -31,7 +31,7 @@ from fastvit.runtime.artifact import open_artifact
 from fastvit.runtime.pt2_archive import OPERATORS
 from fastvit.tasks.classification.options import Distillation
 from fastvit.tasks.classification.teacher import load_teacher
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 Entries = dict[str, bytes]
 PROGRAM, WEIGHTS, CONSTANTS = (
@@ -214,7 +214,7 @@ ATTACKS: dict[Callable[[Entries, Path], None], str | None] = {
     printing: "aten._print.default' as target",
     tower_of_powers: "Pow.* as expr_str",
     forged_line: r"the entry 'model/evil\\n",
-    nothing_but_metadata: "has no data/weights/model_weights_config.json",
+    nothing_but_metadata: "the entry data/weights/model_weights_config.json is missing",
     name: "conv2d_1 = 1.*",
     enumeration: "as in_spec",
     native_library: r"data/aotinductor/.*end in \.aoti\.pt2",
@@ -226,7 +226,7 @@ ATTACKS: dict[Callable[[Entries, Path], None], str | None] = {
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file as fastvit export writes it."""
-    model = randomise(tiny(num_classes=10, preprocessing=fastvit.Preprocessing((32, 32))))
+    model = randomize(tiny(num_classes=10, preprocessing=fastvit.Preprocessing((32, 32))))
     path = tmp_path_factory.mktemp("plain") / "model.pt2"
     TARGETS["torch"].write(build_program(model, ExportOptions(batch="dynamic")), path)
     return path
@@ -290,7 +290,7 @@ def test_entries_that_readers_may_take_differently(plain: Path, tmp_path: Path) 
     shutil.copy(plain, twice)
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(twice, "a") as archive:
         archive.writestr(f"model/{PROGRAM}", archive.read(f"model/{PROGRAM}"))
-    with pytest.raises(UserError, match=f"the entry 'model/{PROGRAM}', which is there twice"):
+    with pytest.raises(UserError, match=f"the entry 'model/{PROGRAM}' twice"):
         open_artifact(twice)
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.namelist():
@@ -357,7 +357,7 @@ def test_native_code_runs_only_where_it_is_allowed(
     assert "AOTInductor cannot load" in capfd.readouterr().err
     ctypes.CDLL(str(library))  # some versions of torch stop before they load it
     assert mark.exists(), "the library is real"
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="does not exist"):
         open_artifact(tmp_path / "none.aoti.pt2")
 
 

@@ -37,7 +37,7 @@ def test_every_target_names_a_runtime_that_reads_it() -> None:
 def test_a_runtime_that_is_not_here_says_so_in_a_sentence(runtime: Runtime, tmp_path: Path) -> None:
     reason = runtime.available()
     if reason is None:
-        reason = f"there is no file {tmp_path / 'model'}{runtime.suffixes[0]}"
+        reason = f"{tmp_path / 'model'}{runtime.suffixes[0]} does not exist"
     with pytest.raises(fastvit.UserError) as error:
         open_artifact(tmp_path / f"model{runtime.suffixes[0]}", runtime.name, allow_native_code=True)
     assert str(error.value) == reason

@@ -28,7 +28,7 @@ from fastvit.tasks.detection.options import DetectorConfig
 from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.options import SegmenterConfig
 from tests.contracts import KINDS, every_variant
-from tests.helpers import randomise, small, tiny
+from tests.helpers import randomize, small, tiny
 
 Model = TypeVar("Model", bound=TaskModel)
 Make = Callable[..., TaskModel]
@@ -72,7 +72,7 @@ def lively(model: Model, seed: int = 0) -> Model:
     torchvision's heads begin so near zero that an error in what they stand on does not show.
     """
     generator = torch.Generator().manual_seed(seed)
-    randomise(model, seed)
+    randomize(model, seed)
     if model.task == "hand_mesh":
         with torch.no_grad():
             for parameter in model.head.parameters():
@@ -126,7 +126,7 @@ def same_scenes(folder: Path, count: int = 8, size: int = 96) -> Path:
 
 @pytest.fixture(scope="module")
 def model(make: Make, kind: str) -> TaskModel:
-    """Randomised, float64, eval; tests must leave it as it is."""
+    """Randomized, float64, eval; tests must leave it as it is."""
     torch.manual_seed(0)
     details = {"classes": CLASSES, "preprocessing": fastvit.Preprocessing((64, 96), resize="resize_shorter")}
     return lively(make(kind, **details)).double().eval()
@@ -264,7 +264,7 @@ class DenseContract:
             fastvit.load(path)
 
     def test_a_classifier_fills_the_backbone(self, make: Make, kind: str, tmp_path: Path) -> None:
-        classifier = randomise(tiny(num_classes=9, attention=True), seed=3)
+        classifier = randomize(tiny(num_classes=9, attention=True), seed=3)
         path = fastvit.save(classifier, tmp_path / "classifier.safetensors")
         model = make(kind)
         head = {name: p.clone() for name, p in model.state_dict().items() if not name.startswith(_trunk(model))}

@@ -10,7 +10,7 @@ from torch import nn
 import fastvit
 from fastvit.model.task_model import TaskModel
 from fastvit.tasks.table import find_task
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.tasks.contracts import lively, make_detector, make_segmenter
 from tests.tasks.test_hand_mesh import make_regressor
 
@@ -31,9 +31,9 @@ def decided(model: TaskModel) -> TaskModel:
 
 # Of tasks whose own networks are large; of the others, what their class makes of its defaults.
 MODELS: dict[str, Callable[[], TaskModel]] = {
-    "classification": lambda: decided(randomise(tiny(num_classes=5, attention=True, preprocessing=SIZE))),
+    "classification": lambda: decided(randomize(tiny(num_classes=5, attention=True, preprocessing=SIZE))),
     "detection": lambda: lively(make_detector("faster_rcnn", preprocessing=FIT)),
-    "segmentation": lambda: randomise(make_segmenter("fpn", preprocessing=FIT)),
+    "segmentation": lambda: randomize(make_segmenter("fpn", preprocessing=FIT)),
     "hand_mesh": lambda: lively(make_regressor("mlp", preprocessing=LETTERBOX)),
 }
 
@@ -43,7 +43,7 @@ def small_model(task: str) -> TaskModel:
     torch.manual_seed(0)
     if task in MODELS:
         return MODELS[task]().eval()
-    return decided(randomise(find_task(task).model_class()(tiny().config, preprocessing=SIZE))).eval()
+    return decided(randomize(find_task(task).model_class()(tiny().config, preprocessing=SIZE))).eval()
 
 
 def leaves(value: object) -> list[float]:

@@ -44,7 +44,7 @@ from fastvit.training.checkpoint import AtomicCheckpointIO, Terminated
 from fastvit.training.recipe import parse_recipe
 from fastvit.training.train import train
 from fastvit.weights.description import METADATA_KEY, Description
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.tasks.contracts import CLASSES, DETECTORS, lively, make_detector, make_segmenter
 from tests.test_cli import complaint, inside, succeeded
 from tests.training.runs import SignalAt
@@ -246,7 +246,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["frozen", "trained", "freeze"])
 def test_norms_and_backbone_are_frozen_or_learn(data: Path, tmp_path: Path, way: str) -> None:
-    start = fastvit.save(randomise(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
+    start = fastvit.save(randomize(fastvit.create_model("t8", num_classes=3)), tmp_path / "start.safetensors")
     asked = {"frozen": "--batchnorm=frozen", "trained": "--batchnorm=train", "freeze": "--model.freeze=true"}[way]
     more = ("--epochs=1", f"--model.weights={start}", "--detection.network.kind=retinanet", asked)
     out = run("detection", data, tmp_path / "run", *more)
@@ -755,7 +755,7 @@ MISTAKES = [
     (("predict", "DETECTOR", "PICTURE", "--k=2"), ("--k is for classification, this model is for detection",)),
     (("predict", "DETECTOR", "PICTURE", "--score=much"), ("score",)),
     (("predict", "DETECTOR", "PICTURE", "--score=1.5"), ("score",)),
-    (("predict", "DETECTOR", "PICTURE", "--out=OUT.parquet"), ("do not fit into Parquet",)),
+    (("predict", "DETECTOR", "PICTURE", "--out=OUT.parquet"), ("Parquet files are for classifiers",)),
     (("predict", "DETECTOR", "PICTURE", "--draw=FILE"), ("file.txt",)),
     (("predict", "SEGMENTER", "PICTURE", "--runtime=litert"), ("litert",)),
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
@@ -764,12 +764,18 @@ MISTAKES = [
     (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
     (
         ("export", "DETECTOR", "--to=torch", "--images=1"),
-        ("torch cannot compute outputs whose number depends",),
+        ("torch does not support outputs whose number depends",),
     ),
-    (("export", "DETECTOR", "--output=logits", "--images=1"), ("a model for detection has no output 'logits'",)),
+    (
+        ("export", "DETECTOR", "--output=logits", "--images=1"),
+        ("a model for detection does not have the output 'logits'",),
+    ),
     (("export", "DETECTOR", "--batch=4", "--images=1"), ("for one image of a fixed size",)),
     (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
-    (("export", "SEGMENTER", "--output=objects", "--images=1"), ("a model for segmentation has no output 'objects'",)),
+    (
+        ("export", "SEGMENTER", "--output=objects", "--images=1"),
+        ("a model for segmentation does not have the output 'objects'",),
+    ),
     (("convert", "DETECTOR", "out.safetensors"), ("detector.safetensors is a model for detection",)),
     (("compare", "DETECTOR", "SEGMENTER", "--no_latency"), ("runs of different tasks cannot be compared",)),
     (("robustness", "DETECTOR"), ("detect",)),

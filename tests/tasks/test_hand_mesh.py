@@ -298,13 +298,16 @@ def test_exports_that_make_no_sense(tmp_path: Path) -> None:
     onnx = TARGETS["onnx"]
     for options, message in (
         (ExportOptions(size="dynamic"), "exported for one size"),
-        (ExportOptions(output="logits"), "a model for hand_mesh has no output 'logits'; it has mesh, features"),
+        (
+            ExportOptions(output="logits"),
+            "a model for hand_mesh does not have the output 'logits'; choose from mesh, features",
+        ),
         (ExportOptions(precision="int8"), "int8 is not available for"),
     ):
         with pytest.raises(UserError, match=message):
             export(model, onnx, tmp_path / "hand.onnx", noise_pictures(1), options)
     for other in (make_detector("retinanet"), make_segmenter("fpn"), tiny()):
-        with pytest.raises(UserError, match="has no output .mesh."):
+        with pytest.raises(UserError, match="does not have the output .mesh."):
             export(other.eval(), onnx, tmp_path / "other.onnx", noise_pictures(1), ExportOptions(output="mesh"))
 
 

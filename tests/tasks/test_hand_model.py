@@ -199,7 +199,7 @@ def test_the_packages_own_hand_is_a_hand() -> None:
     assert len(hand.template) - len(edges) + len(hand.faces) == 2, "one closed surface"
     corners = hand.template[hand.faces]
     volume = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
-    assert 2e-4 < volume < 6e-4, "a fifth to over half a litre, seen from outside"
+    assert 2e-4 < volume < 6e-4, "a fifth to over half a liter, seen from outside"
     tips = hand.template[hand.tips]
     joints = hand.joint_regressor @ hand.template
     assert 0.16 < np.linalg.norm(tips[2] - joints[0]) < 0.21, "meters from wrist to middle fingertip"

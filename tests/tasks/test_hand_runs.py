@@ -216,7 +216,7 @@ MISTAKES = [
     ),
     (("robustness", "{run}", "--data", "{data}"), "classif"),
     (("predict", "{run}", "none.jpg"), "there is no image none.jpg"),
-    (("export", "{run}", "--output", "objects"), "has no output 'objects'; it has mesh, features"),
+    (("export", "{run}", "--output", "objects"), "does not have the output 'objects'; choose from mesh, features"),
     (("export", "{run}", "--size", "dynamic"), "exported for one size of images"),
     (("export", "{run}", "--precision", "int8"), "int8 is not available for"),
     (("synth", "hands", "{data}"), "holds hands already: --overwrite"),

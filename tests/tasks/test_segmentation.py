@@ -29,7 +29,7 @@ from fastvit.tasks.segmentation.model import Segmenter
 from fastvit.tasks.segmentation.module import SegmentationTask
 from fastvit.tasks.segmentation.options import SegmentationOptions, SegmenterConfig
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction, bilinear, decoded
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 from tests.tasks.contracts import (
     CLASSES,
     HEADS,
@@ -116,7 +116,7 @@ def upernet(state: State, maps: Sequence[Tensor]) -> Tensor:
 def test_heads_are_what_the_papers_say(head: str, levels: int, size: tuple[int, int]) -> None:
     channels = [6, 8, 10, 12, 14][:levels]
     made: nn.Module = SemanticFPN(channels, 9, 7) if head == "fpn" else UPerNet(channels, 9)
-    randomise(made).double().eval()
+    randomize(made).double().eval()
     generator = torch.Generator().manual_seed(0)
     sides = [[-(-side // (4 * 2**level)) for side in size] for level in range(levels)]
     maps = [

@@ -17,7 +17,7 @@ from torch import nn
 
 import fastvit
 from fastvit.training.norms import CpuSyncBatchNorm, FrozenBatchNorm, SyncNorms, freeze_norms
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_norm_of_another_kind_has_the_same_tensors() -> None:
 
 
 def test_frozen_norms_stay_as_they_are() -> None:
-    model = randomise(tiny(attention=True)).double()
+    model = randomize(tiny(attention=True)).double()
     plain = deepcopy(model).eval()
     freeze_norms(model.backbone)
     model.train()

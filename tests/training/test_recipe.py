@@ -232,7 +232,7 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
         load_recipe("nonsense")
     path = tmp_path / "mine.yaml"
     for content, message in {
-        "epochs: 30\nmodell: t8": "modell",
+        "epochs: 30\nmodell: t8": "modell",  # codespell:ignore modell
         "epochs: [": "mine.yaml",
         "optim: {lr: fast}": "optim.lr",
     }.items():

@@ -14,8 +14,11 @@ import torch
 import fastvit
 from fastvit.data.load import open_images
 from fastvit.errors import UserError
-from fastvit.runs.files import STATE
+from fastvit.runs.files import HISTORY, STATE
+from fastvit.runs.history import read_history
+from fastvit.tasks.table import find_task
 from fastvit.training.build import build
+from fastvit.training.callbacks import PrintEpochs
 from fastvit.training.checkpoint import AtomicCheckpointIO
 from fastvit.training.optim import weight_decay
 from fastvit.training.recipe import load_recipe
@@ -228,3 +231,14 @@ def test_compiled_training_is_saved_as_plain(tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
     run = train(recipe(data, tmp_path / "run", "--compile=true", "--epochs=2"))
     assert fastvit.load(run.best)(torch.randn(1, 3, 32, 32)).shape == (1, 3)
+
+
+def test_epochs_can_be_printed_as_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each epoch, with the values of metrics.csv; notebooks get it instead of the progress bar."""
+    run = train(recipe(make_data(tmp_path / "data"), tmp_path / "run"), [PrintEpochs(find_task("classification"))])
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": training loss" in line]
+    series = read_history(run.out / HISTORY).series
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    for line, (_, loss), (_, top1) in zip(lines, series["train/loss"], series["val/top1"], strict=True):
+        assert f": training loss {loss:.4f}, " in line
+        assert f"validation top-1 {top1:.2%}" in line

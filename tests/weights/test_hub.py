@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 import fastvit
 from fastvit.weights.zoo import ZOO, find_weights
-from tests.helpers import randomise
+from tests.helpers import randomize
 from tests.weights.hub_server import serve
 
 TAG = "fastvit_t8.apple_dist_in1k"
@@ -27,7 +27,7 @@ IMAGES = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
 @pytest.fixture(scope="module")
 def source() -> fastvit.FastViT:
     torch.manual_seed(0)
-    return randomise(fastvit.create_model("t8")).eval()
+    return randomize(fastvit.create_model("t8")).eval()
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 import fastvit
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 IMAGES = torch.randn(2, 3, 32, 40)
 
 
 def test_train_weights_into_later_forms() -> None:
-    source = randomise(tiny(attention=True))
+    source = randomize(tiny(attention=True))
     for convert in (fastvit.reparameterize, fastvit.fuse):
         target = convert(tiny(attention=True))
         assert fastvit.load_weights(target, source.state_dict()).form == "train"
@@ -91,7 +91,7 @@ def test_another_variant_is_named() -> None:
 
 @pytest.mark.parametrize("layout", ["native", "official", "timm"])
 def test_variant_is_read_off_foreign_weights(layout: str, tmp_path: Path) -> None:
-    source = randomise(fastvit.create_model("s12", num_classes=3, in_chans=1)).eval()
+    source = randomize(fastvit.create_model("s12", num_classes=3, in_chans=1)).eval()
     save_file(fastvit.export_weights(source, layout), tmp_path / "weights.safetensors")
     loaded = fastvit.load(tmp_path / "weights.safetensors")
     assert (loaded.variant, loaded.num_classes, loaded.config.in_chans) == ("fastvit_s12", 3, 1)

@@ -1,1 +1,1 @@
-"""int8 after training: which images to calibrate on, which layers stay in float, and a quantizer a format."""
+"""Post-training quantization to int8: calibration images, sensitive layers, and a quantizer per format."""

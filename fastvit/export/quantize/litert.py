@@ -1,4 +1,4 @@
-"""int8 LiteRT models, through ai-edge-quantizer."""
+"""int8 for LiteRT, with ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def quantize(content: bytes) -> bytes:
-    """A model with int8 weights, a scale an output channel; activations are rounded as they come, image by image.
+    """Return a model with per-channel int8 weights and dynamically quantized activations.
 
-    So no images are needed to calibrate on. With ranges measured on images beforehand, FastViT is both slower in LiteRT
-    and further from the float model (docs/quantization.md).
+    It needs no calibration images. With ranges measured beforehand, FastViT is both slower in LiteRT and less accurate
+    (docs/quantization.md).
 
     Args:
-        content: of a float .tflite file.
+        content: content of a float .tflite file.
     """
     from ai_edge_quantizer import quantizer, recipe
 

@@ -1,4 +1,4 @@
-"""int8 ONNX files for onnxruntime."""
+"""int8 for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fastvit.export.quantize.sensitivity import BOUND, LOOKED_AT, choose
 def quantize(
     model: onnx.ModelProto, calibration: np.ndarray | None, keep: Sequence[str] = (), bound: float = BOUND
 ) -> onnx.ModelProto:
-    """A graph in int8.
+    """Return a graph in int8.
 
-    Depthwise convolutions stay in float: in onnxruntime they are both slower and less exact in int8. Where the error
-    of the outputs is beyond the bound, so do the most sensitive of the others.
+    Depthwise convolutions stay in float: in ONNX Runtime they are slower and less accurate in int8. If the error of the
+    outputs exceeds the bound, the most sensitive other layers stay in float as well.
 
     Args:
-        model: a float graph of `fastvit.export.onnx.convert`.
-        calibration: (N, C, H, W) images such as the graph takes.
-        keep: names, or patterns of names, of more layers to keep in float.
-        bound: on the error of the outputs, see `fastvit.export.quantize.sensitivity.error`.
+        model: float graph of `fastvit.export.onnx.convert`.
+        calibration: (N, C, H, W) calibration images, of the kind that the graph takes.
+        keep: names, or patterns of names, of further layers to keep in float.
+        bound: largest error of the outputs, see `fastvit.export.quantize.sensitivity.error`.
 
     Raises:
-        UserError: there are no calibration images, or no layer of such a name.
+        UserError: there are no calibration images, or a pattern does not match any layer.
     """
     images = required(calibration)
     found = layers(model)

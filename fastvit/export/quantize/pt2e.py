@@ -1,4 +1,4 @@
-"""int8 for ExecuTorch's XNNPACK, through PyTorch's quantization of exported programs (pt2e, in torchao)."""
+"""int8 for ExecuTorch's XNNPACK, with PyTorch 2 export quantization (pt2e, in torchao)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from fastvit.export.quantize.calibration import batches, required
 def quantize(
     exported: torch.export.ExportedProgram, calibration: np.ndarray | None, batch: int | None = None
 ) -> torch.export.ExportedProgram:
-    """A program in int8: weights symmetric with a scale an output channel, activations with a zero point.
+    """Return a program in int8: symmetric per-channel weights, activations with a zero point.
 
-    No norm may stand before attention, or it would be folded wrongly: a program of `fastvit.export` has none.
+    The program must not have a batch norm before attention, which would be folded wrongly; those of `fastvit.export`
+    have none.
 
     Args:
-        exported: a float program with one input.
-        calibration: (N, C, H, W) images such as it takes.
-        batch: images a call; None for any number.
+        exported: float program with one input.
+        calibration: (N, C, H, W) calibration images, of the kind that the program takes.
+        batch: batch size; None for a dynamic one.
 
     Raises:
         UserError: there are no calibration images.

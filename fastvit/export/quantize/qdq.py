@@ -1,4 +1,4 @@
-"""ONNX graphs in int8: QuantizeLinear and DequantizeLinear around each layer, through onnxruntime.quantization."""
+"""ONNX graphs in int8, with QuantizeLinear and DequantizeLinear around each layer, by onnxruntime.quantization."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Layer:
     """A layer with weights.
 
     Attributes:
-        name: of the module in the fused model, as "backbone.stages.0.blocks.0.ffn.fc1".
-        node: of the graph.
-        kind: a depthwise convolution, another convolution, or a linear map.
+        name: name of the module in the fused model, such as "backbone.stages.0.blocks.0.ffn.fc1".
+        node: name of the node in the graph.
+        kind: depthwise convolution, other convolution, or linear layer.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Layer:
 
 
 def layers(model: onnx.ModelProto) -> list[Layer]:
-    """The layers with weights, in the order that they are computed in; attention's own products are none of them."""
+    """Return the layers with weights in the order of computation; the products of attention are not among them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [
         Layer(_module(node), node.name, _kind(node))
@@ -47,30 +47,30 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A float graph, with the range of each tensor on the calibration images.
+    """A float graph with the range of each tensor on the calibration images.
 
     Attributes:
-        model: a graph as `fastvit.export.onnx.convert` makes it.
-        ranges: smallest and largest value, a tensor.
+        model: graph of `fastvit.export.onnx.convert`.
+        ranges: smallest and largest value of each tensor.
     """
 
     model: onnx.ModelProto
     ranges: TensorsData
 
     def quantized(self, names: Collection[str], per_channel: bool = True, narrow: bool = True) -> onnx.ModelProto:
-        """A copy of the graph with the layers of these names in int8, the others in float.
+        """Return a copy of the graph with some layers in int8.
 
-        Weights are int8 and symmetric; activations uint8 with a zero point, a scale a tensor.
+        Weights are int8 and symmetric; activations are uint8 with a zero point, per tensor.
 
         Args:
-            names: of layers; others do no harm.
-            per_channel: a scale of the weights an output channel, not a tensor.
-            narrow: weights within -64..64: x86 CPUs without VNNI add two products of a uint8 and an int8 in 16 bits,
-                which saturate, and the same file would compute something else there.
+            names: names of the layers to quantize; unknown names are ignored.
+            per_channel: quantize weights per output channel instead of per tensor.
+            narrow: keep weights within -64 to 64: x86 CPUs without VNNI add two products of a uint8 and an int8 in 16
+                bits, which saturate, so that the same file would give other outputs there.
         """
         model = onnx.shape_inference.infer_shapes(self.model)
         nodes = [layer.node for layer in layers(self.model) if layer.name in names]
-        if not nodes:  # an empty list would mean all
+        if not nodes:  # an empty list would mean all layers
             return model
         options = {"MatMulConstBOnly": True}
         weights, activations = QuantType.QInt8, QuantType.QUInt8
@@ -78,16 +78,16 @@ class Calibrated:
             model, per_channel, narrow, weights, activations, self.ranges, nodes, [], list(_TYPES), options
         )
         quantizer.quantize_model()
-        quantizer.model.topological_sort()  # other readers than onnxruntime insist on it
+        quantizer.model.topological_sort()  # other readers than ONNX Runtime require it
         return quantizer.model.model
 
 
 def calibrate(model: onnx.ModelProto, calibration: np.ndarray) -> Calibrated:
-    """Run a float graph on images and note the smallest and largest value of each tensor around a layer.
+    """Run a float graph on images and record the smallest and largest value of each tensor around a layer.
 
     Args:
-        model: with one input.
-        calibration: (N, C, H, W) images such as the graph takes.
+        model: graph with one input.
+        calibration: (N, C, H, W) calibration images, of the kind that the graph takes.
     """
     entry = model.graph.input[0]
     batch = entry.type.tensor_type.shape.dim[0].dim_value or None
@@ -108,7 +108,7 @@ class _Reader(CalibrationDataReader):
 
 
 def weight_types(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
-    """The type in which a graph, quantized or not, keeps each layer's weights."""
+    """Return the type of each layer's weights in a graph, which may be quantized."""
     constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     sources = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     found = {}
@@ -120,7 +120,7 @@ def weight_types(model: onnx.ModelProto) -> dict[str, np.dtype[Any]]:
 
 
 def _module(node: onnx.NodeProto) -> str:
-    # The exporter notes the modules that a node stems from: ["", "model", ..., the layer, the operation].
+    # The exporter records the modules of a node: ["", "model", ..., the layer, the operation].
     scopes = next((field.value for field in node.metadata_props if field.key == _SCOPES), "")
     names = [part.strip(" '\"") for part in scopes.strip("[]").split(",")]
     return names[-2].removeprefix("model.") if len(names) > 1 else node.name

@@ -1,4 +1,4 @@
-"""Which layers int8 hurts: measured one at a time in onnxruntime, and the worst kept in float until a bound is met."""
+"""Sensitivity of layers to int8, measured one at a time, and the choice of layers to keep in float."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fastvit.export.quantize.calibration import batches
 from fastvit.export.quantize.qdq import Calibrated, Kind, layers
 from fastvit.reports.figures import new_figure
 
-# Largest error of a quantized network's outputs on calibration images, as `error` has it, before the writers look for
-# sensitive layers. On the trained models of docs/quantization.md 0.05 goes with 0.2 points of top-1 and less.
+# Largest error of a quantized network's outputs on calibration images (see `error`) without a search for sensitive
+# layers. On the trained models of docs/quantization.md an error of 0.05 costs at most 0.2 points of top-1.
 BOUND = 0.05
-# Images that the search looks at; the ranges come from all of them.
+# Number of images that the search uses; the ranges are measured on all images.
 LOOKED_AT = 64
 _COLORS: dict[Kind, str] = {"depthwise": "#b91c1c", "convolution": "#2563eb", "linear": "#15803d"}
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What it costs to quantize one layer alone.
+    """Cost of quantizing one layer alone.
 
     Attributes:
-        layer: its name.
-        kind: of layer.
-        error: of the outputs, as `error` has it.
-        cosine: of the outputs with those in float, the smallest of any output.
-        loss: by how much the cross entropy grows, where labels were given.
+        layer: name of the layer.
+        kind: kind of the layer.
+        error: error of the outputs, see `error`.
+        cosine: cosine similarity with the float outputs, the smallest of all outputs.
+        loss: increase of the cross entropy; None without labels.
     """
 
     layer: str
@@ -44,12 +44,12 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which layers stay in float.
+    """Layers to keep in float.
 
     Attributes:
-        kept: their names, in the order in which they were chosen; those that were kept from the start come first.
-        errors: of the outputs with the first n of the chosen ones kept, from none on.
-        bound: that was to be met.
+        kept: names of the layers, in the order of choice, those that were fixed in advance first.
+        errors: error of the outputs with the first n chosen layers in float, from n = 0.
+        bound: largest error wanted.
     """
 
     kept: tuple[str, ...]
@@ -58,18 +58,18 @@ class Choice:
 
     @property
     def met(self) -> bool:
-        """Whether the bound is met."""
+        """True if the error is within the bound."""
         return self.errors[-1] <= self.bound
 
 
 def error(reference: Sequence[np.ndarray], output: Sequence[np.ndarray]) -> float:
-    """Root of the mean squared difference over that of the reference, the largest of any output."""
+    """Return the root mean square difference relative to that of the reference, the largest of all outputs."""
     pairs = zip(reference, output, strict=True)
     return max(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30) for a, b in pairs)
 
 
 def outputs(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
-    """What a graph gives in onnxruntime for (N, C, H, W) images such as it takes."""
+    """Return the outputs of a graph in ONNX Runtime for (N, C, H, W) images."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -86,16 +86,16 @@ def table(
     names: Collection[str] | None = None,
     labels: Sequence[int] | None = None,
 ) -> list[Sensitivity]:
-    """Quantize one layer at a time and compare with float.
+    """Quantize one layer at a time and compare the outputs with those in float.
 
     Args:
-        calibrated: the float graph with its ranges.
-        images: (N, C, H, W) calibration images, such as the graph takes.
-        names: the layers to look at; by default all.
-        labels: true classes of the images, for the loss; the graph must then give logits.
+        calibrated: float graph with its ranges.
+        images: (N, C, H, W) calibration images, of the kind that the graph takes.
+        names: names of the layers to measure; by default all.
+        labels: true classes of the images, for the loss; the graph must then output logits.
 
     Returns:
-        In the order of the layers.
+        One row per layer, in the order of the layers.
     """
     expected = outputs(calibrated.model, images)
     before = _cross_entropy(expected[0], labels) if labels is not None else None
@@ -111,24 +111,24 @@ def table(
 
 
 def choose(calibrated: Calibrated, images: np.ndarray, kept: Sequence[str] = (), bound: float = BOUND) -> Choice:
-    """Keep the layer that alone hurts most in float, then the next, until the outputs' error is within a bound.
+    """Keep the most sensitive layers in float, one after another, until the error of the outputs is within a bound.
 
-    The table is only made where the bound is missed at first.
+    The sensitivities are only measured if the error exceeds the bound at first.
 
     Args:
-        calibrated: the float graph with its ranges.
-        images: (N, C, H, W) calibration images, such as the graph takes.
+        calibrated: float graph with its ranges.
+        images: (N, C, H, W) calibration images, of the kind that the graph takes.
         kept: names of layers that stay in float in any case.
-        bound: on the error of the outputs.
+        bound: largest error of the outputs.
 
     Returns:
-        A choice that meets the bound; at the worst it keeps all layers.
+        A choice within the bound; in the worst case it keeps all layers in float.
 
     Raises:
         UserError: the bound is negative.
     """
     if bound < 0:
-        raise UserError(f"an error cannot be at most {bound}")
+        raise UserError(f"bound must be at least 0, got {bound}")
     expected = outputs(calibrated.model, images)
     rest = [layer.name for layer in layers(calibrated.model) if layer.name not in kept]
     errors = [error(expected, outputs(calibrated.quantized(rest), images))]
@@ -145,7 +145,7 @@ def choose(calibrated: Calibrated, images: np.ndarray, kept: Sequence[str] = (),
 
 
 def plot(rows: Sequence[Sensitivity], title: str) -> Figure:
-    """A bar a layer, from the input at the top to the head: the error that it alone causes."""
+    """Plot one bar per layer, from input to head: the error that this layer alone causes."""
     figure = new_figure(8.5, 0.8 + 0.19 * len(rows))
     axes = figure.subplots()
     for kind in dict.fromkeys(row.kind for row in rows):

@@ -1,4 +1,4 @@
-"""`fastvit.accelerate`: a fused model whose FastViT runs in kernels where these are faster than PyTorch."""
+"""`fastvit.accelerate`: run a fused model with GPU kernels wherever these are faster than PyTorch."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from fastvit.model.classifier import FastViT
 from fastvit.model.task_model import TaskModel
 
 Model = TypeVar("Model", bound=nn.Module)
-# Held while a network is made for kernels: threads that share a model share it. Not in the model, which is copied.
+# Lock while a network is made for kernels, because threads may share a model. It is not in the model, which is copied.
 _MAKING = threading.Lock()
 
 
 def accelerate(model: Model, example: Tensor | None = None, *, time: bool = True, graphs: bool = True) -> Model:
-    """The same function, faster on a GPU: every FastViT in the model is replaced by one that runs in kernels.
+    """Return a faster model for GPUs: every FastViT in it is fused and runs with the kernels of this package.
 
-    Kernels are for NVIDIA GPUs from Ampere on, in float16 and bfloat16: `model.half()` before, if the precision is to
-    change; it is never changed here. Everywhere else, and for what needs gradients, the network runs in PyTorch as it
-    is; the attribute `reason` of what replaced it says why. For every new kind of shape (the batch to the next power of
-    two, the sides to three significant bits) each step's fastest kernel is found once and remembered on disk, with
-    PyTorch's among the candidates. Batches of up to 128 images of 256 px are replayed as CUDA graphs from the second
-    call on. Other threads wait while a call is under way.
+    The kernels need an NVIDIA GPU (Ampere or newer) and float16 or bfloat16. The dtype is not changed here: call
+    `model.half()` before. On other devices, in other dtypes and for gradients, the fused network runs in PyTorch; the
+    attribute `reason` of the module that replaces it contains the reason.
+
+    For each step and shape the fastest kernel is found once, with PyTorch among the candidates, and cached on disk.
+    Shapes are rounded for this: the batch up to a power of two, height and width to three significant bits. Batches of
+    up to 128 images of 256 px are replayed as CUDA graphs from the second call on. Calls from several threads run one
+    after the other.
 
     Args:
-        model: a classifier, backbone, detector, segmenter, or any module that contains one; it is fused if it is not
-            yet, and stays as it is itself.
-        example: images such as will come; what takes time is then done now.
-        time: False takes the kernel that is the likeliest instead of timing what is not known.
-        graphs: False never captures a CUDA graph.
+        model: classifier, backbone, detector, segmenter, or any module that contains one. It is not changed.
+        example: images of the shape that will be used; kernels are then compiled and timed now, not in the first call.
+        time: if False, kernels without a stored choice are guessed instead of timed.
+        graphs: if False, no CUDA graph is captured.
 
     Returns:
-        A new module in eval mode, whose parameters need no gradients. It can be moved and cast; `fastvit.save` takes
-        the fused model, not this.
+        A new module in eval mode, whose parameters need no gradients. It can be moved and cast. `fastvit.save` takes
+        the fused model, not this one.
 
     Raises:
-        UserError: there is no FastViT in the model.
+        UserError: the model does not contain a FastViT.
     """
-    with torch.inference_mode(False):  # parameters made in it could be used in inference mode alone
+    with torch.inference_mode(False):  # parameters that are made in inference mode can be used only there
         new = replaced(fuse(model), lambda module: _accelerated(module, time, graphs)).requires_grad_(False).eval()
     if not any(isinstance(module, Accelerated) for module in new.modules()):
-        raise UserError(f"there is no FastViT in this {type(model).__name__} to accelerate")
+        raise UserError(f"cannot accelerate {type(model).__name__}: it does not contain a FastViT")
     if example is not None:
         with torch.no_grad():
             new(example)
@@ -67,10 +68,10 @@ def _accelerated(module: nn.Module, time: bool, graphs: bool) -> nn.Module | Non
 
 
 class Accelerated(nn.Module):
-    """What replaces a network: in kernels where these can serve, else the network as it is.
+    """Module that replaces a network: it runs the kernels where they are supported, else the network in PyTorch.
 
     Attributes:
-        model: the fused network.
+        model: fused network.
     """
 
     model: nn.Module
@@ -84,15 +85,15 @@ class Accelerated(nn.Module):
 
     @property
     def reason(self) -> str | None:
-        """Why this runs in PyTorch wherever its parameters are now; None where it runs in kernels."""
+        """Reason why the network runs in PyTorch on its current device; None if it runs with kernels."""
         if self._unknown:
-            return f"there are no kernels for {self._unknown}"
+            return f"the kernels do not support {self._unknown}"
         like = next(self.model.parameters())
         return unsupported(like.device, like.dtype)
 
     @property
     def network(self) -> Network | None:
-        """What runs in kernels, made when it is first needed; None where nothing can."""
+        """Network that runs with kernels, made when it is first needed; None if the kernels are not supported."""
         with _MAKING:
             if self._network is None and self.reason is None:
                 with torch.no_grad():
@@ -101,7 +102,7 @@ class Accelerated(nn.Module):
             return self._network
 
     def _outputs(self, images: Tensor) -> list[Tensor] | None:
-        """Of (B, C, H, W) images, NHWC or (B, ...); None where kernels cannot serve this call."""
+        """Return the outputs, NHWC or (B, ...), for (B, C, H, W) images; None if kernels cannot compute this call."""
         if self.training or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return None
         network = self.network
@@ -116,17 +117,17 @@ class Accelerated(nn.Module):
         return network(x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Accelerated:
-        # Moved or cast: what was made for the parameters as they were is of no use.
+        # The parameters are moved or cast: a network for the old ones is of no use.
         self._network = None
         return cast(Accelerated, super()._apply(fn, recurse))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Graphs and compiled kernels stay in their process; a copy makes its own.
+        # Graphs and compiled kernels belong to a process; a copy makes its own.
         return {**self.__dict__, "_network": None}
 
 
 class AcceleratedClassifier(TaskModel, Accelerated):
-    """(B, C, H, W) images -> (B, num_classes) logits."""
+    """Classifier with kernels: (B, C, H, W) images -> (B, num_classes) logits."""
 
     task = FastViT.task
     output_names = ("logits",)
@@ -146,7 +147,7 @@ class AcceleratedClassifier(TaskModel, Accelerated):
 
 
 class AcceleratedBackbone(Accelerated):
-    """(B, C, H, W) images -> a map a stage, in memory format channels_last."""
+    """Backbone with kernels: (B, C, H, W) images -> a map per stage, in memory format channels_last."""
 
     _steps = staticmethod(backbone_nodes)
 
@@ -157,12 +158,12 @@ class AcceleratedBackbone(Accelerated):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Of each map."""
+        """Channels of each map."""
         return self.config.channels
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of each map against the image."""
+        """Stride of each map against the image."""
         return self.config.strides
 
     def forward(self, images: Tensor) -> list[Tensor]:

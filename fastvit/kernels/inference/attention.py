@@ -1,4 +1,4 @@
-"""Self-attention in the last stage, between its two linear layers."""
+"""Self-attention step of the last stage, without its two linear layers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from torch.nn import functional as F
 
 from fastvit.kernels.inference.step import Choice, Cost, Step
 
-# Pixels of an image whose logits a program can hold; of 256 px images there are 64.
+# Most pixels of an image whose logits fit in a program; the last stage of a 256 px image has 64.
 _PIXELS = 128
 
 
 class Attention(Step):
-    """(B, H, W, 3 C), queries, keys and values -> (B, H, W, C)."""
+    """Self-attention: queries, keys and values (B, H, W, 3 C) -> (B, H, W, C).
+
+    Args:
+        channels: number of channels C.
+        head_dim: channels of a head.
+    """
 
     def __init__(self, channels: int, head_dim: int) -> None:
         self.channels, self.head_dim = channels, head_dim
@@ -45,7 +50,7 @@ class Attention(Step):
         from fastvit.kernels.inference.device.attention import attention
 
         pixels = x.shape[1] * x.shape[2]
-        if pixels > _PIXELS:  # a choice serves all shapes that are like the one it was made for
+        if pixels > _PIXELS:  # a choice is used for all shapes that are rounded to the same one
             return self.torch(x)
         y = x.new_empty(*x.shape[:-1], self.channels)
         attention[(x.shape[0] * (self.channels // self.head_dim),)](

@@ -1,4 +1,4 @@
-"""The text of a kernel in CUDA C++, with what it leaves open."""
+"""Source text of a CUDA C++ kernel, with definitions of its constants."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 
 from fastvit.kernels.inference.gelu import COEFFICIENTS, CUT
 
-# Names in numbers.cu and in instructions.
+# Names of each dtype in numbers.cu and in instructions.
 TYPES = {torch.float16: ("Half", "f16"), torch.bfloat16: ("BFloat16", "bf16")}
 
 
 def kernel_text(name: str, constants: Mapping[str, object], between: str = "") -> str:
-    """The text of numbers.cu and `name`.cu behind definitions of the names that they leave open.
+    """Return the text of numbers.cu and `name`.cu, after definitions of the constants that both use.
 
     Args:
-        name: of the kernel.
-        constants: what they leave open beside GELU's coefficients.
-        between: what the second one needs behind the first.
+        name: file name of the kernel, without ".cu".
+        constants: name and value of each constant, besides the coefficients of GELU.
+        between: text to insert between the two files.
     """
     gelu = {f"GELU_{i}": f"{value!r}f" for i, value in enumerate(COEFFICIENTS)} | {"GELU_CUT": f"{CUT!r}f"}
     defined = "".join(f"#define {constant} {value}\n" for constant, value in {**gelu, **constants}.items())

@@ -1,15 +1,16 @@
 // Depthwise k x k convolution of NHWC maps in 16-bit numbers, with bias and GELU, in fp32 arithmetic.
 //
-// A thread has two output channels and a strip TW outputs wide, and walks down a chunk of rows. Every input row is read
-// once: it adds to the DEPTH output rows that it touches, whose sums stay in registers and move on by one row at a step.
-// That is free, because the first multiply-add of a sum reads the register of the row before. The next row is on its
-// way while this one is used. Weights are in shared memory, a float2 a tap and channel pair.
+// A thread has two output channels and a strip of TW output columns, and computes a chunk of rows from top to bottom.
+// Every input row is read once: it is added to the DEPTH output rows that it touches, whose sums stay in registers and
+// move by one row in each step. That is free, because the first multiply-add of a sum reads the register of the row
+// before. The next row is loaded while this one is used. Weights are in shared memory, a float2 per tap and pair of
+// channels.
 //
-// Arithmetic, for 7x7 and TW 8: 784 multiply-adds a row against 49 shared loads of 8 bytes, 14 loads and 28 conversions.
+// Arithmetic for 7x7 and TW 8, per row: 784 multiply-adds, 49 shared loads of 8 bytes, 14 loads and 28 conversions.
 //
-// CIN, K and the rest are known when it is compiled, so that offsets are immediate.
+// CIN, K and the others are compile-time constants, so that offsets are immediate.
 
-// What a thread reads of a pixel: both channels of a pair, or with two outputs a channel the one that both come from.
+// Values of a pixel that a thread reads: both channels of a pair, or the one channel that both outputs come from.
 template <class T, int M>
 struct Pixel;
 

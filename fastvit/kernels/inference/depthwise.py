@@ -1,4 +1,4 @@
-"""Depthwise convolutions: RepMixer, the ConvFFN's and the patch embedding's large kernels, positional encoding."""
+"""Depthwise convolution step: RepMixer, large kernels of ConvFFN and patch embedding, positional encoding."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from torch.nn import functional as F
 
 from fastvit.kernels.inference.step import Choice, Cost, Step, nchw, nhwc
 
-# Rows of the output that a thread of the CUDA kernel walks down, and threads that fill a GPU: fewer rows read more of
-# the input twice, more leave a small batch with too few threads.
+# Output rows of a thread of the CUDA kernel, and the number of threads that fill a GPU. With fewer rows, more of the
+# input is read twice; with more rows, a small batch has too few threads.
 _ROWS = (64, 32, 16, 8, 4, 2)
 _ENOUGH = 32768
-# Numbers in a map below which all of a tap's loads at once may be faster.
+# Elements of a map below which the Triton kernel may be faster.
 _SMALL = 1 << 20
 
 
 class Depthwise(Step):
-    """(B, H, W, C) -> (B, H / stride, W / stride, C or 2 C), rounded up, with bias and, if asked for, GELU.
+    """Depthwise convolution with bias, then optionally GELU.
+
+    It maps (B, H, W, C) to (B, H / stride, W / stride, C or 2 C); sides are rounded up.
 
     Args:
-        conv: depthwise, square and odd, padded by half its size, of stride 1 or 2.
-        act: GELU after it.
+        conv: depthwise convolution with a square kernel of odd size, padding of half the size, and stride 1 or 2.
+        act: whether GELU follows.
     """
 
     def __init__(self, conv: nn.Conv2d, act: bool = False) -> None:
@@ -43,7 +45,7 @@ class Depthwise(Step):
         return nhwc(F.gelu(y) if self.act else y)
 
     def out_size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of the output."""
+        """Return height and width of the output."""
         return -(-x.shape[1] // self.stride), -(-x.shape[2] // self.stride)
 
     def cost(self, x: Tensor) -> Cost:
@@ -61,7 +63,7 @@ class Depthwise(Step):
 
             for strip, blocks in strips(self.kernel, self.stride, self.out_size(x)[1]):
                 cuda += [Choice.of("cuda", strip=strip, blocks=blocks, rows=rows) for rows in self._rows(x, strip)]
-        # Against the other it has no chance but where the threads are too few to hide that each waits for its rows.
+        # Triton is faster than CUDA only if there are too few threads to hide that each waits for its rows.
         few = x.numel() <= _SMALL
         if "triton" in kernels and (not cuda or few):
             names = "BLOCK_H", "BLOCK_W", "BLOCK_C", "num_warps"
@@ -70,10 +72,10 @@ class Depthwise(Step):
         return triton + cuda if few and self.stride == 1 else cuda + triton
 
     def _rows(self, x: Tensor, strip: int) -> list[int]:
-        """Heights of a chunk worth trying, the highest first."""
+        """Return the numbers of rows of a chunk that are worth a trial, the largest first."""
         height, width = self.out_size(x)
         columns = x.shape[0] * -(-width // strip) * self.out_channels // 2
-        # A chunk that is higher than the map is the map.
+        # A chunk that is higher than the map covers all of it.
         sensible = [rows for rows in _ROWS if rows < 2 * height] or [_ROWS[-1]]
         return [rows for rows in sensible if columns * -(-height // rows) >= _ENOUGH][:3] or sensible[-2:]
 

@@ -1,4 +1,4 @@
-"""The depthwise kernel of depthwise.cu: its text for a shape, and its launch."""
+"""Depthwise kernel of depthwise.cu: its source text for a shape, and its launch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
 from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel
 
 THREADS = 128
-# Outputs across that a thread computes, and blocks that are to fit a multiprocessor, which bounds the registers: by
-# kernel size and stride, the likeliest first. Each compiles without spills for sm_80 and sm_90.
+# By kernel size and stride: output columns of a thread, and blocks that must fit on a multiprocessor, which bounds the
+# registers; the likeliest first. Each compiles without spills for sm_80 and sm_90.
 STRIPS = {
     (7, 1): ((8, 2), (6, 3), (4, 4), (7, 2)),
     (7, 2): ((8, 3), (4, 4)),
     (3, 1): ((8, 4), (4, 6)),
     (3, 2): ((8, 4), (4, 5)),
 }
-# Outputs that a strip may have beyond the map, as a share of it, where another strip has fewer.
+# Largest share of the output width that strips may add as padding, if another strip adds less.
 _WASTE = 0.05
 _SIGNATURE = (POINTER, POINTER, POINTER, POINTER, INT64, INT32, INT32, INT32, INT32, INT32)
 
 
 def strips(kernel: int, stride: int, out_width: int) -> list[tuple[int, int]]:
-    """Those of STRIPS that fit a map of a width; none where there is no kernel."""
+    """Return the entries of STRIPS that fit the output width; an empty list if the kernel is not supported.
+
+    Args:
+        kernel: kernel size.
+        stride: stride of the convolution.
+        out_width: width of the output, in pixels.
+    """
     known = STRIPS.get((kernel, stride), ())
     fitting = [(strip, blocks) for strip, blocks in known if -out_width % strip <= _WASTE * out_width]
     return fitting or [(strip, blocks) for strip, blocks in known if strip < 2 * out_width] or list(known[-1:])
@@ -35,17 +41,17 @@ def strips(kernel: int, stride: int, out_width: int) -> list[tuple[int, int]]:
 def source(
     dtype: torch.dtype, kernel: int, stride: int, multiplier: int, channels: int, act: bool, strip: int, blocks: int
 ) -> str:
-    """CUDA C++ with an entry `depthwise`.
+    """Return CUDA C++ with the kernel function `depthwise`.
 
     Args:
-        dtype: float16 or bfloat16, of the maps.
-        kernel: taps a side, odd.
+        dtype: dtype of the maps, float16 or bfloat16.
+        kernel: kernel size, odd.
         stride: 1 or 2.
-        multiplier: 1, or 2 output channels of each input channel.
-        channels: of the input.
-        act: GELU at the end.
-        strip: outputs across that a thread computes.
-        blocks: that are to fit a multiprocessor.
+        multiplier: output channels per input channel, 1 or 2.
+        channels: channels of the input.
+        act: whether GELU follows.
+        strip: output columns that a thread computes.
+        blocks: number of blocks that must fit on a multiprocessor.
     """
     numbers = "items, height, width, out_height, out_width, rows"
     shape = f"{kernel}, {stride}, {multiplier}, {channels}, {strip}, {THREADS}, {str(act).lower()}"
@@ -59,12 +65,24 @@ def source(
 
 
 def shared_bytes(kernel: int, out_channels: int) -> int:
-    """Shared memory of a block: a float2 a tap, and channel pair or thread."""
+    """Return the shared memory of a block in bytes: a float2 per tap and channel pair, at most one pair per thread."""
     return kernel * kernel * min(out_channels // 2, THREADS) * 8
 
 
 def grid(batch: int, out_height: int, out_width: int, out_channels: int, strip: int, rows: int) -> tuple[int, int, int]:
-    """Threads that have work in a row of blocks, blocks across, and chunks of rows."""
+    """Return the size of the launch.
+
+    Args:
+        batch: number of images.
+        out_height: height of the output, in pixels.
+        out_width: width of the output, in pixels.
+        out_channels: channels of the output.
+        strip: output columns that a thread computes.
+        rows: output rows that a thread computes.
+
+    Returns:
+        Threads with work in a row of blocks, blocks in a row, and chunks of rows.
+    """
     items = batch * -(-out_width // strip) * (out_channels // 2)
     return items, -(-items // THREADS), -(-out_height // rows)
 
@@ -77,14 +95,21 @@ def _kernel(text: str, device: int, shared: int) -> Kernel:
 def depthwise(
     x: Tensor, weight: Tensor, bias: Tensor, kernel: int, stride: int, act: bool, strip: int, blocks: int, rows: int
 ) -> Tensor:
-    """Convolve a map on a GPU.
+    """Convolve a map on a GPU, with padding kernel // 2.
 
     Args:
-        x: (B, H, W, C), contiguous, float16 or bfloat16, C even.
-        weight: (kernel * kernel, C or 2 C), float32.
-        bias: (C or 2 C,), float32.
-        kernel, stride, act, strip, blocks: as in `source`.
-        rows: of the output that a thread walks down.
+        x: map, (B, H, W, C), contiguous, float16 or bfloat16, C even.
+        weight: weights, (kernel * kernel, C or 2 C), float32.
+        bias: biases, (C or 2 C,), float32.
+        kernel: kernel size, odd.
+        stride: 1 or 2.
+        act: whether GELU follows.
+        strip: output columns that a thread computes.
+        blocks: number of blocks that must fit on a multiprocessor.
+        rows: output rows that a thread computes.
+
+    Returns:
+        (B, H / stride, W / stride, C or 2 C), sides rounded up.
     """
     batch, height, width, channels = x.shape
     out_height, out_width, out_channels = -(-height // stride), -(-width // stride), len(bias)

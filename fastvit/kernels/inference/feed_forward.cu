@@ -1,19 +1,19 @@
-// The ConvFFN behind its depthwise convolution, 1x1 up, GELU, 1x1 down and residual, in one launch, for Hopper.
+// The ConvFFN after its depthwise convolution: 1x1 up, GELU, 1x1 down and residual, in one launch, for Hopper.
 //
-// A group of four warps has 64 pixels. Its first product is with a block of hidden channels at a time, the pixels and the
-// weights in shared memory, the sums in registers. GELU makes of them the left side of the second product, in registers
-// as they are. The second product of a block runs while GELU of the next is computed. Groups of a block of threads share
-// the weights, nothing else. (Products begun in turns, so that one group's run while another has GELU, bring nothing.)
+// A group of four warps has 64 pixels. Its first product has a block of hidden channels at a time, with pixels and
+// weights in shared memory and the sums in registers. GELU of these sums is the left side of the second product, and
+// stays in registers. The second product of a block runs while GELU of the next is computed. The groups of a thread
+// block share only the weights. (Running the product of one group during GELU of another was not faster.)
 //
-// Weights come packed as they are to lie in shared memory, in slots, by the bulk copy engine: all of them once where they
-// fit (RESIDENT), else round and round through SLOTS, fetched by a group of its own. A slot has a block's weights up or
-// down, in the order in which they are needed: up 0, up 1, down 0, up 2, down 1, ..., down of the last two.
+// The bulk copy engine loads packed weights into slots in shared memory: all of them once if they fit (RESIDENT), else
+// in turns through SLOTS, fetched by an additional group. A slot has the weights up or down of a block, in the order in
+// which they are needed: up 0, up 1, down 0, up 2, down 1, ..., down of the last two.
 //
 // Weights up are rows of 128 bytes, hidden channels, 64 channels of the map after 64; down they are WIDTH rows, of 64 bytes
-// where BLOCK is 32. Pieces of 16 bytes are exchanged as the matrix units want it. The channels down are in the order in
-// which a thread gets four in a row of each 16. fastvit/kernels/inference/feed_forward_cuda.py packs.
+// where BLOCK is 32. Pieces of 16 bytes are exchanged as the matrix units need it. The channels down are in the order in
+// which a thread gets four in a row of each 16. fastvit/kernels/inference/feed_forward_cuda.py packs the weights.
 //
-// CHANNELS, BLOCK, BLOCKS, GROUPS, SLOTS, BUFFERS and RESIDENT are known when it is compiled.
+// CHANNELS, BLOCK, BLOCKS, GROUPS, SLOTS, BUFFERS and RESIDENT are compile-time constants.
 
 constexpr int STEPS = (CHANNELS + 15) / 16;    // of a product over the map's channels, 16 each
 constexpr int CHUNKS = (STEPS + 3) / 4;        // of 64 channels
@@ -25,7 +25,7 @@ constexpr int SHORT = BLOCK > 32 ? 128 : 64;   // bytes of a row of the second p
 constexpr int PIXELS = 64;                     // of a group
 constexpr int MAP = CHUNKS * PIXELS * ROW;     // bytes of a group's pixels
 constexpr int UP = CHUNKS * BLOCK * ROW, DOWN = WIDTH * SHORT;
-constexpr int SLOT = ((UP > DOWN ? UP : DOWN) + 1023) / 1024 * 1024; // bytes; the exchange wants it so
+constexpr int SLOT = ((UP > DOWN ? UP : DOWN) + 1023) / 1024 * 1024; // bytes; the exchange needs this alignment
 constexpr int PIECE = CHANNELS % 8 ? 8 : 16;   // bytes of a map that are copied at once
 constexpr int PIECES = CHANNELS * 2 / PIECE;   // of a pixel
 
@@ -71,7 +71,7 @@ static __device__ void bulk_copy(unsigned to, const void* from, int bytes, unsig
         : "memory");
 }
 
-// Zeros where it is not there.
+// Copies zeros for pixels outside the map.
 template <int BYTES>
 static __device__ void piece_copy(unsigned to, const void* from, bool there) {
     if (BYTES == 16) {
@@ -83,7 +83,7 @@ static __device__ void piece_copy(unsigned to, const void* from, bool there) {
 
 static __device__ void pieces_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// What ordinary stores wrote is there for the matrix units.
+// Makes ordinary stores visible to the matrix units.
 static __device__ void show_matrix_units() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 static __device__ void group_wait(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
@@ -94,13 +94,13 @@ static __device__ void products_begin() { asm volatile("wgmma.fence.sync.aligned
 
 static __device__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Until at most so many of the groups of products are still under way.
+// Waits until at most so many groups of products are still running.
 template <int N>
 static __device__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-// What the compiler may not read before this place.
+// Registers that the compiler may not read before this point.
 template <int N>
 static __device__ void hold(float (&values)[N]) {
 #pragma unroll
@@ -113,14 +113,14 @@ static __device__ void more_registers() {
 }
 #endif
 
-// How the matrix units find a matrix of rows of 128 or 64 bytes, swizzled, 8 rows after 8; an address may be added, over
-// 16.
+// Descriptor of a matrix of rows of 128 or 64 bytes, swizzled, 8 rows after 8. An offset may be added, in units of 16
+// bytes.
 template <int BYTES>
 static __device__ u64 matrix(unsigned address) {
     return u64((address & 0x3ffff) >> 4) | u64(8 * BYTES / 16) << 32 | u64(BYTES == 128 ? 1 : 2) << 62;
 }
 
-// A group's way through its pixels.
+// Loop of a group over its pixels.
 struct Group {
     const unsigned short* x;
     const float* bias;
@@ -131,7 +131,7 @@ struct Group {
     unsigned shared;
     int group, thread, lane;
 
-    // Of a sequence of all slots that are ever filled.
+    // Slot for an index in the sequence of all slots that are ever filled.
     __device__ int slot(unsigned sequence) const { return RESIDENT ? int(sequence % (2 * BLOCKS)) : int(sequence % SLOTS); }
 
     __device__ void wait_for(unsigned sequence) const {
@@ -165,7 +165,7 @@ struct Group {
         }
     }
 
-    // What the sums of a block begin with.
+    // Initial values of the sums of a block.
     __device__ __forceinline__ void begin(float (&sum)[BLOCK / 2], int block) const {
         const float2* biases = (const float2*)(memory + BIASES) + block * (BLOCK / 2) + lane % 4;
 #pragma unroll
@@ -189,7 +189,7 @@ struct Group {
         products_end();
     }
 
-    // Begin the second one.
+    // Begin the second product of a block.
     __device__ __forceinline__ void down(
         float (&total)[HALVES][PART / 2], const unsigned (&hidden)[BLOCK / 4], unsigned sequence
     ) const {

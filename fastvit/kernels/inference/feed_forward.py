@@ -1,4 +1,4 @@
-"""The ConvFFN behind its depthwise convolution: 1x1 up, GELU, 1x1 down, residual."""
+"""ConvFFN step after its depthwise convolution: 1x1 up, GELU, 1x1 down, residual."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from fastvit.kernels.inference.feed_forward_cuda import Layout, Weights, feed_fo
 from fastvit.kernels.inference.pointwise import Pointwise
 from fastvit.kernels.inference.step import Choice, Cost, Step
 
-# Of the fused kernel, by the channels up to which it fits the registers: rows and hidden channels of a program at a
-# time, warps, stages of the pipeline. Wider ones would read their weights from the L2 cache more often than two
-# products read the hidden map.
+# Blocks of the fused kernel, by the most channels that fit in the registers: rows of a program and hidden channels at a
+# time, warps, pipeline stages. Wider maps would read their weights from the L2 cache more often than two products read
+# the hidden map.
 _BLOCKS = {
     96: ((64, 64, 4, 2), (128, 64, 4, 3), (128, 64, 8, 2), (64, 32, 4, 3)),
     192: ((128, 32, 8, 3), (64, 64, 4, 3), (128, 64, 8, 2)),
@@ -22,17 +22,21 @@ _NAMES = "BLOCK_M", "BLOCK_N", "num_warps", "num_stages"
 # Rows below which small programs fill more of the GPU, and their shape.
 _FEW = 16384
 _SMALL = ((32, 64, 4, 3), (16, 64, 4, 3))
-# Of the kernel for Hopper so many layouts are offered.
+# Number of layouts of the Hopper kernel that are tried.
 _LAYOUTS = 4
-# Of the launches' options where there are two.
+# Prefixes of the options of two launches.
 _PREFIXES = "up_", "down_"
 
 
 class FeedForward(Step):
-    """(B, H, W, C) -> (B, H, W, C): residual + down(GELU(up(x))).
+    """Feed-forward network with residual, residual + down(GELU(up(x))): (B, H, W, C) -> (B, H, W, C).
 
-    The hidden map is written and read again by "torch" and by "two", which is two launches of the 1x1 kernel; "triton"
-    and "hopper" keep it on the chip.
+    The kernels "torch" and "two" (two launches of the 1x1 kernel) write the hidden map to memory and read it again;
+    "triton" and "hopper" keep it on the chip.
+
+    Args:
+        up: 1x1 convolution to the hidden channels.
+        down: 1x1 convolution back to C channels.
     """
 
     def __init__(self, up: nn.Conv2d, down: nn.Conv2d) -> None:
@@ -66,7 +70,7 @@ class FeedForward(Step):
         up, down = self.up.choices(x, kernels), self.down.choices(hidden, kernels)
         two = [_two(first, second) for first in up[:2] for second in (down if few else down[:2])]
         if few:
-            # Spread over many programs, the sum over the hidden channels takes the longest, if these are many.
+            # With many programs, the sum over the hidden channels takes the longest if there are many channels.
             return fused + two if self.channels <= min(_BLOCKS) else two + fused
         on_hopper = layouts(self.channels, self.hidden)[:_LAYOUTS] if "hopper" in kernels else []
         return [*(Choice("hopper", layout.options) for layout in on_hopper), *fused, *two]
@@ -109,19 +113,22 @@ class FeedForward(Step):
 
 
 def _two(up: Choice, down: Choice) -> Choice:
-    """Two launches as one choice."""
+    """Return two launches as one choice."""
     parts = zip(_PREFIXES, (up, down), strict=True)
     return Choice("two", tuple((prefix + name, value) for prefix, part in parts for name, value in part.config))
 
 
 def _part(choice: Choice, prefix: str) -> Choice:
-    """One of the two launches."""
+    """Return one of the two launches of a choice."""
     config = ((name.removeprefix(prefix), value) for name, value in choice.config if name.startswith(prefix))
     return Choice("triton", tuple(config))
 
 
 def split(channels: int) -> tuple[int, int]:
-    """Two powers of two from 16 on, the second 0 or the smaller, that hold a width with little to spare."""
+    """Split a width into two powers of two of at least 16 whose sum is at least the width, with little padding.
+
+    The second is smaller than the first, or 0.
+    """
     first = max(1 << channels.bit_length() - 1, 16)
     rest = channels - first
     if rest <= 0:

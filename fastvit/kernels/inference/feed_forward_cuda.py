@@ -1,4 +1,4 @@
-"""The kernel of feed_forward.cu, for Hopper: its text for a shape, its weights as it wants them, and its launch."""
+"""Kernel of feed_forward.cu, for Hopper: its source text for a shape, its packed weights, and its launch."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fastvit.kernels.inference.nvrtc import INT64, POINTER, Kernel
 
 ARCH = "sm_90a"
 _SIGNATURE = (POINTER,) * 6 + (INT64,)
-# Bytes of shared memory that a block may ask for, less what alignment loses; of a row; and what slots are aligned to.
+# In bytes: shared memory that a block may use, less the loss by alignment; size of a row; alignment of slots.
 _SHARED, _ROW, _ALIGNED = 227 * 1024 - 1024, 128, 1024
 _PIXELS = 64
-# Hidden channels at a time, and slots for weights that are fetched again and again.
+# Numbers of hidden channels at a time, and numbers of slots for weights that are fetched repeatedly.
 _BLOCKS, _SLOTS = (64, 48, 32), (8, 6, 5, 4, 3)
-# Registers that a thread may have for its sums and what GELU makes of them, for so many groups, before more than a few
-# bytes are spilled: where all weights stay, and where one group more fetches them.
+# Most registers of a thread for its sums and their GELU without spilling more than a few bytes, by the number of
+# groups: if all weights are resident (True), and if an additional group fetches them (False).
 _SUMS = {True: {4: 80, 3: 120}, False: {3: 112, 2: 200}}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a ConvFFN is cut up.
+    """Partition of a ConvFFN into blocks.
 
     Attributes:
-        channels: of the map, a multiple of 4.
-        hidden: channels between the products.
-        block: of these that a group has at a time, a multiple of 16, at most 64.
-        groups: of four warps with 64 pixels each, of a block of threads.
-        slots: for the weights up or down of a block in shared memory.
-        buffers: sets of pixels a group, the one in use and the next.
+        channels: channels of the map, a multiple of 4.
+        hidden: hidden channels, between the two products.
+        block: hidden channels of a group at a time, a multiple of 16, at most 64.
+        groups: groups of a thread block; each has four warps and 64 pixels.
+        slots: slots in shared memory, each for the weights up or down of a block of hidden channels.
+        buffers: sets of pixels of a group: 1, or 2 to load the next one early.
     """
 
     channels: int
@@ -47,71 +47,74 @@ class Layout:
 
     @property
     def options(self) -> tuple[tuple[str, int], ...]:
-        """What a choice of it has to say; the step knows the widths."""
+        """Fields that a choice stores: all but the channels, which come from the step."""
         return tuple((name, value) for name, value in asdict(self).items() if name not in ("channels", "hidden"))
 
     @property
     def blocks(self) -> int:
+        """Number of blocks of hidden channels."""
         return -(-self.hidden // self.block)
 
     @property
     def chunks(self) -> int:
-        """Of 64 channels."""
+        """Number of chunks of 64 channels."""
         return -(-self.channels // 64)
 
     @property
     def columns(self) -> int:
-        """Of a row of the second product's weights."""
+        """Elements of a row of the second product's weights."""
         return 64 if self.block > 32 else 32
 
     @property
     def width(self) -> int:
-        """Channels of the second product."""
+        """Channels of the second product: those of the map, rounded up to a multiple of 8."""
         return -(-self.channels // 8) * 8
 
     @property
     def parts(self) -> int:
-        """Of the second product, of up to 256 channels."""
+        """Number of parts of the second product; each has up to 256 channels."""
         return -(-self.width // 256)
 
     @property
     def resident(self) -> bool:
-        """All weights stay in shared memory."""
+        """True if all weights stay in shared memory."""
         return self.slots == 2 * self.blocks
 
     @property
     def slot(self) -> int:
-        """Bytes of a block's weights up or down."""
+        """Size of a slot in bytes: the weights up or down of a block."""
         weights = max(self.chunks * self.block * _ROW, self.width * 2 * self.columns)
         return -(-weights // _ALIGNED) * _ALIGNED
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory."""
+        """Shared memory of a thread block, in bytes."""
         maps = self.groups * self.buffers * self.chunks * _PIXELS * _ROW
         return maps + self.slots * (self.slot + 16) + 4 * self.blocks * self.block
 
     @property
     def sums(self) -> int:
-        """Registers of a thread for the sums of both products, and for a block as the second one takes it."""
+        """Registers of a thread for the sums of both products and for the input of the second one."""
         return self.width // 2 + self.block // 2 + self.block // 4
 
     @property
     def threads(self) -> int:
+        """Threads of a thread block."""
         return 128 * (self.groups + (not self.resident))
 
     def fits(self) -> bool:
+        """Return whether the shared memory and the registers suffice, and the parts are multiples of 8 channels."""
         cut = self.width % (8 * self.parts) == 0
         most = _SUMS[self.resident].get(self.groups, 0)
         return cut and self.slots >= 3 and self.shared <= _SHARED and self.sums <= most
 
 
 def layouts(channels: int, hidden: int) -> list[Layout]:
-    """Those that fit, the likeliest first; none where there is no kernel."""
+    """Return the layouts that fit, the likeliest first; an empty list if the kernel does not support these channels."""
     if channels % 4:
         return []
     resident, streamed = [], []
-    # Little of the last block is padding, then the largest.
+    # First the blocks with little padding in the last one; among them the largest.
     for block in sorted(_BLOCKS, key=lambda block: (-hidden % block > 0.06 * hidden, -block)):
         everything = 2 * -(-hidden // block)
         for groups, buffers in ((4, 2), (4, 1), (3, 2), (3, 1)):
@@ -125,7 +128,7 @@ def layouts(channels: int, hidden: int) -> list[Layout]:
 
 @cache
 def source(layout: Layout, dtype: torch.dtype) -> str:
-    """CUDA C++ with an entry `feed_forward`."""
+    """Return CUDA C++ with the kernel function `feed_forward`."""
     number, suffix = TYPES[dtype]
     names = {name.upper(): value for name, value in asdict(layout).items() if name != "hidden"}
     names |= {"BLOCKS": layout.blocks, "RESIDENT": int(layout.resident)}
@@ -135,12 +138,12 @@ def source(layout: Layout, dtype: torch.dtype) -> str:
 
 
 def _product_up(columns: int, suffix: str) -> str:
-    """Sum += a b of 64 pixels, 16 channels and some columns, both sides in shared memory."""
+    """Return a function for sum += a b of 64 pixels, 16 channels and some columns, with both sides in shared memory."""
     return _product("product_up", columns, suffix, "u64 a", ['"l"(a)'], "{}", "0, 0")
 
 
 def _product_down(columns: int, suffix: str) -> str:
-    """The same with the left side in registers."""
+    """Return a function for sum += a b, with the left side in registers."""
     inputs = [f'"r"(a{i})' for i in range(4)]
     return _product(
         "product_down", columns, suffix, "unsigned a0, unsigned a1, unsigned a2, unsigned a3", inputs, "{{{}}}", "0"
@@ -150,7 +153,7 @@ def _product_down(columns: int, suffix: str) -> str:
 def _product(
     name: str, columns: int, suffix: str, parameters: str, left: list[str], operand: str, transposed: str
 ) -> str:
-    """A function for an instruction of the matrix units, whose text depends on how many columns it has."""
+    """Return a function for a matrix instruction, whose text depends on the number of columns."""
     sums = columns // 2
     places = [f"%{i}" for i in range(sums + len(left) + 1)]
     outputs = ", ".join(f'"+f"(sum[{i}])' for i in range(sums))
@@ -166,9 +169,9 @@ def _product(
 
 
 def swizzled(rows: Tensor) -> Tensor:
-    """(..., R, 64 or 32) rows with their pieces of 16 bytes exchanged as the matrix units read them.
+    """Return (..., R, 64 or 32) rows with their pieces of 16 bytes in the order in which matrix units read them.
 
-    Bits 4 and up of an element's place in bytes are those of the piece, exclusive or bits 7 and up.
+    In the byte offset of an element, the bits of the piece (4 and up) are XORed with the bits 7 and up.
     """
     *_, count, columns = rows.shape
     pieces, several = rows.unflatten(-1, (-1, 8)), columns // 8
@@ -179,20 +182,25 @@ def swizzled(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Weights:
-    """As the kernel wants them: slots by their bytes, and the first biases with those that are padding."""
+    """Packed weights for the kernel.
+
+    Attributes:
+        slots: weights up and down, (2 * blocks, bytes of a slot), uint8.
+        bias: biases of the first product with padding, float32.
+    """
 
     slots: Tensor
     bias: Tensor
 
 
 def pack(layout: Layout, up: Tensor, up_bias: Tensor, down: Tensor) -> Weights:
-    """Weights as they lie in shared memory.
+    """Pack weights in the order in which the kernel has them in shared memory.
 
     Args:
-        layout: of the kernel.
-        up: (hidden, channels), float16 or bfloat16.
-        up_bias: (hidden,).
-        down: (channels, hidden).
+        layout: layout of the kernel.
+        up: weights of the first product, (hidden, channels), float16 or bfloat16.
+        up_bias: biases of the first product, (hidden,).
+        down: weights of the second product, (channels, hidden), in the dtype of `up`.
     """
     block, blocks, width = layout.block, layout.blocks, layout.width
     hidden = blocks * block - layout.hidden
@@ -202,7 +210,7 @@ def pack(layout: Layout, up: Tensor, up_bias: Tensor, down: Tensor) -> Weights:
     second = swizzled(F.pad(padded.view(width, blocks, block).transpose(0, 1), (0, layout.columns - block)))
     parts = (part.contiguous().view(torch.uint8).reshape(blocks, -1) for part in (first, second))
     ups, downs = (F.pad(part, (0, layout.slot - part.shape[1])) for part in parts)
-    # In the order in which they are needed.
+    # Slots are in the order in which the kernel needs them.
     between = torch.stack([ups[1:], downs[:-1]], 1).flatten(0, 1)
     return Weights(torch.cat([ups[:1], between, downs[-1:]]), F.pad(up_bias.float(), (0, hidden)))
 
@@ -213,13 +221,14 @@ def _kernel(layout: Layout, dtype: torch.dtype, device: int) -> Kernel:
 
 
 def feed_forward(layout: Layout, x: Tensor, weights: Weights, bias: Tensor, residual: Tensor) -> Tensor:
-    """Run it on a GPU.
+    """Compute residual + down(GELU(up(x))) on a GPU.
 
     Args:
-        layout: of the kernel.
-        x, residual: (..., channels), contiguous, float16 or bfloat16.
-        weights: from `pack`.
-        bias: (channels,), float32.
+        layout: layout of the kernel.
+        x: input map, (..., channels), contiguous, float16 or bfloat16.
+        weights: packed weights from `pack`.
+        bias: biases of the second product, (channels,), float32.
+        residual: map that is added, of the shape and dtype of `x`, contiguous.
     """
     device = x.device.index or 0
     y, rows = torch.empty_like(x), x.numel() // layout.channels

@@ -1,4 +1,4 @@
-"""How the lanes of a warp share the numbers of a product of the matrix units, for what packs weights."""
+"""Order of weights in which the lanes of a warp need them for matrix instructions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def four_in_a_row(width: int) -> list[int]:
-    """The channel at each place of a product's columns: a thread then has four in a row of each 16.
+    """Return the channel for each column of a product, so that a thread has four channels in a row of each 16.
 
-    Of 8 columns a thread has two next to each other. Where the width leaves 8, these stay as they are.
+    A thread has two adjacent columns of each 8. If the width leaves a rest of 8, these keep their order.
     """
     places = []
     for place in range(width):
@@ -19,6 +19,6 @@ def four_in_a_row(width: int) -> list[int]:
 
 
 def fragments(right: Tensor) -> Tensor:
-    """(N, K) -> (K / 16, N / 8, 32, 4): what each lane has of the right side of 16 x 8 x 16 products."""
+    """Return what each lane has of the right side of 16 x 8 x 16 products: (N, K) -> (K / 16, N / 8, 32, 4)."""
     tiles = right.reshape(right.shape[0] // 8, 8, right.shape[1] // 16, 2, 4, 2)  # of N; n; of K; half, quad, number
     return tiles.permute(2, 0, 1, 4, 3, 5).reshape(right.shape[1] // 16, right.shape[0] // 8, 32, 4).contiguous()

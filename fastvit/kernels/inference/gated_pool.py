@@ -1,4 +1,4 @@
-"""The end of a classifier: squeeze-and-excitation, GELU, mean over the pixels."""
+"""Last step of a classifier before its head: squeeze-and-excitation, GELU, mean over the pixels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from fastvit.kernels.inference.step import Choice, Cost, Step, nchw
 from fastvit.model.layers import SqueezeExcite
 
-# Numbers of a matrix that a program holds at a time, and its warps; the likeliest first.
+# Elements of a matrix that a program has at a time, and its warps; the likeliest first.
 _BLOCKS = ((16384, 8), (32768, 16), (8192, 4))
-# Channels, to the next power of two, that it can hold.
+# Most channels, rounded up to a power of two, that fit in a program.
 _WIDEST = 8192
 
 
 class GatedPool(Step):
-    """(B, H, W, C) -> (B, C): mean(GELU(squeeze_excite(x)))."""
+    """Gated pooling, mean(GELU(squeeze_excite(x))): (B, H, W, C) -> (B, C)."""
 
     def __init__(self, gate: SqueezeExcite) -> None:
         self.gate = gate
@@ -67,6 +67,6 @@ class GatedPool(Step):
 
 
 def bias_of(conv: nn.Conv2d) -> Tensor:
-    """Of a convolution that has one."""
+    """Return the bias of a convolution that has one."""
     assert conv.bias is not None
     return conv.bias.detach()

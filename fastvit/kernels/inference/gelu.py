@@ -1,12 +1,12 @@
-"""The exact GELU at a third of the instructions that erf takes.
+"""Exact GELU with a third of the instructions that erf takes.
 
-gelu(x) = max(x, 0) - t * Phi(-t) with t = |x| and Phi the normal distribution function. The logarithm of Phi(-t) to
-base 2 is so smooth that a polynomial of degree 5 gives it, from 0 to CUT, within 0.14 units in the last place of a
-float16 output (so that rounding it gives the nearest float16 or its neighbor), and one hardware instruction raises 2
-to it. Beyond CUT, t * Phi(-t) is less than half of the smallest float16. The coefficients are those of least weighted
-error, found by linear programming (scripts/fit_gelu.py).
+gelu(x) = max(x, 0) - t * Phi(-t), where t = |x| and Phi is the normal distribution function. A polynomial of degree 5
+approximates log2(Phi(-t)) from 0 to CUT within 0.14 units in the last place of a float16 output, so that rounding gives
+the nearest float16 or its neighbor. One hardware instruction then computes the power of 2. Beyond CUT, t * Phi(-t) is
+less than half of the smallest float16. The coefficients have the least weighted error and come from linear programming
+(scripts/fit_gelu.py).
 
-`torch.tanh` in hardware would cost as little, but is 5e-4 off near 1, of which the outputs between -6 and -2 consist.
+The tanh instruction would be as cheap, but its error near 1 is 5e-4, too large for inputs between -6 and -2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CUT = 5.9
 
 
 def gelu(x: Tensor) -> Tensor:
-    """What the kernels compute, in PyTorch: for tests. float32, any shape; a NaN stays one."""
+    """Compute GELU in PyTorch as the kernels do, for tests: float32 of any shape; NaN stays NaN."""
     t = x.abs().clamp_max(CUT)
     power = torch.full_like(t, COEFFICIENTS[-1])
     for coefficient in reversed(COEFFICIENTS[:-1]):

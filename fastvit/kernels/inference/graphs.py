@@ -1,4 +1,4 @@
-"""A plan captured as a CUDA graph: one call of the driver where there were dozens of launches."""
+"""Plan that is captured as a CUDA graph: one call of the driver replaces dozens of launches."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastvit.kernels.inference.program import Plan
 
 
 class Graph:
-    """A plan for images of one shape and memory format, replayed on the current stream.
+    """CUDA graph of a plan for images of one shape and memory format; it is replayed on the current stream.
 
-    The outputs of a replay are copied out, so that the next one does not change them. Graphs that share a pool may not
-    run at the same time: on whatever streams they are replayed, each waits for the one before it.
+    Each replay returns copies of the outputs, so that the next one does not change them. Graphs that share a pool may
+    not run at the same time: each replay waits for the one before it, on any stream.
 
     Args:
-        plan: that has run for such images before, so that its kernels are compiled and loaded.
-        images: (B, H, W, C).
-        pool: of memory, from `torch.cuda.graph_pool_handle`.
-        done: recorded after each replay of a graph of that pool.
+        plan: plan that has run for such images before, so that its kernels are compiled and loaded.
+        images: example images, (B, H, W, C).
+        pool: memory pool, from `torch.cuda.graph_pool_handle`.
+        done: event that is recorded after each replay of a graph of this pool.
     """
 
     def __init__(self, plan: Plan, images: Tensor, pool: Any, done: torch.cuda.Event) -> None:
@@ -29,7 +29,7 @@ class Graph:
         self._input.copy_(images)
         self._graph = torch.cuda.CUDAGraph()
         self._done = done
-        # Libraries choose their workspaces on a stream's first calls: let them on the one that is captured.
+        # Libraries allocate their workspaces in the first calls on a stream: make these calls on the captured stream.
         stream = torch.cuda.Stream(images.device)
         stream.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(stream):
@@ -39,7 +39,7 @@ class Graph:
             gc_was_on = gc.isenabled()
             gc.disable()  # freeing another graph while this one is captured would break it
             try:
-                # Other threads, such as a data loader's that pins memory, may go on meanwhile.
+                # Other threads may continue, such as one of a data loader that pins memory.
                 with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     self._outputs = plan(self._input)
             finally:

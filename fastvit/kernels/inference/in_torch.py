@@ -1,4 +1,4 @@
-"""What PyTorch computes well enough, or rarely: layer norms, gates inside the network, the classifier."""
+"""Steps that PyTorch computes fast enough, or that are rare: layer norms, squeeze-and-excitation, the classifier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastvit.kernels.inference.step import Cost, Step, nchw, nhwc
 
 
 class LayerNorm(Step):
-    """(B, H, W, C) -> the same, over the channels."""
+    """Layer norm over the channels: (B, H, W, C) -> (B, H, W, C)."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         self.norm = norm
@@ -27,7 +27,12 @@ class LayerNorm(Step):
 
 
 class Mapped(Step):
-    """(B, H, W, C) -> (B, H, W, C'), by modules that take NCHW maps."""
+    """Sequence of modules that take NCHW maps: (B, H, W, C) -> (B, H, W, C').
+
+    Args:
+        name: name of the step.
+        modules: modules to run, in order.
+    """
 
     def __init__(self, name: str, *modules: nn.Module) -> None:
         self._name, self.modules = name, modules
@@ -47,7 +52,7 @@ class Mapped(Step):
 
 
 class Classify(Step):
-    """(B, C) -> (B, classes), or the features as they are where there is no head."""
+    """Linear classifier: (B, C) -> (B, classes); without a head it returns the features."""
 
     def __init__(self, head: nn.Module) -> None:
         self.head = head

@@ -1,4 +1,4 @@
-"""Steps, run by the fastest kernels for whatever shape comes: plans and graphs are made when they are first needed."""
+"""Network that runs its steps with the fastest kernels; plans and graphs are made when a shape first needs them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fastvit.kernels.inference.program import Node, Plan, make_plan
 from fastvit.kernels.inference.step import Choice, Step
 from fastvit.kernels.inference.tuning import Tuner, like
 
-# Pixels of a batch up to which a graph pays: above, the GPU takes longer than Python does to launch, and the images
-# need not be copied to where the graph expects them.
+# Most pixels of a batch for which a graph is faster. Above, the GPU takes longer than Python's launches, and a graph
+# would only add the copy of the images.
 GRAPH_PIXELS = 128 * 256 * 256
-# Shapes that graphs are kept for; each holds the memory of its images and outputs, and all share the rest.
+# Most shapes with a graph; each graph has memory for its images and outputs, and all graphs share the rest.
 _GRAPHS = 8
 
 
 class Network:
-    """(B, H, W, C) images on a GPU -> outputs.
+    """Network on a GPU: (B, H, W, C) images -> outputs.
 
     Args:
-        nodes: on that GPU.
-        device: the GPU.
-        time: as in Tuner.
-        graphs: whether batches of up to GRAPH_PIXELS are replayed as CUDA graphs, from the second of a shape on.
+        nodes: nodes of the network, with parameters on the GPU.
+        device: GPU that runs the network.
+        time: if False, kernels without a stored choice are guessed instead of timed.
+        graphs: whether batches of up to GRAPH_PIXELS are replayed as CUDA graphs, from the second batch of a shape on.
     """
 
     def __init__(self, nodes: Sequence[Node], device: torch.device, time: bool = True, graphs: bool = True) -> None:
@@ -42,33 +42,36 @@ class Network:
         self._lock = threading.RLock()
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        # Buffers that outlive the call may not be inference tensors, which could be written to in inference mode alone.
+        # Buffers that outlive the call may not be inference tensors, which are writable in inference mode only.
         with self._lock, torch.inference_mode(False), torch.no_grad(), torch.cuda.device(self._device):
             pixels = x.shape[0] * x.shape[1] * x.shape[2]
-            # In a graph of the caller's there is no room for one of ours.
+            # A graph cannot be replayed while the caller captures another one.
             if not self._graphing or pixels > GRAPH_PIXELS or torch.cuda.is_current_stream_capturing():
                 return self.plan(x)(x)
             return self._replayable(x)(x)
 
     def plan(self, x: Tensor) -> Plan:
-        """Kernels for images of such a shape; those of the first that is like it serve them all."""
+        """Return the plan for images of this shape; shapes that are rounded to the same one share a plan."""
         name = (like(x), x.dtype)
         if name not in self._plans:
             self._plans[name] = make_plan(self.nodes, x, self.choose)
-            # Calls on other streams read the weights that were laid out on this one.
+            # Calls on other streams read the weights that were packed on this one.
             torch.cuda.current_stream(self._device).synchronize()
             self._tuner.save()
         return self._plans[name]
 
     def _replayable(self, x: Tensor) -> Plan | Graph:
-        """A plan for the first of a shape: images that all have sizes of their own would not pay for capturing."""
+        """Return the plan for the first batch of a shape, and its graph from the second on.
+
+        A graph is not worth its capture if every image has another size.
+        """
         name = (x.shape, x.stride(), x.dtype)
         graph = self._graphs.get(name)
         if graph is None:
             plan = self.plan(x)
             if name not in self._graphs:
                 while len(self._graphs) >= _GRAPHS:
-                    self._replayed.synchronize()  # on another stream it may not have ended
+                    self._replayed.synchronize()  # the last replay may still run on another stream
                     self._graphs.popitem(last=False)
                 self._graphs[name] = None
                 return plan
@@ -78,9 +81,15 @@ class Network:
         return graph
 
     def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
-        """The kernel for a step and a map, as plans have it."""
+        """Return the kernel for a step and its maps.
+
+        Args:
+            step: step to compute.
+            x: input map.
+            residual: map that the step adds, or None.
+        """
         return self._tuner.choose(step, x, residual)
 
     def has_plan(self, x: Tensor) -> bool:
-        """Whether nothing needs to be compiled for such images."""
+        """Return whether the plan for images of this shape exists, so that nothing needs to be compiled."""
         return (like(x), x.dtype) in self._plans

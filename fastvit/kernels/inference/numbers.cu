@@ -1,4 +1,4 @@
-// 16-bit numbers, two in 32 bits, and GELU, for the kernels in CUDA C++: their text begins with this one's.
+// 16-bit numbers, two in 32 bits, and GELU, for the kernels in CUDA C++: this text is put before theirs.
 //
 // Compiled by NVRTC without any header. tests/kernels/host.h runs the same text on a CPU.
 
@@ -35,7 +35,7 @@ static __device__ float exp2_approximate(float x) {
     return y;
 }
 
-// A NaN stays one, where fmaxf would drop it.
+// NaN stays NaN, where fmaxf would drop it.
 static __device__ float relu(float x) {
     float y;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(0.0f));
@@ -43,7 +43,7 @@ static __device__ float relu(float x) {
 }
 #endif
 
-// fastvit/kernels/inference/gelu.py says why; its coefficients come in as GELU_0 to GELU_5 and GELU_CUT.
+// See fastvit/kernels/inference/gelu.py; its coefficients are defined as GELU_0 to GELU_5 and GELU_CUT.
 static __device__ float gelu(float x) {
     float t = fminf(fabsf(x), GELU_CUT);
     float p = GELU_5;

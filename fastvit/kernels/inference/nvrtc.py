@@ -1,7 +1,7 @@
-"""CUDA C++ compiled when it is needed, by the compiler library that PyTorch brings along: nothing is built at install.
+"""CUDA C++ kernels that are compiled at run time by NVRTC, which is installed with PyTorch.
 
-Both halves of it, NVRTC and the driver, are reached through NVIDIA's own bindings (the package cuda-bindings, which
-PyTorch needs on Linux). Compiling needs no GPU.
+Nothing is built when fastvit is installed. NVRTC and the driver are called through NVIDIA's own bindings (the package
+cuda-bindings, which PyTorch needs on Linux). Compiling needs no GPU.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 from fastvit.errors import UserError
 from fastvit.files import atomic, cache_folder
 
-# Of the arguments that a kernel takes.
+# Types of kernel arguments.
 POINTER, INT32, INT64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 
 
 def missing() -> str | None:
-    """None where CUDA C++ can be compiled, else why not, in one sentence."""
+    """Return why CUDA C++ cannot be compiled, in one sentence; None if it can."""
     try:
         found = find_spec("cuda.bindings.nvrtc") and find_spec("cuda.bindings.driver")
     except ModuleNotFoundError:
@@ -33,7 +33,7 @@ def missing() -> str | None:
         return "the package cuda-bindings is not installed"
     try:
         _version()
-    except Exception as error:  # the bindings raise what the loader of their library says
+    except Exception as error:  # the bindings raise errors of many types
         return f"NVRTC cannot be loaded: {error}"
     return None
 
@@ -49,15 +49,18 @@ def _version() -> tuple[int, int]:
 
 
 def compile_cuda(source: str, arch: str, verbose: bool = False) -> tuple[bytes, str]:
-    """Machine code of a source for an architecture such as "sm_90", and what the compiler said.
+    """Compile CUDA C++ for one architecture.
 
     Args:
-        source: it may include nothing.
-        arch: real, not virtual.
-        verbose: have the compiler tell registers and spills of each kernel.
+        source: source text; it may not include any header.
+        arch: real architecture, such as "sm_90"; not a virtual one.
+        verbose: also log the registers and spills of each kernel.
+
+    Returns:
+        The machine code (cubin), and the log of the compiler.
 
     Raises:
-        RuntimeError: the compiler found mistakes, or does not know the architecture.
+        RuntimeError: the source has errors, or the compiler does not support the architecture.
     """
     from cuda.bindings import nvrtc
 
@@ -85,7 +88,10 @@ def compile_cuda(source: str, arch: str, verbose: bool = False) -> tuple[bytes, 
 
 
 def compiled(source: str, arch: str) -> bytes:
-    """`compile_cuda`, kept on disk; a disk that cannot be written to costs time, nothing else."""
+    """Return the machine code of `compile_cuda`, from the cache on disk if it is there.
+
+    If the cache cannot be written, the next process compiles again.
+    """
     digest = hashlib.sha256(f"{_version()} {arch} {source}".encode()).hexdigest()
     path = cache_folder() / "kernels" / f"{digest[:32]}.cubin"
     if (kept := _kept(path)) is not None:
@@ -97,7 +103,7 @@ def compiled(source: str, arch: str) -> bytes:
 
 
 def _kept(path: Path) -> bytes | None:
-    """Machine code that `compiled` wrote; None where it cannot be read or is damaged."""
+    """Return the machine code that `compiled` wrote; None if the file is missing or corrupt."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -107,14 +113,17 @@ def _kept(path: Path) -> bytes | None:
 
 
 class Kernel:
-    """A kernel on one GPU, ready to be launched.
+    """CUDA C++ kernel that is loaded on one GPU.
 
     Args:
-        source: of the kernel, and of nothing else that is needed.
-        name: of its entry, declared extern "C".
+        source: complete source text of the kernel.
+        name: name of the kernel function, declared extern "C".
         device: index of the GPU.
-        shared: bytes of dynamic shared memory that a block gets.
-        arch: the architecture, where it is not the plain one of the GPU.
+        shared: dynamic shared memory of a block, in bytes.
+        arch: architecture to compile for; by default "sm_XY" for the compute capability X.Y of the GPU.
+
+    Raises:
+        RuntimeError: the kernel cannot be compiled or loaded.
     """
 
     def __init__(self, source: str, name: str, device: int, shared: int, arch: str | None = None) -> None:
@@ -124,7 +133,7 @@ class Kernel:
         major, minor = torch.cuda.get_device_capability(device)
         code = compiled(source, arch or f"sm_{major}{minor}")
         with torch.cuda.device(device):
-            torch.cuda.current_stream().synchronize()  # makes sure that the GPU's context is there, and current
+            torch.cuda.current_stream().synchronize()  # creates the GPU's context if needed, and makes it current
             self._module = self._checked(driver.cuModuleLoadData(code))
             self._function = self._checked(driver.cuModuleGetFunction(self._module, name.encode()))
             attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -134,10 +143,13 @@ class Kernel:
         """Launch on the current stream of the current GPU.
 
         Args:
-            grid: blocks in x and y.
-            threads: a block.
-            arguments: numbers and addresses.
-            types: POINTER, INT32 or INT64 of each.
+            grid: number of blocks in x and y.
+            threads: number of threads of a block.
+            arguments: values and addresses that the kernel takes.
+            types: POINTER, INT32 or INT64 for each argument.
+
+        Raises:
+            RuntimeError: the driver rejects the launch.
         """
         stream = torch.cuda.current_stream().cuda_stream
         self._checked(

@@ -9,22 +9,22 @@ from torch.nn import functional as F
 
 from fastvit.kernels.inference.step import Choice, Cost, Step
 
-# Rows and columns of a program, block of the sum, warps, stages of the pipeline; the likeliest first.
+# Rows and columns of a program, size of a block of the sum, warps, pipeline stages; the likeliest first.
 _BLOCKS = ((128, 128, 64, 8, 3), (128, 64, 64, 4, 3), (128, 256, 64, 8, 3), (64, 64, 64, 4, 4), (128, 32, 32, 4, 4))
 _NAMES = "BLOCK_M", "BLOCK_N", "BLOCK_K", "num_warps", "num_stages"
-# Shapes of small programs, which fill more of the GPU where there are few large ones: up to _FEW of 128x128 sums these
-# may be the faster, up to _TOO_FEW large ones need not be tried.
+# Shapes of small programs, which fill more of the GPU if there are few large ones: with up to _FEW tiles of 128x128
+# outputs, small programs may be faster; below _TOO_FEW, large ones are not tried.
 _FEW, _TOO_FEW = 512, 96
 _SMALL = ((32, 64, 64, 4, 4), (64, 64, 64, 4, 4), (16, 64, 128, 4, 3), (32, 32, 128, 4, 3))
 
 
 class Pointwise(Step):
-    """(B, H, W, C) -> (B, H, W, N): matrix product, bias, then GELU or the residual where asked for.
+    """1x1 convolution or linear layer with bias, then optionally GELU or a residual: (B, H, W, C) -> (B, H, W, N).
 
     Args:
-        layer: a 1x1 convolution, or a linear layer.
-        act: GELU after it.
-        joins: the residual is added.
+        layer: 1x1 convolution or linear layer.
+        act: whether GELU follows.
+        joins: whether the residual is added.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, act: bool = False, joins: bool = False) -> None:
@@ -52,7 +52,7 @@ class Pointwise(Step):
             return []
         large = x.numel() // self.channels * self.out_channels // 128**2
         blocks = _BLOCKS if large > _FEW else _SMALL if large < _TOO_FEW else (*_BLOCKS[:3], *_SMALL[:2])
-        # A block of which most is padding is none to try, unless all are.
+        # Blocks that are mostly padding are not tried, unless all are.
         fitting = [b for b in blocks if b[1] <= 2 * self.out_channels and b[2] <= 2 * self.channels] or blocks[-1:]
         return [Choice.of("triton", **dict(zip(_NAMES, block, strict=True))) for block in fitting]
 

@@ -1,4 +1,4 @@
-"""A fused network as a list of steps: what is read off its modules once, whatever the shape of the images."""
+"""Fused network as a list of steps, made once from its modules, for images of any shape."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from fastvit.model.mixers import SelfAttention
 
 @dataclass(frozen=True)
 class Node:
-    """A step in its place.
+    """Step at one position of the network.
 
     Attributes:
-        step: what is computed.
-        branches: a residual branch begins: the map that comes in is kept.
-        joins: the branch ends: the step adds the map that was kept.
-        emits: the map that comes out is an output of the network.
+        step: computation of this node.
+        branches: whether a residual branch begins here, so that the input map is kept.
+        joins: whether the branch ends here, so that the step adds the kept map.
+        emits: whether the result is an output of the network.
     """
 
     step: Step
@@ -45,18 +45,18 @@ Chooser = Callable[[Step, Tensor, Tensor | None], Choice]
 
 @dataclass(frozen=True)
 class Plan:
-    """A network with a kernel chosen for each step, for images of one shape.
+    """Network with a kernel for each step, for images of one shape.
 
     Attributes:
-        nodes: of the network.
-        choices: one for each node.
+        nodes: nodes of the network, in order.
+        choices: kernel for each node.
     """
 
     nodes: Sequence[Node]
     choices: Sequence[Choice]
 
     def __call__(self, x: Tensor) -> list[Tensor]:
-        """(B, H, W, C) images -> the outputs, NHWC or (B, ...)."""
+        """Return the outputs, NHWC or (B, ...), for (B, H, W, C) images."""
         outputs = []
         kept: Tensor | None = None
         for node, choice in zip(self.nodes, self.choices, strict=True):
@@ -69,7 +69,13 @@ class Plan:
 
 
 def make_plan(nodes: Sequence[Node], x: Tensor, choose: Chooser) -> Plan:
-    """Go through the network once, and choose a kernel for each step with the map in hand that it will get."""
+    """Run the network once, and choose a kernel for each step with the map that the step gets.
+
+    Args:
+        nodes: nodes of the network, in order.
+        x: (B, H, W, C) images.
+        choose: function that returns the choice for a step, its input map and its residual map.
+    """
     choices = []
     kept: Tensor | None = None
     for node in nodes:
@@ -81,7 +87,7 @@ def make_plan(nodes: Sequence[Node], x: Tensor, choose: Chooser) -> Plan:
 
 
 def unknown_part(network: nn.Module) -> str | None:
-    """Return the name of a block or token mixer of a fused network for which there are no steps; None if all have."""
+    """Return the name of a block or token mixer of a fused network that no step supports; None if all are supported."""
     blocks = [block for stage in network.modules() if isinstance(stage, FastViTStage) for block in stage.blocks]
     for block in blocks:
         mixer = getattr(block, "token_mixer", block)
@@ -92,7 +98,7 @@ def unknown_part(network: nn.Module) -> str | None:
 
 
 def classifier_nodes(model: FastViT) -> list[Node]:
-    """Of a fused classifier; its one output is the logits."""
+    """Return the nodes of a fused classifier; its only output is the logits."""
     nodes = [replace(node, emits=False) for node in backbone_nodes(model.backbone)]
     expansion = model.expansion
     nodes.append(Node(_convolution(expansion.conv, act=False)))
@@ -102,7 +108,7 @@ def classifier_nodes(model: FastViT) -> list[Node]:
 
 
 def backbone_nodes(backbone: Backbone) -> list[Node]:
-    """Of a fused backbone; its outputs are the maps of the stages."""
+    """Return the nodes of a fused backbone; its outputs are the feature maps of the stages."""
     first, second, third = (cast(nn.Conv2d, cast(MobileOne, part).conv) for part in backbone.stem)
     nodes = [Node(Stem(first, second, third))]
     for stage in backbone.stages:

@@ -1,16 +1,16 @@
 // The stem in one launch: 3x3 stride 2, depthwise 3x3 stride 2 and 1x1, each with GELU; its maps never leave the chip.
 //
-// A block of threads has ROWS x COLUMNS answers of an image. It copies the pixels that they need into shared memory,
-// makes of them the first convolution's map by the matrix units, a warp 16 pixels at a time, then the depthwise one's,
-// a thread a pair of channels and a few rows down a column, and of that the answers, again by the matrix units.
+// A thread block has ROWS x COLUMNS outputs of an image. It copies the pixels that they need into shared memory. Matrix
+// units compute the first convolution's map, 16 pixels of a warp at a time. Then ordinary units compute the depthwise
+// convolution's map: a thread has a pair of channels and a few rows of a column. Matrix units compute the outputs.
 //
-// Weights of both products come in the order in which a lane needs them, the channels of the last one in that in which a
-// lane gets four in a row of each 16 (fastvit/kernels/inference/stem_cuda.py packs them). Behind the taps of the first
-// convolution is its bias, which a pixel that is always 1 is multiplied with.
+// Weights of both products are packed in the order in which a lane needs them, and the channels of the last one so that
+// a lane gets four in a row of each 16 (see fastvit/kernels/inference/stem_cuda.py). After the taps of the first
+// convolution comes its bias, which is multiplied with a pixel that is always 1.
 //
 // IN, OUT, ROWS, COLUMNS, WARPS and BLOCKS are known when it is compiled.
 
-constexpr int WALK = 4;                                    // rows of answers of a thread
+constexpr int WALK = 4;                                    // output rows of a thread
 constexpr int WIDTH = (OUT + 15) / 16 * 16;                // channels with those that are padding
 constexpr int TAPS = 9 * IN, STEPS = (TAPS + 1 + 15) / 16; // of the first product, 16 each
 constexpr int TALL = 2 * ROWS + 1, WIDE = 2 * COLUMNS + 1; // the first convolution's map
@@ -34,7 +34,7 @@ static __device__ void product(float (&sum)[4], const unsigned (&a)[4], uint2 b)
 #endif
 
 struct Tile {
-    int top, left, height, width; // of the answers; all of them
+    int top, left, height, width; // of the outputs; all of them
     char* memory;
     int thread;
 
@@ -55,7 +55,7 @@ struct Tile {
         }
     }
 
-    // The first convolution's map, zero where there is none of it.
+    // The first convolution's map, zero outside it.
     __device__ void convolve(const uint2* weight, int tall, int wide) const {
         const unsigned short* image = (const unsigned short*)(memory + SECOND);
         const int lane = thread % 32;
@@ -105,7 +105,7 @@ struct Tile {
         }
     }
 
-    // The depthwise one's.
+    // The depthwise convolution's map.
     __device__ void walk(const float2* weight, const float2* bias) const {
         constexpr int PAIRS = WIDTH / 2;
 #pragma unroll 1
@@ -141,7 +141,7 @@ struct Tile {
         return make_float2(fmaf(v.x, w.x, sum.x), fmaf(v.y, w.y, sum.y));
     }
 
-    // The answers.
+    // The outputs.
     __device__ void finish(const uint2* weight, const float4* bias, unsigned short* y) const {
         const int lane = thread % 32;
 #pragma unroll 1

@@ -1,4 +1,4 @@
-"""The stem, which reads the images."""
+"""Stem step: the three convolutions that read the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fastvit.kernels.inference.stem_cuda import Weights, blocks, pack, stem
 from fastvit.kernels.inference.step import Choice, Cost, Step, nchw, nhwc
 
-# Of the Triton kernel: columns of outputs of a program, its rows and warps; the likeliest first.
+# Blocks of the Triton kernel: output columns of a program, output rows, warps; the likeliest first.
 _LARGE = ((32, 8, 4), (64, 16, 4))
 _SMALL = ((16, 1, 4), (16, 2, 4))
 _NAMES = "BLOCK_M", "ROWS", "num_warps"
@@ -21,18 +21,18 @@ _FEW = 16 * 256 * 256
 
 
 class Stem(Step):
-    """(B, H, W, C) images, of any strides -> (B, H / 4, W / 4, N), rounded up: three convolutions, each with GELU.
+    """Stem: three convolutions, each with GELU; (B, H, W, C) images of any strides -> (B, H / 4, W / 4, N), rounded up.
 
     Args:
-        first: 3x3 of stride 2.
-        second: the same, depthwise.
-        third: 1x1.
+        first: 3x3 convolution of stride 2.
+        second: depthwise 3x3 convolution of stride 2.
+        third: 1x1 convolution.
     """
 
     def __init__(self, first: nn.Conv2d, second: nn.Conv2d, third: nn.Conv2d) -> None:
         self.layers = first, second, third
         self.channels, self.out_channels = first.in_channels, third.out_channels
-        # The first bias is a row more, for a tap that is always 1.
+        # The first bias is an additional row, for a tap that is always 1.
         self._first = torch.cat([first.weight.detach().flatten(1).t(), _bias(first)[None]])
         self._second = second.weight.detach().float().flatten(1).t().contiguous()
         self._third = third.weight.detach().flatten(1).contiguous()
@@ -66,7 +66,7 @@ class Stem(Step):
         if "triton" not in kernels or self._taps > 64 or self.out_channels > 128:
             return cuda
         triton = [Choice.of("triton", **dict(zip(_NAMES, block, strict=True))) for block in (_SMALL if few else _LARGE)]
-        # It computes channels up to the next power of two.
+        # The Triton kernel rounds the channels up to a power of two.
         padded = self.out_channels & (self.out_channels - 1)
         return cuda + triton if padded and not few else triton + cuda
 
@@ -106,7 +106,7 @@ class Stem(Step):
 
     @property
     def _taps(self) -> int:
-        """Rows of the first product's weights, to a power of two."""
+        """Rows of the weights of the first product, rounded up to a power of two."""
         return max(1 << (len(self._first) - 1).bit_length(), 16)
 
     @cached_property

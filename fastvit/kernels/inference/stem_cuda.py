@@ -1,4 +1,4 @@
-"""The kernel of stem.cu: its text for a shape, its weights as it wants them, and its launch."""
+"""Kernel of stem.cu: its source text for a shape, its packed weights, and its launch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fastvit.kernels.inference.cuda_text import TYPES, kernel_text
 from fastvit.kernels.inference.fragments import four_in_a_row, fragments
 from fastvit.kernels.inference.nvrtc import INT32, INT64, POINTER, Kernel
 
-# Rows of outputs of a block of threads.
+# Output rows of a thread block.
 _ROWS = 8
-# Its columns, its warps, and blocks that are to fit a multiprocessor; the likeliest first.
-# 8 rows of 8 columns need 19 times 16 pixels of the first map, of 16 columns 36 times.
+# Output columns of a thread block, its warps, and blocks that must fit on a multiprocessor; the likeliest first.
+# 8 rows of 8 columns need 19 tiles of 16 pixels of the first map; 8 rows of 16 columns need 36.
 BLOCKS = ((8, 10, 3), (16, 12, 2), (8, 8, 3))
 _SIGNATURE = (POINTER,) * 7 + (INT32,) * 2 + (INT64,) * 4
-# Bytes of shared memory of a multiprocessor of an H100, and what each block takes for itself.
+# Shared memory of a multiprocessor of an H100, and the part that each block reserves, in bytes.
 _SHARED, _OWN = 228 * 1024, 1024
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the three convolutions, as the kernel wants them."""
+    """Packed weights and biases of the three convolutions; the first bias is among the first weights."""
 
     first: Tensor
     second: Tensor
@@ -35,12 +35,18 @@ class Weights:
 
 
 def padded(channels: int) -> int:
-    """To the next multiple of 16."""
+    """Return the number of channels rounded up to a multiple of 16."""
     return -(-channels // 16) * 16
 
 
 def shared_bytes(channels: int, out: int, columns: int) -> int:
-    """Shared memory of a block."""
+    """Return the shared memory of a thread block, in bytes.
+
+    Args:
+        channels: channels of the images.
+        out: channels of the output.
+        columns: output columns of a thread block.
+    """
     pitch, wide = 2 * padded(out) + 16, 2 * columns + 1
     image = 2 * (channels * (4 * _ROWS + 3) * (2 * wide + 1) + 2)
     tiles = -(-(2 * _ROWS + 1) * wide // 16)
@@ -48,21 +54,21 @@ def shared_bytes(channels: int, out: int, columns: int) -> int:
 
 
 def blocks(channels: int, out: int) -> list[tuple[int, int, int]]:
-    """Those of BLOCKS that fit; none where there is no kernel."""
+    """Return the entries of BLOCKS that fit; an empty list if the kernel does not support these channels."""
     if out % 4:
         return []
     return [b for b in BLOCKS if b[2] * (shared_bytes(channels, out, b[0]) + _OWN) <= _SHARED]
 
 
 def pack(first: Tensor, second: Tensor, second_bias: Tensor, third: Tensor, third_bias: Tensor) -> Weights:
-    """Of a stem's layers.
+    """Pack the weights of a stem in the order in which the kernel needs them.
 
     Args:
-        first: (taps + 1, out): weights in the order of channel, row and column, and the bias as a row behind them.
-        second: (9, out), float32.
-        second_bias: (out,), float32.
-        third: (out, out), the output's channels first.
-        third_bias: (out,).
+        first: weights of the first convolution, (taps + 1, out): taps by channel, row and column, then the bias.
+        second: weights of the second convolution, (9, out), float32.
+        second_bias: biases of the second convolution, (out,), float32.
+        third: weights of the third convolution, (out, out), output channels first.
+        third_bias: biases of the third convolution, (out,).
     """
     rows, out = first.shape
     more = padded(out) - out
@@ -77,7 +83,16 @@ def pack(first: Tensor, second: Tensor, second_bias: Tensor, third: Tensor, thir
 
 @cache
 def source(dtype: torch.dtype, channels: int, out: int, columns: int, warps: int, blocks: int) -> str:
-    """CUDA C++ with an entry `stem`."""
+    """Return CUDA C++ with the kernel function `stem`.
+
+    Args:
+        dtype: dtype of images and maps, float16 or bfloat16.
+        channels: channels of the images.
+        out: channels of the output.
+        columns: output columns of a thread block.
+        warps: warps of a thread block.
+        blocks: number of thread blocks that must fit on a multiprocessor.
+    """
     number, suffix = TYPES[dtype]
     sizes = {"IN": channels, "OUT": out, "ROWS": _ROWS, "COLUMNS": columns, "WARPS": warps, "BLOCKS": blocks}
     constants = {**sizes, "SUFFIX": f'"{suffix}"'}
@@ -85,7 +100,14 @@ def source(dtype: torch.dtype, channels: int, out: int, columns: int, warps: int
 
 
 def grid(batch: int, out_height: int, out_width: int, columns: int) -> int:
-    """Blocks of threads."""
+    """Return the number of thread blocks.
+
+    Args:
+        batch: number of images.
+        out_height: height of the output, in pixels.
+        out_width: width of the output, in pixels.
+        columns: output columns of a thread block.
+    """
     return batch * -(-out_height // _ROWS) * -(-out_width // columns)
 
 
@@ -95,13 +117,18 @@ def _kernel(text: str, device: int, shared: int) -> Kernel:
 
 
 def stem(x: Tensor, weights: Weights, out: int, columns: int, warps: int, blocks: int) -> Tensor:
-    """Run it on a GPU.
+    """Compute the stem on a GPU.
 
     Args:
-        x: (B, H, W, C), float16 or bfloat16, of any strides.
-        weights: from `pack`.
+        x: images, (B, H, W, C), float16 or bfloat16, of any strides.
+        weights: packed weights from `pack`.
         out: channels of the output.
-        columns, warps, blocks: as in BLOCKS.
+        columns: output columns of a thread block.
+        warps: warps of a thread block.
+        blocks: number of thread blocks that must fit on a multiprocessor.
+
+    Returns:
+        (B, H / 4, W / 4, out), sides rounded up.
     """
     batch, height, width, channels = x.shape
     y = x.new_empty(batch, -(-height // 4), -(-width // 4), out)

@@ -1,4 +1,4 @@
-"""A piece of a fused network on NHWC maps, the kernels that can compute it, and the least that it costs."""
+"""Step of a fused network on NHWC maps: the kernels that can compute it, and its least cost."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel and how it is launched.
+    """Kernel with the options of its launch.
 
     Attributes:
-        kernel: "torch", "triton", "cuda", or "hopper", which is CUDA C++ for that architecture alone.
-        config: of the launch: block sizes, warps, ....
+        kernel: "torch", "triton", "cuda", "hopper" (CUDA C++ for Hopper GPUs only), or "two" (two Triton kernels).
+        config: name and value of each option of the launch, such as block sizes and number of warps.
     """
 
     kernel: str
@@ -24,19 +24,21 @@ class Choice:
 
     @classmethod
     def of(cls, kernel: str, **config: int) -> Choice:
+        """Return a choice with options given as keyword arguments."""
         return cls(kernel, tuple(config.items()))
 
     @property
     def options(self) -> dict[str, int]:
+        """Options of the launch as a dict."""
         return dict(self.config)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the choice as a dict for JSON."""
         return {"kernel": self.kernel, **self.options}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Choice:
-        """The inverse of `to_dict`."""
+        """Return the choice that `to_dict` has written."""
         return cls.of(str(data["kernel"]), **{name: int(value) for name, value in data.items() if name != "kernel"})
 
     def __str__(self) -> str:
@@ -48,12 +50,12 @@ TORCH = Choice("torch")
 
 @dataclass(frozen=True)
 class Cost:
-    """The least that a step needs, whoever computes it.
+    """Least cost of a step, for any implementation.
 
     Attributes:
-        bytes: to read every input and write every output once.
-        macs: multiply-accumulates that a matrix unit can do.
-        fmas: those that none can, in float32 on the ordinary ones.
+        bytes: memory traffic when every input is read once and every output is written once.
+        macs: multiply-accumulates that matrix units can compute.
+        fmas: multiply-accumulates that they cannot, computed in float32 by the ordinary units.
     """
 
     bytes: int
@@ -62,13 +64,19 @@ class Cost:
 
 
 class Step(ABC):
-    """A function of one map, and of a second one that is added where the step ends a branch.
+    """Function of one map, and of a residual map that is added if the step ends a branch.
 
-    Maps are (B, H, W, C), contiguous, in float16 or bfloat16; they are never written to.
+    Maps are (B, H, W, C), contiguous, in float16 or bfloat16. Input maps are never overwritten.
     """
 
     def run(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
-        """The output, by the kernel chosen."""
+        """Compute the output with one kernel.
+
+        Args:
+            x: input map.
+            residual: map that the step adds, or None.
+            choice: kernel and options of its launch.
+        """
         if choice.kernel == "torch":
             return self.torch(x, residual)
         return self.launch(x, residual, choice)
@@ -76,30 +84,45 @@ class Step(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it computes, with all of its shape that is no map's: steps of equal names cost the same."""
+        """Name of the computation with its channels and kernel sizes; steps of equal names have equal costs."""
 
     @abstractmethod
     def torch(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """The same in PyTorch: the reference, and what is run where no kernel is faster. Any device and precision."""
+        """Compute the output in PyTorch, on any device and in any dtype.
+
+        This is the reference for the kernels, and it is used where no kernel is faster.
+        """
 
     @abstractmethod
     def cost(self, x: Tensor) -> Cost:
-        """For a map like x."""
+        """Return the least cost for a map of the shape and dtype of x."""
 
     def choices(self, x: Tensor, kernels: Iterable[str]) -> list[Choice]:
-        """Launches of these kernels that may be the fastest for such a map, the likeliest first; not PyTorch's."""
+        """Return launches of these kernels that may be the fastest for such a map, the likeliest first.
+
+        PyTorch is not among them.
+        """
         return []
 
     def launch(self, x: Tensor, residual: Tensor | None, choice: Choice) -> Tensor:
-        """By a kernel of ours."""
+        """Compute the output with a kernel of this package.
+
+        Args:
+            x: input map.
+            residual: map that the step adds, or None.
+            choice: kernel and options of its launch.
+
+        Raises:
+            NotImplementedError: the step does not have this kernel.
+        """
         raise NotImplementedError(f"{self.name} has no kernel {choice.kernel}")
 
 
 def nchw(x: Tensor) -> Tensor:
-    """An NHWC map as PyTorch's convolutions take it: a view, in memory format channels_last."""
+    """Return an NHWC map as an NCHW view, in memory format channels_last."""
     return x.permute(0, 3, 1, 2)
 
 
 def nhwc(x: Tensor) -> Tensor:
-    """The inverse; copies where a convolution answered in another format."""
+    """Return an NCHW map as NHWC; it is copied if it is not in memory format channels_last."""
     return x.permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Where kernels run, and which."""
+"""Devices and dtypes that the kernels support."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _CAPABILITY = (8, 0)
 
 
 def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
-    """None where kernels take maps of a device and precision, else why not, in one sentence."""
+    """Return why the kernels do not support maps of a device and dtype, in one sentence; None if they do."""
     if device.type != "cuda":
-        return f"kernels are for NVIDIA GPUs, this is {device.type}"
+        return f"the kernels need an NVIDIA GPU; the model is on {device.type}"
     if torch.version.hip:
-        return "kernels are for NVIDIA GPUs, this is one of AMD's"
+        return "the kernels need an NVIDIA GPU; this one is from AMD"
     if dtype not in PRECISIONS.values():
-        return f"kernels compute in float16 and bfloat16, this is {str(dtype).removeprefix('torch.')}"
+        return f"the kernels need float16 or bfloat16; the model is in {str(dtype).removeprefix('torch.')}"
     capability = torch.cuda.get_device_capability(device)
     if capability < _CAPABILITY:
         return (
-            f"kernels need compute capability 8.0 or newer, {torch.cuda.get_device_name(device)} has %d.%d" % capability
+            f"the kernels need compute capability 8.0 or newer; {torch.cuda.get_device_name(device)} has %d.%d"
+            % capability
         )
     if find_spec("triton") is None:
         return "Triton is not installed"
@@ -32,9 +33,9 @@ def unsupported(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 def available_kernels(device: torch.device) -> tuple[str, ...]:
-    """Beside PyTorch's, where `unsupported` has no objection."""
+    """Return the kinds of kernels, besides PyTorch's, that run on a GPU for which `unsupported` returns None."""
     if nvrtc.missing():
         return ("triton",)
-    # Hopper's matrix instructions are in no other GPU, newer ones included.
+    # No other GPU has Hopper's matrix instructions, not even newer ones.
     hopper = torch.cuda.get_device_capability(device) == (9, 0)
     return ("cuda", "hopper", "triton") if hopper else ("cuda", "triton")

@@ -1,4 +1,4 @@
-"""Milliseconds on a GPU: launches in a CUDA graph between events, so that what Python takes is in none of them."""
+"""Timing of kernels on a GPU: launches in a CUDA graph between events, which leaves out the time of Python."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fastvit.kernels.inference.step import TORCH, Choice, Step
 
-# Milliseconds that one replay should take, for the events' resolution, and launches in it.
+# Milliseconds that one replay should take, because of the resolution of events; least and most launches in it.
 _REPLAY = 1.0
 _LAUNCHES = 4, 100
 _ROUNDS = 7
-# Maps below this share of the L2 cache come from it, in a network as here; larger ones are rotated past it.
+# Maps below this share of the L2 cache stay in it, both in a network and here. Larger ones take turns with copies, so
+# that they do not.
 _IN_CACHE = 0.25
 # Relative difference from PyTorch's output that rounding cannot explain.
 _WRONG = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -24,12 +25,12 @@ _WRONG = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of trying a choice.
+    """Result of a trial of a choice.
 
     Attributes:
-        choice: that was tried.
-        ms: a launch, the median; None where it failed.
-        failure: why, in one line.
+        choice: choice that was tried.
+        ms: median time of a launch, in milliseconds; None if the choice failed.
+        failure: reason of the failure, in one line.
     """
 
     choice: Choice
@@ -38,7 +39,17 @@ class Trial:
 
 
 def try_choices(step: Step, x: Tensor, residual: Tensor | None, choices: Sequence[Choice]) -> list[Trial]:
-    """Run every choice, compare its output with PyTorch's, and time those that are right; in their order."""
+    """Run every choice, compare its output with PyTorch's, and time the choices whose output is correct.
+
+    Args:
+        step: step to compute.
+        x: input map.
+        residual: map that the step adds, or None.
+        choices: choices to try.
+
+    Returns:
+        A trial for each choice, in their order.
+    """
     reference = step.torch(x, residual)
     inputs = _rotated(x, residual)
     return [_try(step, inputs, reference, choice) for choice in choices]
@@ -46,15 +57,15 @@ def try_choices(step: Step, x: Tensor, residual: Tensor | None, choices: Sequenc
 
 def _try(step: Step, inputs: list[tuple[Tensor, Tensor | None]], reference: Tensor, choice: Choice) -> Trial:
     try:
-        # What is freed here is what the output is likely to get: an element left unwritten is a NaN.
+        # The output is likely to get the memory that is freed here: elements that are not written are then NaN.
         poison = torch.full_like(reference, torch.nan)
         del poison
         output = step.run(*inputs[0], choice)
         apart = float((output.float() - reference.float()).norm() / reference.float().norm())
         if choice != TORCH and not apart <= _WRONG[output.dtype]:
-            return Trial(choice, None, f"its output is {apart:.1e} from PyTorch's")
+            return Trial(choice, None, f"its output differs from PyTorch's by {apart:.1e}")
         return Trial(choice, graph_ms([partial(step.run, *pair, choice) for pair in inputs]))
-    except Exception as error:  # compilers, and the driver where a block asks for more than the GPU has
+    except Exception as error:  # from compilers, or from the driver if a block needs more than the GPU has
         return Trial(choice, None, next(iter(str(error).splitlines()), "") or type(error).__name__)
 
 
@@ -67,7 +78,7 @@ def _rotated(x: Tensor, residual: Tensor | None) -> list[tuple[Tensor, Tensor | 
 
 
 def graph_ms(calls: Sequence[Callable[[], object]]) -> float:
-    """Median milliseconds of a call, of calls that take turns, each as often as the others."""
+    """Return the median time of a call in milliseconds; the calls take turns, each equally often."""
     for call in calls:
         call()
     estimate = max(_between(lambda: [call() for call in calls], 1) / len(calls), 1e-3)
@@ -89,7 +100,7 @@ def graph_ms(calls: Sequence[Callable[[], object]]) -> float:
 
 
 def _between(call: Callable[[], object], rounds: int) -> float:
-    """Median milliseconds between events before and behind a call."""
+    """Return the median time between events before and after a call, in milliseconds."""
     times = []
     for _ in range(rounds):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Which kernel is the fastest for a step and a shape: asked once for a kind of GPU, then remembered."""
+"""Choice of the fastest kernel for a step and a shape: timed once per GPU model, then cached on disk."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from fastvit.kernels.inference.support import available_kernels
 from fastvit.kernels.inference.timing import try_choices
 from fastvit.version import __version__
 
-# What was measured by us, a file a kind of GPU, in the format of the cache.
+# Choices that are shipped with the package: one file per GPU model, in the format of the cache.
 SHIPPED = Path(__file__).parent / "tuned"
-# Choices are compiled by so many threads at once; the compilers let go of Python's lock.
+# Number of threads that compile choices; the compilers release Python's lock.
 _COMPILERS = 8
 
 
 def like(x: Tensor) -> tuple[int, ...]:
-    """The shape that stands for others: the batch up to the next power of two, the sides to three significant bits.
+    """Return the rounded shape under which a choice is stored.
 
-    Images of all sizes then come down to few, and those of 224 and 256 pixels stay apart.
+    The batch is rounded up to the next power of two, and height and width to three significant bits. This leaves few
+    shapes, and keeps images of 224 and 256 pixels apart. The channels stay as they are.
     """
     batch = 1 << (max(x.shape[0], 1) - 1).bit_length()
     steps = (1 << max(side.bit_length() - 3, 0) for side in x.shape[1:-1])
@@ -39,21 +40,24 @@ def like(x: Tensor) -> tuple[int, ...]:
 
 
 def key(step: Step, x: Tensor) -> str:
-    """What a choice depends on: the step, the map's shape, as `like` has it, and its precision."""
+    """Return the name under which a choice is stored: the step, the rounded shape of the map and its dtype."""
     batch, *sides, _ = like(x)
     size = "x".join(map(str, sides)) or "1"
     return f"{step.name} @ {size}, batch {batch}, {str(x.dtype).removeprefix('torch.')}"
 
 
 class Tuner:
-    """Chooses kernels on one GPU.
+    """Chooser of kernels for one GPU.
 
-    Choices come from the cache on disk, then from the table that is shipped for this kind of GPU, else they are timed,
-    which takes a second or two a step, and written to the cache.
+    Choices come from the cache on disk, or from the table that is shipped for this GPU model. A choice that is in
+    neither is timed, which takes a second or two per step, and written to the cache.
 
     Args:
-        device: a GPU.
-        time: False takes the likeliest choice where none is known, which may be slower than PyTorch.
+        device: GPU that the kernels run on.
+        time: if False, an unknown choice is guessed instead of timed; it may be slower than PyTorch.
+
+    Attributes:
+        path: cache file for this GPU model and these versions.
     """
 
     def __init__(self, device: torch.device, time: bool = True) -> None:
@@ -66,7 +70,13 @@ class Tuner:
         self._new: dict[str, Choice] = {}
 
     def choose(self, step: Step, x: Tensor, residual: Tensor | None) -> Choice:
-        """The fastest choice for such a map, among those that run."""
+        """Return the fastest choice that runs for maps of this shape.
+
+        Args:
+            step: step to compute.
+            x: input map, on the GPU of the tuner.
+            residual: map that the step adds, or None.
+        """
         choices = step.choices(x, self._kernels)
         if not choices:
             return TORCH
@@ -82,7 +92,7 @@ class Tuner:
         return min(timed, key=lambda choice: timed[choice])
 
     def save(self) -> None:
-        """Write what was found to the cache; what others wrote meanwhile stays. A disk that refuses costs time only."""
+        """Add the new choices to the cache file. If the file cannot be written, the next process times them again."""
         if not self._new:
             return
         known = read_table(self.path) | self._new
@@ -92,27 +102,48 @@ class Tuner:
 
 
 def first_that_runs(step: Step, x: Tensor, residual: Tensor | None, choices: Iterable[Choice]) -> Choice:
-    """PyTorch where none does: what is known, or likely, was found elsewhere, with another compiler or driver."""
+    """Return the first choice that runs here, or PyTorch if none does.
+
+    Stored and guessed choices may fail, because they were found with another compiler or driver.
+
+    Args:
+        step: step to compute.
+        x: input map.
+        residual: map that the step adds, or None.
+        choices: choices to try, in order.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU has not enough memory.
+    """
     for choice in choices:
         try:
             with torch.no_grad():
                 step.run(x, residual, choice)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # whatever compilers raise, and the driver
+        except Exception:  # compilers and the driver raise errors of many types
             continue
         return choice
     return TORCH
 
 
 def compile_all(step: Step, x: Tensor, residual: Tensor | None, choices: list[Choice]) -> None:
-    """Run each once, several at a time; one that fails fails again, and is heard, when it is timed."""
+    """Run each choice once, so that its kernel is compiled; several threads compile at the same time.
+
+    Failures are ignored here, because a choice that fails also fails when it is timed.
+
+    Args:
+        step: step to compute.
+        x: input map.
+        residual: map that the step adds, or None.
+        choices: choices to compile.
+    """
 
     def once(choice: Choice) -> None:
         try:
             with torch.no_grad(), torch.cuda.device(x.device):
                 step.run(x, residual, choice)
-        except Exception:  # whatever compilers raise
+        except Exception:  # compilers raise errors of many types
             return
 
     with ThreadPoolExecutor(_COMPILERS) as pool:
@@ -121,13 +152,13 @@ def compile_all(step: Step, x: Tensor, residual: Tensor | None, choices: list[Ch
 
 
 def launchable(table: dict[str, Choice], kernels: Iterable[str]) -> dict[str, Choice]:
-    """Choices that need no other kernels than these: a table may come from where there was NVRTC, say."""
+    """Return the choices that need only these kernels: a table may come from a machine with NVRTC, for example."""
     needed = {"torch": (), "two": ("triton",)}
     return {n: c for n, c in table.items() if set(needed.get(c.kernel, (c.kernel,))) <= set(kernels)}
 
 
 def read_table(path: Path) -> dict[str, Choice]:
-    """Choices by key; none from a file that is not there, or not such a table."""
+    """Return the choices of a file by their keys; an empty dict if the file is missing or is not such a table."""
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {name: Choice.from_dict(choice) for name, choice in table.items()}

@@ -1,5 +1,5 @@
-"""What the collapsed train form is computed with: operators for torch.library, in plain torch and in Triton.
+"""Operators of the collapsed train form, registered with torch.library, in plain PyTorch and in Triton.
 
-`branch_sum` and `depthwise_conv` are the operators; `passes_*` and `depthwise_*` compute them. Which of the two does is
-decided at run time, by `dispatch`.
+`branch_sum`, `depthwise_conv`, `norm_pointwise`, `pointwise` and `subsample` are the operators. The modules `passes_*`
+and `depthwise_*` compute the first two; `dispatch` chooses between PyTorch and Triton at run time.
 """

@@ -1,13 +1,13 @@
-"""The operator `fastvit::branch_sum`: batch norms over several maps, added up, as one affine combination of the maps.
+"""The operator `fastvit::branch_sum`: a sum of batch norms over several maps, as one affine combination of the maps.
 
-A term of the sum is gain * (z - mean(z)) / sqrt(var(z) + eps) with z = factor * map: a batch norm without its shift,
-of a map that a depthwise 1x1 convolution may have scaled. mean(z) and var(z) follow from those of the map, so the whole
-sum is
+A term of the sum is gain * (z - mean(z)) / sqrt(var(z) + eps) with z = factor * map. This is a batch norm without its
+shift, of a map that a depthwise 1x1 convolution may have scaled. mean(z) and var(z) follow from those of the map, so
+the sum is
 
     out = sum over maps of slope * map, + offset
 
-with a slope a map and channel. Statistics take one pass over each map and the sum one over all; going back, the sums
-over pixels take one pass and the gradients of all maps another. Nothing but the maps themselves is kept for that.
+with a slope per map and channel. The forward pass reads each map once for the statistics and once for the sum. The
+backward pass reads the maps once for the sums over pixels and once for the gradients. Only the maps are kept for it.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ def branch_sum(
     gelu: bool,
     group: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalize and add up.
+    """Normalize maps and add them up.
 
     Args:
-        maps: (B, C, H, W) each, of one shape.
-        factor: (T, C), what a term multiplies its map with before the norm; terms of the first map come first.
-        gain: (T, C), what it multiplies the normalized map with.
-        shift: (C,), added to the sum.
-        terms: how many of the T there are of each map.
-        skip: index of the map that is also added as it is; -1 for none.
-        eps: of all norms.
-        gelu: end with GELU.
-        group: name of the process group over whose images the statistics are; None for those of this process.
+        maps: maps of one shape, (B, C, H, W).
+        factor: factor of each term before its norm, (T, C); terms of the first map come first.
+        gain: factor of each term after its norm, (T, C).
+        shift: offset of the sum, (C,).
+        terms: number of terms of each map; their sum is T.
+        skip: index of the map that is also added without a norm; -1 for none.
+        eps: epsilon of all norms.
+        gelu: whether GELU follows.
+        group: name of the process group that shares batch statistics; None for this process only.
 
     Returns:
         The sum, channels last, in the widest dtype of the maps; mean and biased variance of the maps, (maps, C), in
-        float32 at least; and how many pixels they are of, a number.
+        float32 at least; and the number of pixels that they are taken over, a scalar tensor.
     """
     maps = [channels_last(one) for one in maps]
     passes = passes_for(maps)
@@ -98,7 +98,26 @@ def branch_sum_backward(
     gelu: bool,
     group: str | None,
 ) -> list[Tensor]:
-    """Gradients of `branch_sum`'s maps, one after the other, then of factor, gain and shift."""
+    """Compute the gradients of `branch_sum`.
+
+    Args:
+        grad: gradient of the sum, (B, C, H, W).
+        maps: maps that were added up.
+        mean: means that `branch_sum` returned.
+        variance: variances that `branch_sum` returned.
+        count: number of pixels that `branch_sum` returned.
+        factor: factor of each term before its norm, (T, C).
+        gain: factor of each term after its norm, (T, C).
+        shift: offset of the sum, (C,).
+        terms: number of terms of each map.
+        skip: index of the map that is also added without a norm; -1 for none.
+        eps: epsilon of all norms.
+        gelu: whether GELU follows.
+        group: name of the process group that shares batch statistics; None for this process only.
+
+    Returns:
+        The gradients of the maps, in their order, then of factor, gain and shift.
+    """
     maps, grad = [channels_last(one) for one in maps], channels_last(grad)
     passes = passes_for(maps)
     with torch.cuda.device_of(grad):
@@ -106,7 +125,7 @@ def branch_sum_backward(
         slopes, offset = _affine(mean, variance, wide_factor, wide_gain, shift.to(mean), terms, skip, eps)
         grad, gelu = passes.before_gelu(grad, maps, slopes, offset, gelu)
         products, total = passes.gradient_sums(grad, maps, mean, slopes, offset, gelu)
-        # Parameters are each process's own (DDP averages them); the statistics are everybody's.
+        # Gradients of parameters are per process (DDP averages them); the statistics are shared.
         grads = _parameter_gradients(products, variance, wide_factor, wide_gain, terms, eps)
         sums = summed_over(torch.cat([products, total[None]]), group)
         own, constant = _through_statistics(
@@ -155,7 +174,7 @@ branch_sum.register_autograd(_back, setup_context=_keep)
 
 
 def passes_for(maps: Sequence[Tensor]) -> ModuleType:
-    """Who computes the passes over these maps."""
+    """Return the module that computes the passes over these maps: `passes_torch` or `passes_triton`."""
     if not use_triton(*maps):
         return passes_torch
     from fastvit.kernels.training import passes_triton
@@ -171,13 +190,13 @@ def _widest(maps: Sequence[Tensor]) -> torch.dtype:
 
 
 def shared_statistics(mean: Tensor, variance: Tensor, x: Tensor, group: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, variance and number of pixels over all processes of a group; images may differ in size between them.
+    """Return mean, variance and number of pixels over all processes of a group; their images may differ in size.
 
     Args:
-        mean: (maps, C) of this process.
-        variance: likewise, biased.
-        x: one of its maps.
-        group: by its name; None for this process alone.
+        mean: means of the maps of this process, (maps, C).
+        variance: biased variances of the maps of this process, (maps, C).
+        x: one of the maps of this process, (B, C, H, W).
+        group: name of the process group; None for this process only.
     """
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     count = mean.new_full((), pixels)
@@ -196,23 +215,23 @@ def shared_statistics(mean: Tensor, variance: Tensor, x: Tensor, group: str | No
 
 
 def summed_over(values: Tensor, group: str | None) -> Tensor:
-    """The sum over the processes of a group; the values are overwritten."""
+    """Return the sum of the values over the processes of a group; the values are overwritten."""
     if group is not None:
         torch.distributed.all_reduce(values, group=_processes(group))
     return values
 
 
-# What follows is arithmetic on a value a channel. With r = (factor^2 var + eps)^(-1/2), the term of a map y is
+# The functions below compute with one value per channel. With r = (factor^2 var + eps)^(-1/2), the term of a map y is
 # gain factor r (y - mean).
 
 
 def _by_term(values: Tensor, terms: Sequence[int]) -> Tensor:
-    """(maps, C) -> (T, C): each map's values for each of its terms."""
+    """Repeat the values of each map for each of its terms: (maps, C) -> (T, C)."""
     return torch.cat([row.expand(count, -1) for row, count in zip(values, terms, strict=True)])
 
 
 def _by_map(values: Tensor, terms: Sequence[int]) -> Tensor:
-    """(T, C) -> (maps, C): the sum over the terms of each map."""
+    """Sum the values over the terms of each map: (T, C) -> (maps, C)."""
     return torch.stack([rows.sum(0) for rows in values.split(list(terms))])
 
 
@@ -226,7 +245,7 @@ def _affine(
     skip: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """Slopes (maps, C) and offset (C,) of the sum."""
+    """Return the slopes (maps, C) and the offset (C,) of the sum."""
     inverse = (factor.square() * _by_term(variance, terms) + eps).rsqrt()
     slopes = _by_map(gain * factor * inverse, terms)
     offset = shift - (slopes * mean).sum(0)
@@ -238,7 +257,10 @@ def _affine(
 def _parameter_gradients(
     products: Tensor, variance: Tensor, factor: Tensor, gain: Tensor, terms: Sequence[int], eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Of factor and gain, from the sums of gradient * (map - mean): d(factor r) / d(factor) is eps r^3."""
+    """Return the gradients of factor and gain, from the sums of gradient * (map - mean).
+
+    d(factor r) / d(factor) is eps r^3.
+    """
     inverse = (factor.square() * _by_term(variance, terms) + eps).rsqrt()
     pulled = _by_term(products, terms) * inverse
     return gain * eps * inverse.square() * pulled, factor * pulled
@@ -257,7 +279,7 @@ def _through_statistics(
     skip: int,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
-    """What reaches a map through its own mean and variance, as own * map + constant, each (maps, C)."""
+    """Return own and constant, each (maps, C): own * map + constant is the gradient through mean and variance."""
     inverse = (factor.square() * _by_term(variance, terms) + eps).rsqrt()
     # d loss / d var is half of this with the opposite sign, and d var / d map is 2 (map - mean) / count.
     own = -_by_map(gain * (factor * inverse) ** 3, terms) * products / count
@@ -268,12 +290,12 @@ def _through_statistics(
 
 
 def group_name(group: Any = None) -> str:
-    """By which the operator knows a process group, or that of all processes."""
+    """Return the name of a process group for the operators; by default the group of all processes."""
     return cast(Any, group or torch.distributed.group.WORLD).group_name
 
 
 def _processes(name: str) -> Any:
-    """The group of a name."""
+    """Return the process group of a name."""
     from torch.distributed.distributed_c10d import _resolve_process_group
 
     return _resolve_process_group(cast(Any, name))

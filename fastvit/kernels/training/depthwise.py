@@ -1,8 +1,8 @@
-"""The operator `fastvit::depthwise_conv`: a depthwise convolution whose gradients are near the speed of memory.
+"""The operator `fastvit::depthwise_conv`: a depthwise convolution whose gradients are limited by memory bandwidth.
 
-Libraries are slow at parts of it. oneDNN has no fast weight gradient of kernels wider than 3, no fast convolution with
-several filters a channel, and takes long where channels are not side by side in memory; cuDNN's weight gradients take
-far longer than reading what they need.
+The libraries are slow at parts of it. oneDNN has no fast weight gradient for kernels wider than 3 and no fast
+convolution with several filters per channel, and it is slow if the memory format is not channels last. cuDNN's weight
+gradients take far longer than reading their inputs.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def depthwise_conv(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Convolve each channel by itself, with padding k // 2.
 
     Args:
-        x: (B, C, H, W).
-        weight: (C * m, 1, k, k), k odd, in the dtype of x: m filters a channel, those of a channel in a row.
-        stride: of both sides.
+        x: map, (B, C, H, W).
+        weight: m filters per channel, (C * m, 1, k, k), k odd, in the dtype of x; filters of a channel are adjacent.
+        stride: vertical and horizontal stride.
 
     Returns:
         (B, C * m, H / stride, W / stride), sides rounded up, channels last.
@@ -43,7 +43,17 @@ def _(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 @operator("depthwise_conv_backward")
 def depthwise_conv_backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Gradients of `depthwise_conv`'s x and weight."""
+    """Compute the gradients of `depthwise_conv`.
+
+    Args:
+        grad: gradient of the output.
+        x: map, (B, C, H, W).
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+
+    Returns:
+        The gradients of x and weight.
+    """
     grad, x, weight = channels_last(grad), channels_last(x), weight.contiguous()
     kernels = _kernels(x, weight)
     with torch.cuda.device_of(x):
@@ -68,7 +78,7 @@ depthwise_conv.register_autograd(_back, setup_context=_keep)
 
 
 def _kernels(x: Tensor, weight: Tensor) -> ModuleType:
-    """Who computes it."""
+    """Return the module that computes this convolution: `depthwise_torch` or `depthwise_triton`."""
     if not use_triton(x, weight):
         return depthwise_torch
     from fastvit.kernels.training import depthwise_triton

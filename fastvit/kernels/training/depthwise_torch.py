@@ -1,4 +1,4 @@
-"""Depthwise convolution from torch's own: the reference, and what a CPU runs. Maps are channels last."""
+"""Depthwise convolution in PyTorch: the reference, and the implementation for CPUs. Maps are channels last."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from torch.nn import functional as F
 
 from fastvit.kernels.training.dispatch import channels_last
 
-# oneDNN's fast weight gradient takes kernels up to this wide, of any height (3.12, AVX2 and AVX-512).
+# Widest kernel of oneDNN's fast weight gradient; any height is supported (oneDNN 3.12, AVX2 and AVX-512).
 _WIDEST = 3
 
 
 def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See `fastvit.kernels.training.depthwise.depthwise_conv`."""
+    """Compute `fastvit.kernels.training.depthwise.depthwise_conv`.
+
+    Args:
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     channels, kernel = x.shape[1], weight.shape[-1]
     with torch.autocast(x.device.type, enabled=False):
         made = [F.conv2d(x, part, None, stride, kernel // 2, 1, channels) for part in _parts(x, weight)]
@@ -21,7 +27,14 @@ def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Of the loss by x, (B, C, H, W)."""
+    """Compute the gradient of x, (B, C, H, W).
+
+    Args:
+        grad: gradient of the output, channels last.
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     parts = _parts(x, weight)
     first, *rest = (_aten(g, x, w, stride, 0) for g, w in zip(_taken_apart(grad, len(parts)), parts, strict=True))
     for more in rest:
@@ -30,7 +43,14 @@ def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tens
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Of the loss by weight, (C * m, 1, k, k)."""
+    """Compute the gradient of the weight, (C * m, 1, k, k).
+
+    Args:
+        grad: gradient of the output, channels last.
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     kernel = weight.shape[-1]
     if x.device.type != "cpu" or stride > 1 and kernel > _WIDEST:
         return _aten(grad, x, weight, stride, 1)
@@ -39,12 +59,12 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Ten
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Of one filter a channel, from strips of the kernel that are narrow enough for oneDNN's fast routine."""
+    """Compute the gradient for one filter per channel, in strips of the kernel that oneDNN's fast routine supports."""
     batch, channels, height, width = x.shape
-    # Taps that only ever meet the padding have no gradient.
+    # Taps that only see the padding have no gradient.
     reached = min(kernel, 2 * max(height, width) - 1) if stride == 1 else kernel
     padding = reached // 2
-    # Nor does the fast routine take maps that are smaller than the kernel: their padding is written out.
+    # The fast routine does not support maps that are smaller than the kernel: pad them explicitly.
     rows = padding if min(height, width) <= reached else 0
     if reached <= _WIDEST and not rows:
         gradient = _strip(grad, x, (reached, reached), (padding, padding), stride)
@@ -73,7 +93,7 @@ def _strip(grad: Tensor, x: Tensor, kernel: tuple[int, int], padding: tuple[int,
 
 
 def _aten(grad: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> Tensor:
-    """Torch's gradient by x (0) or weight (1)."""
+    """Compute PyTorch's gradient of x (0) or weight (1)."""
     wanted = [which == 0, which == 1, False]
     padding = [weight.shape[-1] // 2] * 2
     return torch.ops.aten.convolution_backward(
@@ -82,13 +102,13 @@ def _aten(grad: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> T
 
 
 def _parts(x: Tensor, weight: Tensor) -> list[Tensor]:
-    """Filters, so that there is one a channel where a library has no fast routine for several."""
+    """Return filters in groups with one filter per channel, if the library has no fast routine for several."""
     count = weight.shape[0] // x.shape[1] if x.device.type == "cpu" else 1
     return [weight[start::count].contiguous() for start in range(count)]
 
 
 def _interleaved(parts: list[Tensor]) -> Tensor:
-    """Maps of each filter -> the maps of a channel's filters side by side."""
+    """Join the maps of each filter, so that the filters of a channel are adjacent."""
     return parts[0] if len(parts) == 1 else F.channel_shuffle(torch.cat(parts, 1), len(parts))
 
 

@@ -1,9 +1,9 @@
 """Depthwise convolution as Triton kernels, for channels-last maps; accumulates in float32.
 
-A program has a tile of pixels, in the order of memory over all images, by channels. Forward and input gradient walk
-over the taps of the kernel: neighboring taps read the same lines, which stay in the cache. The weight gradient has a
-program for each row of the kernel and share of the pixels, which keeps the sums of all taps of that row; the shares are
-added up afterwards, in order.
+A program has a tile of pixels by channels; pixels are in memory order over all images. The forward pass and the input
+gradient loop over the taps of the kernel: neighboring taps read the same lines, which stay in the cache. The weight
+gradient has a program for each row of the kernel and share of the pixels, with sums for all taps of that row. The sums
+of the shares are added afterwards, always in the same order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastvit.kernels.training.dispatch import new_map
 
 _CHANNELS = 64
 _PIXELS = 32
-# Of the weight gradient, whose tile has the taps of a row as well.
+# Tile of the weight gradient, which also has the taps of a row.
 _ROW_PIXELS = 16
 _ROW_CHANNELS = 32
 _SHARES = 256
@@ -25,7 +25,7 @@ _SHARES = 256
 
 @triton.jit
 def _place(pixel, height, width):
-    """Image, row and column of a pixel."""
+    """Return image, row and column of a pixel."""
     return pixel // (height * width), pixel // width % height, pixel % width
 
 
@@ -65,7 +65,7 @@ def _input_gradient(
     total = tl.zeros((PIXELS, CHANNELS), tl.float32)
     for i in range(K):
         for j in tl.static_range(K):
-            # The pixel was tap (i, j) of the output at (h, w) / stride, where that is one.
+            # The pixel is tap (i, j) of the output at (h, w) / stride, if that output exists.
             h = row + K // 2 - i
             w = left + K // 2 - j
             seen = (h >= 0) & (h % STRIDE == 0) & (h // STRIDE < out_height)
@@ -112,7 +112,13 @@ def _weight_gradient(
 
 
 def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """See `fastvit.kernels.training.depthwise.depthwise_conv`."""
+    """Compute `fastvit.kernels.training.depthwise.depthwise_conv`.
+
+    Args:
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     batch, channels, height, width = x.shape
     outs, kernel = weight.shape[0], weight.shape[-1]
     out = new_map(x, (batch, outs, (height - 1) // stride + 1, (width - 1) // stride + 1))
@@ -125,7 +131,14 @@ def forward(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Of the loss by x, (B, C, H, W)."""
+    """Compute the gradient of x, (B, C, H, W).
+
+    Args:
+        grad: gradient of the output, channels last.
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     batch, channels, height, width = x.shape
     outs, kernel = weight.shape[0], weight.shape[-1]
     out = new_map(x, x.shape)
@@ -138,7 +151,14 @@ def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tens
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Of the loss by weight, (C * m, 1, k, k)."""
+    """Compute the gradient of the weight, (C * m, 1, k, k).
+
+    Args:
+        grad: gradient of the output, channels last.
+        x: map, (B, C, H, W), channels last.
+        weight: filters, (C * m, 1, k, k).
+        stride: vertical and horizontal stride.
+    """
     channels, height, width = x.shape[1:]
     outs, kernel = weight.shape[0], weight.shape[-1]
     pixels, taps = grad.shape[0] * grad.shape[2] * grad.shape[3], triton.next_power_of_2(kernel)
@@ -157,5 +177,5 @@ def _tiles(pixels: int, channels: int) -> tuple[int, int]:
 
 
 def _by_tap(weight: Tensor) -> Tensor:
-    """(C * m, 1, k, k) -> (k * k, C * m): the filters of neighboring channels side by side."""
+    """Transpose the weight, so that neighboring channels are adjacent: (C * m, 1, k, k) -> (k * k, C * m)."""
     return weight.flatten(1).t().contiguous()

@@ -1,30 +1,34 @@
-"""Where the Triton kernels can run, and memory in the order that all of them want."""
+"""Choice between PyTorch and Triton, and maps in the memory format that the kernels need."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from fastvit.variables import read_variable
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def use_triton(*maps: Tensor) -> bool:
-    """Whether the Triton kernels take these (B, C, H, W) maps: on a GPU that runs them, in single or half precision."""
+    """Return whether the Triton kernels support these (B, C, H, W) maps.
+
+    They need an NVIDIA GPU of compute capability 8.0 or newer, and float32, float16 or bfloat16.
+    """
     return all(one.dtype in _DTYPES and (one.is_cuda or interpreted()) for one in maps) and _has_triton()
 
 
 @cache
 def interpreted() -> bool:
-    """Return whether Triton's interpreter runs the kernels: on the CPU, a thousand times slower, for their tests alone.
+    """Return whether Triton's interpreter runs the kernels on the CPU, a thousand times slower, for tests only.
 
-    Triton reads its variable when a kernel is defined, which is at the first use, too. Whoever sets that one for other
-    kernels does not mean a whole training run.
+    Both FASTVIT_INTERPRET and TRITON_INTERPRET must be 1: the second one alone may be set for other kernels. Triton
+    reads its variable when a kernel is defined, which is at the first use, too.
     """
-    return os.environ.get("FASTVIT_INTERPRET") == os.environ.get("TRITON_INTERPRET") == "1"
+    return read_variable("FASTVIT_INTERPRET") == read_variable("TRITON_INTERPRET") == "1"
 
 
 @cache
@@ -35,10 +39,16 @@ def _has_triton() -> bool:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The map with its channels side by side in memory; itself where it is so already."""
+    """Return the map in memory format channels_last; it is not copied if it has this format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def new_map(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-    """Memory for a map, channels last, where `like` is."""
+    """Return an uninitialized map in memory format channels_last.
+
+    Args:
+        like: tensor whose device is used.
+        shape: shape of the map, (B, C, H, W).
+        dtype: dtype of the map; by default that of `like`.
+    """
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""Operators with gradients that torch.compile and torch.export see, and that are called directly where neither looks.
+"""Operators with gradients that torch.compile and torch.export can trace; without tracing they are called directly.
 
-A call of torch.library's custom operator goes through the dispatcher in Python several times. On a CPU that is 2 to 5 %
-of a training step of T8 at 64 px (batch 64, two cores of an Intel Xeon, torch 2.14.1, 2026-11-26).
+A call of torch.library's custom operator passes the dispatcher in Python several times. On a CPU that is 2 to 5 % of a
+training step of T8 at 64 px (batch 64, two cores of an Intel Xeon, torch 2.14.1, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Keep = Callable[[Any, tuple[Any, ...], Any], None]
 
 
 class Operator:
-    """A function of tensors as the operator `fastvit::NAME`, and as it is.
+    """Function of tensors that is also the operator `fastvit::NAME`.
 
-    Arguments are positional; the first one is a tensor or a list of them.
+    Arguments are positional; the first one is a tensor or a list of tensors.
 
     Args:
-        function: changes none of its arguments, and returns none of them. Its annotations are the operator's schema.
-        name: of the operator.
+        function: implementation, which neither changes nor returns its arguments. Its annotations define the schema.
+        name: name of the operator.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -36,12 +36,12 @@ class Operator:
         return (self._direct if _unseen(arguments[0]) else self._registered)(*arguments)
 
     def register_fake(self, fake: Callable[..., Any]) -> Callable[..., Any]:
-        """As torch.library has it: what comes out, but for the values."""
+        """Register a function that returns outputs without values, as torch.library does."""
         self._definition.register_fake(fake)
         return fake
 
     def register_autograd(self, back: Callable[..., tuple[Any, ...]], setup_context: Keep) -> None:
-        """As torch.library has it; `back` gives a list of gradients for a list of tensors."""
+        """Register the gradient, as torch.library does; `back` returns a list of gradients for a list of tensors."""
         self._definition.register_autograd(back, setup_context=setup_context)
         self._direct = _differentiable(self._direct, back, setup_context)
 
@@ -52,7 +52,7 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
 
 
 def _unseen(first: Any) -> bool:
-    """Whether nobody records what is called: no compiler, no exporter, no tensors of their making."""
+    """Return whether the call is not traced: the tensors are ordinary ones, and no compiler or exporter runs."""
     one = first[0] if isinstance(first, (list, tuple)) else first
     return type(one) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
 
@@ -60,7 +60,7 @@ def _unseen(first: Any) -> bool:
 def _differentiable(
     function: Callable[..., Any], back: Callable[..., tuple[Any, ...]], keep: Keep
 ) -> Callable[..., Any]:
-    """With a gradient. Autograd follows the tensors of a list only where each is an argument of its own."""
+    """Return the function with its gradient. Autograd tracks the tensors of a list only as separate arguments."""
 
     class Differentiable(torch.autograd.Function):
         @staticmethod

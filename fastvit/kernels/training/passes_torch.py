@@ -1,6 +1,6 @@
-"""The passes over the maps of `branch_sum` in plain torch: the reference, and what a CPU runs.
+"""Passes over the maps of `branch_sum` in plain PyTorch: the reference, and the implementation for CPUs.
 
-Every map is (B, C, H, W) and channels last; what is a value a channel is (C,), and of several maps (maps, C).
+Every map is (B, C, H, W) and channels last. Values per channel are (C,), and for several maps (maps, C).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PIXELS = (0, 2, 3)
 
 
 def moments(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each map, in float32 at least."""
+    """Return mean and biased variance of each map, (maps, C), in float32 at least."""
     found = [_moments(one.to(_wide(one))) for one in maps]
     return torch.stack([mean for mean, _ in found]), torch.stack([variance for _, variance in found])
 
@@ -30,11 +30,19 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, dtype: torch.dtype) -> Tensor:
-    """sum(slope * map) + offset, then GELU if asked for, in a dtype."""
+    """Return sum(slope * map) + offset, optionally followed by GELU.
+
+    Args:
+        maps: maps to add up.
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether GELU follows.
+        dtype: dtype of the result.
+    """
     total = _column(offset)
     for one, slope in zip(maps, slopes, strict=True):
         term = one.to(offset.dtype)
-        # Out of place the first time, when the total is no map yet.
+        # Out of place the first time, because the total does not have the shape of a map yet.
         add = total.addcmul if total.shape != one.shape else total.addcmul_
         total = add(term, _column(slope))
     return (F.gelu(total) if gelu else total).to(dtype)
@@ -43,9 +51,16 @@ def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, 
 def before_gelu(
     grad: Tensor, maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, bool]:
-    """The gradient that the two passes below take, and whether they have to go back through GELU themselves.
+    """Return the gradient for the two passes below, and whether they must apply the gradient of GELU themselves.
 
-    Here it is done once; a kernel does it while it reads. What GELU was given is computed again rather than kept.
+    In PyTorch it is applied here, once; a kernel applies it while it reads the maps. The input of GELU is recomputed.
+
+    Args:
+        grad: gradient of the output.
+        maps: maps that were added up.
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether GELU followed the sum.
     """
     grad = grad.to(offset.dtype)
     if gelu:
@@ -56,7 +71,16 @@ def before_gelu(
 def gradient_sums(
     grad: Tensor, maps: Sequence[Tensor], mean: Tensor, slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, Tensor]:
-    """Sums over pixels: of gradient * (map - mean), and of the gradient. `gelu` is False here; see `before_gelu`."""
+    """Return the sums over pixels of gradient * (map - mean), (maps, C), and of the gradient, (C,).
+
+    Args:
+        grad: gradient from `before_gelu`.
+        maps: maps that were added up.
+        mean: means of the maps, (maps, C).
+        slopes: slope per map and channel, (maps, C); for kernels.
+        offset: offset per channel, (C,); for kernels.
+        gelu: second value from `before_gelu`; always False in PyTorch.
+    """
     if grad.device.type != "cpu":
         centered = [(grad * (one.to(mean.dtype) - _column(m))).sum(_PIXELS) for one, m in zip(maps, mean, strict=True)]
         return torch.stack(centered), grad.sum(_PIXELS)
@@ -67,7 +91,7 @@ def gradient_sums(
 
 
 def _norm_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """One fused pass of batch norm's own backward: sums of grad * (x - mean) * scale, and of grad."""
+    """Return the sums of grad * (x - mean) * scale and of grad, by one fused pass of PyTorch's batch norm backward."""
     _, product, total = torch.ops.aten.native_batch_norm_backward(
         grad, x, scale, None, None, mean, scale, True, 0.0, [False, True, True]
     )
@@ -83,7 +107,17 @@ def gradients(
     offset: Tensor,
     gelu: bool,
 ) -> list[Tensor]:
-    """Of each map: slope * gradient + own * map + constant, in the map's dtype. `gelu` is False here."""
+    """Return the gradient of each map, slope * gradient + own * map + constant, in the dtype of the map.
+
+    Args:
+        grad: gradient from `before_gelu`.
+        maps: maps that were added up.
+        own: factor of the map itself, (maps, C).
+        constant: constant part, (maps, C).
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: second value from `before_gelu`; always False in PyTorch.
+    """
     made = []
     for one, slope, factor, rest in zip(maps, slopes, own, constant, strict=True):
         total = torch.addcmul(_column(rest), one.to(offset.dtype), _column(factor))
@@ -92,7 +126,7 @@ def gradients(
 
 
 def _column(values: Tensor) -> Tensor:
-    """(C,) against (B, C, H, W)."""
+    """Return (C,) values in a shape that broadcasts against (B, C, H, W)."""
     return values.view(1, -1, 1, 1)
 
 

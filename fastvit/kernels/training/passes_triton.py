@@ -1,7 +1,7 @@
-"""The passes over the maps of `branch_sum` as Triton kernels; see `passes_torch` for what each computes.
+"""Passes over the maps of `branch_sum` as Triton kernels; they compute the same as those in `passes_torch`.
 
-A channels-last map is a matrix of pixels by channels. Each kernel takes a tile of it, reads all maps of the sum there,
-whatever their dtypes, and computes in float32. Sums over pixels are made in two steps, tiles and then over tiles, so
+A channels-last map is a matrix of pixels by channels. Each program has a tile of it, reads all maps of the sum there,
+in any dtype, and computes in float32. Sums over pixels are computed in two steps, within tiles and then over tiles, so
 that the same images always give the same bits.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastvit.kernels.training.dispatch import new_map
 
-# How many maps the kernels can add up: FastViT's blocks have one or two, and three with another kernel size.
+# Most maps that the kernels can add up: FastViT's blocks have one or two, and three with another kernel size.
 MOST_MAPS = 3
 _CHANNELS = 64
 _PIXELS = 64
@@ -26,7 +26,7 @@ _SHARES = 512
 
 @triton.jit
 def _cdf(x):
-    """Of the standard normal distribution."""
+    """Compute the distribution function of the standard normal distribution."""
     return 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
 
 
@@ -42,7 +42,7 @@ def _load(pointer, at, mask):
 
 @triton.jit
 def _affine(a, b, c, at, mask, slopes, offset, column, inside, channels, MAPS: tl.constexpr):
-    """Offset + the sum of slope * map, over a tile."""
+    """Compute offset + the sum of slope * map, over a tile."""
     total = _load(offset, column, inside)[None, :] + _load(slopes, column, inside)[None, :] * _load(a, at, mask)
     if MAPS > 1:
         total += _load(slopes + channels, column, inside)[None, :] * _load(b, at, mask)
@@ -53,7 +53,7 @@ def _affine(a, b, c, at, mask, slopes, offset, column, inside, channels, MAPS: t
 
 @triton.jit
 def _moments(x, partial, pixels, channels, share, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Sums of x - x[0] and of its square: taken from the first pixel, squares do not drown in a large mean."""
+    """Sum x - x[0] and its square; without x[0], the squares would lose precision if the mean is large."""
     column = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     inside = column < channels
     origin = _load(x, column, inside)
@@ -154,6 +154,7 @@ def _gradients(
 
 
 def moments(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and biased variance of each map, (maps, C), in float32."""
     means, variances = zip(*map(_moments_of, maps), strict=True)
     return torch.stack(means), torch.stack(variances)
 
@@ -169,6 +170,15 @@ def _moments_of(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, dtype: torch.dtype) -> Tensor:
+    """Return sum(slope * map) + offset, optionally followed by GELU.
+
+    Args:
+        maps: maps to add up, at most MOST_MAPS.
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether GELU follows.
+        dtype: dtype of the result.
+    """
     out = new_map(maps[0], maps[0].shape, dtype)
     pixels, channels = _size(out)
     _combine[_tiles(pixels, channels)](
@@ -181,12 +191,31 @@ def combine(maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool, 
 def before_gelu(
     grad: Tensor, maps: Sequence[Tensor], slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, bool]:
+    """Return the gradient and `gelu` unchanged: the kernels below apply the gradient of GELU while they read the maps.
+
+    Args:
+        grad: gradient of the output.
+        maps: maps that were added up.
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether GELU followed the sum.
+    """
     return grad, gelu
 
 
 def gradient_sums(
     grad: Tensor, maps: Sequence[Tensor], mean: Tensor, slopes: Tensor, offset: Tensor, gelu: bool
 ) -> tuple[Tensor, Tensor]:
+    """Return the sums over pixels of gradient * (map - mean), (maps, C), and of the gradient, (C,).
+
+    Args:
+        grad: gradient of the output.
+        maps: maps that were added up.
+        mean: means of the maps, (maps, C).
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether to apply the gradient of GELU.
+    """
     pixels, channels = _size(grad)
     shares, share = _share(pixels)
     partial = grad.new_empty((shares, len(maps) + 1, channels), dtype=torch.float32)
@@ -207,6 +236,17 @@ def gradients(
     offset: Tensor,
     gelu: bool,
 ) -> list[Tensor]:
+    """Return the gradient of each map, slope * gradient + own * map + constant, in the dtype of the map.
+
+    Args:
+        grad: gradient of the output.
+        maps: maps that were added up.
+        own: factor of the map itself, (maps, C).
+        constant: constant part, (maps, C).
+        slopes: slope per map and channel, (maps, C).
+        offset: offset per channel, (C,).
+        gelu: whether to apply the gradient of GELU.
+    """
     made = [new_map(one, one.shape) for one in maps]
     pixels, channels = _size(grad)
     _gradients[_tiles(pixels, channels)](
@@ -217,12 +257,12 @@ def gradients(
 
 
 def _size(x: Tensor) -> tuple[int, int]:
-    """Pixels and channels."""
+    """Return the numbers of pixels and channels."""
     return x.shape[0] * x.shape[2] * x.shape[3], x.shape[1]
 
 
 def _share(pixels: int) -> tuple[int, int]:
-    """How many programs share the pixels, and how many pixels each has."""
+    """Return the number of programs that share the pixels, and the pixels of each."""
     share = triton.cdiv(triton.cdiv(pixels, _SHARES), _PIXELS) * _PIXELS
     return triton.cdiv(pixels, share), share
 
@@ -232,5 +272,5 @@ def _tiles(pixels: int, channels: int) -> tuple[int, int]:
 
 
 def _three(maps: Sequence[Tensor]) -> list[Tensor]:
-    """As many as the kernels take; those that there are not, are not read."""
+    """Return as many maps as the kernels take; the additional ones are not read."""
     return [*maps, *[maps[0]] * (MOST_MAPS - len(maps))]

@@ -1,11 +1,12 @@
 """The operators `fastvit::norm_pointwise` and `fastvit::pointwise`: 1x1 convolutions as matrix products.
 
-A 1x1 convolution of a batch norm, W (a (y - mean) + shift) + bias, is one of y itself, with a in its weights: the
-normalized map is never made. Going back, the sums over pixels that the norm needs follow from the gradient of the
-weights, which is needed anyway: sum(grad_normed * (y - mean)) is W times that of W, added up over the outputs.
+A 1x1 convolution of a batch norm, W (a (y - mean) + shift) + bias, is a convolution of y with a in its weights: the
+normalized map is never computed. In the backward pass, the sums over pixels that the norm needs follow from the
+gradient of the weights, which is needed anyway: sum(grad_normed * (y - mean)) is W times that gradient, summed over the
+outputs.
 
-Maps are channels last, so that they are matrices of pixels by channels; on CPUs a matrix product also goes back faster
-than oneDNN's 1x1 convolution.
+Maps are channels last, so that they are matrices of pixels by channels. On CPUs the backward pass of a matrix product
+is also faster than that of oneDNN's 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ def norm_pointwise(
     """Normalize a map, and convolve it with 1x1 filters.
 
     Args:
-        y: (B, C, H, W).
-        weight: (O, C, 1, 1).
-        bias: (O,).
-        gain: (C,), of the norm.
-        shift: (C,), of the norm.
-        eps: of the norm.
-        group: as in `fastvit.kernels.training.branch_sum.branch_sum`.
+        y: map, (B, C, H, W).
+        weight: filters, (O, C, 1, 1).
+        bias: biases of the convolution, (O,).
+        gain: weight of the batch norm, (C,).
+        shift: bias of the batch norm, (C,).
+        eps: epsilon of the batch norm.
+        group: name of the process group that shares batch statistics; None for this process only.
 
     Returns:
-        (B, O, H, W) in the dtype of y, channels last; and as `branch_sum`, mean, biased variance, each (1, C), and
-        number of pixels.
+        (B, O, H, W) in the dtype of y, channels last; then mean and biased variance, each (1, C), and the number of
+        pixels that they are taken over, a scalar tensor.
     """
     y = channels_last(y)
     with torch.cuda.device_of(y), torch.autocast(y.device.type, enabled=False):
@@ -74,14 +75,30 @@ def norm_pointwise_backward(
     eps: float,
     group: str | None,
 ) -> list[Tensor]:
-    """Gradients of `norm_pointwise`'s y, weight, bias, gain and shift."""
+    """Compute the gradients of `norm_pointwise`.
+
+    Args:
+        grad: gradient of the output, (B, O, H, W).
+        y: map, (B, C, H, W).
+        mean: mean that `norm_pointwise` returned.
+        variance: variance that `norm_pointwise` returned.
+        count: number of pixels that `norm_pointwise` returned.
+        weight: filters, (O, C, 1, 1).
+        gain: weight of the batch norm, (C,).
+        shift: bias of the batch norm, (C,).
+        eps: epsilon of the batch norm.
+        group: name of the process group that shares batch statistics; None for this process only.
+
+    Returns:
+        The gradients of y, weight, bias, gain and shift.
+    """
     grad, y = channels_last(grad), channels_last(y)
     with torch.cuda.device_of(y), torch.autocast(y.device.type, enabled=False):
         inverse, matrix = (variance[0] + eps).rsqrt(), weight.flatten(1).to(mean)
         wide_gain, rows = gain.to(mean), _rows(grad)
         slope = wide_gain * inverse
         total = rows.sum(0, dtype=mean.dtype)
-        # Of gradient times (y - mean), for each pair of channels.
+        # Sums of gradient * (y - mean), for each pair of channels.
         products = _product(rows.t(), _rows(y), mean.dtype) - torch.outer(total, mean[0])
         made = slope * products + torch.outer(total, shift.to(mean))
         pulled, pushed = (matrix * products).sum(0), total @ matrix
@@ -114,7 +131,16 @@ def _(
 
 @operator("pointwise")
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 1x1 convolution: (B, C, H, W), (O, C, 1, 1), (O,), of one dtype -> (B, O, H, W), channels last."""
+    """Convolve a map with 1x1 filters.
+
+    Args:
+        x: map, (B, C, H, W).
+        weight: filters, (O, C, 1, 1), in the dtype of x.
+        bias: biases, (O,), in the dtype of x.
+
+    Returns:
+        (B, O, H, W), channels last.
+    """
     x = channels_last(x)
     with torch.autocast(x.device.type, enabled=False):
         return _map(torch.addmm(bias, _rows(x), weight.flatten(1).t()), x)
@@ -127,7 +153,16 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @operator("pointwise_backward")
 def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `pointwise`'s x, weight and bias."""
+    """Compute the gradients of `pointwise`.
+
+    Args:
+        grad: gradient of the output, (B, O, H, W).
+        x: map, (B, C, H, W).
+        weight: filters, (O, C, 1, 1).
+
+    Returns:
+        The gradients of x, weight and bias.
+    """
     grad, x = channels_last(grad), channels_last(x)
     with torch.autocast(x.device.type, enabled=False):
         rows = _rows(grad)
@@ -164,18 +199,18 @@ pointwise.register_autograd(_back, setup_context=_keep)
 
 
 def _rows(x: Tensor) -> Tensor:
-    """A channels-last map as a matrix of pixels by channels; no copy."""
+    """Return a channels-last map as a matrix of pixels by channels, without a copy."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _map(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`, of as many pixels as another map."""
+    """Return a matrix of pixels by channels as a map of the size of another one."""
     batch, _, height, width = like.shape
     return channels_last(rows.view(batch, height, width, -1).permute(0, 3, 1, 2))
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """A @ b in a dtype at least as wide as theirs, for sums that cancel."""
+    """Compute a @ b in a dtype at least as wide as theirs, because the sums may cancel."""
     if a.dtype == dtype:
         return a @ b
     return torch.mm(a, b, out_dtype=dtype) if a.is_cuda else a.to(dtype) @ b.to(dtype)

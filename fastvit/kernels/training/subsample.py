@@ -1,6 +1,6 @@
-"""The operator `fastvit::subsample`: every second pixel, say, with a gradient that stays channels last.
+"""The operator `fastvit::subsample`: every second pixel, for example, with a gradient that stays channels last.
 
-Slicing does the same, but its gradient comes back in the plain memory format, and every pass after it is slow.
+Slicing computes the same, but its gradient is not channels last, which makes every later pass slow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastvit.kernels.training.operators import operator
 
 @operator("subsample")
 def subsample(x: Tensor, stride: int) -> Tensor:
-    """Every pixel of (B, C, H, W) whose row and column are multiples of the stride, from 2 on; channels last."""
+    """Return the pixels of (B, C, H, W) whose row and column are multiples of the stride (2 or more), channels last."""
     return x[:, :, ::stride, ::stride].clone(memory_format=torch.channels_last)
 
 
@@ -28,7 +28,14 @@ def _(x: Tensor, stride: int) -> Tensor:
 
 @operator("subsample_backward")
 def subsample_backward(grad: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """Gradient of `subsample`'s x, of so many rows and columns."""
+    """Compute the gradient of `subsample`.
+
+    Args:
+        grad: gradient of the output.
+        height: rows of the input.
+        width: columns of the input.
+        stride: stride of the subsampling.
+    """
     made = new_map(grad, (*grad.shape[:2], height, width)).zero_()
     made[:, :, ::stride, ::stride] = grad
     return made

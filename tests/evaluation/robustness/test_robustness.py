@@ -31,7 +31,7 @@ from fastvit.predict.predictor import Predictor
 from fastvit.runs.evaluation_data import EvaluationData
 from fastvit.tasks.table import find_task
 from fastvit.weights.description import Description
-from tests.helpers import randomise, tiny
+from tests.helpers import randomize, tiny
 
 SMALL = Preprocessing((32, 32))
 
@@ -68,7 +68,7 @@ def save(root: Path, folder: str, output: int, name: str = "0.png") -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = randomise(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=SMALL))
+    model = randomize(tiny(classes=FASHION_MNIST_CLASSES, preprocessing=SMALL))
     return fastvit.save(model, tmp_path_factory.mktemp("robustness") / "model.safetensors")
 
 

@@ -1,1 +1,1 @@
-"""Kernels in Triton. Importing one needs Triton, which PyTorch brings along on Linux."""
+"""Kernels in Triton. Importing one needs Triton, which is installed with PyTorch on Linux."""

@@ -1,4 +1,4 @@
-"""Self-attention among the few pixels of the last stage: a program has all of an image's, of one head."""
+"""Self-attention kernel for the few pixels of the last stage: a program has all pixels of an image for one head."""
 
 from __future__ import annotations
 
@@ -16,9 +16,16 @@ def attention(
     HEAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """X (B, PIXELS, 3 CHANNELS), queries, keys and values, and y (B, PIXELS, CHANNELS).
+    """Compute self-attention.
 
-    BLOCK is a power of two that is not less than PIXELS; SCALE is of the logits to base 2.
+    Args:
+        x_ptr: queries, keys and values, (B, PIXELS, 3 CHANNELS).
+        y_ptr: output, (B, PIXELS, CHANNELS).
+        SCALE: scale of the logits, to base 2.
+        PIXELS: pixels of an image.
+        CHANNELS: channels of the output.
+        HEAD: channels of a head, a power of two.
+        BLOCK: power of two that is not less than PIXELS.
     """
     heads = CHANNELS // HEAD
     image, head = tl.program_id(0) // heads, tl.program_id(0) % heads

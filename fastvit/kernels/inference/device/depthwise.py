@@ -1,4 +1,4 @@
-"""Depthwise k x k convolution: every tap a load, which the caches serve. For GPUs without NVRTC, and small maps."""
+"""Depthwise k x k convolution kernel for systems without NVRTC and for small maps: every tap is a load from a cache."""
 
 from __future__ import annotations
 
@@ -27,7 +27,26 @@ def depthwise(
     BLOCK_W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """X (B, height, width, CHANNELS / MULTIPLIER), w (KERNEL * KERNEL, CHANNELS) and b (CHANNELS,) float32."""
+    """Convolve each channel by itself, with padding KERNEL // 2.
+
+    Args:
+        x_ptr: map, (B, height, width, CHANNELS / MULTIPLIER).
+        w_ptr: weights, (KERNEL * KERNEL, CHANNELS), float32.
+        b_ptr: biases, (CHANNELS,), float32.
+        y_ptr: output, (B, out_height, out_width, CHANNELS).
+        height: height of the input.
+        width: width of the input.
+        out_height: height of the output.
+        out_width: width of the output.
+        CHANNELS: channels of the output.
+        MULTIPLIER: output channels per input channel.
+        KERNEL: kernel size, odd.
+        STRIDE: vertical and horizontal stride.
+        ACT: whether GELU follows.
+        BLOCK_H: output rows of a program.
+        BLOCK_W: output columns of a program.
+        BLOCK_C: output channels of a program.
+    """
     groups = tl.cdiv(CHANNELS, BLOCK_C)
     across, down = tl.cdiv(out_width, BLOCK_W), tl.cdiv(out_height, BLOCK_H)
     program = tl.program_id(0)

@@ -1,8 +1,7 @@
-"""1x1 up, GELU, 1x1 down and the residual in one pass: the hidden map never leaves the chip.
+"""Feed-forward kernel: 1x1 up, GELU, 1x1 down and the residual in one pass; the hidden map never leaves the chip.
 
-A program has BLOCK_M pixels with all their channels, and goes through the hidden channels in blocks. The channels are
-FIRST + SECOND, two powers of two that together are little more than the width: 64 + 16 for 76, where one power of two
-would be 128.
+A program has BLOCK_M pixels with all their channels, and loops over blocks of hidden channels. The channels are padded
+to FIRST + SECOND, two powers of two: 64 + 16 for 76 channels, where one power of two would be 128.
 """
 
 from __future__ import annotations
@@ -30,7 +29,24 @@ def feed_forward(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """x, r and y (rows, CHANNELS), w1 (HIDDEN, CHANNELS), w2 (CHANNELS, HIDDEN), b1 and b2; SECOND may be 0."""
+    """Compute residual + down(GELU(up(x))).
+
+    Args:
+        x_ptr: input, (rows, CHANNELS).
+        w1_ptr: weights up, (HIDDEN, CHANNELS).
+        b1_ptr: biases up, (HIDDEN,).
+        w2_ptr: weights down, (CHANNELS, HIDDEN).
+        b2_ptr: biases down, (CHANNELS,).
+        r_ptr: residual, (rows, CHANNELS).
+        y_ptr: output, (rows, CHANNELS).
+        rows: number of pixels.
+        CHANNELS: channels of the map.
+        HIDDEN: hidden channels.
+        FIRST: first part of the channels, a power of two.
+        SECOND: second part of the channels, a power of two or 0.
+        BLOCK_M: pixels of a program.
+        BLOCK_N: hidden channels at a time.
+    """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = (m < rows)[:, None]
     row = m.to(tl.int64)[:, None] * CHANNELS

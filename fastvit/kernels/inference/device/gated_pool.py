@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation, GELU and the mean over all pixels, in one launch: the end of a classifier.
+"""Gated pooling kernel: squeeze-and-excitation, GELU and the mean over all pixels in one launch.
 
 A program has an image, and reads its map twice, the second time from the L2 cache.
 """
@@ -26,9 +26,21 @@ def gated_pool(
     BLOCK_P: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """X (B, PIXELS, CHANNELS), w1 and w2 (HIDDEN, CHANNELS), b1 (HIDDEN,), b2 (CHANNELS,), y (B, CHANNELS).
+    """Compute mean(GELU(squeeze_excite(x))).
 
-    WIDTH is a power of two that is not less than CHANNELS.
+    Args:
+        x_ptr: map, (B, PIXELS, CHANNELS).
+        w1_ptr: weights to the hidden channels, (HIDDEN, CHANNELS).
+        b1_ptr: biases of the hidden channels, (HIDDEN,).
+        w2_ptr: weights of the gate, transposed, (HIDDEN, CHANNELS).
+        b2_ptr: biases of the gate, (CHANNELS,).
+        y_ptr: output, (B, CHANNELS).
+        PIXELS: pixels of an image.
+        CHANNELS: channels of the map.
+        HIDDEN: hidden channels of squeeze-and-excitation.
+        WIDTH: power of two that is not less than CHANNELS.
+        BLOCK_P: pixels at a time.
+        BLOCK_H: hidden channels at a time.
     """
     image = tl.program_id(0).to(tl.int64)
     c = tl.arange(0, WIDTH)
@@ -55,5 +67,5 @@ def gated_pool(
         p = start + tl.arange(0, BLOCK_P)
         inside = (p < PIXELS)[:, None] & there[None, :]
         x = tl.load(x_ptr + p[:, None] * CHANNELS + c[None, :], inside, 0.0).to(tl.float32)
-        total += tl.sum(gelu(x * gate[None, :]), 0)  # the GELU of a pixel that is not there is 0
+        total += tl.sum(gelu(x * gate[None, :]), 0)  # padding is 0, and GELU(0) is 0
     tl.store(y_ptr + image * CHANNELS + c, (total / PIXELS).to(y_ptr.dtype.element_ty), there)

@@ -1,4 +1,4 @@
-"""1x1 convolution, or linear layer, with bias, GELU and residual in its epilogue."""
+"""Kernel of a 1x1 convolution or linear layer, with bias, GELU and residual in its epilogue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton.language as tl
 
 from fastvit.kernels.inference.device.gelu import gelu
 
-# Tiles of so many rows in a column of programs share their weights in the L2 cache.
+# Number of neighboring row tiles whose programs share weights in the L2 cache.
 GROUP = tl.constexpr(8)
 
 
@@ -27,7 +27,23 @@ def pointwise(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """X (rows, IN), w (OUT, IN), b (OUT,), r and y (rows, OUT)."""
+    """Multiply by a matrix, add the bias, then optionally apply GELU and add a residual.
+
+    Args:
+        x_ptr: input, (rows, IN).
+        w_ptr: weights, (OUT, IN).
+        b_ptr: biases, (OUT,).
+        r_ptr: residual, (rows, OUT); read only if RESIDUAL.
+        y_ptr: output, (rows, OUT).
+        rows: number of pixels.
+        IN: channels of the input.
+        OUT: channels of the output.
+        ACT: whether to apply GELU.
+        RESIDUAL: whether to add the residual.
+        BLOCK_M: rows of a program.
+        BLOCK_N: output channels of a program.
+        BLOCK_K: input channels at a time.
+    """
     program = tl.program_id(0)
     down, across = tl.cdiv(rows, BLOCK_M), tl.cdiv(OUT, BLOCK_N)
     group = program // (GROUP * across)

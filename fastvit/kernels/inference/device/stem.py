@@ -1,8 +1,8 @@
-"""The stem in one launch: 3x3 stride 2, depthwise 3x3 stride 2 and 1x1, each with GELU; its maps never leave the chip.
+"""Stem kernel: 3x3 stride 2, depthwise 3x3 stride 2 and 1x1, each with GELU; the maps between never leave the chip.
 
-A program has BLOCK_M columns of outputs, of any images, and walks ROWS rows down. An output needs three rows and three
-columns of the first convolution's map; the third row is the next output's first, and what it adds to that is carried
-along, so that six pixels of nine are computed. The columns between neighbors are computed by both.
+A program has BLOCK_M output columns, of any images, and computes ROWS rows from top to bottom. An output needs three
+rows and three columns of the first convolution's map. Its third row is the first row of the next output: its sum for
+that output is kept, so that six pixels of nine are computed per output. Both neighbors compute the columns they share.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from fastvit.kernels.inference.device.gelu import gelu
 
 @triton.jit
 def _pixels(x_ptr, start, row, column, here, height, width, channel, down, along, w, IN: tl.constexpr):
-    """(BLOCK_M, WIDTH) of the first convolution's map, zero outside of it; start (BLOCK_M,) is the image's."""
+    """Compute (BLOCK_M, WIDTH) pixels of the first convolution's map, zero outside it; start is each image's offset."""
     k = tl.arange(0, w.shape[0])
     there = here & (row >= 0) & (row < (height + 1) // 2) & (column >= 0) & (column < (width + 1) // 2)
     y = (2 * row - 1 + k // 3 % 3)[None, :]
     x = (2 * column - 1)[:, None] + (k % 3)[None, :]
     inside = there[:, None] & (k < IN * 9)[None, :] & (y >= 0) & (y < height) & (x >= 0) & (x < width)
     offset = start[:, None] + ((k // 9 * channel)[None, :] + y * down + x * along)
-    # Behind the taps, w has the bias.
+    # The row of w after the taps is the bias.
     bias = tl.where(k == IN * 9, 1.0, 0.0).to(w.dtype)[None, :]
     patches = tl.load(x_ptr + offset, inside, bias)
     return tl.where(there[:, None], gelu(tl.dot(patches, w)), 0.0)
@@ -53,10 +53,31 @@ def stem(
     ROWS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """X of strides (image, channel, row, column), w2 (9, OUT) and b2 (OUT,) float32, w3 (OUT, OUT) and b3 (OUT,).
+    """Compute the stem.
 
-    w1 (TAPS, OUT) has IN * 9 rows of weights, one of biases, and zeros. columns are those of all outputs together.
-    TAPS and WIDTH are powers of two, WIDTH not less than OUT.
+    Args:
+        x_ptr: images, with IN channels and any strides.
+        w1_ptr: weights of the first convolution, (TAPS, OUT): IN * 9 rows of weights, one row of biases, zeros.
+        w2_ptr: weights of the depthwise convolution, (9, OUT), float32.
+        b2_ptr: biases of the depthwise convolution, (OUT,), float32.
+        w3_ptr: weights of the 1x1 convolution, (OUT, OUT).
+        b3_ptr: biases of the 1x1 convolution, (OUT,).
+        y_ptr: output, (B, out_height, out_width, OUT).
+        columns: output columns of all images.
+        height: height of the images.
+        width: width of the images.
+        out_height: height of the output.
+        out_width: width of the output.
+        image: stride of the images in memory, in elements; likewise below.
+        channel: stride of the channels.
+        row: stride of the rows.
+        column: stride of the columns.
+        IN: channels of the images.
+        OUT: channels of the output.
+        TAPS: power of two that is greater than IN * 9.
+        WIDTH: power of two that is not less than OUT.
+        ROWS: output rows of a program.
+        BLOCK_M: output columns of a program.
     """
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     here = m < columns
@@ -69,7 +90,7 @@ def stem(
     w3 = tl.load(w3_ptr + c[None, :] * OUT + c[:, None], there[:, None] & there[None, :], 0.0)
 
     after = tl.zeros((BLOCK_M, WIDTH), tl.float32)
-    # Loops that stay loops: the compiler would begin with all pixels at once, and run out of registers.
+    # These loops must not be unrolled or pipelined: the compiler would load all pixels at once, with too few registers.
     for b in tl.range(3, num_stages=1):
         value = _pixels(x_ptr, start, 2 * first - 1, 2 * j - 1 + b, here, height, width, channel, row, column, w1, IN)
         after += value * tl.load(w2_ptr + b * OUT + c, there, 0.0)[None, :]
