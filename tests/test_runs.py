@@ -53,7 +53,7 @@ def test_damaged_json(tmp_path: Path) -> None:
 def test_run_report(tmp_path: Path, epochs: int) -> None:
     run = make_run(tmp_path / "run", epochs, optim={"lr": 0.123})
     html = write_run_report(run).read_text()
-    for part in ("50.00%", "optim.lr", "0.123", "a very fast one", "<h2>Training</h2>"):
+    for part in ("50.00%", "optim.lr", "0.123", "a very fast one", "<h2>Training curves</h2>"):
         assert part in html
     assert "precision" not in html, "a setting that is as by default"
     assert all(source.startswith("data:image/") for source in re.findall(r'(?:src|href)="([^"]{0,20})', html))
@@ -62,9 +62,9 @@ def test_run_report(tmp_path: Path, epochs: int) -> None:
 
 
 def test_run_report_of_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(fastvit.UserError, match="holds no run"):
+    with pytest.raises(fastvit.UserError, match="does not contain a run"):
         write_run_report(tmp_path)
     fastvit.save(tiny(), tmp_path / "best.safetensors")
     html = write_run_report(tmp_path).read_text()
-    assert "<h2>Training</h2>" not in html
+    assert "<h2>Training curves</h2>" not in html
     assert "<h2>Settings</h2>" not in html

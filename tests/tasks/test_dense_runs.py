@@ -197,7 +197,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert fastvit.form(after) == "fused"
     assert not [m for m in after.modules() if isinstance(m, _BatchNorm)]
     assert (after.classes, after.options, after.preprocessing) == (before.classes, before.options, before.preprocessing)
-    assert "is fused already" in complaint("fuse", fused, run=inside)
+    assert "is already fused" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
     options = ("--no_latency", "--out", page)
     table = succeeded("compare", trained, fused, *options, run=inside)
@@ -236,7 +236,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
     told = succeeded("predict", artifact, images / "000000.png", "--json", *SCORE[task], run=inside)
     line = json.loads(told.splitlines()[0])
     assert line["predictions"]
-    refusal = {"segmentation": "takes images of 64x64 pixels, got", "detection": "within 64x64 pixels"}
+    refusal = {"segmentation": "has the fixed image size 64x64 pixels", "detection": "within 64x64 pixels"}
     assert refusal[task] in complaint("eval", artifact, "--data", data, "--size", "96x96", run=inside)
 
 
