@@ -248,7 +248,7 @@ def test_predict(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert len(done.stdout.splitlines()) == 1, "the good one is answered"
     assert done.stderr.count("\n") == 1
-    assert "letter.png is no image" in done.stderr
+    assert "letter.png is not a readable image" in done.stderr
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -292,7 +292,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
     model.reset_classifier(2)
     two = fastvit.save(model, folder / "two.safetensors")
     next((folder / "val").rglob("*.png")).write_text("no image")
-    assert "is no image that can be read" in complaint("eval", two, "--data", folder, run=inside)
+    assert "is not a readable image" in complaint("eval", two, "--data", folder, run=inside)
 
 
 @pytest.mark.parametrize(
@@ -317,11 +317,11 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["info"], "the following arguments are required: CHECKPOINT"),
         (["info", "none.safetensors"], "there is no file none.safetensors"),
         (["info", "--", "--no_file"], "there is no file --no_file"),
-        (["predict", "CHECKPOINT", "-k", "2", "none.png", "--json", "other.png"], "no image none.png"),
+        (["predict", "CHECKPOINT", "-k", "2", "none.png", "--json", "other.png"], "no image was found at none.png"),
         (["predict", "CHECKPOINT"], "required: IMAGE"),
-        (["predict", "CHECKPOINT", "none.png"], "no image none.png"),
+        (["predict", "CHECKPOINT", "none.png"], "no image was found at none.png"),
         (["predict", "CHECKPOINT", "x.png", "--k", "many"], "-k/--k: invalid int value: 'many'"),
-        (["eval", "CHECKPOINT", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
+        (["eval", "CHECKPOINT", "--data", "nowhere"], f"the folder {Path.cwd()}/nowhere does not exist"),
         (["eval", "CHECKPOINT", "--device", "cuda"], "the device cuda is not available"),
         (["eval", "CHECKPOINT", "--batch-size", "0"], "batch_size must be at least 1"),
         (["bench", "CHECKPOINT", "--rounds", "0"], "rounds must be at least 1"),
@@ -348,7 +348,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["train", "--overwrite=perhaps"], "overwrite"),
         (["train", "--detection.size", "64"], "--detection.size is for detection, this recipe is for classification"),
         (["train", "--task", "detecton"], "there is no task 'detecton': did you mean detection?"),
-        (["train", "--data", "nowhere"], f"no folder {Path.cwd()}/nowhere"),
+        (["train", "--data", "nowhere"], f"the folder {Path.cwd()}/nowhere does not exist"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
@@ -472,7 +472,7 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     assert "already contains a run" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
     result = json.loads(succeeded("eval", out, "--data", folder, "--json", run=inside))
     assert result["images"] == 16
-    assert "are not those of the model" in complaint("eval", out, "--data", "sample", run=inside)
+    assert "differ from those of the model" in complaint("eval", out, "--data", "sample", run=inside)
 
 
 @pytest.mark.slow

@@ -33,10 +33,10 @@ def test_settings_are_flat_and_say_nothing_of_places(tmp_path: Path) -> None:
     path.write_text("out: there\nepochs: 3\noptim:\n  lr: 0.1\n  betas: [0.9, 0.99]\n")
     assert read_settings(path) == {"epochs": 3, "optim.lr": 0.1, "optim.betas": [0.9, 0.99]}
     path.write_text("- a list")
-    with pytest.raises(fastvit.UserError, match="is no recipe"):
+    with pytest.raises(fastvit.UserError, match="is not a recipe"):
         read_settings(path)
     path.write_text("a: [")
-    with pytest.raises(fastvit.UserError, match="is no YAML"):
+    with pytest.raises(fastvit.UserError, match="is not valid YAML"):
         read_settings(path)
 
 
@@ -45,7 +45,7 @@ def test_damaged_json(tmp_path: Path) -> None:
     assert read_json(path) == {}
     for content in ("{", "[]"):
         path.write_text(content)
-        with pytest.raises(fastvit.UserError, match="robustness.json is damaged"):
+        with pytest.raises(fastvit.UserError, match="robustness.json is corrupt"):
             read_json(path)
 
 

@@ -1,4 +1,4 @@
-"""A comparison of runs, read from their folders, as rows of tables."""
+"""Comparison of runs: the contents of their folders, and tables of them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ class Entry:
     """One run, or one checkpoint without a run.
 
     Attributes:
-        name: what tells it from the others.
-        model: its best weights.
-        metrics: measured when they were saved: "top1", "top5", "box_ap", "miou", ... (fractions), "loss".
-        complexity: of the network at its own size.
-        megabytes: of the weights file.
-        settings: every field of its recipe by its dotted name; empty where there is no recipe.
-        history: of its training.
-        evaluation: what `fastvit eval --out` wrote into its folder.
-        robustness: what `fastvit robustness` wrote beside its best weights, a suite each.
+        name: unique name in the comparison.
+        model: model with the best weights.
+        metrics: metrics of the best weights when they were saved: "top1", "top5", "box_ap", "miou", ... (fractions),
+            "loss".
+        complexity: parameters and multiply-accumulates of the model at its own image size.
+        megabytes: size of the weights file, in MB.
+        settings: all fields of the recipe by their dotted names; empty if there is no recipe.
+        history: history of the training.
+        evaluation: results that `fastvit eval --out` wrote into the run's folder.
+        robustness: results that `fastvit robustness` wrote beside the best weights, one for each suite.
     """
 
     name: str
@@ -56,17 +57,17 @@ class Entry:
 
     @property
     def score(self) -> float | None:
-        """What its task is judged by, in its own unit."""
+        """Value of the task's main metric, in its own unit; None if it was not measured."""
         return self.metrics.get(self.spec.headline)
 
     @property
     def spec(self) -> TaskSpec:
-        """Its task."""
+        """Specification of the run's task."""
         return find_task(self.model.task)
 
     @property
     def images_seen(self) -> int | None:
-        """Training images over all steps, repeated ones counted again."""
+        """Number of training images over all steps, with repetitions; None if it is not known."""
         if not (self.settings and self.history.steps):
             return None
         names = ("batch_size", "accumulate_grad_batches", "devices", "num_nodes")
@@ -78,24 +79,25 @@ class Entry:
 
 
 def collect(sources: Sequence[str]) -> list[Entry]:
-    """Read runs.
+    """Read the runs to compare.
 
     Args:
-        sources: folders of runs, or weights that `fastvit.load` takes.
+        sources: folders of runs, or weights that `fastvit.load` accepts.
 
     Raises:
-        UserError: there is no run and no weights file, one is damaged, or two of them are the same.
+        UserError: a source is neither a run nor a weights file, a file is corrupt, a run is given twice, or the tasks
+            differ.
     """
     paths = [user_path(source) for source in sources]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError(f"a run is named twice: {', '.join(sources)}")
+        raise UserError(f"a run is given twice: {', '.join(sources)}")
     names = [path.stem if path.is_file() else path.name for path in paths]
     if len(set(names)) < len(names):
         names = list(sources)
     entries = [_read_entry(name, source) for name, source in zip(names, sources, strict=True)]
     tasks = sorted({entry.model.task for entry in entries})
     if len(tasks) > 1:
-        raise UserError(f"runs of different tasks cannot be compared ({', '.join(tasks)}): give those of one")
+        raise UserError(f"runs of different tasks cannot be compared ({', '.join(tasks)}): give runs of one task")
     return entries
 
 
@@ -118,12 +120,21 @@ def _read_entry(name: str, source: str) -> Entry:
 
 
 def measure_latency(entries: Sequence[Entry], device: str, rounds: int) -> dict[str, Timing]:
-    """Of the fused models at batch 1, taking turns in one run, by the entries' names."""
+    """Measure the latency of the fused models at batch size 1, in alternation.
+
+    Args:
+        entries: runs whose models are timed.
+        device: device to measure on, such as "cpu" or "cuda".
+        rounds: number of timed calls of each model.
+
+    Returns:
+        Timings by the entries' names.
+    """
     return bench_models({entry.name: entry.model for entry in entries}, device, rounds)
 
 
 def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
-    """A column a run, with the rows that any of them has something for."""
+    """Return a table with a column for each run, and a row for each value that any run has."""
     columns = [_cells(entry, timings.get(entry.name)) for entry in entries]
     names = dict.fromkeys(name for column in columns for name in column)
     known = [name for name in names if any(column.get(name) for column in columns)]
@@ -132,7 +143,7 @@ def result_table(entries: Sequence[Entry], timings: Timings) -> Table:
 
 
 def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
-    """What is measured -> text, empty where it is not known."""
+    """Return the values of a run as text by row name; the text is empty if a value is not known."""
     height, width = entry.model.preprocessing.size
     seen, cost = entry.images_seen, entry.complexity
     return {
@@ -153,7 +164,7 @@ def _cells(entry: Entry, timing: Timing | None) -> dict[str, str]:
 
 
 def _metric_cells(entry: Entry) -> dict[str, str]:
-    """Those that were measured in training, and those that `fastvit eval` alone measures."""
+    """Return the metrics of the training's best weights, and those that only `fastvit eval` measures."""
     values = {**entry.evaluation, **entry.metrics}
     return {
         metric.label: "" if values.get(name) is None else metric.text(values[name])
@@ -172,7 +183,7 @@ def _robustness_cells(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def settings_table(entries: Sequence[Entry]) -> Table:
-    """The recipes' fields that are not the same in all runs, a row a field."""
+    """Return a table of the recipe fields that differ between the runs, with a row for each field."""
     known = [entry for entry in entries if entry.settings]
     fields = dict.fromkeys(field for entry in known for field in entry.settings)
     rows = [[field, *(setting_text(entry.settings.get(field)) for entry in known)] for field in fields]
@@ -180,7 +191,7 @@ def settings_table(entries: Sequence[Entry]) -> Table:
 
 
 def _head(options: Any) -> str:
-    """What stands on the backbone, by the task's own word for it."""
+    """Return the kind of head or detector on the backbone, as the task's options name it."""
     network = getattr(options, "network", options)
     return getattr(network, "kind", getattr(network, "head", ""))
 

@@ -1,4 +1,4 @@
-"""A comparison of runs as an HTML page."""
+"""HTML report of the comparison of runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FRONT = "The dashed line is the Pareto front; runs that are not on it are red."
 
 
 def write_comparison(path: Path, entries: Sequence[Entry], timings: Timings, device: str) -> Path:
-    """Write the page, with the sections that the runs have something for.
+    """Write the HTML report, without the sections that no run has data for, and return its path.
 
     Args:
         path: HTML file to write.
-        entries: at least one.
-        timings: of the entries by name; none where they were not timed.
-        device: where they were timed.
+        entries: runs to compare, at least one.
+        timings: latencies by the entries' names; empty if they were not measured.
+        device: device that the latencies were measured on.
     """
     return write_report(
         path,

@@ -1,1 +1,1 @@
-"""What several tasks share: reading images, transforms from one description, datasets, the embedded sample."""
+"""Data for all tasks: image files, datasets, samplers, transforms and the embedded sample."""

@@ -31,7 +31,14 @@ _FASHION_MNIST_LABELS = frozenset(
 
 
 class ArrayImages:
-    """Images in memory, uint8 (N, H, W) gray or (N, H, W, 3)."""
+    """Labeled images in memory.
+
+    Args:
+        images: uint8 pixels, (N, H, W) gray or (N, H, W, 3) RGB.
+        labels: class index of each image.
+        classes: class names.
+        name: prefix of the images' names, which are "NAME[INDEX]".
+    """
 
     def __init__(self, images: np.ndarray, labels: Sequence[int], classes: Sequence[str], name: str) -> None:
         self._images, self._name = images, name
@@ -42,28 +49,32 @@ class ArrayImages:
         return len(self._images)
 
     def image(self, index: int) -> Image.Image:
+        """Return an image as RGB."""
         return to_rgb(Image.fromarray(self._images[index]))
 
     def name(self, index: int) -> str:
+        """Return the name of an image, "NAME[INDEX]"."""
         return f"{self._name}[{index}]"
 
 
 def has_idx(root: Path) -> bool:
-    """Whether a folder holds idx files."""
+    """Return whether a folder contains idx files."""
     return any(root.glob("*-images-idx3-ubyte*"))
 
 
 def open_idx(root: Path, split: Split) -> ArrayImages:
-    """The images of idx files, as MNIST and sets of its form have them.
+    """Open the idx files of a folder, under the file names of MNIST.
+
+    The classes are those of Fashion-MNIST if its labels are recognized, else the numbers from 0 on.
 
     Raises:
-        UserError: a file is missing or damaged, or there are not as many labels as images.
+        UserError: a file is missing or corrupt, or the numbers of images and labels differ.
     """
     prefix = _IDX_PREFIX[split]
     paths = [_first(root, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
     images, labels = (read_idx(path) for path in paths)
     if len(images) != len(labels):
-        raise UserError(f"{paths[0]} has {len(images)} images, {paths[1]} {len(labels)} labels")
+        raise UserError(f"{paths[0]} contains {len(images)} images, but {paths[1]} contains {len(labels)} labels")
     fashion = root == SAMPLE or hashlib.sha256(labels.tobytes()).hexdigest() in _FASHION_MNIST_LABELS
     classes = FASHION_MNIST_CLASSES if fashion else [str(i) for i in range(int(labels.max(initial=0)) + 1)]
     return ArrayImages(images, labels.tolist(), classes, str(paths[0]))
@@ -77,10 +88,10 @@ def _first(root: Path, name: str) -> Path:
 
 
 def open_torchvision(name: str, split: Split) -> ArrayImages:
-    """One of torchvision's small sets, downloaded to ~/.cache/fastvit if it is not there.
+    """Open one of torchvision's small datasets, which is downloaded to ~/.cache/fastvit if it is missing.
 
     Raises:
-        UserError: there is no such set, or it cannot be had.
+        UserError: the name is unknown, or the download failed.
     """
     from torchvision import datasets
 
@@ -91,6 +102,6 @@ def open_torchvision(name: str, split: Split) -> ArrayImages:
         data = getattr(datasets, name)(cache, train=split == "train", download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"cannot download torch/{name} ({error}); put its files into {cache}, or give a folder that has them"
+            f"cannot download torch/{name} ({error}); put its files into {cache}, or give a folder that contains them"
         ) from error
     return ArrayImages(np.asarray(data.data), list(data.targets), data.classes, f"torch/{name}/{split}")

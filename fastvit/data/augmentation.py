@@ -1,4 +1,4 @@
-"""How training images are varied, as numbers. Needs no torch."""
+"""Options of image augmentation. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of single training images; mixup and CutMix, which work on batches, have a section of their own.
+    """Augmentation of single training images; mixup and CutMix, which work on batches, are in the section `mixup`.
 
     Attributes:
-        scale: smallest and largest share of the image's area in a random resized crop.
-        ratio: smallest and largest aspect ratio of the crop.
+        scale: smallest and largest area of a random resized crop, as a fraction of the image.
+        ratio: smallest and largest aspect ratio (width to height) of a random resized crop.
         hflip: probability of a horizontal flip.
         color_jitter: strength of brightness, contrast and saturation changes, 0 for none.
-        auto_augment: a policy in timm's notation, such as "rand-m9-mstd0.5-inc1"; null for none.
-        random_erasing: probability of erasing a rectangle with noise.
+        auto_augment: AutoAugment or RandAugment policy of timm, such as "rand-m9-mstd0.5-inc1"; null for none.
+        random_erasing: probability that a random rectangle is replaced by noise.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)

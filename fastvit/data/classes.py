@@ -1,4 +1,4 @@
-"""Class names: those of the data, told by the names that a model knows."""
+"""Class names, and how those of the data are matched with those of a model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from fastvit.errors import UserError
 
 
 def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[tuple[str, ...], list[int]]:
-    """The classes to go by, and the index that each of the data's own classes has among them.
+    """Match the class names of a dataset with those of a model.
 
     Args:
-        names: the data's own classes. WordNet ids, by which ImageNet's folders are called, fit a model with ImageNet's
+        names: class names of the data. WordNet ids, the names of ImageNet's folders, match a model with ImageNet's
             class names.
-        classes: of a model, which the labels are to follow; the data may lack some, but have no other. None to go by
-            the data's own.
-        where: what to call the data in an error.
+        classes: class names of the model, in the order of its outputs; the data may lack some, but must have no
+            others. None uses the names of the data.
+        where: name of the data in errors.
+
+    Returns:
+        The class names of the labels, and the label of each class of the data.
 
     Raises:
-        UserError: the data have classes that the model does not know.
+        UserError: the data have classes that the model does not have.
     """
     names, known = tuple(names), tuple(classes or names)
     if names == known:  # before names are looked up: two of ImageNet's are the same
@@ -27,16 +30,17 @@ def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: st
     labels = imagenet_synsets() if known == imagenet_classes() and names[0] not in known else known
     if unknown := [name for name in names if name not in labels]:
         raise UserError(
-            f"{where} has classes that the model does not know ({shortened(unknown)}); it knows {shortened(labels)}"
+            f"{where} has classes that the model does not have ({shortened(unknown)}); the model has "
+            f"{shortened(labels)}"
         )
     return known, [labels.index(name) for name in names]
 
 
 def class_name(label: int, classes: Sequence[str] | None) -> str:
-    """Of a class; its number where names are not known."""
+    """Return the name of a class, or its index if there are no names."""
     return classes[label] if classes else str(label)
 
 
 def shortened(names: Sequence[str]) -> str:
-    """How many, and the first of them."""
+    """Return the number of names and the first five, as text for a message."""
     return f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -1,4 +1,4 @@
-"""What a source of labeled images is, and the dataset that makes pixels of it."""
+"""Protocols of image sources, and datasets that turn their images into samples."""
 
 from __future__ import annotations
 
@@ -19,46 +19,49 @@ from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
 
 Item = TypeVar("Item")
-# The label of an image that no metric counts, as torch's cross entropy has it: no number of classes reaches it.
+# The label of an image that no metric counts; torch's cross entropy ignores it by default.
 IGNORED = -100
-# Unreadable images in a row after which no other one is looked for.
+# Unreadable images in a row after which the search for a readable one stops.
 _PATIENCE = 100
 
 
 class ImageSource(Protocol):
-    """Images before any transform, which have names."""
+    """Source of named images, before any transform."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the labels."""
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> Image.Image: ...
+    def image(self, index: int) -> Image.Image:
+        """Decode an image as RGB."""
 
-    def name(self, index: int) -> str: ...
+    def name(self, index: int) -> str:
+        """Return the name of an image, usually its path."""
 
 
 class LabeledImages(ImageSource, Protocol):
-    """Labeled images before any transform: what a dataset reads from."""
+    """Source of labeled images, before any transform."""
 
     @property
-    def labels(self) -> Sequence[int]: ...
+    def labels(self) -> Sequence[int]:
+        """Class index of each image."""
 
 
 class Samples(Dataset[Item], Generic[Item]):
-    """Images with what is known of them, one at a time; what an item is, a task says in `item` and `padding_sample`.
+    """Dataset of images with their targets; a subclass for each task defines `item` and `padding_sample`.
 
-    A SampleIndex is made with its own seed; PADDING is what no metric counts.
+    A key is an index (evaluation), a SampleIndex (training: augmented with its own seed), or PADDING.
 
     Args:
-        pictures: where images come from.
-        unreadable_log: file that lists images that cannot be decoded (see `fastvit.data.unreadable`). For a
-            SampleIndex, the next readable image replaces each of them. None raises an error for such an image.
-        skip_unreadable: replace an image that is asked for by its index and cannot be decoded by a sample that no
-            metric counts, with a warning.
+        pictures: source of the images.
+        unreadable_log: file that lists unreadable training images (see `fastvit.data.unreadable`); the next readable
+            image replaces each of them. None raises an error for such an image.
+        skip_unreadable: replace an unreadable evaluation image by a sample that no metric counts, with a warning.
 
     Raises:
-        UnreadableImageError: an image cannot be decoded, and must be.
+        UnreadableImageError: an image cannot be decoded, and may not be replaced.
     """
 
     def __init__(
@@ -69,12 +72,12 @@ class Samples(Dataset[Item], Generic[Item]):
         self.skip_unreadable = skip_unreadable
 
     def item(self, index: int, varied: bool) -> Item:
-        """The sample of an image, varied at random for training, or as it is for evaluation."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its items are")
+        """Return the sample of an image, augmented at random for training (`varied`) or prepared for evaluation."""
+        raise NotImplementedError(f"{type(self).__name__} must define item")
 
     def padding_sample(self) -> Item:
-        """A sample that no metric counts."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what fills up a batch")
+        """Return a sample that no metric counts."""
+        raise NotImplementedError(f"{type(self).__name__} must define padding_sample")
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -82,7 +85,7 @@ class Samples(Dataset[Item], Generic[Item]):
     def __getitem__(self, key: int | SampleIndex) -> Item:
         if isinstance(key, SampleIndex):
             with seeded(key.seed):
-                return self._first_whole(key.image) if self.unreadable_log else self.item(key.image, varied=True)
+                return self._first_readable(key.image) if self.unreadable_log else self.item(key.image, varied=True)
         if key == PADDING:
             return self.padding_sample()
         try:
@@ -90,11 +93,11 @@ class Samples(Dataset[Item], Generic[Item]):
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
-            warnings.warn(f"{error}; it does not count", stacklevel=2)
+            warnings.warn(f"{error}; it is skipped", stacklevel=2)
             return self.padding_sample()
 
-    def _first_whole(self, first: int) -> Item:
-        """The first image from there on that can be decoded."""
+    def _first_readable(self, first: int) -> Item:
+        """Return the sample of the first readable image from this index on."""
         assert self.unreadable_log
         for index in range(first, first + _PATIENCE):
             try:
@@ -102,16 +105,17 @@ class Samples(Dataset[Item], Generic[Item]):
             except UnreadableImageError as error:
                 note(self.unreadable_log, self.pictures.name(index % len(self)), str(error))
                 last = error
-        raise UserError(f"{_PATIENCE} training images in a row cannot be decoded; the last of them: {last}")
+        raise UserError(f"{_PATIENCE} training images in a row are unreadable; the last error: {last}")
 
 
 class ImageDataset(Samples[tuple[Tensor, int]]):
-    """Labeled images as (C, H, W) uint8 pixels with their class index; the class of what does not count is IGNORED.
+    """Labeled images as (C, H, W) uint8 pixels with their class index; IGNORED is the class of padding samples.
 
     Args:
-        pictures: where images and labels come from.
-        pixels: image -> (C, H, W) uint8 of one size.
-        others: as `Samples` has them.
+        pictures: source of the images and labels.
+        pixels: transform from an image to (C, H, W) uint8 pixels of one size.
+        unreadable_log: see `Samples`.
+        skip_unreadable: see `Samples`.
     """
 
     pictures: LabeledImages
@@ -139,8 +143,8 @@ def samples_for_evaluation(
     """Return labeled images as samples of uint8 pixels, resized as a model's evaluation does it.
 
     Args:
-        pictures: where images and labels come from.
-        preprocessing: what the model expects.
-        skip_unreadable: as `Samples` has it.
+        pictures: source of the images and labels.
+        preprocessing: preprocessing of the model.
+        skip_unreadable: see `Samples`.
     """
     return ImageDataset(pictures, eval_pixels(preprocessing), skip_unreadable=skip_unreadable)

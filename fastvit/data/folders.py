@@ -1,4 +1,4 @@
-"""Folders of images, a folder a class."""
+"""Image folders with one folder per class."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from fastvit.errors import UserError
 
 
 class FolderImages:
-    """A folder a class, with images in it or in folders of it; found through timm's reader.
+    """Labeled images in class folders, at any depth below them; listed by timm's reader.
 
-    The class is the topmost folder, as torchvision's ImageFolder has it (timm's reader takes the innermost). Classes
-    are in natural order ("2" before "10"). Hidden files and folders, and images that lie in no folder, do not count.
+    The class is the topmost folder, as in torchvision's ImageFolder (timm's reader uses the innermost). Classes are in
+    natural order ("2" before "10"). Hidden files and folders, and images outside of class folders, are left out.
 
     Args:
-        root: folder with a folder a class in it.
-        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.align_classes`.
+        root: folder that contains one folder per class.
+        classes: class names of a model, which the labels must follow, see `fastvit.data.classes.align_classes`.
 
     Raises:
-        UserError: there are no such folders, or classes that the model does not know.
+        UserError: no class folder contains an image, or the model does not have one of the classes.
     """
 
     def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
         try:
             found = [path for path, _ in create_reader("", root=str(root)).samples]
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"there are no images in folders of {root}, one folder a class: {error}") from error
+            raise UserError(f"{root} has no images in class folders; expected {root}/CLASS/*.jpg ({error})") from error
         parts = [Path(path[len(str(root)) + 1 :]).parts for path in found]
         counted = [len(part) > 1 and not any(name.startswith(".") for name in part) for part in parts]
         self._paths = [path for path, counts in zip(found, counted, strict=True) if counts]
         folders = [part[0] for part, counts in zip(parts, counted, strict=True) if counts]
         if not folders:
-            raise UserError(f"there are no images in folders of {root}, one folder a class")
+            raise UserError(f"{root} has no images in class folders; expected {root}/CLASS/*.jpg")
         own = sorted(set(folders), key=natural_key)
         self.classes, indices = align_classes(own, classes, str(root))
         index = dict(zip(own, indices, strict=True))
@@ -49,28 +49,36 @@ class FolderImages:
         return len(self._paths)
 
     def image(self, index: int) -> Image.Image:
+        """Decode an image as RGB."""
         return read_image(self._paths[index])
 
     def name(self, index: int) -> str:
+        """Return the path of an image."""
         return self._paths[index]
 
 
 def split_folder(root: Path, split: Split) -> Path | None:
-    """The folder of a split by its name, in upper or lower case; None if there is none."""
+    """Return the folder of a split, whose name may be in upper or lower case; None if there is none."""
     folders = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
     return next((folders[name] for name in SPLIT_NAMES[split] if name in folders), None)
 
 
 def is_named_for(root: Path, split: Split) -> bool:
-    """Whether a folder is called by a split's name, in upper or lower case."""
+    """Return whether a folder has one of the names of a split, in upper or lower case."""
     return root.absolute().name.lower() in SPLIT_NAMES[split]
 
 
 def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) -> FolderImages:
-    """The images of a split; a folder without any split is for evaluation.
+    """Open the images of a split; all images of a folder without splits are validation images.
+
+    Args:
+        root: folder with a folder for each split, or with class folders.
+        split: "train", or "test" for the validation images.
+        classes: class names of a model, which the labels must follow, see `fastvit.data.classes.align_classes`.
 
     Raises:
-        UserError: there is no such split, or as FolderImages has it.
+        UserError: the folder does not have the split, has no images in class folders, or has classes that the model
+            does not have.
     """
     folder = split_folder(root, split)
     if folder is None:
@@ -78,8 +86,8 @@ def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) 
             raise UserError(f"{root} has no folder for the {split} split ({' or '.join(SPLIT_NAMES[split])})")
         if split == "train":
             raise UserError(
-                f"{root} needs a folder train and one of {', '.join(SPLIT_NAMES['test'])}, each with a folder a class; "
-                "or set val_fraction to hold out a part of its images"
+                f"{root} needs a folder train and one of {', '.join(SPLIT_NAMES['test'])}, each with one folder per "
+                "class; or set val_fraction to use a part of its images for validation"
             )
         folder = root
     return FolderImages(folder, classes)

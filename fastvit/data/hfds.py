@@ -1,4 +1,4 @@
-"""Hugging Face datasets with an image and a class in each row."""
+"""Hugging Face datasets with an image column and a class column."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fastvit.errors import UserError, first_line
 
 
 class TableImages:
-    """Images and classes of a `datasets.Dataset`, decoded by `read_image`.
+    """Labeled images of a `datasets.Dataset`, decoded by `fastvit.data.images.read_image`.
 
-    Read with the library itself: timm's reader wants to be told the names of the columns, of which the features tell.
+    timm's reader is not used: it must be given the names of the columns, which are found here by their types.
 
     Args:
-        table: the rows.
-        name: what to call them.
-        classes: of a model, which the labels are to follow, as in `fastvit.data.classes.align_classes`.
+        table: the `datasets.Dataset`.
+        name: prefix of the images' names, which are "NAME[INDEX]".
+        classes: class names of a model, which the labels must follow, see `fastvit.data.classes.align_classes`.
 
     Raises:
-        UserError: there are not one column of images and one of classes, or a row has no class.
+        UserError: the table does not have exactly one column of images and one of classes, or a row has no class.
     """
 
     def __init__(self, table: Any, name: str, classes: Sequence[str] | None = None) -> None:
@@ -45,18 +45,26 @@ class TableImages:
         return len(self.labels)
 
     def image(self, index: int) -> Image.Image:
+        """Decode an image as RGB."""
         file = self._table[index][self._image]
         return read_image(file["bytes"] or file["path"], self.name(index))
 
     def name(self, index: int) -> str:
+        """Return the name of an image, "NAME[INDEX]"."""
         return f"{self._name}[{index}]"
 
 
 def open_hfds(name: str, split: Split, classes: Sequence[str] | None = None) -> TableImages:
-    """A split of a dataset on the Hub, or of a local folder of parquet files or images.
+    """Open a split of a dataset on the Hub, or of a local folder of Parquet files or images.
+
+    Args:
+        name: name of the dataset on the Hub, or path of a folder.
+        split: "train", or "test" for the validation images.
+        classes: class names of a model, which the labels must follow, see `fastvit.data.classes.align_classes`.
 
     Raises:
-        UserError: the library `datasets` is missing, there is no such dataset or split, or as TableImages has it.
+        UserError: the package `datasets` is not installed, the dataset or the split was not found, or the table is not
+            one of labeled images (see `TableImages`).
     """
     if importlib.util.find_spec("datasets") is None:
         raise UserError('hfds/ needs the package datasets: pip install "fastvit[hfds]"')
@@ -73,8 +81,10 @@ def open_hfds(name: str, split: Split, classes: Sequence[str] | None = None) -> 
 
 
 def _only(features: dict[str, Any], kind: type, name: str) -> str:
-    """The one column of a kind."""
+    """Return the only column of a type."""
     columns = [column for column, feature in features.items() if isinstance(feature, kind)]
     if len(columns) != 1:
-        raise UserError(f"{name} must have one column of type {kind.__name__}, it has {len(columns)} among {features}")
+        raise UserError(
+            f"{name} must have exactly one column of type {kind.__name__}, but has {len(columns)} among {features}"
+        )
     return columns[0]

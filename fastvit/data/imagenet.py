@@ -1,4 +1,4 @@
-"""The ImageNet-1k classes, as timm keeps them, in the order of the released heads."""
+"""ImageNet-1k classes from timm, in the order of the released classifiers' outputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1000 class names, such as "tench, Tinca tinca"."""
+    """Return the 1000 class names, such as "tench, Tinca tinca"."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
@@ -15,13 +15,13 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def is_imagenet(classes: tuple[str, ...] | None) -> bool:
-    """Whether these are ImageNet's classes in its order, by name or by WordNet id."""
+    """Return whether these are the ImageNet classes in their order, as names or WordNet ids."""
     return classes in (imagenet_classes(), imagenet_synsets())
 
 
 @cache
 def imagenet_synsets() -> tuple[str, ...]:
-    """The 1000 WordNet ids, such as "n01440764", which ImageNet's folders are called by."""
+    """Return the 1000 WordNet ids, the names of ImageNet's folders, such as "n01440764"."""
     from timm.data import ImageNetInfo
 
     return tuple(ImageNetInfo("imagenet-1k").label_names())

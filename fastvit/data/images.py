@@ -1,4 +1,4 @@
-"""Reading images as a person sees them: upright, opaque, 8-bit RGB."""
+"""Reading image files: upright, opaque, 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 def read_image(source: str | Path | bytes | IO[bytes], name: str | None = None) -> Image.Image:
     """Decode an image file to 8-bit RGB.
 
-    Turned as its EXIF orientation says; 16-bit and float pixels are scaled, not clipped; transparency lies on white;
-    of an animation the first frame.
+    The EXIF orientation is applied. 16-bit and float pixels are scaled, not clipped. Transparent pixels are blended
+    with white. Only the first frame of an animation is read.
 
     Args:
-        source: path, content, or open binary file.
-        name: what to call it in an error, if not its path.
+        source: path, content, or open binary file of the image.
+        name: name of the image in errors, by default its path.
 
     Raises:
-        UnreadableImageError: it does not exist, is no image, or is cut short.
+        UnreadableImageError: the file does not exist, is not an image, or is corrupt or truncated.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "the image"))
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of a decompression bomb up to twice its limit; a photo of that size is none.
+            # Up to twice its limit, Pillow only warns of a decompression bomb; photos can be that large.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)  # else it copies images that are upright
+                ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies upright images
                 return to_rgb(image)
     except FileNotFoundError as error:
-        raise UnreadableImageError(f"there is no file {name}") from error
+        raise UnreadableImageError(f"{name} does not exist") from error
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"{name} is no image that can be read") from error
+        raise UnreadableImageError(f"{name} is not a readable image") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of an image in any of Pillow's modes."""
+    """Convert an image in any of Pillow's modes to 8-bit RGB."""
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         pixels = np.asarray(image, np.float64)
         peak = _peak(image.mode, float(pixels.max(initial=0)))
@@ -60,7 +60,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _peak(mode: str, brightest: float) -> float:
-    """The value of white: files that open as I or F do not state their range, so it is guessed from the pixels."""
+    """Return the value of white: the modes I and F do not define it, so it is inferred from the pixels."""
     if mode == "F" and brightest <= 1:
         return 1.0
     if mode in ("I", "F") and brightest <= 255:
@@ -69,10 +69,10 @@ def _peak(mode: str, brightest: float) -> float:
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """Image files that paths, folders (searched through) and glob patterns stand for, sorted within each.
+    """List the image files of paths, folders (searched recursively) and glob patterns, sorted within each source.
 
     Raises:
-        UserError: a source stands for no image.
+        UserError: no image was found for a source.
     """
     found: list[Path] = []
     for source in sources:
@@ -80,7 +80,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             if not matches:
-                raise UserError(f"there is no image in the folder {path} (looked for {', '.join(IMAGE_SUFFIXES)})")
+                raise UserError(f"the folder {path} contains no images (searched for {', '.join(IMAGE_SUFFIXES)})")
         elif path.exists():
             matches = [path]
         else:
@@ -88,6 +88,6 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
             pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
             matches = sorted(p for p in anchor.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
             if not matches:
-                raise UserError(f"there is no image {source}")
+                raise UserError(f"no image was found at {source}")
         found += matches
     return found

@@ -1,4 +1,4 @@
-"""Opening labeled images by a name or a path."""
+"""Opening labeled images by name or path."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ from fastvit.files import user_path
 
 
 def open_images(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> LabeledImages:
-    """Labeled images of one split.
+    """Open the labeled images of one split.
 
     Args:
-        source: "sample" (the embedded part of Fashion-MNIST); a folder with idx files; a folder of images, a folder a
-            class, with train and val (or validation, test) in it; "torch/NAME" for a torchvision dataset, which is
-            downloaded to ~/.cache/fastvit if it is not there; "hfds/NAME" for a Hugging Face dataset, NAME being one on
-            the Hub or a folder; "wds/NAME" for shards, NAME being a folder, an address, or shards in braces.
-        split: "train", or "test" for the validation part.
-        classes: names that the labels must have, in this order (those of a model); by default the data's own.
+        source: "sample" (the embedded part of Fashion-MNIST); a folder with idx files; a folder of images with train
+            and val (or validation, test) in it, each with one folder per class; "torch/NAME" for a torchvision dataset,
+            which is downloaded to ~/.cache/fastvit if it is missing; "hfds/NAME" for a Hugging Face dataset, where NAME
+            is a dataset on the Hub or a folder; "wds/NAME" for WebDataset shards, where NAME is a folder, a URL, or a
+            brace pattern.
+        split: "train", or "test" for the validation images.
+        classes: class names of a model, in the order of its outputs, which the labels must follow; None uses the
+            names of the data.
 
     Raises:
-        UserError: there is no such data, or its classes are others.
+        UserError: the data were not found, or their classes differ from those of the model.
     """
     pictures = _open(str(source), split, classes)
     if classes and tuple(classes) != pictures.classes:
         raise UserError(
-            f"the classes of {source} are not those of the model: {shortened(pictures.classes)} against "
-            f"{shortened(classes)}"
+            f"the classes of {source} differ from those of the model: the data have {shortened(pictures.classes)}; "
+            f"the model has {shortened(classes)}"
         )
     return pictures
 
 
 def is_image_folder(source: str | Path) -> bool:
-    """Whether a source is a folder of images, not of idx files, nor a named set."""
+    """Return whether a source is a folder of images, and not of idx files or a named dataset."""
     root = user_path(source)
     return root.is_dir() and not has_idx(root)
 
 
 def open_unsplit(source: str | Path, classes: Sequence[str] | None = None) -> tuple[LabeledImages, Path | None]:
-    """Open all images that a val_fraction divides: those of a folder, or the training images of another source.
+    """Open the images that `val_fraction` splits: those of a folder, or the training images of another source.
 
     Args:
-        source: as in `open_images`.
-        classes: as in `open_images`.
+        source: name or path of the data, see `open_images`.
+        classes: class names of a model, see `open_images`.
 
     Returns:
-        The images, and the folder that they are in, if it is a folder of images.
+        The images, and their folder, or None if the source is not a folder of images.
 
     Raises:
-        UserError: there is no such data, or its classes are others.
+        UserError: the data were not found, or their classes differ from those of the model.
     """
     root = user_path(source)
     if is_image_folder(source):
@@ -68,25 +70,25 @@ def open_unsplit(source: str | Path, classes: Sequence[str] | None = None) -> tu
 def open_for_training(
     source: str | Path, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None
 ) -> tuple[LabeledImages, LabeledImages]:
-    """Images to train on and to validate on.
+    """Open the training and the validation images of a source.
 
     Args:
-        source: as in `open_images`.
-        val_fraction: of the training images of each class to validate on, for a folder without validation images; of
-            a source with test images (a named set, idx files), these are then left alone. 0 takes the source's own.
-        seed: of what is held out.
-        split_file: CSV that the split is taken from (`fastvit.data.splitting.write_split`); None to make one.
+        source: name or path of the data, see `open_images`.
+        val_fraction: fraction of the training images of each class to validate on, for a folder without validation
+            images. The test images of a named dataset or of idx files are then not used. 0 uses the validation images
+            of the source.
+        seed: seed of the random split.
+        split_file: CSV file with the split (see `fastvit.data.splitting.write_split`); None draws a new split.
 
     Raises:
-        UserError: there is no such data, its splits do not fit each other or val_fraction, or shards are to be split.
+        UserError: the data were not found, they do not fit val_fraction or split_file, their training and validation
+            classes differ, or shards are to be split.
     """
     if val_fraction:
         if str(source).startswith("wds/"):
-            raise UserError("val_fraction cannot hold out a part of shards: give shards of the validation images")
+            raise UserError("val_fraction cannot split shards: give separate shards with the validation images")
         if is_image_folder(source) and (validation := split_folder(user_path(source), "test")):
-            raise UserError(
-                f"{validation} holds the validation images: leave val_fraction at 0, or move that folder away"
-            )
+            raise UserError(f"{validation} contains validation images: set val_fraction to 0, or move that folder away")
         pictures, root = open_unsplit(source)
         return split_off(pictures, val_fraction, seed, split_file, root)
     pictures = open_images(source, "train")
@@ -106,7 +108,7 @@ def _open(source: str, split: Split, classes: Sequence[str] | None) -> LabeledIm
     root = user_path(source)
     if not root.is_dir():
         raise UserError(
-            f"there is no folder {root.absolute()}; give a folder of images or of idx files, sample, torch/NAME, "
-            "hfds/NAME or wds/NAME"
+            f"the folder {root.absolute()} does not exist; give a folder of images or of idx files, sample, "
+            "torch/NAME, hfds/NAME or wds/NAME"
         )
     return open_idx(root, split) if has_idx(root) else open_folder(root, split, classes)

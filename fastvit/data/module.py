@@ -1,4 +1,4 @@
-"""The data of a run, whatever the task: batches shared out among processes, and the place in the run."""
+"""Data module of a run, for all tasks: batches for each process, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fastvit.renames import renamed_batches
 
 @dataclass(frozen=True)
 class RunImages:
-    """The images of a run, opened.
+    """Training and validation images of a run.
 
     Attributes:
-        train: to train on; their classes are the run's.
-        val: to validate on.
+        train: training images; their classes are those of the run.
+        val: validation images.
     """
 
     train: Any
@@ -33,29 +33,29 @@ class RunImages:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Class names."""
         names: tuple[str, ...] = self.train.classes
         return names
 
 
 class RunData(L.LightningDataModule):
-    """What a task's data module builds on.
+    """Base class of the tasks' data modules.
 
-    Its state is the place in the run, so that one that was interrupted goes on with the images it has not seen. Inside
-    an epoch the place is a number of batches, which must then be made as they were.
+    Its state is the position in the run, so that an interrupted run resumes with the images that it has not used.
+    Within an epoch the position is a number of batches, so the batches must then be composed as before.
 
     Args:
-        images: to train and to validate on.
-        preprocessing: what the model expects.
-        batch_size: images a step.
-        num_workers: processes that decode images; 0 decodes in the training process, None takes one a core but one.
-        seed: of order and augmentation.
-        skip_unreadable: leave out validation images that cannot be decoded, with a warning, instead of raising an
-            error.
+        images: training and validation images.
+        preprocessing: preprocessing of the model.
+        batch_size: images per training step and process.
+        num_workers: processes that decode images; 0 decodes in the training process, None uses one per CPU core but
+            one.
+        seed: seed of the order and the augmentation of the training images.
+        skip_unreadable: leave out unreadable validation images with a warning, instead of raising an error.
 
     Attributes:
-        unreadable_log: where the workers note training images that they could not decode.
-        place: the epoch to begin with, and the batches of it that have been trained on.
+        unreadable_log: file in which the workers list unreadable training images.
+        resume_state: "epoch" to start with, from 0, and "start", the number of its batches to skip.
     """
 
     def __init__(
@@ -80,45 +80,52 @@ class RunData(L.LightningDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Class names."""
         return self.train_images.classes
 
     def write_split(self, file: Path) -> None:
-        """Write down which images are held out, if the data did not come with a validation part."""
+        """Write the split to a CSV file, if the validation images were split off from the training images."""
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Training images that this process and its workers could not decode up to now: reason by name."""
+        """Unreadable training images of this process and its workers up to now: name -> reason."""
         return self._unreadable_log.read()
 
     @property
     def process(self) -> tuple[int, int]:
-        """Rank of this process, and how many there are."""
+        """Rank of this process, and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_loader(self, dataset: Dataset[Any], collate: Callable[[list[Any]], Any] | None = None) -> DataLoader[Any]:
-        """Batches of the training images from the place on.
+        """Return batches of the training images, from the position in `resume_state` on.
 
         Raises:
-            UserError: there are too few images.
+            UserError: there are fewer than two images for each process.
         """
         images, (_, processes) = len(self.train_images), self.process
         if images < 2 * processes:
-            raise UserError(f"{images} training images are too few for {processes} processes: each needs two a step")
+            raise UserError(f"{images} training images are too few for {processes} processes: each needs at least 2")
         settings = loader_settings(self.num_workers)
         return DataLoader(dataset, batch_sampler=self.train_batches(), collate_fn=collate, **settings)
 
     def val_loader(
         self, dataset: Dataset[Any], batch_size: int, collate: Callable[[list[Any]], Any] | None = None
     ) -> DataLoader[Any]:
-        """Batches of this process's share of the validation images."""
+        """Return batches of this process's share of the validation images.
+
+        Args:
+            dataset: samples prepared for evaluation.
+            batch_size: images per batch.
+            collate: function from a list of samples to a batch; None stacks them.
+        """
         return evaluation_loader(dataset, batch_size, self.num_workers, self.val_share(), collate)
 
     def val_share(self) -> EvaluationShare:
-        """Which validation images this process measures on."""
+        """Return the indices of the validation images of this process."""
         return EvaluationShare(len(self.test_images), *self.process)
 
     def train_batches(self) -> TrainBatches:
-        """Which images make each batch."""
+        """Return the sampler of the training batches, from the position in `resume_state` on."""
         return TrainBatches(len(self.train_images), self.batch_size, self.seed, *self.process, **self.resume_state)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,10 +137,10 @@ class RunData(L.LightningDataModule):
         return {"epoch": loop.epoch_progress.current.processed, "start": done, "batches": self.sampler_fingerprint()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a place in a run.
+        """Set the position in the run to resume from.
 
         Raises:
-            UserError: it is inside an epoch whose batches would be others now.
+            UserError: the position is within an epoch, and the batches would now be composed differently.
         """
         self.resume_state = {name: state_dict[name] for name in ("epoch", "start")}
         if not self.resume_state["start"]:
@@ -141,12 +148,12 @@ class RunData(L.LightningDataModule):
         made, now = renamed_batches(state_dict["batches"]), self.sampler_fingerprint()
         if made != now:
             raise UserError(
-                f"the run was ended inside epoch {self.resume_state['epoch'] + 1}, whose batches were made with "
-                f"{_listed(made)}; now it would be {_listed(now)}: go on as it began"
+                f"the run stopped within epoch {self.resume_state['epoch'] + 1}, whose batches were composed with "
+                f"{_listed(made)}; now they would be composed with {_listed(now)}: resume with the same settings"
             )
 
     def sampler_fingerprint(self) -> dict[str, int]:
-        """Return what decides which images are in a batch."""
+        """Return the settings that determine which images are in a batch."""
         images, processes = len(self.train_images), self.process[1]
         return {"batch_size": self.batch_size, "processes": processes, "images": images, "seed": self.seed}
 
@@ -161,11 +168,11 @@ def evaluation_loader(
     """Return batches of all samples in order, or of a process's share of them.
 
     Args:
-        dataset: samples made for evaluation; see `fastvit.data.datasets.Samples` for images that cannot be decoded.
-        batch_size: samples a batch, 1 or more.
-        num_workers: processes that decode images; 0 decodes in this process, None takes one a core but one.
-        share: of a process; None for all samples.
-        collate: a list of samples -> a batch; None stacks them.
+        dataset: samples prepared for evaluation; see `fastvit.data.datasets.Samples` for unreadable images.
+        batch_size: samples per batch, at least 1.
+        num_workers: processes that decode images; 0 decodes in this process, None uses one per CPU core but one.
+        share: indices of one process's samples; None for all samples.
+        collate: function from a list of samples to a batch; None stacks them.
 
     Raises:
         UserError: batch_size is below 1, or num_workers below 0.

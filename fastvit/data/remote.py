@@ -1,4 +1,4 @@
-"""Files by a path or over HTTP."""
+"""Opening files by path or URL."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ATTEMPTS = 3
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address."""
+    """Return whether a path is a URL."""
     return "://" in path
 
 
 def open_binary(path: str) -> IO[bytes]:
-    """A file to read at any place; one over HTTP is fetched to a temporary file, which goes when it is closed.
+    """Open a file for random access; an HTTP URL is downloaded to a temporary file, which is deleted when closed.
 
     Raises:
-        UserError: it is not there, or could not be fetched in several attempts.
+        UserError: the file cannot be read, the URL is not an HTTP one, or the download failed three times.
     """
     if not is_remote(path):
         try:
@@ -32,7 +32,7 @@ def open_binary(path: str) -> IO[bytes]:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not path.startswith(("http://", "https://")):
-        raise UserError(f"cannot read {path}: only http:// and https:// addresses are known here")
+        raise UserError(f"cannot read {path}: only http:// and https:// URLs are supported")
     for attempt in range(_ATTEMPTS):
         file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
         try:
@@ -44,7 +44,7 @@ def open_binary(path: str) -> IO[bytes]:
         except (OSError, http.client.HTTPException) as error:
             file.close()
             if attempt == _ATTEMPTS - 1 or (isinstance(error, HTTPError) and error.code < 500):
-                raise UserError(f"cannot fetch {path}: {first_line(error)}") from error
+                raise UserError(f"cannot download {path}: {first_line(error)}") from error
         else:
             file.seek(0)
             return file

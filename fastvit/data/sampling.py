@@ -1,8 +1,8 @@
-"""Which images make a batch, and the seed of everything random in it.
+"""Samplers of training and evaluation batches, and their random seeds.
 
-Nothing here has a state to save: an epoch's order, an image's augmentation and a step's noise follow from numbers
-(seed, epoch, index), so they are the same with any number of workers, and a run that goes on inside an epoch sees what
-it would have seen.
+The samplers have no state to save: an epoch's order, an image's augmentation and a step's noise depend on seed, epoch
+and index only. So they are the same with any number of workers, and a run that resumes within an epoch uses the images
+that it would have used.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ PADDING = -1
 
 
 class SampleIndex(NamedTuple):
-    """A training image: its place in the dataset, and the seed of its augmentation."""
+    """Index of a training image in the dataset, and the seed of its augmentation."""
 
     image: int
     seed: int
 
 
 def seed_of(*numbers: int) -> int:
-    """A 32-bit seed that follows from numbers of at least 0, and differs where any of them does."""
+    """Derive a 32-bit seed from integers of at least 0; other integers give another seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (every device) from here on, without a word."""
+    """Seed Python, NumPy and torch (every device), without a log message."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -40,7 +40,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch's CPU generator for a block; afterwards they go on where they were."""
+    """Seed Python, NumPy and torch's CPU generator for a block, and restore their states afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -54,19 +54,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class TrainBatches(Sampler[list[SampleIndex]]):
-    """Batches of shuffled epochs for one of several processes, which may start inside an epoch.
+    """Sampler of one process's training batches, in shuffled epochs; it can start within an epoch.
 
-    Every step's global batch is the same whatever the number of processes: each takes its slice of it. The images that
-    do not fill a last global batch are left out of the epoch, other ones in each, unless there is no full batch at all.
+    The global batch of a step does not depend on the number of processes: each takes its slice of it. An incomplete
+    last global batch is dropped, with other images in each epoch, unless it is the only one.
 
     Args:
         length: number of images.
-        batch_size: images a process and step.
-        seed: of the order and of every SampleIndex.
-        rank: of this process.
-        processes: how many share the epoch.
-        epoch: to begin with.
-        start: batches of that epoch to leave out, because they have been trained on.
+        batch_size: images per step and process.
+        seed: seed of the order and of every SampleIndex.
+        rank: rank of this process, from 0.
+        processes: number of processes.
+        epoch: epoch to start with, from 0.
+        start: number of batches of that epoch to skip, because they have been trained on.
     """
 
     def __init__(
@@ -78,16 +78,16 @@ class TrainBatches(Sampler[list[SampleIndex]]):
 
     @property
     def sampler(self) -> TrainBatches:
-        """Itself: Lightning tells the epoch to a batch sampler's sampler, not to the batch sampler."""
+        """This object: Lightning sets the epoch on the sampler of a batch sampler, not on the batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration is of; another one than before begins at its first batch."""
+        """Set the epoch of the next iteration; another epoch than before starts at its first batch."""
         if epoch != self._epoch:
             self._epoch, self._start = epoch, 0
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a complete epoch."""
         return max(self._length // (self._batch_size * self._processes), 1)
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
@@ -100,21 +100,26 @@ class TrainBatches(Sampler[list[SampleIndex]]):
 
 
 class ShardBatches(TrainBatches):
-    """TrainBatches for samples in shards, of which every process and worker reads its own, almost in order.
+    """Sampler of training batches from shards; each process and worker reads its own shards, almost in order.
 
-    An epoch's order is that of the shards, drawn anew for each. Cut into as many equal parts as there are processes,
-    and these into one a worker (by samples, so at most the shards at the cuts are read by two), it is mixed inside each
-    part: no sample moves further than `window` places. A worker of a DataLoader gets every n-th batch, which all come
-    from one part. The samples of the last shards that do not fill a global batch are left out of the epoch.
+    The order of the shards is shuffled for each epoch. The sequence of samples is cut into equal parts, one for each
+    process and worker, so that two of them read at most the shards at a cut. Within a part the samples are shuffled,
+    and no sample moves by more than `window` positions. A worker of a DataLoader gets every n-th batch; all of these
+    come from one part. Samples at the end that do not fill a global batch are dropped from the epoch.
 
-    Unlike TrainBatches, what a batch holds depends on the number of processes and workers: a run that goes on inside an
-    epoch needs the same ones.
+    Unlike with `TrainBatches`, the composition of a batch depends on the number of processes and workers: a run that
+    resumes within an epoch needs the same numbers.
 
     Args:
-        lengths: samples of each shard.
-        window: see above.
-        num_workers: of the DataLoader; 0 is as good as 1.
-        others: as TrainBatches has them.
+        lengths: number of samples of each shard.
+        batch_size: images per step and process.
+        seed: seed of the order and of every SampleIndex.
+        window: largest distance, in samples, by which shuffling moves a sample.
+        num_workers: number of workers of the DataLoader; 0 counts as 1.
+        rank: rank of this process, from 0.
+        processes: number of processes.
+        epoch: epoch to start with, from 0.
+        start: number of batches of that epoch to skip, because they have been trained on.
     """
 
     def __init__(
@@ -147,13 +152,13 @@ class ShardBatches(TrainBatches):
 
 
 def _mixed(lane: np.ndarray, window: int, generator: np.random.Generator) -> np.ndarray:
-    """(batches, share) samples in another order, in which none is further than `window` from where it was."""
-    places = np.arange(lane.size) + generator.uniform(0, window, lane.size)
-    return lane.ravel()[np.argsort(places)].reshape(lane.shape)
+    """Shuffle samples (batches, share) so that none moves by more than `window` positions."""
+    positions = np.arange(lane.size) + generator.uniform(0, window, lane.size)
+    return lane.ravel()[np.argsort(positions)].reshape(lane.shape)
 
 
 class EvaluationShare(Sampler[int]):
-    """Every n-th image in order; PADDING fills up, so that all processes take the same number of steps."""
+    """Sampler of every n-th image in order, with PADDING at the end to give all processes the same number of steps."""
 
     def __init__(self, length: int, rank: int = 0, processes: int = 1) -> None:
         count = -(-length // processes)
@@ -168,9 +173,9 @@ class EvaluationShare(Sampler[int]):
 
 
 class ShardShare(EvaluationShare):
-    """Consecutive samples for each process, and of these for each worker, so that they read different shards.
+    """Sampler of consecutive samples for each process and worker, so that they read different shards.
 
-    PADDING fills up to the same number of whole batches for all processes. The order is not that of the data.
+    PADDING at the end gives all processes the same number of full batches. The order is not that of the data.
     """
 
     def __init__(self, length: int, batch_size: int, num_workers: int = 0, rank: int = 0, processes: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Finding the shards of a split, their lengths and their class names."""
+"""WebDataset shards of a split: their paths, lengths and class names."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _INFO = ("_info.json", "info.json")
 
 @dataclass(frozen=True)
 class Info:
-    """What stands beside shards, in timm's layout, and class names.
+    """Contents of the info files beside shards: _info.json in timm's layout, and classes.txt.
 
     Attributes:
-        lengths: samples by file name.
+        lengths: number of samples by file name.
         splits: file names by split.
-        classes: names of the numbers in .cls files, from the list "classes" or the lines of classes.txt; None if
-            neither is there.
+        classes: class names for the numbers in .cls files, from classes.txt or the list "classes" of _info.json; None
+            if both are missing.
     """
 
     lengths: dict[str, int]
@@ -40,22 +40,22 @@ class Info:
 
 
 def open_shards(source: str, split: Split, classes: Sequence[str] | None = None) -> ShardImages:
-    """The shards of a split.
+    """Open the shards of a split.
 
     Args:
-        source: a folder or the address of one; or shards in braces ("DIR/train-{0000..0015}.tar"), several patterns
-            with "::" between them. Shards belong to the split whose name is a word of theirs (or of their folder); ones
-            without any such word are for evaluation.
-        split: which.
-        classes: of a model, which the labels are to follow; taken as the names of the numbers where shards come
-            without names.
+        source: path or URL of a folder; or a brace pattern ("DIR/train-{0000..0015}.tar"), several patterns separated
+            by "::". Shards belong to the split whose name is a word of their own name, else of their folder's name;
+            shards without such a word are validation images.
+        split: "train", or "test" for the validation images.
+        classes: class names of a model, which the labels must follow; they also name the classes of shards without
+            class names.
 
     Raises:
-        UserError: there are no such shards, their lengths cannot be known, or there are no class names.
+        UserError: no shards were found, or their lengths or class names are unknown.
     """
     pattern = ".tar" in source
     if pattern and importlib.util.find_spec("braceexpand") is None:
-        raise UserError('shards in braces need the package braceexpand: pip install "fastvit[wds]"')
+        raise UserError('brace patterns of shards need the package braceexpand: pip install "fastvit[wds]"')
     if pattern:
         paths = _of_split([path for part in source.split("::") for path in _expanded(part)], split, source)
         folder = posixpath.dirname(paths[0])
@@ -66,16 +66,18 @@ def open_shards(source: str, split: Split, classes: Sequence[str] | None = None)
         paths = _in_folder(folder, info, split)
     lengths = [_length(path, folder, info) for path in paths]
     if info.classes is None and not classes:
-        raise UserError(f"{folder} does not name its classes: put a file classes.txt beside the shards, a name a line")
+        raise UserError(
+            f"{folder} has no class names: put a file classes.txt beside the shards, with one name per line"
+        )
     known, index = align_classes(info.classes or tuple(classes or ()), classes, source)
     return ShardImages(paths, lengths, known, index)
 
 
 def write_info(folder: Path, classes: Sequence[str] | None = None) -> Path:
-    """Count the samples of the shards in a folder, and write _info.json beside them.
+    """Count the samples of the shards in a folder, write _info.json beside them, and return its path.
 
     Raises:
-        UserError: there are no shards, or one is damaged.
+        UserError: the folder contains no shards, or one is corrupt.
     """
     splits: dict[str, Any] = {}
     for split, names in SPLIT_NAMES.items():
@@ -89,17 +91,17 @@ def write_info(folder: Path, classes: Sequence[str] | None = None) -> Path:
                 "num_samples": sum(lengths),
             }
     if not splits:
-        raise UserError(f"there are no .tar files in {folder}")
+        raise UserError(f"{folder} contains no .tar files")
     file = folder / _INFO[0]
     write_text(file, json.dumps({"splits": splits} | ({"classes": list(classes)} if classes else {}), indent=1))
     return file
 
 
 def read_info(folder: str) -> Info:
-    """What stands beside shards; empty where nothing does.
+    """Read the info files beside shards; the fields are empty if the files are missing.
 
     Raises:
-        UserError: the info file is no such thing.
+        UserError: the info file does not have timm's layout.
     """
     text = next((text for name in _INFO if (text := _text(f"{folder}/{name}")) is not None), "{}")
     names = _text(f"{folder}/classes.txt")
@@ -113,13 +115,13 @@ def read_info(folder: str) -> Info:
         }
         classes = names.split("\n") if names is not None else content.get("classes")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}/{_INFO[0]} does not describe shards as timm has it: {error!r}") from error
+        raise UserError(f"{folder}/{_INFO[0]} does not have timm's layout: {error!r}") from error
     kept = tuple(name.strip() for name in classes or () if name.strip())
     return Info(lengths, splits, kept or None)
 
 
 def _text(path: str) -> str | None:
-    """Of a small file that may be missing."""
+    """Return the text of a small file; None if the file is missing."""
     if not is_remote(path) and not Path(path).is_file():
         return None
     try:
@@ -146,15 +148,15 @@ def _in_folder(folder: str, info: Info, split: Split) -> list[str]:
             raise UserError(f"{folder} has no {split} split; it has {shortened(list(info.splits))}")
         return [f"{folder}/{name}" for name in found]
     if is_remote(folder):
-        raise UserError(f"{folder} has no {_INFO[0]} to say which shards there are: {_ADVICE}")
+        raise UserError(f"{folder} has no {_INFO[0]} that lists its shards: {_ADVICE}")
     return _of_split(_tars(Path(folder)), split, folder)
 
 
 def _of_split(paths: Sequence[str], split: Split, where: str = "") -> list[str]:
-    """Those of a split by the words of their name, else of their folder."""
+    """Return the paths of a split, by the words of their name, else of their folder's name."""
     chosen = [path for path in paths if _split_of(path) == split]
     if not chosen and where:
-        raise UserError(f"{where} names no .tar file with {' or '.join(SPLIT_NAMES[split])} in its name")
+        raise UserError(f"{where} has no .tar file with {' or '.join(SPLIT_NAMES[split])} in its name")
     return chosen
 
 
@@ -171,8 +173,8 @@ def _length(path: str, folder: str, info: Info) -> int:
     if (length := info.lengths.get(path.removeprefix(f"{folder}/"))) is not None:
         return length
     if is_remote(path):
-        raise UserError(f"it is not known how many samples {path} holds: {_ADVICE}")
+        raise UserError(f"the number of samples in {path} is unknown: {_ADVICE}")
     return len(Shard(path))
 
 
-_ADVICE = "make an _info.json with fastvit.data.shard_lists.write_info(FOLDER) where the shards lie"
+_ADVICE = "write an _info.json with fastvit.data.shard_lists.write_info(FOLDER) on the machine that stores the shards"

@@ -1,4 +1,4 @@
-"""Images in shards: tar files in webdataset's form, from a disk or over HTTP."""
+"""Images in WebDataset shards (tar files), from a disk or over HTTP."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from fastvit.data.images import IMAGE_SUFFIXES, read_image
 from fastvit.data.remote import open_binary
 from fastvit.errors import UserError
 
-# Samples of a lane that are mixed with each other, apart from the order of the shards.
+# Largest distance, in samples, by which shuffling moves a sample, besides the shuffled order of the shards.
 WINDOW = 2048
-# Directory and file name up to its first dot, and what follows: files that share the first part are one sample.
+# Path up to the first dot of the file name, and the rest: files that share the first part are one sample.
 _PARTS = re.compile(r"^((?:.*/)?[^./][^/.]*)\.([^/]+)$")
 
 
 class Shard:
-    """An open shard: where in the tar file the image and the class of each sample lie.
+    """Open shard, with the positions of each sample's image and class in the tar file.
+
+    Args:
+        path: path or HTTP URL of the tar file.
 
     Raises:
-        UserError: it cannot be had, is cut short, or has a sample without an image or a class.
+        UserError: the file cannot be read, is corrupt or truncated, or has a sample without an image or a class.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,28 +42,36 @@ class Shard:
                     if member.isfile() and parts:
                         samples.setdefault(parts[1], {})[parts[2].lower()] = member.offset_data, member.size
         except (tarfile.TarError, EOFError) as error:
-            raise UserError(f"{path} is damaged or no tar file: {error}") from error
+            raise UserError(f"{path} is corrupt or not a tar file: {error}") from error
         self.keys = list(samples)
-        self._places = [self._pair(key, files) for key, files in samples.items()]
+        self._positions = [self._pair(key, files) for key, files in samples.items()]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def image(self, index: int) -> bytes:
-        """The image file."""
-        return self._read(*self._places[index][0])
+        """Return the content of a sample's image file."""
+        return self._read(*self._positions[index][0])
 
     def label(self, index: int) -> int:
-        """The number in the sample's .cls file."""
-        text = self._read(*self._places[index][1])
+        """Return the number in a sample's .cls file.
+
+        Raises:
+            UserError: the file does not contain a number.
+        """
+        text = self._read(*self._positions[index][1])
         if not text.strip().isdigit():
-            raise UserError(f"{self._path}: {self.keys[index]}.cls must hold a class number, it holds {text[:20]!r}")
+            raise UserError(
+                f"{self._path}: {self.keys[index]}.cls must contain a class number, but contains {text[:20]!r}"
+            )
         return int(text)
 
     def _pair(self, key: str, files: dict[str, tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
-        image = next((place for ending, place in files.items() if f".{ending}" in IMAGE_SUFFIXES), None)
+        image = next((position for ending, position in files.items() if f".{ending}" in IMAGE_SUFFIXES), None)
         if image is None or "cls" not in files:
-            raise UserError(f"{self._path}: the sample {key} needs an image and a .cls file, it has {', '.join(files)}")
+            raise UserError(
+                f"{self._path}: the sample {key} needs an image and a .cls file, but has {', '.join(files)}"
+            )
         return image, files["cls"]
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -69,20 +80,20 @@ class Shard:
 
 
 class ShardImages:
-    """The samples of several shards, in the order of the shards.
+    """Labeled images of several shards, in the order of the shards.
 
-    Neither timm's reader nor webdataset's pipelines: they stream, each worker its own shards, and make the shares of
-    processes equal by repeating samples or leaving some out. Here a sample has a number, as the image of a folder has,
-    and a sampler decides who reads which (`fastvit.data.sampling.ShardBatches`): every sample once an epoch for any
-    number of samples, shards, workers and processes, and a run that goes on skips what it has seen without decoding it.
-    The price is that the length of every shard must be known. A shard that is asked for is opened whole: from a disk it
-    is read in place, over HTTP it is fetched to a temporary file; a process keeps the latest few.
+    timm's reader and webdataset's pipelines are not used: they stream, and give all processes equal shares by repeating
+    or dropping samples. Here a sample has an index, like the image of a folder, and
+    `fastvit.data.sampling.ShardBatches` assigns the indices to workers: every sample is used once per epoch for any
+    number of shards, workers and processes, and a resumed run skips samples without decoding them. So the length of
+    every shard must be known. A local shard is read in place, a remote one is downloaded to a temporary file; a process
+    keeps the latest few shards open.
 
     Args:
-        paths: of the shards; local, or http(s)://.
-        lengths: samples in each.
-        classes: names.
-        index: class that each number in a .cls file stands for.
+        paths: paths or HTTP URLs of the shards.
+        lengths: number of samples in each shard.
+        classes: class names.
+        index: label for each number in a .cls file.
     """
 
     def __init__(
@@ -92,7 +103,7 @@ class ShardImages:
         self.classes = tuple(classes)
         self._index = index
         self._ends = np.cumsum(self.lengths)
-        # What a window may touch, one that is being left and one that is being entered.
+        # The shards that a shuffling window can cover, and one at either end.
         self._keep = 2 + WINDOW * len(self.paths) // max(len(self), 1)
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
@@ -101,43 +112,54 @@ class ShardImages:
 
     @property
     def labels(self) -> Sequence[int]:
-        """The class of each sample, read when it is asked for."""
+        """Class index of each sample, read on access."""
         return _Labels(self)
 
     def image(self, index: int) -> Image.Image:
-        shard, place = self._find(index)
-        return read_image(shard.image(place), self.name(index))
+        """Decode an image as RGB."""
+        shard, position = self._find(index)
+        return read_image(shard.image(position), self.name(index))
 
     def label(self, index: int) -> int:
-        shard, place = self._find(index)
-        number = shard.label(place)
+        """Return the class index of a sample.
+
+        Raises:
+            UserError: the number in its .cls file has no class name.
+        """
+        shard, position = self._find(index)
+        number = shard.label(position)
         if number >= len(self._index):
-            raise UserError(f"{self.name(index)} is of the class {number}, there are names for {len(self._index)}")
+            raise UserError(
+                f"{self.name(index)} has the class number {number}, but there are only {len(self._index)} class names"
+            )
         return self._index[number]
 
     def name(self, index: int) -> str:
-        shard, place = self._find(index)
-        return f"{self.paths[self._number(index)]}/{shard.keys[place]}"
+        """Return the path of the shard, "/", and the key of the sample."""
+        shard, position = self._find(index)
+        return f"{self.paths[self._number(index)]}/{shard.keys[position]}"
 
     def _number(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, side="right"))
 
     def _find(self, index: int) -> tuple[Shard, int]:
-        """The shard of a sample, opened, and its place there."""
+        """Return the open shard of a sample, and the index of the sample in it."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = self._number(index)
         if number not in self._open:
             self._open[number] = shard = Shard(self.paths[number])
             if len(shard) != self.lengths[number]:
-                raise UserError(f"{self.paths[number]} has {len(shard)} samples, {self.lengths[number]} were announced")
+                raise UserError(
+                    f"{self.paths[number]} has {len(shard)} samples, but its info file lists {self.lengths[number]}"
+                )
             if len(self._open) > self._keep:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number], index - int(self._ends[number]) + self.lengths[number]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}  # a process opens its own
+        return self.__dict__ | {"_open": OrderedDict()}  # each process opens the shards itself
 
 
 class _Labels(Sequence[int]):

@@ -1,4 +1,4 @@
-"""The names under which data keep their splits, in one list for all sources."""
+"""Names of the training and validation splits, for all data sources."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 
-# Of a split that several names are there for, the first counts: a test part may be without labels.
+# If several names of a split exist in the data, the first one counts: a "test" part may lack labels.
 SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("val", "valid", "validation", "test", "testing"),

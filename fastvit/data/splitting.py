@@ -1,4 +1,4 @@
-"""Holding out a part of the images for validation, and writing down which."""
+"""Splitting images into training and validation parts, and the CSV file of a split."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from fastvit.errors import UserError
 from fastvit.files import ANY_NAME, atomic
 
 _HEADER = ("image", "class", "split")
-# An image wherever its source lies: its name inside the source, and its class.
+# An image, independent of where its source is stored: its name inside the source, and its class.
 Key = tuple[str, str]
 
 
 class Part(Subset):
-    """The images of one side of a split.
+    """Images of one part of a split.
 
     Attributes:
-        root: folder of the source's images, if they are in one.
+        pictures: the images of the source.
+        indices: their indices in the source.
+        root: folder of the source's images; None if they are not in one.
     """
 
     def __init__(self, pictures: LabeledImages, indices: Sequence[int], root: Path | None = None) -> None:
@@ -34,12 +36,20 @@ class Part(Subset):
 
 
 def validation_mask(labels: Sequence[int], fraction: float, seed: int) -> np.ndarray:
-    """(N,) bool: which images to validate on, the same share of every class, drawn at random.
+    """Draw validation images at random, the same fraction of every class.
 
-    A class of n images gives round(n * fraction), but at least one and never all; a class of one image gives none.
+    A class with n images gives round(n * fraction), at least 1 and at most n - 1; a class with one image gives none.
+
+    Args:
+        labels: class index of each of the N images.
+        fraction: fraction of the images to validate on, above 0 and below 1.
+        seed: seed of the random choice.
+
+    Returns:
+        (N,) bool, true for validation images.
 
     Raises:
-        UserError: the fraction is not between 0 and 1, or no class has two images.
+        UserError: the fraction is not between 0 and 1, or every class has only one image.
     """
     if not 0 < fraction < 1:
         raise UserError(f"val_fraction must be above 0 and below 1, got {fraction}")
@@ -51,37 +61,38 @@ def validation_mask(labels: Sequence[int], fraction: float, seed: int) -> np.nda
             count = min(max(round(len(own) * fraction), 1), len(own) - 1)
             mask[np.random.default_rng(seed_of(seed, int(label))).permutation(own)[:count]] = True
     if not mask.any():
-        raise UserError("val_fraction holds out no image: every class has only one")
+        raise UserError("val_fraction gives no validation images: every class has only one image")
     return mask
 
 
 def split_off(
     pictures: LabeledImages, fraction: float, seed: int, file: Path | None = None, root: Path | None = None
 ) -> tuple[Part, Part]:
-    """Training and validation images of a source that is not split.
+    """Split a source into training and validation images.
 
     Args:
-        pictures: the source.
-        fraction: of each class to validate on, as `validation_mask` has it.
-        seed: of the choice.
-        file: of `write_split`, to take the split that it describes; None to make one.
-        root: folder of the images, if they are in one.
+        pictures: all images of the source.
+        fraction: fraction of each class to validate on, see `validation_mask`.
+        seed: seed of the random choice.
+        file: CSV file of `write_split` with the split to use; None draws a new split.
+        root: folder of the images; None if they are not in one.
 
     Raises:
-        UserError: fraction makes no sense, or the file is not there, or is of other images or another fraction.
+        UserError: fraction is not between 0 and 1, or the file is missing or belongs to other images or another
+            fraction.
     """
     mask = validation_mask(pictures.labels, fraction, seed)
     if file is not None:
         if not file.exists():
             raise UserError(
-                f"there is no {file}, which lists the images that the run held out: restore it, or begin a new run in "
-                "another folder"
+                f"{file}, which lists the validation images of the run, does not exist: restore it, or start a new run "
+                "in another folder"
             )
         written = _read(file, pictures, root)
         if written.sum() != mask.sum():
             raise UserError(
-                f"{file} holds out {written.sum()} images, a val_fraction of {fraction} {mask.sum()}: set the fraction "
-                "that it was written with, or begin a new run in another folder for another split"
+                f"{file} lists {written.sum()} validation images, but a val_fraction of {fraction} gives {mask.sum()}: "
+                "set the val_fraction that it was written with, or start a new run in another folder for another split"
             )
         mask = written
     train, validation = (Part(pictures, np.nonzero(chosen)[0].tolist(), root) for chosen in (~mask, mask))
@@ -89,9 +100,9 @@ def split_off(
 
 
 def write_split(file: Path, validation: Part) -> None:
-    """Write a CSV with a row an image of the whole source: its name, its class, "train" or "val".
+    """Write a CSV file with a row for each image of the source: its name, its class, "train" or "val".
 
-    The images of a folder are named from there on, so that the split holds where the folder is moved.
+    Names of images in a folder are relative to it, so that the split stays valid when the folder is moved.
     """
     held = set(validation.indices)
     rows = _rows(validation.pictures, validation.root)
@@ -102,34 +113,35 @@ def write_split(file: Path, validation: Part) -> None:
 
 
 def read_split(file: Path) -> dict[Key, str]:
-    """Read what `write_split` wrote: "train" or "val" for each image of the source.
+    """Read the CSV file of `write_split`: "train" or "val" for each image of the source.
 
     Raises:
-        UserError: the file does not describe a split.
+        UserError: the file does not contain a split.
     """
     with file.open(newline="", encoding="utf-8", errors=ANY_NAME) as opened:
         header, *rows = [tuple(row) for row in csv.reader(opened)] or [()]
     if header != _HEADER or any(len(row) != 3 or row[2] not in ("train", "val") for row in rows):
         raise UserError(
-            f"{file} does not describe a split ({', '.join(_HEADER)}): restore it, or begin a new run in another folder"
+            f"{file} does not contain a split (columns {', '.join(_HEADER)}): restore it, or start a new run in "
+            "another folder"
         )
     return {_key(name, label): split for name, label, split in rows}
 
 
 def keys(pictures: LabeledImages, root: Path | None) -> list[Key]:
-    """Return the keys of a source's images, by which `read_split` has them, in the order of the images.
+    """Return the keys of a source's images, in their order; `read_split` uses the same keys.
 
     Args:
-        pictures: the source.
-        root: folder of the images, if they are in one.
+        pictures: images of the source.
+        root: folder of the images; None if they are not in one.
     """
     return [_key(*row) for row in _rows(pictures, root)]
 
 
 def _key(name: str, label: str) -> Key:
-    if name.endswith("]"):  # a row of an array or a table: the place of its file is in the name
+    if name.endswith("]"):  # a row of an array or a table: its name contains the path of the file
         return name.rpartition("/")[2], label
-    # A folder may be given as a whole or as its train folder.
+    # The source may be the folder or its train folder.
     folder, _, rest = name.partition(os.sep)
     return (rest if folder != label and rest.startswith(f"{label}{os.sep}") else name), label
 
@@ -149,7 +161,7 @@ def _read(file: Path, pictures: LabeledImages, root: Path | None) -> np.ndarray:
     if added or removed:
         names = [name for name, _ in [*added, *sorted(removed)]]
         raise UserError(
-            f"the images are not those of {file}: {len(added)} were added, {len(removed)} removed since "
-            f"({shortened(names)}): give the same images, or begin a new run in another folder for another split"
+            f"the images differ from those in {file}: {len(added)} were added, {len(removed)} removed since "
+            f"({shortened(names)}): give the same images, or start a new run in another folder for another split"
         )
     return np.array([splits[row] == "val" for row in own])

@@ -1,4 +1,4 @@
-"""Some of the images of a source."""
+"""Subsets of an image source."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastvit.errors import UserError
 
 
 class Subset:
-    """Some of the images of another source.
+    """Subset of the images of another source.
 
     Args:
-        pictures: the source.
-        indices: of the images there.
-        labels: of these images, if not their own.
+        pictures: images of the source.
+        indices: indices of the subset's images in the source.
+        labels: class indices of the subset's images; None uses those of the source.
     """
 
     def __init__(self, pictures: LabeledImages, indices: Sequence[int], labels: Sequence[int] | None = None) -> None:
@@ -28,25 +28,27 @@ class Subset:
         return len(self.indices)
 
     def image(self, index: int) -> Image.Image:
+        """Decode an image as RGB."""
         return self.pictures.image(self.indices[index])
 
     def name(self, index: int) -> str:
+        """Return the name of an image."""
         return self.pictures.name(self.indices[index])
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """Return `count` indices below `total`, evenly spaced from 0 on; of more than there are, some come twice."""
+    """Return `count` indices below `total`, evenly spaced from 0 on; some are repeated if `count` exceeds `total`."""
     return [i * total // count for i in range(count)]
 
 
 def limited(images: LabeledImages, count: int | None) -> LabeledImages:
-    """Return `count` images, evenly spaced over the data, which are sorted by class; all of them by default.
+    """Return `count` images, evenly spaced over the data, which are sorted by class; None returns all images.
 
     Raises:
-        UserError: count is not a number of images.
+        UserError: count is below 1.
     """
     if count is None or count >= len(images):
         return images
     if count < 1:
-        raise UserError(f"limit must be at least 1 image, got {count}")
+        raise UserError(f"limit must be at least 1, got {count}")
     return Subset(images, evenly_spaced(len(images), count))

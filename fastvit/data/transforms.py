@@ -1,6 +1,6 @@
-"""Transforms, all built from one description of what the model expects.
+"""Training and evaluation transforms, built from a model's preprocessing.
 
-Images stay 8-bit until they are on the device: a quarter of the bytes to move, and one kernel to normalize a batch.
+Images stay 8-bit until they are on the device: a quarter of the bytes to copy, and one kernel to normalize a batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 def eval_pixels(preprocessing: Preprocessing) -> Transform:
-    """Image -> (C, H, W) uint8, resized and cropped as `preprocessing` says."""
+    """Return the transform from an image to (C, H, W) uint8 pixels for evaluation: resize, then crop or pad."""
     return partial(_eval_tensor, preprocessing=preprocessing)
 
 
@@ -32,7 +32,7 @@ def _eval_tensor(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 
 def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Transform:
-    """Image -> (C, H, W) uint8, varied at random; what works on batches (erasing, mixup) comes later."""
+    """Return the training transform from an image to (C, H, W) uint8 pixels; random erasing and mixup come later."""
     transform = create_transform(
         (len(preprocessing.mean), *preprocessing.size),
         is_training=True,
@@ -53,12 +53,12 @@ def train_pixels(preprocessing: Preprocessing, augmentation: Augmentation) -> Tr
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """Timm's strongest level keeps no bit, which Pillow 13 refuses: keep one."""
+    """Posterize, keeping at least one bit: timm's strongest level keeps none, which Pillow 13 rejects."""
     return ImageOps.posterize(image, min(max(bits, 1), 8))
 
 
 def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(..., C, H, W) uint8 -> float32 with the mean taken off and divided by the std of each channel, on its device."""
+    """Normalize uint8 pixels (..., C, H, W) to float32 with the mean and standard deviation of each channel."""
     mean, std = (
         torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std)
     )
@@ -67,6 +67,6 @@ def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def eval_transform(preprocessing: Preprocessing) -> Transform:
-    """Image -> (C, H, W) float32, all that `preprocessing` says."""
+    """Return the transform from an image to normalized (C, H, W) float32 pixels for evaluation."""
     pixels = eval_pixels(preprocessing)
     return lambda image: normalize(pixels(image), preprocessing)

@@ -1,4 +1,4 @@
-"""A list of the images that could not be decoded, which the processes that decode write and the run reads."""
+"""Log of unreadable images, which worker processes write and the run reads."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from fastvit.files import TemporaryFolder
 
 
 def note(log: Path, name: str, reason: str) -> None:
-    """Add an image to a log; short lines that are appended by several processes do not mix."""
+    """Append an image to a log; several processes may append at the same time.
+
+    Args:
+        log: JSON Lines file.
+        name: name of the image.
+        reason: error message.
+    """
     with log.open("a", encoding="utf-8") as opened:
         opened.write(json.dumps([name, reason]) + "\n")
 
 
 class UnreadableLog:
-    """The log of a run, in a temporary folder that goes with it.
+    """Log of a run's unreadable images, in a temporary folder that is deleted with this object.
 
-    A file, not a queue: a queue that is not emptied in time holds up the processes that fill it, and with them the run.
+    It is a file because a full queue would block the processes that write to it, and with them the run.
 
     Attributes:
-        path: the file to `note` in.
-        found: reason by name, of all that was noted up to the last `read`.
+        path: file that `note` appends to.
+        found: name -> reason of the images that were logged up to the last `read`.
     """
 
     def __init__(self) -> None:
@@ -32,11 +38,11 @@ class UnreadableLog:
         self.found: dict[str, str] = {}
 
     def read(self) -> dict[str, str]:
-        """What was found until now; costs a look at the file's size where nothing is new."""
+        """Return name -> reason of the images that were logged up to now; only new lines are read."""
         if self.path.stat().st_size > self._end:
             with self.path.open(encoding="utf-8") as opened:
                 opened.seek(self._end)
-                while (line := opened.readline()).endswith("\n"):  # else it is being written
+                while (line := opened.readline()).endswith("\n"):  # an incomplete line is still being written
                     self.found.update([json.loads(line)])
                     self._end = opened.tell()
         return self.found

@@ -1,4 +1,4 @@
-"""The processes that decode images for a loader."""
+"""Worker processes that decode images for a DataLoader."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fastvit.errors import UserError
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
+    """Return the number of CPU cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_count(num_workers: int | None) -> int:
-    """How many processes to decode in: as asked for, or one a core but one.
+    """Return the number of worker processes: `num_workers`, or for None one per available CPU core but one.
 
     Raises:
-        UserError: there cannot be so many.
+        UserError: num_workers is below 0.
     """
     if (num_workers or 0) < 0:
         raise UserError(f"num_workers must be at least 0, got {num_workers}")
@@ -36,10 +36,10 @@ def worker_count(num_workers: int | None) -> int:
 
 
 def loader_settings(num_workers: int | None) -> dict[str, Any]:
-    """What all our loaders share.
+    """Return the DataLoader arguments that all loaders of the package share.
 
     Raises:
-        UserError: there cannot be so many workers.
+        UserError: num_workers is below 0.
     """
     count = worker_count(num_workers)
     return {
@@ -52,21 +52,21 @@ def loader_settings(num_workers: int | None) -> dict[str, Any]:
 
 
 def leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C and a job's end reach every process of a group: the run decides, and its workers end with it."""
+    """Ignore SIGINT and SIGTERM, which reach every process of a group: the run handles them and stops its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-# The processes of our loaders, and the process that started each: the host process may have daemons of its own, and
-# one that it forks also has these, but neither are its own to end.
+# The workers of our loaders, and the process that started each. The host process may have other daemons, and a process
+# that it forks inherits this table; neither may be killed here.
 _workers: WeakKeyDictionary[BaseProcess, int] = WeakKeyDictionary()
 
 
 class _Recording:
-    """Starts processes, and records them as workers.
+    """Process factory that records the processes as workers.
 
     Args:
-        start: makes a process.
+        start: function that creates a process.
     """
 
     def __init__(self, start: Callable[..., BaseProcess]) -> None:
@@ -80,7 +80,7 @@ class _Recording:
 
 
 def _recording_context() -> BaseContext:
-    """Return the default way to start processes, one that records the processes that it makes."""
+    """Return the default multiprocessing context, changed to record the processes that it creates."""
     context: Any = copy(multiprocessing.get_context())
     context.Process = _Recording(context.Process)
     return cast(BaseContext, context)
@@ -92,12 +92,12 @@ def _end_workers_at_exit() -> None:
 
 
 def _end_workers() -> None:
-    """Kill the workers of loaders that an error kept alive.
+    """Kill workers of loaders that are still alive after an error.
 
-    They ignore SIGTERM, which Python sends to daemons at exit before it waits for them without a limit.
+    They ignore SIGTERM, which Python sends to daemons at exit before it waits for them without a time limit.
     """
     left = [child for child in multiprocessing.active_children() if _workers.get(child) == os.getpid()]
     if left:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a worker's end for an accident
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error for a killed worker
     for child in left:
         child.kill()

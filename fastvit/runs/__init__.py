@@ -1,1 +1,1 @@
-"""What a run's directory contains: the names of its files, its history, its settings, the data it was made with."""
+"""Files in a run's directory: their names, history, settings, and the data of the run."""

@@ -1,4 +1,4 @@
-"""The data that a checkpoint is evaluated, proved and calibrated on: its run's own, divided as the run divided them."""
+"""Data for evaluation, verification and calibration of a checkpoint: by default those of its run, with its split."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ _NAMED = ("torch", "hfds", "wds")
 
 
 def run_of(checkpoint: str | Path) -> Path | None:
-    """Return the folder of the run that a checkpoint or an artifact is of; None where it lies in no run.
+    """Return the folder of the run that a checkpoint or an artifact belongs to; None if it belongs to no run.
 
-    A run's folder itself, a file in it, and a file in a folder of it, where `fastvit export` writes, are of the run.
+    A run's folder, a file in it, and a file in one of its subfolders (`fastvit export` writes there) belong to the run.
     """
     path = user_path(checkpoint)
     if not path.exists():  # a repository on the Hub
         return None
-    places = [folder for start in (path, path.resolve()) for folder in (start, start.parent, start.parent.parent)]
-    return next((folder for folder in places if _is_run(folder)), None)
+    folders = [folder for start in (path, path.resolve()) for folder in (start, start.parent, start.parent.parent)]
+    return next((folder for folder in folders if _is_run(folder)), None)
 
 
 def _is_run(folder: Path) -> bool:
-    # A recipe alone, or a split.csv of another kind, may be anybody's file.
+    # A recipe alone, or a split.csv with other columns, may be from elsewhere.
     split = folder / SPLIT
     ours = split.is_file() and split.read_bytes()[:17] == b"image,class,split"
     return ours or all((folder / name).is_file() for name in (RECIPE, ENVIRONMENT))
 
 
 class EvaluationData:
-    """The data to evaluate, prove and calibrate a checkpoint on.
+    """Data to evaluate, verify and calibrate a checkpoint on.
 
-    Where the run of the checkpoint held out a part of its images, its split.csv lists which of them count as validation
-    images. Of any other data, images by the names of those that the run trained on are refused.
+    If the run of the checkpoint split its images, its split.csv lists the validation images. Other data that contain
+    images with the names of the run's training images raise an error.
 
     Args:
-        checkpoint: a run's folder, or a checkpoint or an artifact in one; any other one has no run. None for none.
-        data: name or path of the data; None for those of the run, or for what has no run the embedded sample.
+        checkpoint: folder of a run, or a checkpoint or an artifact in one; other checkpoints have no run. None for no
+            checkpoint.
+        data: name or path of the data; None for those of the run, or for the embedded sample if there is no run.
 
     Attributes:
-        run: folder of the run; None where there is none.
+        run: folder of the run; None if there is no run.
     """
 
     def __init__(self, checkpoint: str | Path | None, data: str | None) -> None:
@@ -61,10 +62,10 @@ class EvaluationData:
 
     @property
     def source(self) -> str:
-        """Name or path of the data; the path that a run's recipe names is absolute, to be read from any folder.
+        """Name or path of the data; a path from a run's recipe is made absolute.
 
         Raises:
-            UserError: they are to be those of the run, which cannot be found.
+            UserError: no data were given, and those of the run are unknown or were not found.
         """
         if self._given is not None:
             return self._given
@@ -72,23 +73,23 @@ class EvaluationData:
             return "sample"
         own = self._recorded("data")
         if own is None:
-            raise UserError(f"{self.run} does not contain a {RECIPE} that names its data: give them with --data")
+            raise UserError(f"{self.run} does not contain a {RECIPE} with a field data: give the data with --data")
         if own == "sample" or own.partition("/")[0] in _NAMED:
             return str(own)
         path = user_path(own).absolute()
         if not path.exists():
             raise UserError(
-                f"the data of {self.run} are not there: there is no {path}; give their new place, or other data, with "
-                "--data"
+                f"the data of {self.run} were not found: {path} does not exist; give their new path, or other data, "
+                "with --data"
             )
         return str(path)
 
     @property
     def split(self) -> str | None:
-        """What `images("test")` are as far as names tell, "validation" or "training"; None for a folder without parts.
+        """Split of `images("test")` by folder names, "validation" or "training"; None for a folder without splits.
 
         Raises:
-            UserError: as `source`.
+            UserError: no data were given, and those of the run are unknown or were not found.
         """
         if not is_image_folder(self.source) or self._is_own() or _validation_folder(self.source):
             return "validation"
@@ -102,26 +103,26 @@ class EvaluationData:
 
         Args:
             split: "train", or "test" for the validation images.
-            classes: as `fastvit.data.load.open_images` has them.
+            classes: class names of the model, see `fastvit.data.load.open_images`.
 
         Raises:
-            UserError: there are no such data, the run trained on some of them, or its split.csv is lost, which tells
-                that.
+            UserError: the data were not found, the run trained on some of the validation images, or its split.csv,
+                which lists them, is missing.
         """
         part = self._part_of_run(split, classes)
         if part is not None:
             return part
         pictures = open_images(self.source, split, classes)
         if split == "test":
-            self._see_that_none_was_trained_on(pictures)
+            self._check_not_trained_on(pictures)
         return pictures
 
     def _recorded(self, field: str) -> Any:
-        """Return a field of the run's recipe; None where there is no recipe."""
+        """Return a field of the run's recipe; None if there is no recipe."""
         return read_settings(self.run / RECIPE).get(field) if self.run else None
 
     def _part_of_run(self, split: Split, classes: Sequence[str] | None) -> Part | None:
-        """Return the images of a part of the run's split; None where the split is not of these data."""
+        """Return the images of a part of the run's split; None if the split does not belong to these data."""
         if self.run is None:
             return None
         source, own, file = self.source, self._is_own(), self.run / SPLIT
@@ -129,12 +130,12 @@ class EvaluationData:
         if not file.is_file():
             if self._recorded("val_fraction") and (own or not divided):
                 raise UserError(
-                    f"{self.run} held out a part of its images, but does not contain the {SPLIT} that lists them, and "
-                    f"{source} may contain images that it trained on: restore {SPLIT}, or give data with a validation "
-                    "part of their own with --data"
+                    f"{self.run} split its images, but does not contain the {SPLIT} that lists its validation images, "
+                    f"and {source} may contain images that it trained on: restore {SPLIT}, or give data with their own "
+                    "validation images with --data"
                 )
             return None
-        if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never held out of
+        if source.startswith("wds/") or self._has_validation_images(source, own, file):  # shards are never split
             return None
         try:
             pictures, root = open_unsplit(source, classes)
@@ -144,17 +145,20 @@ class EvaluationData:
             return None
         parts, found = read_split(file), keys(pictures, root)
         missing = parts.keys() - set(found)
-        if not own and missing and (root is None or not _is_copy(parts, found)):  # rows are not told by their places
+        if (
+            not own and missing and (root is None or not _is_copy(parts, found))
+        ):  # the index of a row does not identify it
             return None
-        _see_that_it_is_whole(source, file, parts, missing)
+        _check_complete(source, file, parts, missing)
         if added := [name for name, label in found if (name, label) not in parts]:
             warnings.warn(
-                f"{source} has images that {file} does not name, which are left out ({shortened(added)})", stacklevel=2
+                f"{source} contains images that {file} does not list; they are left out ({shortened(added)})",
+                stacklevel=2,
             )
         return Part(pictures, [i for i, key in enumerate(found) if parts.get(key) == _PARTS[split]], root)
 
     def _is_own(self) -> bool:
-        """Whether the data are those that the run names."""
+        """Return whether the data are those in the run's recipe."""
         own = self._recorded("data")
         if self._given is None or own is None:
             return self._given is None
@@ -162,18 +166,18 @@ class EvaluationData:
         return self._given == own or (given.is_dir() and recorded.is_dir() and given.samefile(recorded))
 
     def _has_validation_images(self, source: str, own: bool, file: Path) -> bool:
-        """Whether a folder has validation images of its own, which count instead of the run's."""
+        """Return whether a folder has its own validation images, which are used instead of the run's split."""
         if not is_image_folder(source) or not (validation := _validation_folder(source)):
             return False
         if own and self._given is not None:
             raise UserError(
-                f"{validation} contains validation images, and {file} names others: give --data {validation} for the "
-                "former, leave --data out for the latter"
+                f"{validation} contains validation images, but {file} lists others: give --data {validation} for the "
+                "former, leave out --data for the latter"
             )
         return not own
 
-    def _see_that_none_was_trained_on(self, pictures: LabeledImages) -> None:
-        """See that the images of a folder are not some that the run trained on, as far as their names tell."""
+    def _check_not_trained_on(self, pictures: LabeledImages) -> None:
+        """Raise a UserError if a folder contains images that the run trained on, by their names."""
         if self.run is None or not (file := self.run / SPLIT).is_file() or not is_image_folder(self.source):
             return
         parts = read_split(file)
@@ -182,8 +186,8 @@ class EvaluationData:
             raise UserError(
                 f"{len(trained)} of the {len(pictures)} images of {self.source} have the names of images that "
                 f"{self.run} trained on ({shortened(trained)}): give a copy of the run's data that has all its "
-                "validation images, or images that it did not train on; if these are such, rename them, or take a copy "
-                "of the checkpoint outside of the run's folder"
+                "validation images, or images that it did not train on; if only the names are equal, rename them, "
+                "or copy the checkpoint out of the run's folder"
             )
 
 
@@ -192,19 +196,19 @@ def _validation_folder(source: str) -> Path | None:
 
 
 def _is_copy(parts: dict[Key, str], found: Sequence[Key]) -> bool:
-    """Whether images are those of a run, or lack some of its training images alone."""
+    """Return whether images are those of a run; some training images may be missing."""
     validation = {key for key, part in parts.items() if part == "val"}
     return validation <= set(found) and any(parts.get(key) == "train" for key in found)
 
 
-def _see_that_it_is_whole(source: str, file: Path, parts: dict[Key, str], missing: set[Key]) -> None:
-    """See that all validation images are in the data of a run; warn of training images that are not."""
+def _check_complete(source: str, file: Path, parts: dict[Key, str], missing: set[Key]) -> None:
+    """Raise a UserError if the data of a run lack validation images, and warn if they lack training images."""
     validation = sorted(name for name, label in missing if parts[name, label] == "val")
     if validation:
         raise UserError(
-            f"{source} lacks validation images that {file} names ({shortened(validation)}): put them back, or give "
+            f"{source} lacks validation images that {file} lists ({shortened(validation)}): restore them, or give "
             "other data with --data"
         )
     if missing:
         names = shortened(sorted(name for name, _ in missing))
-        warnings.warn(f"{source} lacks training images that {file} names ({names})", stacklevel=3)
+        warnings.warn(f"{source} lacks training images that {file} lists ({names})", stacklevel=3)

@@ -1,4 +1,4 @@
-"""The history of a run, from its metrics.csv."""
+"""History of a run, from its metrics.csv."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 
 Series = dict[str, list[tuple[float, float]]]
-# Columns that have a value an epoch, by other names than they are shown under; those of validation keep theirs.
+# Columns with one value per epoch that are shown under another name; those of validation keep theirs.
 _SERIES = {"train/loss_epoch": "train/loss"}
 
 
 @dataclass(frozen=True)
 class History:
-    """Of a training run.
+    """History of a training run.
 
     Attributes:
-        epochs: how many were ended.
-        steps: how many the optimizer made.
-        series: name -> (epoch, value) pairs: "train/loss", "val/loss", "val/top1" and other metrics, and "lr" at
-            fractions of an epoch; only what was recorded.
+        epochs: number of completed epochs.
+        steps: number of optimizer steps.
+        series: name -> (epoch, value) pairs, of the values that were recorded: "train/loss", "val/loss", "val/top1" and
+            other metrics, and "lr", the learning rate, at fractions of an epoch.
     """
 
     epochs: int = 0
@@ -30,7 +30,7 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """The history in a metrics.csv; an empty one if there is no such file."""
+    """Read the history in a metrics.csv; it is empty if the file does not exist."""
     if not path.is_file():
         return History()
     with path.open(newline="") as file:
@@ -38,7 +38,7 @@ def read_history(path: Path) -> History:
         rows, columns = list(reader), reader.fieldnames or ()
     shown = _SERIES | {column: column for column in columns if column.startswith("val/")}
     series: Series = {}
-    ends = {0: 0.0}  # steps made -> epochs ended
+    ends = {0: 0.0}  # completed steps -> completed epochs
     for row in rows:
         for column, metric in shown.items():
             if value := row.get(column):
@@ -48,6 +48,6 @@ def read_history(path: Path) -> History:
     rates = [(int(row["step"]), float(row["train/lr"])) for row in rows if row.get("train/lr")]
     if rates and len(ends) > 1:
         known = sorted(ends)
-        places = np.interp([step for step, _ in rates], known, [ends[step] for step in known])
-        series["lr"] = [(place, rate) for place, (_, rate) in zip(places.tolist(), rates, strict=True)]
+        epochs = np.interp([step for step, _ in rates], known, [ends[step] for step in known])
+        series["lr"] = [(epoch, rate) for epoch, (_, rate) in zip(epochs.tolist(), rates, strict=True)]
     return History(int(max(ends.values())), max(ends), series)

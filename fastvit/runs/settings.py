@@ -1,4 +1,4 @@
-"""The settings of a run, from its recipe.yaml, and the JSON files that commands write into its directory."""
+"""Settings of a run, from its recipe.yaml, and the JSON files that commands write into its directory."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import yaml
 from fastvit.errors import UserError
 from fastvit.renames import renamed_recipe
 
-# What says where a run was and not what it did.
+# Fields about the place where a run was made; they do not change its result.
 _PLACES = ("out", "overwrite", "resume", "num_workers")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The fields of a recipe file by their dotted names, such as "optim.lr"; empty if there is no such file.
+    """Read the fields of a recipe file by their dotted names, such as "optim.lr"; empty if the file does not exist.
 
     Raises:
-        UserError: the file is no YAML with fields.
+        UserError: the file is not YAML, or does not contain fields.
     """
     if not path.is_file():
         return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} is no recipe: it must hold fields, such as epochs: 30")
+        raise UserError(f"{path} is not a recipe: it must contain fields, such as epochs: 30")
     return flatten(renamed_recipe(content))
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names, without those that say where a run was."""
+    """Return nested fields by their dotted names, without the fields about the place of a run."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         if prefix or key not in _PLACES:
@@ -43,24 +43,24 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def setting_text(value: Any) -> str:
-    """A field's value to show."""
+    """Return the value of a field as text for a table."""
     if value is None:
         return "-"
     return str(value) or "none"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file.
+    """Read the object in a JSON file; it is empty if the file does not exist.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is not JSON, or does not contain an object.
     """
     if not path.is_file():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is corrupt: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it must hold a JSON object")
+        raise UserError(f"{path} is corrupt: it must contain a JSON object")
     return content

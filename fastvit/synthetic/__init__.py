@@ -1,1 +1,1 @@
-"""Synthetic images with exact annotations."""
+"""Synthetic images with exact annotations, for detection and segmentation."""

@@ -14,18 +14,24 @@ from fastvit.files import user_path
 README = "README.md"
 
 
-def check_wanted(images: int, size: int, sizes: tuple[int, int], seed: int) -> None:
-    """See that what is asked for can be made.
+def check_arguments(images: int, size: int, sizes: tuple[int, int], seed: int) -> None:
+    """Check the arguments of a synthetic dataset.
+
+    Args:
+        images: number of training images.
+        size: side of the images, in pixels.
+        sizes: smallest and largest allowed size.
+        seed: random seed.
 
     Raises:
-        UserError: it cannot; the message names the option.
+        UserError: an argument is out of range.
     """
     if images < 1:
-        raise UserError(f"images must be 1 or more, got {images}")
+        raise UserError(f"images must be at least 1, got {images}")
     if not sizes[0] <= size <= sizes[1]:
         raise UserError(f"size must be from {sizes[0]} to {sizes[1]} pixels, got {size}")
     if seed < 0:
-        raise UserError(f"seed must be 0 or more, got {seed}")
+        raise UserError(f"seed must be at least 0, got {seed}")
 
 
 @contextmanager
@@ -35,24 +41,25 @@ def dataset_folder(
     """Yield a temporary folder, which becomes `folder` when the block succeeds and is removed when it fails.
 
     Args:
-        folder: to make; may be there if it is empty.
-        overwrite: replace one that we made before.
-        what: is in it, for errors.
-        titles: first lines of its README.md, which the block writes; a folder without one of them is not replaced.
-        left: names of everything else at its top.
+        folder: folder to write; it may exist if it is empty.
+        overwrite: replace an earlier synthetic dataset.
+        what: plural name of the content, for errors.
+        titles: first lines of the README.md, which the block writes; a folder whose README.md starts otherwise is not
+            replaced.
+        left: names of the other files and folders that the block writes at the top level.
 
     Raises:
-        UserError: the folder holds other things, or such ones already, or cannot be written.
+        UserError: the folder contains other files, or a synthetic dataset without `overwrite`, or cannot be written.
     """
     target = user_path(folder).resolve()
     if target == Path.cwd():
-        raise UserError(f"cannot make {folder} anew, the folder that this runs in: give the name of one inside it")
+        raise UserError(f"cannot replace {folder}, the current directory: give a folder inside it")
     part: Path | None = None
     try:
-        _see_that_it_may_go(target, folder, overwrite, what, titles, left)
+        _check_replaceable(target, folder, overwrite, what, titles, left)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-        whole = part / "whole"  # made with the permissions that a person's folders have, which mkdtemp's is not
+        whole = part / "whole"  # with the default permissions, unlike the folder of mkdtemp
         whole.mkdir()
         yield whole
         if target.exists():
@@ -70,10 +77,10 @@ def dataset_folder(
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _see_that_it_may_go(
+def _check_replaceable(
     target: Path, folder: Path, overwrite: bool, what: str, titles: tuple[str, ...], left: Collection[str]
 ) -> None:
-    """Raise a UserError if there is something that is not to be replaced."""
+    """Raise a UserError if the folder exists and may not be replaced."""
     if not target.exists():
         return
     if not target.is_dir():
@@ -84,6 +91,8 @@ def _see_that_it_may_go(
     readme = target / README
     ours = readme.is_file() and readme.read_bytes().startswith(tuple(title.encode() for title in titles))
     if foreign := sorted(names - {*left, README}) or ([] if ours else sorted(names)):
-        raise UserError(f"{folder} holds other things ({foreign[0]}): give a folder that is empty or not there yet")
+        raise UserError(f"{folder} contains other files ({foreign[0]}): give a folder that is empty or does not exist")
     if not overwrite:
-        raise UserError(f"{folder} holds {what} already: --overwrite replaces them, or give another folder")
+        raise UserError(
+            f"{folder} already contains synthetic {what}: replace them with --overwrite, or give another folder"
+        )

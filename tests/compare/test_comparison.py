@@ -71,7 +71,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ([], "required: RUN"),
         (["nowhere"], "there is no file nowhere"),
         (["EMPTY"], "holds no weights file"),
-        (["RUN", "RUN"], "named twice"),
+        (["RUN", "RUN"], "given twice"),
         (["RUN", "--rounds", "0"], "rounds must be at least 1"),
     ],
 )

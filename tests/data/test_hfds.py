@@ -34,7 +34,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [train.image(i).getpixel((0, 0)) for i in range(6)] == [(c, i, 0) for c in range(3) for i in range(2)]
     assert test.name(3) == f"{source}/validation[3]"
     assert list(open_images(source, "test", ("ape", "cow", "cat", "dog")).labels) == [3, 3, 2, 2, 0, 0]
-    with pytest.raises(UserError, match="classes that the model does not know"):
+    with pytest.raises(UserError, match="classes that the model does not have"):
         open_images(source, "test", ("ape", "cat"))
     half, other = open_for_training(source, val_fraction=0.5)
     assert list(half.labels) == list(other.labels) == [0, 1, 2]

@@ -67,17 +67,17 @@ def test_the_split_is_written_and_read_back(tmp_path: Path) -> None:
     assert rows[45] == {"image": "made up[45]", "class": "b", "split": rows[45]["split"]}
     again = [names(part) for part in split_off(pictures(LABELS), 0.25, 99, file)]
     assert again == first, "whatever the seed"
-    with pytest.raises(UserError, match=r"holds out 16 images, a val_fraction of 0.5 32"):
+    with pytest.raises(UserError, match=r"lists 16 validation images, but a val_fraction of 0.5 gives 32"):
         split_off(pictures(LABELS), 0.5, 0, file)
     with pytest.raises(UserError, match=r"0 were added, 4 removed since \(4: made up\[60\]"):
         split_off(pictures(LABELS[:60]), 0.25, 0, file)
     with pytest.raises(UserError, match=r"1 were added, 0 removed since \(1: made up\[64\]\)"):
         split_off(pictures([*LABELS, 3]), 0.25, 0, file)
     file.write_text("letters")
-    with pytest.raises(UserError, match="does not describe a split .*: restore it, or begin a new run"):
+    with pytest.raises(UserError, match="does not contain a split .*: restore it, or start a new run"):
         split_off(pictures(LABELS), 0.25, 0, file)
     file.unlink()
-    with pytest.raises(UserError, match=r"there is no .*split\.csv, .*: restore it, or begin a new run"):
+    with pytest.raises(UserError, match=r"split\.csv, .*, does not exist: restore it, or start a new run"):
         split_off(pictures(LABELS), 0.25, 0, file)
 
 
@@ -88,7 +88,7 @@ def test_folders_without_a_split(tmp_path: Path) -> None:
         assert (train.labels, validation.labels) == ([0, 1], [0, 1])
         assert not set(names(train)) & set(names(validation))
     make_folder(root, ("cat", "dog"), ("val",))
-    with pytest.raises(UserError, match=r"val holds the validation images: leave val_fraction at 0"):
+    with pytest.raises(UserError, match=r"val contains validation images: set val_fraction to 0"):
         open_for_training(root, val_fraction=0.5)
     assert len(open_for_training(root)[1]) == 4
 

@@ -49,7 +49,7 @@ def test_the_next_image_stands_in(folder: Path, num_workers: int) -> None:
         assert sorted(images[:, 1, 0, 0].tolist()) == [0, 1, 1, 1]
     unreadable = {Path(name).parts[-2:]: reason for name, reason in data.unreadable.items()}
     assert unreadable.keys() == {("cat", "1.png"), ("dog", "0.png")}
-    assert "is no image that can be read" in unreadable["cat", "1.png"]
+    assert "is not a readable image" in unreadable["cat", "1.png"]
     assert "0.png" in unreadable["dog", "0.png"]
 
 
@@ -65,16 +65,16 @@ def test_nothing_but_unreadable_images(folder: Path) -> None:
     log = UnreadableLog()
     for path in (folder / "train").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"100 training images in a row cannot be decoded.*no image that can be read"):
+    with pytest.raises(UserError, match=r"100 training images in a row are unreadable.*not a readable image"):
         ImageDataset(FolderImages(folder / "train"), eval_pixels(SMALL), log.path)[SampleIndex(0, 0)]
     assert len(log.read()) == 4
 
 
 def test_evaluation_wants_every_image_unless_told(folder: Path) -> None:
     pictures = FolderImages(folder / "train")
-    with pytest.raises(UserError, match=r"1.png is no image"):
+    with pytest.raises(UserError, match=r"1.png is not a readable image"):
         list(evaluation_loader(samples_for_evaluation(pictures, SMALL), 64, 0))
-    with pytest.warns(UserWarning, match=r".png .*; it does not count") as seen:
+    with pytest.warns(UserWarning, match=r".png .*; it is skipped") as seen:
         ((images, labels),) = evaluation_loader(samples_for_evaluation(pictures, SMALL, True), 64, 0)
     assert sum(warning.category is UserWarning for warning in seen) == 2
     assert labels.tolist() == [0, IGNORED, IGNORED, 1]

@@ -195,7 +195,7 @@ def test_the_runs_split_holds_for_its_data_and_copies_of_them(make: Callable[[Pa
     assert names(EvaluationData(run, copy).images("test")) == [n.replace("/here", "/there") for n in names(validation)]
     shutil.rmtree(tmp_path / "here")
     assert len(EvaluationData(run, copy).images("train")) == len(training)
-    with pytest.raises(UserError, match=r"the data of .*run are not there.*--data|cannot open hfds"):
+    with pytest.raises(UserError, match=r"the data of .*run were not found.*--data|cannot open hfds"):
         EvaluationData(run, None).images("test")
 
 
@@ -254,7 +254,7 @@ def test_a_copy_may_lack_training_images(tmp_path: Path) -> None:
     copy = shutil.copytree(tmp_path / "photos", tmp_path / "copy")
     (copy / "a" / Path(training.name(0)).name).unlink()
     data = EvaluationData(run, str(copy))
-    with pytest.warns(UserWarning, match=r"copy lacks training images that .*split\.csv names \(1: a/"):
+    with pytest.warns(UserWarning, match=r"copy lacks training images that .*split\.csv lists \(1: a/"):
         assert names(data.images("test")) == [name.replace("/photos/", "/copy/") for name in names(validation)]
     with pytest.warns(UserWarning, match="lacks training images"):
         assert len(data.images("train")) == len(training) - 1
@@ -268,21 +268,23 @@ def test_what_can_be_read_in_two_ways_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"36 of the 47 images of .*part have the names of images that .*\(36: a/"):
         EvaluationData(run, str(tmp_path / "part")).images("test")
     (tmp_path / "photos" / "val").mkdir()
-    with pytest.raises(UserError, match=r"photos/val holds validation images, and .*split\.csv names others"):
+    with pytest.raises(UserError, match=r"photos/val contains validation images, but .*split\.csv lists others"):
         EvaluationData(run, source).images("test")
     assert names(EvaluationData(run, None).images("test")) == names(validation)
     (tmp_path / "photos" / "val").rmdir()
 
     shutil.copy(training.name(0), Path(training.name(0)).with_name("new.png"))
-    with pytest.warns(UserWarning, match=r"has images that .*split\.csv does not name, .* left out \(1: a/new\.png\)"):
+    with pytest.warns(
+        UserWarning, match=r"contains images that .*split\.csv does not list; .* left out \(1: a/new\.png\)"
+    ):
         assert names(EvaluationData(run, None).images("test")) == names(validation)
     Path(training.name(0)).rename(Path(training.name(0)).with_name("new.png"))
-    lacking = pytest.warns(UserWarning, match=r"lacks training images that .* names \(1: a/")
-    with lacking, pytest.warns(UserWarning, match="does not name"):
+    lacking = pytest.warns(UserWarning, match=r"lacks training images that .* lists \(1: a/")
+    with lacking, pytest.warns(UserWarning, match="does not list"):
         assert names(EvaluationData(run, None).images("test")) == names(validation)
     Path(validation.name(0)).unlink()
     for given in (None, source):
-        with pytest.raises(UserError, match=r"lacks validation images that .* names \(1: a/"):
+        with pytest.raises(UserError, match=r"lacks validation images that .* lists \(1: a/"):
             EvaluationData(run, given).images("test")
 
 
@@ -295,9 +297,7 @@ def test_a_split_that_is_lost_is_an_error(tmp_path: Path) -> None:
         shutil.copytree(source, other)
     for given in (None, source, *map(str, others)):
         for split in ("test", "train"):
-            with pytest.raises(
-                UserError, match=r"held out a part of .* not contain the split\.csv.*restore split\.csv"
-            ):
+            with pytest.raises(UserError, match=r"split its images, .* not contain the split\.csv.*restore split\.csv"):
                 EvaluationData(run, given).images(split)
     assert len(EvaluationData(run, "sample").images("test")) == 1000
     shutil.copytree(source, tmp_path / "divided" / "val")
@@ -305,7 +305,9 @@ def test_a_split_that_is_lost_is_an_error(tmp_path: Path) -> None:
     make_run(run, source)
     (run / "recipe.yaml").unlink()
     assert len(EvaluationData(run, source).images("test")) == 12
-    with pytest.raises(UserError, match=r"does not contain a recipe\.yaml that names its data: give them with --data"):
+    with pytest.raises(
+        UserError, match=r"does not contain a recipe\.yaml with a field data: give the data with --data"
+    ):
         EvaluationData(run, None).images("test")
 
 
@@ -333,9 +335,9 @@ def test_relative_data_are_named_by_their_absolute_path(tmp_path: Path, monkeypa
     data = EvaluationData(run, None)
     assert (data.source, len(data.images("test"))) == (f"{tmp_path}/photos", 4)
     monkeypatch.chdir(run)
-    with pytest.raises(UserError, match=f"the data of {run} are not there: there is no {run}/photos"):
+    with pytest.raises(UserError, match=f"the data of {run} were not found: {run}/photos does not exist"):
         data.images("test")
-    with pytest.raises(UserError, match=f"there is no folder {run}/photos"):
+    with pytest.raises(UserError, match=f"the folder {run}/photos does not exist"):
         open_for_training("photos")
 
 

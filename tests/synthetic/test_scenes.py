@@ -211,10 +211,10 @@ def test_what_is_no_item_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"images": 0}, "images must be 1 or more, got 0"),
+        ({"images": 0}, "images must be at least 1, got 0"),
         ({"size": 63}, "size must be from 64 to 4096 pixels, got 63"),
         ({"size": 5000}, "size must be from 64 to 4096 pixels, got 5000"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_senseless_arguments_are_refused(tmp_path: Path, wrong: dict[str, int], message: str) -> None:
@@ -229,9 +229,9 @@ def test_what_others_wrote_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
     notes.write_text("mine", encoding="utf-8")
     (tmp_path / "data" / "images").mkdir(parents=True)
     for overwrite in (False, True):
-        with pytest.raises(UserError, match=r"mine holds other things \(notes.txt\): give a folder that is empty"):
+        with pytest.raises(UserError, match=r"mine contains other files \(notes.txt\): give a folder that is empty"):
             synth_scenes(tmp_path / "mine", images=1, size=64, overwrite=overwrite)
-        with pytest.raises(UserError, match=r"data holds other things \(images\)"):
+        with pytest.raises(UserError, match=r"data contains other files \(images\)"):
             synth_scenes(tmp_path / "data", images=1, size=64, overwrite=overwrite)
         with pytest.raises(UserError, match="notes.txt is a file: give a folder"):
             synth_scenes(notes, images=1, size=64, overwrite=overwrite)
@@ -239,7 +239,7 @@ def test_what_others_wrote_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mon
             synth_scenes(notes / "below", images=1, size=64, overwrite=overwrite)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(UserError, match="give the name of one inside it"):
+    with pytest.raises(UserError, match="give a folder inside it"):
         synth_scenes(Path(), images=1, size=64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "here", "mine"]
     assert notes.read_text(encoding="utf-8") == "mine"
@@ -250,14 +250,14 @@ def test_scenes_are_replaced_if_asked_for(tmp_path: Path) -> None:
     folder = tmp_path / "scenes"
     synth_scenes(folder, images=2, size=64)
     before = digests(folder)
-    with pytest.raises(UserError, match="holds scenes already: --overwrite replaces them"):
+    with pytest.raises(UserError, match="already contains synthetic scenes: replace them with --overwrite"):
         synth_scenes(folder, images=1, size=64)
     assert digests(folder) == before
     synth_scenes(folder, images=1, size=64, overwrite=True)
     assert len(list((folder / "images").rglob("*.png"))) == 2
     assert list(tmp_path.iterdir()) == [folder]
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match=r"holds other things \(notes.txt\)"):
+    with pytest.raises(UserError, match=r"contains other files \(notes.txt\)"):
         synth_scenes(folder, images=1, size=64, overwrite=True)
     assert (folder / "notes.txt").exists()
 
@@ -292,5 +292,6 @@ def test_the_command(tmp_path: Path) -> None:
         f"{tmp_path / 'out'}: 3 train scenes with {counts[0]} items, 1 val scenes with {counts[1]} items, 64x64 px"
     ]
     assert complaint("synth", "scenes", tmp_path / "out", run=inside) == (
-        f"fastvit: error: {tmp_path / 'out'} holds scenes already: --overwrite replaces them, or give another folder"
+        f"fastvit: error: {tmp_path / 'out'} already contains synthetic scenes: replace them with --overwrite, or give "
+        "another folder"
     )

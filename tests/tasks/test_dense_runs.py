@@ -760,7 +760,7 @@ MISTAKES = [
     (("predict", "SEGMENTER", "PICTURE", "--runtime=litert"), ("litert",)),
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
     (("fuse", "FOUR"), ("images of 4 channels, image files have 1 or 3",)),
-    (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("there is no image nothing",)),
+    (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("no image was found at nothing",)),
     (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
     (
         ("export", "DETECTOR", "--to=torch", "--images=1"),

@@ -74,11 +74,11 @@ def test_rows_over_the_borders_of_what_is_read_at_once(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON list"),
-        ('{"a": [1]}', "no JSON list"),
-        ("[[1, 2], [3", "cut short"),
-        ("[1, 2] [3]", "something follows its end"),
-        ("hello", "no JSON list"),
+        ("", "not a JSON list"),
+        ('{"a": [1]}', "not a JSON list"),
+        ("[[1, 2], [3", "truncated"),
+        ("[1, 2] [3]", "there is text after its end"),
+        ("hello", "not a JSON list"),
     ],
 )
 def test_files_that_are_no_lists(text: str, message: str, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_files_that_are_no_lists(text: str, message: str, tmp_path: Path) -> Non
 def test_damaged_entries_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text('[[1, 2], [1, "x"], [NaN, 1], [1, 2, 3], [1 2]]')
     rows = JsonRows(tmp_path / "rows.json")
-    for index, message in ((1, "no array of numbers"), (2, "not finite"), (3, r"shape \(3,\), expected \(2,\)")):
+    for index, message in ((1, "not an array of numbers"), (2, "not finite"), (3, r"shape \(3,\), expected \(2,\)")):
         with pytest.raises(UserError, match=rf"entry {index} of .*rows\.json.*{message}"):
             rows.array(index, (2,))
     with pytest.raises(UserError, match=r"entry 4 of .*rows\.json cannot be read"):
@@ -156,18 +156,18 @@ def test_the_same_seed_makes_the_same_pictures(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_folder_is_made_whole_or_not_at_all(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds hands already: --overwrite"):
+    with pytest.raises(UserError, match="already contains synthetic hands: replace them with --overwrite"):
         write_hands(copied, 1, SIDE, num_workers=0)
     write_hands(copied, 1, SIDE, num_workers=0, overwrite=True)
     assert len(open_freihand(copied, "train")) == 1
     (copied / "mine.txt").touch()
-    with pytest.raises(UserError, match=r"holds other things \(mine\.txt\)"):
+    with pytest.raises(UserError, match=r"contains other files \(mine\.txt\)"):
         write_hands(copied, 1, SIDE, num_workers=0, overwrite=True)
     for options, message in (
-        ({"images": 0}, "images must be 1 or more"),
+        ({"images": 0}, "images must be at least 1"),
         ({"size": 8}, "size must be from 64 to 1024"),
-        ({"seed": -1}, "seed must be 0 or more"),
-        ({"hand": "nothing.npz"}, r"there is no hand model nothing\.npz"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"hand": "nothing.npz"}, r"the hand model nothing\.npz does not exist"),
     ):
         with pytest.raises(UserError, match=message):
             write_hands(tmp_path / "new", **options)
@@ -184,7 +184,9 @@ def test_several_backgrounds_share_an_annotation(copied: Path) -> None:
 
 
 def test_what_is_missing_is_named(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere; make one with: fastvit synth hands"):
+    with pytest.raises(
+        UserError, match=r"the folder .*nowhere does not exist; write synthetic hands with: fastvit synth hands"
+    ):
         open_freihand(tmp_path / "nowhere", "train")
     for name in ("training_K.json", "training_verts.json"):
         (copied / name).unlink()
@@ -205,19 +207,19 @@ def test_files_that_do_not_belong_together(copied: Path) -> None:
         open_freihand(copied, "train")
     (copied / "training_xyz.json").write_text(json.dumps(rows))
     (copied / "training" / "rgb" / "00000002.jpg").unlink()
-    with pytest.raises(UserError, match=r"has 3 images for 4 annotations.*there is no 00000002\.jpg"):
+    with pytest.raises(UserError, match=r"has 3 images for 4 annotations.*missing: 00000002\.jpg"):
         open_freihand(copied, "train")
     Image.new("RGB", (SIDE, SIDE)).save(copied / "training" / "rgb" / "photo.jpg")
-    with pytest.raises(UserError, match=r"there is no 00000002\.jpg"):
+    with pytest.raises(UserError, match=r"missing: 00000002\.jpg"):
         open_freihand(copied, "train")
 
 
 def test_another_hand_than_the_annotations_is_refused(copied: Path) -> None:
     vertices = json.loads((copied / "training_verts.json").read_text())
     (copied / "training_verts.json").write_text(json.dumps([rows[:778] for rows in vertices]))
-    with pytest.raises(UserError, match=r"have 778 vertices, procedural has 1102"):
+    with pytest.raises(UserError, match=r"have 778 vertices, but procedural has 1102"):
         open_freihand(copied, "train")
-    with pytest.raises(UserError, match=r"have 778 vertices, that of the model has 500"):
+    with pytest.raises(UserError, match=r"have 778 vertices, but the hand of the model has 500"):
         open_freihand(copied, "train", vertices=500)
     assert open_freihand(copied, "train", vertices=778).ground_truth(0).vertices.shape == (778, 3)
     (copied / "hand.npz").unlink()
@@ -235,7 +237,7 @@ def test_evaluation_without_truth(copied: Path) -> None:
         images.ground_truth(0)
     sample = HandSamples(images, Preprocessing((SIDE, SIDE), resize="letterbox"))[0]
     assert sample[1]["index"] == 0
-    with pytest.raises(UserError, match=r"evaluation_xyz\.json, on which training is validated"):
+    with pytest.raises(UserError, match=r"evaluation_xyz\.json, which validation needs, does not exist"):
         open_for_run(str(copied))
 
 
@@ -387,7 +389,7 @@ def test_an_unreadable_picture_is_named(copied: Path) -> None:
     preprocessing = Preprocessing((48, 48), resize="letterbox")
     with pytest.raises(UnreadableImageError, match=r"00000001\.jpg"):
         HandSamples(images, preprocessing)[1]
-    with pytest.warns(UserWarning, match=r"00000001\.jpg.*does not count"):
+    with pytest.warns(UserWarning, match=r"00000001\.jpg.*is skipped"):
         assert HandSamples(images, preprocessing, skip_unreadable=True)[1][1]["index"] == PADDING
 
 

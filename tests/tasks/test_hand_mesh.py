@@ -121,7 +121,7 @@ def test_a_left_hand_is_a_right_one_in_the_mirror() -> None:
         assert torch.equal(left[name], right[name] * flip)
         assert torch.equal(by_itself[name], left[name])
     assert torch.equal(left["camera"], right["camera"])
-    with pytest.raises(UserError, match="is a left one; sides='both' covers both"):
+    with pytest.raises(UserError, match="is a left hand; sides='both' predicts both"):
         fastvit.create_hand_regressor("t8", hand=procedural_hand().mirrored())
 
 
@@ -152,7 +152,7 @@ def test_create_by_name() -> None:
     with pytest.raises(UserError, match="multiple of 32"):
         fastvit.create_hand_regressor("t8", head_channels=40)
     broken = HandInfo("hand", 3, 10, "nothing")
-    with pytest.raises(UserError, match="faces of the hand hand are damaged"):
+    with pytest.raises(UserError, match="faces of the hand hand are corrupt"):
         broken.faces  # noqa: B018
 
 

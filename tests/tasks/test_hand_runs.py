@@ -197,17 +197,17 @@ def test_a_run_goes_on_where_it_was_ended(trained: Path, data: Path, tmp_path: P
 MISTAKES = [
     (
         ("train", "--task=hand_mesh", "--data=nowhere"),
-        f"there is no folder {Path.cwd()}/nowhere; make one with: fastvit synth hands",
+        f"the folder {Path.cwd()}/nowhere does not exist; write synthetic hands with: fastvit synth hands",
     ),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.size=8"), "hand_mesh.size must be at least 32"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hflip=0.5"), "set hand_mesh.network.sides to both"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.network.head=cnn"), "hand_mesh.network.head"),
-    (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "there is no hand model no.pkl"),
+    (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "the hand model no.pkl does not exist"),
     (("train", "--task=hand_mesh", "--data={data}", "--val_fraction=0.1"), "val_fraction does not apply to hand_mesh"),
     (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),
     (
         ("eval", "{run}", "--data", "sample"),
-        f"there is no folder {Path.cwd()}/sample; make one with: fastvit synth hands",
+        f"the folder {Path.cwd()}/sample does not exist; write synthetic hands with: fastvit synth hands",
     ),
     (("eval", "{run}", "--data", "{data}", "--size", "96"), "has the fixed image size 64x64 pixels"),
     (
@@ -215,11 +215,11 @@ MISTAKES = [
         "--crop-pct is for classification",
     ),
     (("robustness", "{run}", "--data", "{data}"), "classif"),
-    (("predict", "{run}", "none.jpg"), "there is no image none.jpg"),
+    (("predict", "{run}", "none.jpg"), "no image was found at none.jpg"),
     (("export", "{run}", "--output", "objects"), "does not have the output 'objects'; choose from mesh, features"),
     (("export", "{run}", "--size", "dynamic"), "exported for one size of images"),
     (("export", "{run}", "--precision", "int8"), "int8 is not available for"),
-    (("synth", "hands", "{data}"), "holds hands already: --overwrite"),
+    (("synth", "hands", "{data}"), "already contains synthetic hands: replace them with --overwrite"),
     (("synth", "hands", "{data}/README.md"), "is a file: give a folder to write the hands to"),
     (("bench", "hand-t9"), "t9"),
 ]

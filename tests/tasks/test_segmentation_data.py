@@ -232,7 +232,7 @@ def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
     assert pictures.classes == names
     assert pictures.mask(0).tolist() == [[2, 3, 1, 255]]
     assert pictures.palette[1:].tolist() == [[0, 0, 142], [0, 0, 0], [250, 170, 30]]
-    with pytest.raises(UserError, match=r"does not know \(1: traffic light\)"):
+    with pytest.raises(UserError, match=r"does not have \(1: traffic light\)"):
         open_masks(tmp_path, "train", ("car", "ground"))
 
 
@@ -271,7 +271,7 @@ def test_unreadable_files(folder: Path, broken: str) -> None:
     assert torch.equal(masks[0], masks[1])
     assert [(Path(name).name, str(path) in reason) for name, reason in data.unreadable.items()] == [("0.png", True)]
     pictures = open_masks(folder, "train")
-    with pytest.warns(UserWarning, match="does not count"):
+    with pytest.warns(UserWarning, match="is skipped"):
         first, second = evaluation_loader(
             SegmentationSamples(pictures, FIT, skip_unreadable=True), 1, 0, collate=listed
         )

@@ -171,7 +171,7 @@ def test_other_batches_inside_an_epoch_are_refused(data: Path, tmp_path: Path) -
     with pytest.raises(Terminated):
         train(recipe(data, run), [SignalAt(1, signal.SIGTERM)])
     kept = (run / "recipe.yaml").read_text()
-    made = r"inside epoch 1, .* batch_size 8, processes 1, images 40, seed 0; now it would be batch_size 10"
+    made = r"within epoch 1, .* batch_size 8, processes 1, images 40, seed 0; now .* composed with batch_size 10"
     with pytest.raises(UserError, match=made):
         resume(run, "--batch_size=10")
     assert (run / "recipe.yaml").read_text() == kept
@@ -483,6 +483,6 @@ def test_a_run_with_a_split_goes_on_with_a_copy_of_its_data(data: Path, tmp_path
     assert main(["eval", str(run), "--num-workers=0", "--json"]) == 0
     (run / "split.csv").unlink()
     before = files(run)
-    with pytest.raises(UserError, match=r"there is no .*run/split\.csv, .*: restore it, or begin a new run"):
+    with pytest.raises(UserError, match=r"run/split\.csv, .*, does not exist: restore it, or start a new run"):
         resume(run, "--epochs=3")
     assert files(run) == before

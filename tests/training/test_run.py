@@ -192,7 +192,7 @@ def test_unreadable_validation_images_can_be_skipped(photos: Path, tmp_path: Pat
     more = ("--epochs=1", "--optim.warmup_epochs=0")
     with pytest.raises(UserError, match=r"0\.png"):
         train(recipe(tmp_path, tmp_path / "run", *more))
-    with pytest.warns(UserWarning, match=r"val/a/0\.png.* it does not count"):
+    with pytest.warns(UserWarning, match=r"val/a/0\.png.* it is skipped"):
         train(recipe(tmp_path, tmp_path / "run", *more, "--skip-unreadable=true", "--overwrite=true"))
 
 

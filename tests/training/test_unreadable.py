@@ -45,7 +45,7 @@ def test_they_are_named_listed_and_limited(tmp_path: Path) -> None:
         callback = fit(root, limit=2)
     listed = (root / "unreadable.txt").read_text().splitlines()
     assert sorted(Path(line.split("\t")[0]).parent.name for line in listed) == ["cat", "dog"]
-    assert all("is no image that can be read" in line for line in listed)
+    assert all("is not a readable image" in line for line in listed)
     resumed = UnreadableImages(2, root / "other.txt")
     resumed.load_state_dict(callback.state_dict())
     assert resumed.state_dict() == callback.state_dict()

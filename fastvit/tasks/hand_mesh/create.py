@@ -1,4 +1,4 @@
-"""Making hand mesh regressors by name."""
+"""Creating hand mesh regressors by name."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ def create_hand_regressor(
     """Return a hand mesh regressor on a variant, in train form.
 
     Args:
-        name: as in `fastvit.create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `fastvit.create_model`.
-        in_chans: channels of the images.
-        drop_path: stochastic depth of the last block.
-        hand: what it moves: "procedural" (the package's own), "mano", a file (see
-            `fastvit.tasks.hand_mesh.hand_file.read_hand`), or one that was read.
+        name: name of the variant, see `fastvit.create_model`; weights of a classifier fill the backbone.
+        pretrained: pretrained weights, see `fastvit.create_model`.
+        in_chans: number of channels of the images.
+        drop_path: stochastic depth rate of the last block.
+        hand: hand model: "procedural" (the built-in one), "mano", a file (see
+            `fastvit.tasks.hand_mesh.hand_file.read_hand`), or the arrays of one.
         preprocessing: fields of `fastvit.Preprocessing` that differ from the regressor's.
-        head: "mlp", the paper's, or "tokens".
+        head: "mlp" (the paper's head) or "tokens".
         options: other fields of `fastvit.tasks.hand_mesh.options.RegressorConfig`, and of the backbone's configuration.
 
     Raises:
-        UserError: no such variant, tag, option or hand; or the weights cannot be had.
+        UserError: the variant, tag, option or hand is unknown, or the weights cannot be loaded.
     """
     own, rest = split_options(options, RegressorConfig)
     arrays = read_hand(hand) if isinstance(hand, str) else hand
     if arrays.side != "right":
-        raise UserError(f"regressors are built on right hands, {arrays.name} is a left one; sides='both' covers both")
+        raise UserError(
+            f"regressors are built on right hands, but {arrays.name} is a left hand; sides='both' predicts both"
+        )
     config = regressor_config(arrays, RegressorConfig(head=head, **own))
     backbone = {"in_chans": in_chans, "drop_path": drop_path, **rest}
     model = create_on_backbone(

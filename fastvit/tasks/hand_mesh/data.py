@@ -1,4 +1,4 @@
-"""Batches for training and evaluating a hand mesh regressor."""
+"""Samples and batches for training and evaluating a hand mesh regressor."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ Sample = tuple[Tensor, dict[str, Tensor]]
 
 
 class HandSamples(Samples[Sample]):
-    """Images of hands with what is to be learnt of them: (C, H, W) uint8 and the tensors of `transformed_targets`.
+    """Images of hands, (C, H, W) uint8, with the tensors of `transformed_targets`.
 
-    "index" (int64) is an image's place, or -1 where nothing counts.
+    The target "index" (int64) is the image's index, or -1 for a sample that no metric counts.
 
     Args:
-        pictures: where images and annotations come from.
-        preprocessing: what the model expects.
-        options: how training images are varied.
-        others: as `Samples` has them.
+        pictures: source of the images and annotations.
+        preprocessing: preprocessing of the model.
+        options: options of the augmentation of training images.
+        unreadable_log: see `fastvit.data.datasets.Samples`.
+        skip_unreadable: see `fastvit.data.datasets.Samples`.
+
+    Raises:
+        UserError: the preprocessing does not letterbox images into a square.
     """
 
     pictures: HandImages
@@ -49,8 +53,8 @@ class HandSamples(Samples[Sample]):
         super().__init__(pictures, unreadable_log, skip_unreadable)
         if preprocessing.resize != "letterbox" or preprocessing.size[0] != preprocessing.size[1]:
             raise UserError(
-                f'a hand mesh regressor sees all of an image in a square: set resize to "letterbox", not '
-                f'"{preprocessing.resize}" of {preprocessing.size}'
+                f'a hand mesh regressor needs square images without a crop: set resize to "letterbox" and an equal '
+                f'height and width, not "{preprocessing.resize}" and {preprocessing.size}'
             )
         self.preprocessing = preprocessing
         self._augment = TrainTransform(options or HandMeshOptions(), preprocessing)
@@ -74,36 +78,40 @@ class HandSamples(Samples[Sample]):
         return pixels, target | {"index": torch.tensor(PADDING)}
 
     def _nothing(self, index: int) -> HandGroundTruth:
-        """What stands for the ground truth of an image that has none: a point in front of its camera."""
+        """Return a placeholder for missing ground truth: all points are at one point in front of the camera."""
         far = np.array([0.0, 0.0, 1.0])
         joints, vertices = (np.tile(far, (count, 1)) for count in (len(JOINTS), self.pictures.vertices))
         return HandGroundTruth(self.pictures.intrinsics(index), joints, vertices, None, None, "right")
 
 
 def open_for_run(source: str, hand: str | None = None) -> RunImages:
-    """Open the images of a run; the arguments are those of `fastvit.tasks.hand_mesh.freihand.open_freihand`.
+    """Open the training and validation images of a run.
+
+    Args:
+        source: folder in FreiHAND's layout.
+        hand: hand model, see `fastvit.tasks.hand_mesh.freihand.open_freihand`.
 
     Raises:
-        UserError: as `open_freihand` does, or nothing is known of the evaluation images.
+        UserError: files are missing or do not fit each other, or the evaluation images have no ground truth.
     """
     images = RunImages(open_freihand(source, "train", hand), open_freihand(source, "test", hand))
     if not images.val.has_ground_truth:
         raise UserError(
-            f"there is no {Path(source) / 'evaluation_xyz.json'}, on which training is validated: it is in "
-            "FreiHAND's second download (FreiHAND_pub_v2_eval.zip)"
+            f"{Path(source) / 'evaluation_xyz.json'}, which validation needs, does not exist: it is in FreiHAND's "
+            "second download (FreiHAND_pub_v2_eval.zip)"
         )
     return images
 
 
 class HandMeshData(RunData):
-    """A folder in FreiHAND's layout as batches, shared out among the processes.
+    """Data module for a folder in FreiHAND's layout.
 
     Args:
-        images: as `open_for_run` opens them.
-        preprocessing: what the model expects.
-        batch_size: images a training step, and one of validation.
-        options: of training.
-        others: as `RunData` has them.
+        images: training and validation images, from `open_for_run`.
+        preprocessing: preprocessing of the model.
+        batch_size: images per step and process, in training and validation.
+        options: options of the training.
+        others: other arguments of `fastvit.data.module.RunData`.
     """
 
     train_images: HandImages

@@ -1,4 +1,4 @@
-"""Pictures with a hand mesh regressor's predictions."""
+"""Drawing the predictions of a hand mesh regressor."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fastvit.tasks.hand_mesh.skeleton import BONES, FINGERS
 
 _MESH = np.array([150.0, 190, 255])
 _OPACITY = 0.75
-_FAR = 1.0  # meters from the viewer; nothing but the order of depths follows from it
+_FAR = 1.0  # meters from the viewer; it only has to keep all depths above 0
 
 
 def draw(image: Image.Image, prediction: HandPrediction) -> Image.Image:
-    """Return the image overlaid with the mesh, lit from the viewer's side, and the joints, in one color per finger.
+    """Return the image with the shaded mesh and the joints on it, in one color per finger.
 
     A small image is enlarged by an integer factor.
     """

@@ -1,4 +1,4 @@
-"""Measuring a hand mesh regressor on validation images."""
+"""Evaluation of a hand mesh regressor on validation images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ JOINT_ERROR = Metric("joint error", "mm", lower_is_better=True)
 
 
 def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest) -> Measurement:
-    """Measure FreiHAND's metrics.
+    """Evaluate with FreiHAND's metrics; they are NaN without ground truth.
 
-    `Measurement.results` has FreiHAND's lists of joints and vertices, for its server.
+    `Measurement.results` contains the lists of joints and vertices for FreiHAND's evaluation server.
+
+    Args:
+        predictor: predictor of a hand mesh regressor.
+        images: images to evaluate on.
+        request: options of the evaluation.
     """
     metrics, preprocessing, clock = HandMetrics(), predictor.preprocessing, Clock()
     samples = HandSamples(images, preprocessing, skip_unreadable=request.skip_unreadable)
@@ -40,7 +45,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         if images.has_ground_truth:
             found = {name: torch.from_numpy(outputs[name]) for name in ("joints", "vertices")}
             metrics.update(found, {name: targets[name] for name in found})
-        # The camera of what the network was shown.
+        # The camera of the preprocessed image.
         root = root_in_space(outputs["camera"][0], preprocessing.size, targets["intrinsics"][0].numpy())
         for name, rows in (("joints", joints), ("vertices", vertices)):
             rows.append((outputs[name][0] + root).round(6).tolist())

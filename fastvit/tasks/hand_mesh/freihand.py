@@ -1,9 +1,10 @@
-"""FreiHAND's layout (arXiv 1909.04349), and what `fastvit synth hands` writes in it.
+"""FreiHAND's layout (arXiv 1909.04349), which `fastvit synth hands` writes too.
 
-training/rgb/00000000.jpg, ..., of which there may be several for each annotation (the same hands on other backgrounds:
-130,240 for 32,560), evaluation/rgb/..., and for each of the two NAME_K.json (camera), NAME_xyz.json (21 joints, meters,
-camera's axes), NAME_verts.json (vertices), NAME_mano.json (48 angles from the mean pose, 10 shape coefficients, place
-of the root in the image, scale) and NAME_scale.json (length of the middle finger's first bone, meters).
+Images are training/rgb/00000000.jpg, ... and evaluation/rgb/.... There may be several training images for each
+annotation (the same hands on other backgrounds: 130,240 for 32,560). Each part has the files PART_K.json (camera),
+PART_xyz.json (21 joints, in meters, on the camera's axes), PART_verts.json (vertices), PART_mano.json (48 angles from
+the mean pose, 10 shape coefficients, position of the root joint in the image, scale) and PART_scale.json (length of the
+middle finger's first bone, in meters).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fastvit.tasks.hand_mesh.skeleton import CLASSES, JOINTS
 
 Part = Literal["training", "evaluation"]
 PARTS: dict[Split, Part] = {"train": "training", "test": "evaluation"}
-# The hand that annotations are of, where the folder brings one.
+# File of the hand model of the annotations, if the folder contains one.
 HAND = "hand.npz"
 _TRUTH = ("xyz", "verts", "mano")
 _POSE, _SHAPE = 48, 10
@@ -34,14 +35,14 @@ _POSE, _SHAPE = 48, 10
 
 @dataclass(frozen=True)
 class HandGroundTruth:
-    """What is known of one image; meters, the camera's axes.
+    """Ground truth of one image, in meters on the camera's axes.
 
     Attributes:
-        intrinsics: (3, 3) of its camera, pixels.
-        joints: (21, 3), FreiHAND's order.
-        vertices: (V, 3).
-        pose: (48,) axis-angle, that of the 15 joints counted from the hand model's mean; None where it is not known.
-        shape: (10,) coefficients; None likewise.
+        intrinsics: (3, 3) camera matrix, in pixels.
+        joints: (21, 3) joints in FreiHAND's order.
+        vertices: (V, 3) vertices of the mesh.
+        pose: (48,) axis-angle, for the 15 joints relative to the hand model's mean pose; None if it is not known.
+        shape: (10,) shape coefficients; None if they are not known.
         side: "right" or "left".
     """
 
@@ -54,15 +55,15 @@ class HandGroundTruth:
 
 
 class HandImages:
-    """Images of hands in FreiHAND's layout; annotations are read when they are asked for.
+    """Images of hands in FreiHAND's layout; annotations are read on access.
 
     Attributes:
-        root: the folder.
+        root: folder of the dataset.
         part: "training" or "evaluation".
-        vertices: of each mesh.
-        hand: the hand model that the annotations are of; None where only the number of vertices was asked for.
-        has_ground_truth: whether more than the cameras is known, as it is not of FreiHAND's evaluation before its
-            release.
+        vertices: number of vertices of each mesh.
+        hand: hand model of the annotations; None if only the number of vertices was given.
+        has_ground_truth: true if there are annotations besides the cameras; FreiHAND's first download has none for
+            its evaluation images.
     """
 
     classes = CLASSES
@@ -84,28 +85,32 @@ class HandImages:
         return len(self._images)
 
     def name(self, index: int) -> str:
+        """Return the path of an image."""
         return str(self._images[index])
 
     def image(self, index: int) -> Image.Image:
+        """Decode an image as RGB."""
         return read_image(self._images[index])
 
     def intrinsics(self, index: int) -> np.ndarray:
-        """(3, 3) camera of an image."""
+        """Return the camera matrix of an image, (3, 3), in pixels."""
         return self._files["K"].array(index % len(self._files["K"]), (3, 3))
 
     def ground_truth(self, index: int) -> HandGroundTruth:
-        """What is known of an image.
+        """Return the ground truth of an image.
 
         Raises:
-            UserError: nothing is, or an annotation is damaged; the message names file and entry.
+            UserError: there is no ground truth, or an annotation is corrupt; the message gives the file and the entry.
         """
         if not self.has_ground_truth:
-            raise UserError(f"{self.root} has no {self.part}_xyz.json: of these images nothing but the camera is known")
+            raise UserError(
+                f"{self.root} has no {self.part}_xyz.json: these images have no ground truth but the camera"
+            )
         row = index % len(self._files["K"])
         pose = shape = None
         if "mano" in self._files:
-            numbers = np.asarray(self._files["mano"].array(row, (1, _POSE + _SHAPE + 3)))[0]
-            pose, shape = numbers[:_POSE], numbers[_POSE : _POSE + _SHAPE]
+            parameters = np.asarray(self._files["mano"].array(row, (1, _POSE + _SHAPE + 3)))[0]
+            pose, shape = parameters[:_POSE], parameters[_POSE : _POSE + _SHAPE]
         return HandGroundTruth(
             intrinsics=self.intrinsics(index),
             joints=self._files["xyz"].array(row, (len(JOINTS), 3)),
@@ -117,70 +122,81 @@ class HandImages:
 
 
 def open_freihand(source: str | Path, split: Split, hand: str | None = None, vertices: int | None = None) -> HandImages:
-    """The images of a folder in FreiHAND's layout.
+    """Open the images of a folder in FreiHAND's layout.
 
     Args:
-        source: the folder.
-        split: "train" is its training, "test" its evaluation.
-        hand: as in `fastvit.tasks.hand_mesh.hand_file.read_hand`; None for hand.npz in the folder, else MANO's.
-        vertices: of the hand of a trained model, where the hand model itself is not needed.
+        source: path of the folder.
+        split: "train" for its training images, "test" for its evaluation images.
+        hand: hand model, see `fastvit.tasks.hand_mesh.hand_file.read_hand`; None uses hand.npz in the folder, else
+            MANO.
+        vertices: number of vertices of a trained model's hand, if the hand model itself is not needed.
 
     Raises:
-        UserError: the folder, some of its files, or the hand is missing (all that is missing is named), or the files
-            do not belong together.
+        UserError: the folder, files in it, or the hand model are missing (the message lists them), or the files do not
+            fit each other.
     """
     root, part = user_path(source), PARTS[split]
     if not root.is_dir():
-        raise UserError(f"there is no folder {root.absolute()}; make one with: fastvit synth hands {root}")
+        raise UserError(
+            f"the folder {root.absolute()} does not exist; write synthetic hands with: fastvit synth hands {root}"
+        )
     files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
-    pictures = root / part / "rgb"
+    image_folder = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]
     missing = [str(path) for path in needed if not path.is_file()]
-    if not pictures.is_dir():
-        missing.append(f"{pictures}/")
+    if not image_folder.is_dir():
+        missing.append(f"{image_folder}/")
     if missing:
-        raise UserError(f"{root} is not FreiHAND's layout, or part of it is missing: there is no {', '.join(missing)}")
+        raise UserError(f"{root} is not a complete folder in FreiHAND's layout; missing: {', '.join(missing)}")
     known = None if vertices else hand_of(root, hand)
     rows = {
         kind: JsonRows(path)
         for kind, path in files.items()
         if path.is_file() and (kind == "K" or files["xyz"].is_file())
     }
-    images = sorted(path for path in pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    _check_counts(pictures, {files[kind]: len(found) for kind, found in rows.items()}, [path.stem for path in images])
+    images = sorted(path for path in image_folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    _check_counts(
+        image_folder, {files[kind]: len(found) for kind, found in rows.items()}, [path.stem for path in images]
+    )
     count = len(known.template) if known else vertices or 0
     if "verts" in rows and (there := len(rows["verts"][0])) != count:
         raise UserError(
-            f"the hands of {root} have {there} vertices, {known.name if known else 'that of the model'} has {count}: "
-            "use the hand model that they were made with (hand_mesh.hand)"
+            f"the hands of {root} have {there} vertices, but {known.name if known else 'the hand of the model'} has "
+            f"{count}: set hand_mesh.hand to the hand model of these annotations"
         )
     return HandImages(root, part, count, known, rows, images)
 
 
 def hand_of(source: str | Path, hand: str | None = None) -> HandArrays:
-    """The hand model that a folder's annotations are of; arguments and errors as in `open_freihand`."""
+    """Return the hand model of a folder's annotations.
+
+    Args:
+        source: folder in FreiHAND's layout.
+        hand: hand model, see `fastvit.tasks.hand_mesh.hand_file.read_hand`; None uses hand.npz in the folder, else
+            MANO.
+    """
     own = user_path(source) / HAND
     return read_hand(hand or (own if own.is_file() else "mano"))
 
 
-def _check_counts(pictures: Path, lengths: dict[Path, int], names: Iterable[str]) -> None:
-    """See that files are of as many images as each other, and images numbered without a gap, once or several times."""
+def _check_counts(image_folder: Path, lengths: dict[Path, int], names: Iterable[str]) -> None:
+    """Check that all files have the same number of entries, and that images are numbered without gaps."""
     camera, *_ = lengths
     count = lengths[camera]
     if count == 0:
-        raise UserError(f"{camera} is empty: there is no image to learn from")
+        raise UserError(f"{camera} contains no entries")
     if others := [f"{path.name} has {length}" for path, length in lengths.items() if length != count]:
         raise UserError(
-            f"{camera.name} has {count:,} entries, but {', '.join(others)}: the files of {pictures.parent} "
-            "do not belong together"
+            f"{camera.name} has {count:,} entries, but {', '.join(others)}: the files of {image_folder.parent} "
+            "do not fit each other"
         )
     there = set(names)
     total = max(-(-len(there) // count), 1) * count
     if gaps := [f"{index:08d}.jpg" for index in range(total) if f"{index:08d}" not in there]:
         shown = ", ".join(gaps[:10]) + (f" and {len(gaps) - 10:,} more" if len(gaps) > 10 else "")
         raise UserError(
-            f"{pictures} has {len(there):,} images for {count:,} annotations; it must be once or several times as "
-            f"many, numbered from 00000000.jpg on: there is no {shown}"
+            f"{image_folder} has {len(there):,} images for {count:,} annotations; expected a multiple of {count:,}, "
+            f"numbered from 00000000.jpg on; missing: {shown}"
         )
     if len(there) != total:
-        raise UserError(f"{pictures} has images that are not numbered from 00000000.jpg on")
+        raise UserError(f"{image_folder} has images whose names do not follow 00000000.jpg, 00000001.jpg, ...")

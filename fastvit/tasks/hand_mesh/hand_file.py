@@ -1,7 +1,7 @@
-"""Hands as files: MANO's, which everyone fetches for oneself, and the package's own. Needs no torch.
+"""Files of hand models: MANO's, which every user must download, and the built-in procedural hand. Needs no torch.
 
-MANO (arXiv 2201.02610) may not be passed on; its pickles are read by `fastvit.tasks.hand_mesh.mano_pickle`, without
-running anything of them.
+MANO (arXiv 2201.02610) may not be redistributed. Its pickles are read by `fastvit.tasks.hand_mesh.mano_pickle`, which
+does not run code from them.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from fastvit.tasks.hand_mesh.mano_pickle import read_pickle
 from fastvit.tasks.hand_mesh.skeleton import MANO_TIPS, PARENTS, TURNING
 
 Side = Literal["right", "left"]
-# Where MANO's files are looked for when none is named.
+# Folder of MANO's files, if no file is given.
 MANO_FOLDER = cache_folder() / "mano"
 PROCEDURAL = "procedural"
 MANO_VERTICES = 778
-_FREE = 3 * (TURNING - 1)  # numbers of a pose without the turn of the whole hand, as axis-angle
+_FREE = 3 * (TURNING - 1)  # axis-angle values of a pose without the rotation of the hand itself
 _WHERE = (
-    "MANO may not be passed on: register at https://mano.is.tue.mpg.de, download 'Models & Code', and put "
-    f"MANO_RIGHT.pkl and MANO_LEFT.pkl from its models folder into {MANO_FOLDER}, or name the file"
+    "MANO may not be redistributed: register at https://mano.is.tue.mpg.de, download 'Models & Code', and put "
+    f"MANO_RIGHT.pkl and MANO_LEFT.pkl from its models folder into {MANO_FOLDER}, or give the path of the file"
 )
 
 
 @dataclass(frozen=True)
 class HandArrays:
-    """A hand that can be posed and shaped, at rest; float64, meters.
+    """Arrays of a hand model in MANO's form, float64, in meters.
 
     Attributes:
-        name: "MANO_RIGHT", "procedural", ....
+        name: name of the hand, such as "MANO_RIGHT" or "procedural".
         side: "right" or "left".
-        template: (V, 3) vertices of the mean hand.
-        shape_directions: (V, 3, S) how they move with a unit of each shape coefficient.
-        pose_directions: (V, 3, 135) how they move with the rotations of the 15 joints, less identity, row by row.
-        joint_regressor: (16, V) joints as sums of vertices.
-        weights: (V, 16) how much each vertex follows each joint; rows sum to 1.
-        faces: (F, 3) int64, counterclockwise from outside.
-        pose_mean: (45,) axis-angle of the 15 joints that a pose of zeros stands for, where the mean pose is meant.
-        pose_components: (45, 45) principal components of poses, a row each.
-        tips: (5,) int64, the vertices taken for the tips of the fingers, from the thumb on.
+        template: (V, 3) vertices of the mean hand at rest.
+        shape_directions: (V, 3, S) offsets of the vertices per unit of each shape coefficient.
+        pose_directions: (V, 3, 135) offsets of the vertices per unit of the 15 joints' rotation matrices minus
+            identity, row by row.
+        joint_regressor: (16, V) weights that give the joints as sums of vertices.
+        weights: (V, 16) skinning weights of each vertex for the joints; rows sum to 1.
+        faces: (F, 3) int64 triangles, counterclockwise seen from outside.
+        pose_mean: (45,) axis-angle of the 15 joints in the mean pose.
+        pose_components: (45, 45) principal components of the poses, one per row.
+        tips: (5,) int64, indices of the fingertips' vertices, from the thumb on.
     """
 
     name: str
@@ -63,9 +64,9 @@ class HandArrays:
     tips: np.ndarray
 
     def mirrored(self) -> HandArrays:
-        """The other side's hand: the mirror image in the plane x = 0, turned inside in, for poses mirrored likewise."""
+        """Return the hand of the other side: mirrored at the plane x = 0, for poses that are mirrored too."""
         flip = np.array([-1.0, 1.0, 1.0])
-        # A rotation mirrored is F R F; its entries change sign where just one index is x.
+        # A mirrored rotation is F R F; an entry changes its sign if exactly one of its indices is x.
         signs = np.tile(np.outer(flip, flip).ravel(), TURNING - 1)
         turn = np.tile([1.0, -1.0, -1.0], TURNING - 1)  # axes are pseudovectors
         return replace(
@@ -82,15 +83,15 @@ class HandArrays:
 
 
 def read_hand(source: str | Path) -> HandArrays:
-    """A hand by name or file.
+    """Read a hand model by name or file.
 
     Args:
-        source: "procedural"; "mano" or "mano_left", looked for in ~/.cache/fastvit/mano; or a file: MANO's .pkl, or
-            .npz with the names that MANO uses (v_template, shapedirs, posedirs, J_regressor, weights, f,
-            hands_mean, hands_components; of our own also tips, name and side).
+        source: "procedural"; "mano" or "mano_left", searched for in ~/.cache/fastvit/mano; or a file: MANO's .pkl, or
+            .npz with MANO's array names (v_template, shapedirs, posedirs, J_regressor, weights, f, hands_mean,
+            hands_components) and, optionally, tips, name and side.
 
     Raises:
-        UserError: there is no such file (the message says where to get MANO), or it is damaged, or no hand.
+        UserError: the file does not exist (the message says where to get MANO), is corrupt, or is not a hand model.
     """
     text = str(source)
     if text == PROCEDURAL:
@@ -102,11 +103,11 @@ def read_hand(source: str | Path) -> HandArrays:
     else:
         path = user_path(source)
     if not path.is_file():
-        raise UserError(f"there is no hand model {path}; {_WHERE}; --hand procedural takes the package's own hand")
+        raise UserError(f"the hand model {path} does not exist; {_WHERE}; --hand procedural uses the built-in hand")
     if path.suffix.lower() == ".pkl":
         return _checked(read_pickle(path), path)
     if path.suffix.lower() != ".npz":
-        raise UserError(f"{path}: hand models are MANO's .pkl files, or .npz files")
+        raise UserError(f"{path} is not a hand model: give one of MANO's .pkl files, or a .npz file")
     try:
         with np.load(path, allow_pickle=False) as content:
             return _checked({name: content[name] for name in content.files}, path)
@@ -118,12 +119,12 @@ def read_hand(source: str | Path) -> HandArrays:
 
 @functools.cache
 def procedural_hand() -> HandArrays:
-    """The package's own right hand, made by scripts/make_hand.py: no scan, and not MANO's shape."""
+    """Return the built-in right hand, generated by scripts/make_hand.py without scans and without MANO's data."""
     return read_hand(Path(__file__).parent / "procedural_hand.npz")
 
 
 def save_hand(hand: HandArrays, path: Path) -> None:
-    """Write a hand as compressed .npz, in float32, under MANO's names.
+    """Write a hand model as a compressed .npz file, in float32, with MANO's array names.
 
     Raises:
         UserError: the file cannot be written.
@@ -147,15 +148,15 @@ _KEYS = {
 
 
 def _checked(content: Mapping[str, Any], path: Path) -> HandArrays:
-    """The arrays of a file, if they are those of a hand."""
+    """Return the arrays of a file, or raise a UserError if they are not those of a hand model."""
     if missing := [key for key in _KEYS.values() if key not in content]:
-        raise UserError(f"{path} is no hand model: it has no {', '.join(missing)}")
+        raise UserError(f"{path} is not a hand model: it has no {', '.join(missing)}")
     arrays: dict[str, np.ndarray] = {}
     for field, key in _KEYS.items():
         try:
             arrays[field] = np.asarray(content[key], np.int64 if field == "faces" else np.float64)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{path}: {key} is no array of numbers") from error
+            raise UserError(f"{path}: {key} is not an array of numbers") from error
     vertices = len(arrays["template"])
     shapes = arrays["shape_directions"].shape[-1] if arrays["shape_directions"].ndim == 3 else 0
     expected = {
@@ -170,29 +171,29 @@ def _checked(content: Mapping[str, Any], path: Path) -> HandArrays:
     }
     for field, shape in expected.items():
         if arrays[field].shape != shape:
-            raise UserError(f"{path}: {_KEYS[field]} has shape {arrays[field].shape}, that of a hand is {shape}")
+            raise UserError(f"{path}: {_KEYS[field]} has shape {arrays[field].shape}, expected {shape}")
         if not np.isfinite(arrays[field]).all():
             raise UserError(f"{path}: {_KEYS[field]} has values that are not finite")
     total = arrays["weights"].sum(1, keepdims=True)
     if not np.allclose(total, 1, atol=1e-3):
-        raise UserError(f"{path}: rows of weights must sum to 1, they sum to {total.min():.3g} to {total.max():.3g}")
-    arrays["weights"] = arrays["weights"] / total  # of files in float32 they do but for rounding
+        raise UserError(f"{path}: rows of weights must sum to 1, but sum to {total.min():.3g} to {total.max():.3g}")
+    arrays["weights"] = arrays["weights"] / total  # removes the rounding errors of float32 files
     if "kintree_table" in content:
         parents = tuple(np.asarray(content["kintree_table"])[0].astype(np.int64).tolist())
         if parents[1:] != PARENTS[1:]:
-            raise UserError(f"{path}: kintree_table {list(parents)} is not that of a hand, {list(PARENTS)}")
+            raise UserError(f"{path}: kintree_table is {list(parents)}, expected {list(PARENTS)}")
     tips = content.get("tips", MANO_TIPS if vertices == MANO_VERTICES else None)
     if tips is None:
         raise UserError(
-            f"{path} has {vertices} vertices, MANO's {MANO_VERTICES}: add tips, the vertices at the fingertips"
+            f"{path} has {vertices} vertices, not MANO's {MANO_VERTICES}: add tips, the vertex indices of fingertips"
         )
     tips = np.asarray(tips, np.int64)
     for name, index in (("tips", tips), ("f", arrays["faces"])):
         if not vertices or index.min() < 0 or index.max() >= vertices:
-            raise UserError(f"{path}: {name} names vertices that are not among the {vertices}")
+            raise UserError(f"{path}: {name} contains indices outside of the {vertices} vertices")
     if tips.shape != (5,):
-        raise UserError(f"{path}: tips has shape {tips.shape}, five fingers have (5,)")
+        raise UserError(f"{path}: tips has shape {tips.shape}, expected (5,)")
     side = str(content.get("side", "left" if "left" in path.name.lower() else "right"))
     if side not in ("right", "left"):
-        raise UserError(f"{path}: side is {side!r}, not right or left")
+        raise UserError(f"{path}: side must be right or left, got {side!r}")
     return HandArrays(name=str(content.get("name", path.stem)), side=cast(Side, side), tips=tips, **arrays)

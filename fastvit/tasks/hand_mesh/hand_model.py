@@ -1,4 +1,4 @@
-"""The hand as a differentiable function of its pose and shape: MANO's linear blend skinning (arXiv 2201.02610)."""
+"""Differentiable hand model: MANO's linear blend skinning (arXiv 2201.02610)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ _ARRAYS = (
 
 
 class HandModel(nn.Module):
-    """Rotations and shape -> vertices and joints, in meters.
+    """Hand model: joint rotations and shape coefficients to vertices and joints, in meters.
 
-    The hand turns about its wrist, which stays where the shape has it. Arrays are buffers: they are saved with what
-    contains the hand, move with it and are rounded with it.
+    The hand rotates about its wrist, whose position depends on the shape only. The arrays are buffers, so they are
+    saved, moved and cast with the module that contains the hand.
 
     Args:
-        vertices: V, of the mesh.
-        shapes: S, shape coefficients.
+        vertices: number of vertices V of the mesh.
+        shapes: number of shape coefficients S.
 
     Attributes:
-        template: (V, 3) and others: as `fastvit.tasks.hand_mesh.hand_file.HandArrays` has them.
+        template: (V, 3) vertices of the mean hand; this and the other buffers are the arrays of
+            `fastvit.tasks.hand_mesh.hand_file.HandArrays`.
     """
 
     template: Tensor
@@ -60,7 +61,7 @@ class HandModel(nn.Module):
 
     @classmethod
     def of(cls, arrays: HandArrays, dtype: torch.dtype = torch.float32) -> HandModel:
-        """The model of a hand that was read."""
+        """Create the model from the arrays of a hand."""
         model = cls(*arrays.shape_directions.shape[::2])
         for name in _ARRAYS:
             setattr(model, name, torch.from_numpy(getattr(arrays, name).copy()).to(dtype))
@@ -68,17 +69,20 @@ class HandModel(nn.Module):
         return model
 
     def rotations(self, pose: Tensor, form: PoseForm = "axis_angle", mean: bool = False) -> Tensor:
-        """(B, 16, 3, 3) rotations of the joints against their parents, that of the whole hand first, MANO's order.
+        """Convert a pose to the joints' rotations relative to their parents, (B, 16, 3, 3), in MANO's order.
+
+        The first rotation is that of the hand itself.
 
         Args:
-            pose: (B, 48) axis-angle in radians; (B, 3 + k) of which the last k, up to 45, are coefficients of the
-                principal components; (B, 16, 3, 3) matrices; or (B, 96), six numbers each.
-            form: which of them; both of the first are "axis_angle".
-            mean: count the 15 joints' angles from MANO's mean pose, as the annotations of FreiHAND do, and not from
-                the flat hand.
+            pose: "axis_angle": (B, 48) in radians, or (B, 3 + k), where the last k, up to 45, are coefficients of the
+                principal components; "matrix": (B, 16, 3, 3) rotation matrices; "six": (B, 96), six values per joint,
+                see `fastvit.tasks.hand_mesh.rotations.from_six`.
+            form: form of the pose, see `pose`.
+            mean: add MANO's mean pose to the 15 joints' angles, as in FreiHAND's annotations; by default the angles
+                are relative to the flat hand.
 
         Raises:
-            UserError: the pose has another shape.
+            UserError: the shape of the pose does not fit its form.
         """
         if form == "matrix" and pose.shape[1:] == (TURNING, 3, 3):
             return pose
@@ -90,14 +94,14 @@ class HandModel(nn.Module):
                 free = free @ self.pose_components[: free.shape[1]]
             free = free + self.pose_mean if mean else free
             return from_axis_angle(torch.cat([pose[:, :3], free], 1).unflatten(1, (TURNING, 3)))
-        raise UserError(f"a pose as {form} has no shape {tuple(pose.shape)}: see HandModel.rotations")
+        raise UserError(f"a pose as {form} cannot have the shape {tuple(pose.shape)}: see HandModel.rotations")
 
     def forward(self, rotations: Tensor, shape: Tensor) -> tuple[Tensor, Tensor]:
         """Pose the hand.
 
         Args:
-            rotations: (B, 16, 3, 3), each joint's against its parent.
-            shape: (B, S) coefficients.
+            rotations: (B, 16, 3, 3) rotations of the joints relative to their parents.
+            shape: (B, S) shape coefficients.
 
         Returns:
             Vertices (B, V, 3) and joints (B, 21, 3) in FreiHAND's order.
@@ -115,12 +119,12 @@ class HandModel(nn.Module):
         return vertices, torch.cat([joints, vertices[:, self.tips]], 1)[:, list(TO_FREIHAND)]
 
     def joints(self, vertices: Tensor) -> Tensor:
-        """(B, V, 3) vertices in any pose -> (B, 21, 3) joints, in FreiHAND's order, about: as sums of vertices."""
+        """Estimate the joints (B, 21, 3), in FreiHAND's order, as sums of the vertices (B, V, 3) in any pose."""
         return torch.cat([self.joint_regressor @ vertices, vertices[:, self.tips]], 1)[:, list(TO_FREIHAND)]
 
 
 def _kinematics(local: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotations (B, 16, 3, 3) and places (B, 16, 3) of the joints: the fingers' first, second, third ones together."""
+    """Return rotations (B, 16, 3, 3) and positions (B, 16, 3) of the joints; all fingers are computed together."""
     fingers, levels = len(TURNING_FINGERS), 3
     turns = local[:, 1:].unflatten(1, (fingers, levels))
     chain = rest[:, 1:].unflatten(1, (fingers, levels))

@@ -1,4 +1,4 @@
-"""What stands on the backbone: pooled features -> pose and shape of a hand, or features of its joints -> its mesh."""
+"""Heads of hand mesh regressors: pose and shape from pooled features, or the mesh from features of the joints."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from fastvit.tasks.hand_mesh.hand_model import HandModel
 from fastvit.tasks.hand_mesh.rotations import from_six
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, TURNING
 
-# Scale and place of a weak-perspective camera; the scale is the exponential of the first number times this, so that it
-# stays above 0: a hand of 20 cm that fills the image from side to side has 10 a meter.
+# Outputs for a weak-perspective camera: scale, x and y. The scale is _SCALE times the exponential of its output, so it
+# is above 0; a hand of 20 cm that fills the image has a scale of 10 per meter.
 CAMERA = 3
 _SCALE = 6.0
-# Tokens in front of each block of the token head, but the first, which has one a joint.
+# Number of tokens of the token head's second and third block; the first block has one token per joint.
 _TOKENS = (84, 336)
-# The last maps of the backbone that it looks at: of strides 8, 16 and 32.
+# Number of the backbone's last maps that the token head uses: strides 8, 16 and 32.
 _MAPS = 3
 
 
-def camera_of(numbers: Tensor) -> Tensor:
-    """(B, 3) of any size -> (B, 3) weak-perspective camera: scale above 0, and where the root joint is."""
-    return torch.cat([_SCALE * numbers[:, :1].exp(), numbers[:, 1:]], 1)
+def camera_of(values: Tensor) -> Tensor:
+    """Convert outputs (B, 3) to a weak-perspective camera (B, 3): scale above 0, and x and y of the root joint."""
+    return torch.cat([_SCALE * values[:, :1].exp(), values[:, 1:]], 1)
 
 
 class MlpHead(nn.Module):
-    """Pooled features -> camera, rotations and shape -> the hand model's mesh (FastViT, arXiv 2303.14189, section 4.3).
+    """Head that predicts camera, pose and shape of the hand model (FastViT, arXiv 2303.14189, section 4.3).
 
     Args:
-        channels: of the backbone's maps, the finest first; only the last is looked at.
-        width: of the hidden layers.
-        hand: what is posed.
+        channels: channels of the backbone's maps, the finest first; only the last map is used.
+        width: channels of the hidden layers.
+        hand: hand model.
     """
 
     def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
@@ -48,13 +48,21 @@ class MlpHead(nn.Module):
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # begins near the resting hand
+        with torch.no_grad():  # start near the hand at rest
             last.weight.mul_(0.1)
             last.bias.zero_()
             last.bias[CAMERA : CAMERA + 6 * TURNING] = torch.tensor([1.0, 0, 0, 0, 1, 0]).repeat(TURNING)
 
     def forward(self, maps: Sequence[Tensor], hand: HandModel) -> dict[str, Tensor]:
-        """Maps (B, C, h, w) -> "camera" (B, 3), "rotations" (B, 16, 3, 3), "shape" (B, S), "vertices", "joints"."""
+        """Predict the mesh and its parameters.
+
+        Args:
+            maps: (B, C, h, w) feature maps of the backbone.
+            hand: hand model.
+
+        Returns:
+            "vertices" (B, V, 3), "joints" (B, 21, 3), "camera" (B, 3), "rotations" (B, 16, 3, 3) and "shape" (B, S).
+        """
         camera, six, shape = self.layers(maps[-1].mean((2, 3))).split(self.sizes, 1)
         rotations = from_six(six.unflatten(1, (TURNING, 6)))
         vertices, joints = hand(rotations, shape)
@@ -68,16 +76,16 @@ class MlpHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Features at the joints' places in the image -> tokens that become more from block to block -> vertices.
+    """Head that predicts the vertices directly, from features at the joints' positions in the image.
 
-    Written from the description of SimpleHand (arXiv 2403.01813): 21 -> 84 -> 336 tokens -> the mesh. Each joint has a
-    heat map, made of the last maps of the backbone; its center is where the joint's features are taken. The joints
-    in space are sums of the vertices, as the hand model has them.
+    Written from the description of SimpleHand (arXiv 2403.01813): 21, 84 and 336 tokens, then the mesh. A heat map is
+    predicted for each joint from the last maps of the backbone; the joint's features are sampled at its center. The
+    joints in space are sums of the vertices, as in the hand model.
 
     Args:
-        channels: of the backbone's maps, the finest first.
-        width: of the first block; the following ones have a half and a quarter.
-        hand: says how many vertices there are.
+        channels: channels of the backbone's maps, the finest first.
+        width: channels of the first block; the second has half of them, the third a quarter.
+        hand: hand model, which gives the number of vertices.
     """
 
     def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
@@ -102,7 +110,15 @@ class TokenHead(nn.Module):
             self.camera.bias.zero_()
 
     def forward(self, maps: Sequence[Tensor], hand: HandModel) -> dict[str, Tensor]:
-        """Maps (B, C, h, w) -> "camera" (B, 3), "places" (B, 21, 2) in -1 to 1, "vertices", "joints" (B, ., 3)."""
+        """Predict the mesh and the joints' positions in the image.
+
+        Args:
+            maps: (B, C, h, w) feature maps of the backbone.
+            hand: hand model.
+
+        Returns:
+            "vertices" (B, V, 3), "joints" (B, 21, 3), "camera" (B, 3) and "places" (B, 21, 2) in -1 to 1.
+        """
         pooled = maps[-1].mean((2, 3))
         fine = self._fine(maps[-_MAPS:])
         places = centers(self.heat(fine))
@@ -113,7 +129,7 @@ class TokenHead(nn.Module):
                 x = self.grow[index - 1](self.narrow[index - 1](x)[..., 0])[..., None]
             x = block(x)
         moves = self.to_mesh(self.to_space(self.norm(x))[..., 0]).transpose(1, 2)
-        vertices = hand.template + 0.1 * moves  # about a hand's reach, in meters
+        vertices = hand.template + 0.1 * moves  # scaled to the size of a hand, in meters
         return {
             "vertices": vertices,
             "joints": hand.joints(vertices),
@@ -122,13 +138,13 @@ class TokenHead(nn.Module):
         }
 
     def _fine(self, maps: Sequence[Tensor]) -> Tensor:
-        """(B, width, h, w), of the size of the finest map: what all of them say."""
+        """Return the sum of the maps' features at the size of the finest map, (B, width, h, w)."""
         finest, *others = (lateral(x) for lateral, x in zip(self.laterals, maps, strict=True))
         return F.gelu(sum((upsampled(x, finest) for x in others), finest))
 
 
 class TokenBlock(nn.Module):
-    """Attention between tokens, then two layers for each: (B, C, N, 1) -> (B, C, N, 1)."""
+    """Self-attention between tokens and a feed-forward network, (B, C, N, 1) to (B, C, N, 1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -142,23 +158,23 @@ class TokenBlock(nn.Module):
 
 
 def centers(heat: Tensor) -> Tensor:
-    """(B, N, h, w) heat maps, logits -> (B, N, 2) places x, y of their centers, where the map's sides are at -1 and 1.
+    """Return the centers (B, N, 2) of heat maps (B, N, h, w) of logits: x and y, the map's sides at -1 and 1.
 
-    Means of the cells' middles, weighted by each map's softmax: integral regression (arXiv 1711.08229).
+    A center is the mean of the cells' positions, weighted by the map's softmax: integral regression (arXiv 1711.08229).
     """
     down, across = (
         (2 * torch.arange(side, dtype=heat.dtype, device=heat.device) + 1) / side - 1 for side in heat.shape[2:]
     )
     shares = heat.flatten(2).softmax(2).unflatten(2, heat.shape[2:])
-    # Sums and no product with a vector, which Core ML's converter ends in an error over.
+    # Sums, because Core ML's converter fails on a product with a vector.
     return torch.stack([(shares.sum(2) * across).sum(2), (shares.sum(3) * down).sum(2)], 2)
 
 
 def sampled(maps: Tensor, places: Tensor) -> Tensor:
-    """(B, C, h, w) maps at (B, N, 2) places x, y, of which the map's sides are at -1 and 1 -> (B, N, C).
+    """Sample maps (B, C, h, w) at positions (B, N, 2), x and y with the map's sides at -1 and 1: (B, N, C).
 
-    Bilinear, 0 beyond the sides, as `grid_sample` has it without aligned corners; as two products of matrices, which
-    every runtime knows.
+    Bilinear, with zeros outside, like `grid_sample` with align_corners=False; computed by matrix products, which every
+    runtime supports.
     """
     rows, columns = (
         F.relu(

@@ -1,4 +1,4 @@
-"""Long JSON lists, an entry at a time: the vertices of FreiHAND's training set are hundreds of megabytes of text."""
+"""Reading entries of long JSON lists: the vertices of FreiHAND's training set are hundreds of megabytes of text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _CHUNK = 1 << 24
 
 
 class JsonRows:
-    """A file that holds one list of numbers, or of nested lists of numbers, whose entries are parsed when asked for.
+    """JSON file with one list of numbers or nested lists of numbers, whose entries are parsed on access.
 
-    Opening it looks for the commas between the entries, once through the file; afterwards an entry is read from its
-    place. It holds no file open, so that it can be sent to other processes.
+    The file is scanned once for the commas between the entries. It is not kept open, so that the object can be sent to
+    other processes.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        UserError: it is missing, or no such list, or cut short; or, later, an entry cannot be parsed.
+        UserError: the file is missing, truncated, or not such a list; or, on access, an entry cannot be parsed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,17 +47,21 @@ class JsonRows:
             raise UserError(f"entry {index} of {self.path} cannot be read: {error}") from error
 
     def array(self, index: int, shape: tuple[int, ...]) -> np.ndarray:
-        """An entry as float64 of a shape; one of no shape may be in brackets of its own.
+        """Return an entry as a float64 array; axes of length 1 may be missing or added in the file.
+
+        Args:
+            index: index of the entry.
+            shape: expected shape.
 
         Raises:
-            UserError: it has another shape, or is not finite.
+            UserError: the entry has another shape, or values that are not finite numbers.
         """
         try:
             values = np.asarray(self[index], np.float64)
         except (TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"entry {index} of {self.path} is no array of numbers") from error
+            raise UserError(f"entry {index} of {self.path} is not an array of numbers") from error
         if values.size == np.prod(shape, dtype=int) and values.squeeze().shape == tuple(s for s in shape if s != 1):
             values = values.reshape(shape)
         if values.shape != shape:
@@ -71,7 +75,7 @@ class JsonRows:
 
 
 def _entries(path: Path) -> np.ndarray:
-    """(N + 1,) where each entry starts, and one behind the closing bracket."""
+    """Return the start of each entry in the file, and the position after the closing bracket, (N + 1,)."""
     starts, depth, begun, offset, last = [], 0, False, 0, b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -82,7 +86,7 @@ def _entries(path: Path) -> np.ndarray:
             depths = depth + np.cumsum(steps)
             if not begun and len(marks):
                 if kinds[0] != ord("[") or chunk[: marks[0]].strip():
-                    raise UserError(f"{path} is no JSON list")
+                    raise UserError(f"{path} is not a JSON list")
                 starts.append(offset + int(marks[0]) + 1)
                 begun = True
             starts += (offset + 1 + marks[(kinds == ord(",")) & (depths == 1)]).tolist()
@@ -91,12 +95,12 @@ def _entries(path: Path) -> np.ndarray:
                 if (closing := np.flatnonzero(depths <= 0)).size:
                     end = int(marks[closing[0]])
                     if chunk[end + 1 :].strip() or depths[closing[0]] < 0:
-                        raise UserError(f"{path} is no JSON list: something follows its end")
+                        raise UserError(f"{path} is not a JSON list: there is text after its end")
                     last = chunk[:end].rstrip()[-1:]
                     starts.append(offset + end + 1)
             offset += len(chunk)
     if not begun or depth:
-        raise UserError(f"{path} is {'cut short' if begun else 'no JSON list'}: get it again")
+        raise UserError(f"{path} is {'truncated' if begun else 'not a JSON list'}: get the file again")
     if len(starts) == 2 and last == b"[":  # nothing between the brackets
         return np.array(starts[:1], np.int64)
     return np.array(starts, np.int64)

@@ -1,8 +1,8 @@
-"""MANO's pickles, read without running anything that is in them.
+"""Reading MANO's pickles without running code from them.
 
-A pickle is a program. The files of 2017 hold NumPy arrays, a SciPy sparse matrix, and arrays wrapped by chumpy, a
-library that no current Python runs. Here the few names that such files need are bound to functions and classes of our
-own that only rebuild arrays; every other name is refused.
+A pickle is a program. The files of 2017 contain NumPy arrays, a SciPy sparse matrix, and arrays wrapped by chumpy, a
+library that does not run on current Python versions. The few names that such files need are bound to functions and
+classes of this module that only rebuild arrays; every other name is refused.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ from fastvit.errors import UserError
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The entries of a MANO pickle, arrays among them as NumPy's, sparse matrices dense.
+    """Read the entries of a MANO pickle; arrays are NumPy arrays, sparse matrices are made dense.
 
     Raises:
-        UserError: it names what a hand model has no need of, or it is damaged.
+        UserError: the pickle refers to a name that a hand model does not need, or is corrupt.
     """
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (Exception, RecursionError) as error:  # a damaged pickle fails in whatever way its bytes happen to say
+    except (Exception, RecursionError) as error:  # a corrupt pickle can raise any error
         raise UserError(f"{path} cannot be read as a hand model: {type(error).__name__}: {error}") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, a hand model is a dictionary of arrays")
+        raise UserError(f"{path} contains a {type(content).__name__}, but a hand model is a dictionary of arrays")
     try:
         return {str(key): _plain(value) for key, value in content.items()}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(f"{path} holds a damaged array: {error}") from error
+        raise UserError(f"{path} contains a corrupt array: {error}") from error
 
 
 class _Stored:
-    """What stands in for an object of another library: its attributes, and none of its code."""
+    """Stand-in for an object of another library: its attributes, without its code."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, Mapping):
-            raise UserError(f"it holds a {type(self).__name__} in a form that is not known here")
+            raise UserError(f"it contains an object in a form that is not supported ({type(self).__name__})")
         self.attributes = dict(state)
 
 
 class _Chumpy(_Stored):
-    """chumpy's wrapped array: the array is its attribute x."""
+    """Stand-in for chumpy's wrapped array: the array is its attribute x."""
 
     def array(self) -> np.ndarray:
         return np.asarray(_plain(self.attributes["x"]))
 
 
 class _Select(_Stored):
-    """chumpy's choice of entries of another array, by their places in it laid out flat."""
+    """Stand-in for chumpy's selection from another array, by flat indices."""
 
     def array(self) -> np.ndarray:
         source, places = (np.asarray(_plain(self.attributes[name])) for name in ("a", "idxs"))
@@ -65,7 +65,7 @@ class _Select(_Stored):
 
 
 class _Sparse(_Stored):
-    """SciPy's compressed sparse matrix."""
+    """Stand-in for SciPy's compressed sparse matrix."""
 
     by_column: bool
 
@@ -87,26 +87,26 @@ class _Rows(_Sparse):
 
 
 def _new(kind: Any, base: Any = None, state: Any = None) -> _Stored:
-    """Copyreg's way to make an object, for the stand-ins alone."""
+    """Create an object as copyreg does, for stand-ins only."""
     if not (isinstance(kind, type) and issubclass(kind, _Stored)):
-        raise UserError(f"it makes an object of {kind!r}, which a hand model has no need of")
+        raise UserError(f"it creates an object of {kind!r}, which a hand model does not need")
     return kind()
 
 
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 2's strings of bytes come in later protocols."""
+    """Decode Python 2's byte strings, as later protocols store them."""
     return text.encode("latin1")
 
 
 def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    """NumPy's way to make an array, which its state then fills."""
+    """Create an empty array as NumPy does; its state is set later."""
     if kind is not _Array:
-        raise UserError(f"it makes an array of {kind!r}, which a hand model has no need of")
+        raise UserError(f"it creates an array of {kind!r}, which a hand model does not need")
     return np.ndarray((0,), np.uint8)
 
 
 def _from_buffer(buffer: Any, dtype: np.dtype[Any], shape: Any, order: str) -> np.ndarray:
-    """Protocol 5's way."""
+    """Create an array as protocol 5 does."""
     return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -116,11 +116,11 @@ def _scalar(dtype: np.dtype[Any], content: Any = b"") -> Any:
 
 
 class _ObjectBase:
-    """What stands in for Python's `object`."""
+    """Stand-in for Python's `object`."""
 
 
 class _Array:
-    """What stands in for NumPy's array type, of which a pickle could make one of any size."""
+    """Stand-in for NumPy's array type, with which a pickle could create an array of any size."""
 
 
 _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
@@ -140,22 +140,22 @@ _NAMES: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that knows the names above and no others."""
+    """Unpickler that accepts only the names above."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _NAMES:
             raise UserError(
-                f"it asks for {module}.{name}, which a hand model has no need of; nothing of it was run. Get the file "
-                "from its source again"
+                f"it refers to {module}.{name}, which a hand model does not need; no code of the file was run. Get the "
+                "file from its source again"
             )
         return _NAMES[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise UserError(f"it refers to something outside of it ({pid!r}), which a hand model has no need of")
+        raise UserError(f"it refers to an object outside of the file ({pid!r}), which a hand model does not need")
 
 
 def _plain(value: Any) -> Any:
-    """Stand-ins as arrays."""
+    """Return the array of a stand-in; other values are returned as they are."""
     if isinstance(value, (_Chumpy, _Select, _Sparse)):
         return value.array()
     return value

@@ -1,4 +1,4 @@
-"""Meshes as files that other programs open. Needs no torch."""
+"""Writing mesh files. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SUFFIXES = (".obj", ".ply")
 
 
 def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Write a mesh as .obj or .ply (text), in meters, with y up and z to the viewer, as such programs have it.
+    """Write a mesh as .obj or .ply (text), in meters, with y up and z to the viewer, as usual in such files.
 
     Args:
-        path: says the format by its suffix.
-        vertices: (V, 3) in a camera's axes: y down, z away.
-        faces: (F, 3), from 0.
+        path: file to write; its suffix determines the format.
+        vertices: (V, 3) vertices on a camera's axes: y down, z away.
+        faces: (F, 3) triangles, vertex indices from 0.
 
     Raises:
-        UserError: another suffix, or the file cannot be written.
+        UserError: the suffix is not .obj or .ply, or the file cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: meshes are written as {' or '.join(SUFFIXES)} files")

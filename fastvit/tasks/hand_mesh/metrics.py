@@ -1,4 +1,4 @@
-"""Errors of meshes and joints, as FreiHAND's published evaluation measures them (arXiv 1909.04349)."""
+"""Metrics of meshes and joints, as in FreiHAND's published evaluation (arXiv 1909.04349)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
 
-# Thresholds of F, and of the curve whose area is taken, meters.
+# Thresholds of the F-scores, and number of thresholds of the curve for the AUC; in meters.
 _F_SCORES = {"f5": 0.005, "f15": 0.015}
 _STEPS = 100
-# Mean distances, millimeters.
+# Mean distances, in millimeters.
 _LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe")
 METRICS = (*_LENGTHS, *_F_SCORES, "auc")
 THRESHOLDS = torch.linspace(0, 0.05, _STEPS, dtype=torch.float64)
 
 
 def aligned(points: Tensor, target: Tensor) -> Tensor:
-    """(B, N, 3) points moved, turned and scaled so that they lie on the target as nearly as can be, each by itself.
+    """Align each set of points (B, N, 3) with its target by translation, rotation and scale (Procrustes alignment).
 
-    The similarity of least squares (Umeyama 1991), without mirroring: where the best orthogonal map mirrors, the best
-    rotation is taken. Points that lie all on one place stay there.
+    The least-squares similarity (Umeyama 1991) without mirroring: if the best orthogonal map mirrors, the best rotation
+    is used. Points that coincide are only moved.
     """
     mean, goal = points.mean(1, keepdim=True), target.mean(1, keepdim=True)
     centered, wanted = points - mean, target - goal
@@ -38,12 +38,15 @@ def aligned(points: Tensor, target: Tensor) -> Tensor:
 
 
 def f_scores(points: Tensor, target: Tensor, thresholds: Sequence[float]) -> list[Tensor]:
-    """For each threshold (B,): harmonic mean of the shares of points of either set that have one of the other nearer.
+    """Compute the F-score at each threshold, (B,): harmonic mean of precision and recall.
+
+    Precision is the fraction of the points with a target point nearer than the threshold, recall the fraction of the
+    target points with a point nearer than it.
 
     Args:
-        points: (B, N, 3).
-        target: (B, M, 3).
-        thresholds: in the unit of the points.
+        points: (B, N, 3) predicted points.
+        target: (B, M, 3) target points.
+        thresholds: distances in the unit of the points.
     """
     nearest, scores = (_nearest(points, target), _nearest(target, points)), []
     for threshold in thresholds:
@@ -53,22 +56,23 @@ def f_scores(points: Tensor, target: Tensor, thresholds: Sequence[float]) -> lis
 
 
 def _nearest(points: Tensor, others: Tensor) -> Tensor:
-    """(B, N) distance of each point from the nearest of the others, as float64."""
+    """Return the distance of each point to the nearest of the others, (B, N) float64."""
     pairs = zip(others.numpy(force=True), points.numpy(force=True), strict=True)
     return torch.stack([torch.from_numpy(KDTree(there).query(here)[0]) for there, here in pairs])
 
 
 def shares_nearer(errors: Tensor) -> Tensor:
-    """(B, N) errors in meters -> (B, 100) shares of the points that are at most each of THRESHOLDS off."""
+    """Return the fraction of the errors (B, N), in meters, that are at most each of THRESHOLDS: (B, 100)."""
     return (errors[..., None] <= THRESHOLDS.to(errors)).to(errors.dtype).mean(1)
 
 
 class HandMetrics(torchmetrics.Metric):
-    """Means over images, updated with (outputs, targets): "joints" (B, 21, 3), "vertices" (B, V, 3), meters.
+    """Metrics of hand meshes, averaged over images; NaN without images.
 
-    Both are from their root joints. Millimeters: "pa_mpjpe" and "pa_mpvpe", of joints and of vertices after their own
-    alignment in each image, "mpjpe" and "mpvpe" with the root joints on each other. Fractions: "f5" and "f15", of
-    aligned vertices at 5 and 15 mm, and "auc", of aligned joints' errors up to 50 mm. NaN before there is an image.
+    `update` takes outputs and targets with "joints" (B, 21, 3) and "vertices" (B, V, 3), in meters from the root joint.
+    In millimeters: "pa_mpjpe" and "pa_mpvpe", mean errors of joints and vertices after Procrustes alignment in each
+    image; "mpjpe" and "mpvpe", the same without alignment. Fractions: "f5" and "f15", F-scores of aligned vertices at
+    5 and 15 mm; "auc", area under the curve of aligned joints' errors up to 50 mm.
     """
 
     higher_is_better = False
@@ -82,7 +86,7 @@ class HandMetrics(torchmetrics.Metric):
         self.add_state("nearer", torch.zeros(_STEPS), dist_reduce_fx="sum")
 
     def update(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
-        # On the CPU, in float64: not every device has that, or singular values.
+        # On the CPU in float64: not every device supports float64 or the SVD.
         joints, true_joints = (side["joints"].detach().cpu().double() for side in (outputs, targets))
         mesh, true_mesh = (side["vertices"].detach().cpu().double() for side in (outputs, targets))
         fitted = aligned(mesh, true_mesh)
@@ -107,9 +111,9 @@ class HandMetrics(torchmetrics.Metric):
         return lengths | shares | {"auc": torch.trapezoid(shares_of_joints, thresholds) / thresholds[-1]}
 
     def curve(self) -> tuple[Tensor, Tensor]:
-        """(100,) distances, 0 to 50 mm, and the shares of the aligned joints that are at most as far off."""
+        """Return distances (100,), 0 to 50 mm, and the fraction of aligned joints with an error up to each (100,)."""
         return 1000 * THRESHOLDS.to(self.nearer), self.nearer / self.images
 
     def per_joint(self) -> Tensor:
-        """(21,) mean error of each joint after alignment, millimeters."""
+        """Return the mean error of each joint after alignment, (21,), in millimeters."""
         return 1000 * self.by_joint / self.images

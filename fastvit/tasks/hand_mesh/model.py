@@ -1,4 +1,4 @@
-"""A hand's mesh from an image: a FastViT backbone and a head."""
+"""Hand mesh regressor: a FastViT backbone and a head."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ HEADS = {"mlp": MlpHead, "tokens": TokenHead}
 
 
 class HandRegressor(TaskModel):
-    """(B, in_chans, H, W) images of one hand each -> its mesh, joints and camera, by name.
+    """Hand mesh regressor: images (B, in_chans, H, W) of one hand each to a dictionary of tensors.
 
-    - "vertices" (B, V, 3) and "joints" (B, 21, 3), FreiHAND's order, in meters from the root joint, the base of the
+    - "vertices" (B, V, 3) and "joints" (B, 21, 3) in FreiHAND's order, in meters from the root joint, the base of the
       middle finger; x to the right of the image, y down, z away.
-    - "camera" (B, 3): scale s and place (u, v) of the root joint; a point (x, y, z) is seen at (s x + u, s y + v),
-      where the sides of the image are at -1 and 1.
-    - "rotations" (B, 16, 3, 3) and "shape" (B, S), of the head "mlp": of the right hand model.
-    - "places" (B, 21, 2), of the head "tokens": where the joints are seen, the centers of its heat maps.
-    - "side" (B, 1), of a network for both sides: logit of its being a left hand.
+    - "camera" (B, 3): scale s, and position (u, v) of the root joint. A point (x, y, z) is projected to
+      (s x + u, s y + v), where the sides of the image are at -1 and 1.
+    - "rotations" (B, 16, 3, 3) and "shape" (B, S), head "mlp" only: parameters of the right hand model.
+    - "places" (B, 21, 2), head "tokens" only: positions of the joints in the image, the centers of the heat maps.
+    - "side" (B, 1), networks for both sides only: logit of a left hand.
 
-    A left hand is a right one in the mirror: the network sees which it is, and what it says of the mesh is mirrored.
+    For a left hand, the mesh of the right hand model is mirrored.
 
     Attributes:
-        backbone: the stages.
-        hand: the hand model, whose arrays are saved with the weights.
-        head: last map -> what is above.
-        others: as `TaskModel` has them.
+        backbone: stages of the FastViT variant.
+        hand: hand model, whose arrays are saved with the weights.
+        head: head on the backbone's feature maps.
+        side: linear layer that predicts the side; None for right hands only.
+        output_names: names of the tensors that `outputs` returns, in their order.
     """
 
     task = "hand_mesh"
@@ -63,21 +64,20 @@ class HandRegressor(TaskModel):
 
     @property
     def faces(self) -> Tensor:
-        """(F, 3) int64, of a right hand."""
+        """Triangles of the right hand's mesh, (F, 3) int64 vertex indices."""
         return torch.from_numpy(self.options.hand.faces)
 
     def take_hand(self, arrays: HandArrays) -> None:
-        """Fill in the arrays of the hand that the options tell of."""
+        """Load the arrays of the hand model that the options describe."""
         like = self.hand.template
         self.hand.load_state_dict(HandModel.of(arrays, like.dtype).state_dict())
 
     def forward(self, images: Tensor, left: Tensor | None = None) -> dict[str, Tensor]:
-        """What the class tells, by name.
+        """Predict the tensors that the class describes, by name.
 
         Args:
-            images: normalized.
-            left: (B,) bool, which of them show left hands, where that is known, as in training; by default a network
-                for both sides decides by what it sees.
+            images: (B, in_chans, H, W) normalized images.
+            left: (B,) bool, true for images of left hands, as known in training; None uses the predicted side.
         """
         maps = self.backbone(images)
         found = self.head(maps, self.hand)
@@ -97,6 +97,6 @@ class HandRegressor(TaskModel):
 
 
 def regressor_config(hand: HandArrays, network: RegressorConfig | None = None) -> HandRegressorConfig:
-    """What a regressor of a hand is built from."""
+    """Return the configuration of a regressor for a hand model."""
     vertices, _, shapes = hand.shape_directions.shape
     return HandRegressorConfig(network or RegressorConfig(), HandInfo.of(hand.name, vertices, shapes, hand.faces))

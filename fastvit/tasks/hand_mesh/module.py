@@ -1,4 +1,4 @@
-"""The hand mesh task: absolute errors in space and in the image, and FreiHAND's metrics."""
+"""Training module of hand mesh regressors: L1 losses in space and in the image, and FreiHAND's metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tensors = dict[str, Tensor]
 
 
 class HandMeshTask(Task):
-    """(B, C, H, W) images; targets as `fastvit.tasks.hand_mesh.data` makes them, stacked."""
+    """Training module for images (B, C, H, W) and the stacked targets of `fastvit.tasks.hand_mesh.data`."""
 
     model: HandRegressor
 
@@ -40,7 +40,7 @@ class HandMeshTask(Task):
         return torch.stack([getattr(self.weights, name) * value for name, value in parts.items()]).sum()
 
     def validate(self, images: Any, targets: Any) -> None:
-        kept = targets["index"] >= 0  # the others only fill up the batch
+        kept = targets["index"] >= 0  # the others are padding
         if kept.any():
             targets = {name: value[kept] for name, value in targets.items()}
             outputs = self(images[kept])
@@ -48,11 +48,11 @@ class HandMeshTask(Task):
 
 
 def hand_losses(outputs: Tensors, targets: Tensors) -> Tensors:
-    """The parts of the loss by the names of their weights, in the units that these are for.
+    """Compute the unweighted parts of the loss, named like the fields of `LossWeights`.
 
     Args:
-        outputs: of `HandRegressor`.
-        targets: of `fastvit.tasks.hand_mesh.transforms.transformed_targets`, stacked.
+        outputs: tensors that `HandRegressor` returns.
+        targets: stacked tensors of `fastvit.tasks.hand_mesh.transforms.transformed_targets`.
     """
     outputs = {name: value.float() for name, value in outputs.items()}
     camera = outputs["camera"][:, None]

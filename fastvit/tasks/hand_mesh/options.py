@@ -19,12 +19,12 @@ class RegressorConfig:
     """Layers of a hand mesh regressor on the backbone.
 
     Attributes:
-        head: "mlp" gives the pose and shape of the hand model from pooled features, as the paper has it; "tokens"
-            gives vertices, from features at the joints' places in the image, which it finds by heat maps (after
-            SimpleHand, arXiv 2403.01813).
-        head_channels: channels of the head's hidden layers; of "tokens" those of its first block, of the others a half
-            and a quarter.
-        sides: "right" hands alone, as FreiHAND has them, or "both": the network then says which it sees.
+        head: "mlp" predicts pose and shape of the hand model from pooled features, as in the paper; "tokens" predicts
+            the vertices from features at the joints' positions in the image, which heat maps give (after SimpleHand,
+            arXiv 2403.01813).
+        head_channels: channels of the head's hidden layers, a multiple of 32; the three blocks of "tokens" have all, a
+            half and a quarter of them.
+        sides: "right" for right hands only, as in FreiHAND, or "both": the network then predicts the side too.
     """
 
     head: Literal["mlp", "tokens"] = "mlp"
@@ -43,13 +43,13 @@ class RegressorConfig:
 
 @dataclass(frozen=True)
 class HandInfo:
-    """The hand model whose arrays are among the weights.
+    """Description of the hand model whose arrays are saved with the weights.
 
     Attributes:
-        name: "MANO_RIGHT", "procedural", ....
-        vertices: of its mesh.
-        shapes: its shape coefficients.
-        triangles: the faces of its mesh, packed: see `faces`.
+        name: name of the hand model, such as "MANO_RIGHT" or "procedural".
+        vertices: number of vertices of the mesh.
+        shapes: number of shape coefficients.
+        triangles: packed triangles of the mesh, see `faces`.
     """
 
     name: str
@@ -59,38 +59,45 @@ class HandInfo:
 
     @classmethod
     def of(cls, name: str, vertices: int, shapes: int, faces: np.ndarray) -> HandInfo:
-        """With (F, 3) faces of up to 65,536 vertices packed."""
+        """Create the description of a hand model, and pack its triangles.
+
+        Args:
+            name: name of the hand model.
+            vertices: number of vertices of the mesh, at most 65,536.
+            shapes: number of shape coefficients.
+            faces: (F, 3) triangles, vertex indices from 0.
+        """
         packed = zlib.compress(faces.astype("<u2").tobytes(), 9)
         return cls(name, vertices, shapes, base64.b64encode(packed).decode())
 
     @property
     def faces(self) -> np.ndarray:
-        """(F, 3) int64.
+        """Triangles of the mesh, (F, 3) int64 vertex indices.
 
         Raises:
-            UserError: they are damaged.
+            UserError: the packed triangles are corrupt.
         """
         try:
             flat = np.frombuffer(zlib.decompress(base64.b64decode(self.triangles)), "<u2")
             return flat.reshape(-1, 3).astype(np.int64)
         except (binascii.Error, zlib.error, ValueError) as error:
-            raise UserError(f"the faces of the hand {self.name} are damaged: {error}") from error
+            raise UserError(f"the faces of the hand {self.name} are corrupt: {error}") from error
 
 
 @dataclass(frozen=True)
 class HandRegressorConfig:
-    """All that a regressor is built from beside its backbone.
+    """Configuration of a regressor without its backbone.
 
     Attributes:
-        network: what stands on the backbone.
-        hand: what it moves.
+        network: layers on the backbone.
+        hand: description of the hand model.
     """
 
     network: RegressorConfig
     hand: HandInfo
 
     def __post_init__(self) -> None:
-        # From a file they come as plain dictionaries.
+        # In files they are plain dictionaries.
         for name, kind in (("network", RegressorConfig), ("hand", HandInfo)):
             if isinstance(value := getattr(self, name), Mapping):
                 plain: Mapping[str, Any] = value
@@ -99,15 +106,15 @@ class HandRegressorConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each mean absolute error counts.
+    """Weights of the parts of the loss, mean absolute errors (L1) if not stated otherwise.
 
     Attributes:
-        joints: of the 21 joints, from the root joint, in meters.
-        vertices: of the mesh, likewise.
-        projected: of the joints in the image, whose sides are at -1 and 1.
-        rotations: of the joints' rotation matrices, where the hand model's parameters are known; of "mlp".
-        shape: of the shape coefficients, likewise.
-        side: of the cross entropy of which hand it is; of a network for both.
+        joints: weight of the error of the 21 joints, in meters from the root joint.
+        vertices: weight of the error of the mesh's vertices, in meters from the root joint.
+        projected: weight of the error of the joints in the image, whose sides are at -1 and 1.
+        rotations: weight of the error of the joints' rotation matrices, if the data contain them; head "mlp" only.
+        shape: weight of the error of the shape coefficients, if the data contain them; head "mlp" only.
+        side: weight of the cross entropy of the predicted side; networks for both sides only.
     """
 
     joints: float = 10.0
@@ -128,16 +135,16 @@ class HandMeshOptions:
     """Options for training a hand mesh regressor.
 
     Attributes:
-        network: what stands on the backbone.
-        hand: which hand model: "procedural", "mano" (from ~/.cache/fastvit/mano) or a file; None for hand.npz in the
-            data's folder where there is one, as `fastvit synth hands` writes it, else "mano".
-        size: side of the square that images are shown in, in pixels.
-        rotation: images are turned by up to so many degrees either way.
-        scale: and scaled by a factor drawn between these two.
-        translation: and moved by up to this share of their side, either way in both directions.
-        hflip: probability of a horizontal flip, which makes a right hand a left one; for a network for both sides.
-        color: how much brightness, contrast, saturation (by up to this share) and hue (by a tenth of it) change.
-        losses: how much each part of the loss counts.
+        network: layers on the backbone.
+        hand: hand model: "procedural", "mano" (from ~/.cache/fastvit/mano) or a file; None uses hand.npz in the data's
+            folder, which `fastvit synth hands` writes, or "mano" if there is no such file.
+        size: height and width of the images, in pixels, at least 32.
+        rotation: largest random rotation of the images, in degrees, in both directions.
+        scale: smallest and largest factor of the random scaling.
+        translation: largest random shift in x and y, as a fraction of the image's side.
+        hflip: probability of a horizontal flip, which turns a right hand into a left one; networks for both sides only.
+        color: strength of random brightness, contrast and saturation changes, 0 to 1; the hue changes by a tenth of it.
+        losses: weights of the parts of the loss.
     """
 
     network: RegressorConfig = field(default_factory=RegressorConfig)
@@ -154,13 +161,15 @@ class HandMeshOptions:
         if self.size < 32:
             raise UserError(f"hand_mesh.size must be at least 32 pixels, got {self.size}")
         if not 0 <= self.rotation <= 180:
-            raise UserError(f"hand_mesh.rotation must be in 0 to 180 degrees, got {self.rotation}")
+            raise UserError(f"hand_mesh.rotation must be 0 to 180 degrees, got {self.rotation}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
                 f"hand_mesh.scale must be two factors above 0, the smaller one first, got {list(self.scale)}"
             )
         for name in ("translation", "hflip", "color"):
             if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"hand_mesh.{name} must be in 0 to 1, got {value}")
+                raise UserError(f"hand_mesh.{name} must be 0 to 1, got {value}")
         if self.hflip and self.network.sides == "right":
-            raise UserError("hand_mesh.hflip makes left hands: set hand_mesh.network.sides to both, or hflip to 0")
+            raise UserError(
+                "hand_mesh.hflip creates left hands: set hand_mesh.network.sides to both, or hand_mesh.hflip to 0"
+            )

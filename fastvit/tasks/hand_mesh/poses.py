@@ -1,4 +1,4 @@
-"""Poses that a hand can take, drawn at random within what its joints allow. Needs no torch."""
+"""Random hand poses within the joints' ranges of motion. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from scipy.spatial.transform import Rotation
 from fastvit.tasks.hand_mesh.hand_file import HandArrays
 from fastvit.tasks.hand_mesh.skeleton import TURNING, TURNING_FINGERS
 
-# Degrees that a joint bends to the palm, least and most: of a finger's three joints, and of the thumb's; about the
-# usual ranges of adults (American Academy of Orthopaedic Surgeons, 1965), the last joint following the middle one.
+# Smallest and largest flexion to the palm, in degrees, of a finger's three joints and of the thumb's: about the usual
+# ranges of adults (American Academy of Orthopaedic Surgeons, 1965). The last joint follows the middle one.
 _FINGER = ((-20, 85), (0, 100), (0, 65))
 _THUMB = ((-15, 35), (-5, 45), (-10, 65))
-# And goes aside at its base, either way, when straight.
+# Largest abduction of a straight finger at its base, in degrees, in both directions.
 _ASIDE = {"finger": 12, "thumb": 18}
-# How closed whole hands are: open, loosely bent, a fist; and how often only some fingers are.
+# Flexion of the hand as fractions of the ranges: open, loosely bent, fist; and the probability of separate fingers.
 _CURLS = ((0.02, 0.12), (0.15, 0.5), (0.6, 0.95))
 _EACH = 0.35
 
 
 @dataclass(frozen=True)
 class HandAxes:
-    """How a resting hand lies in its own coordinates.
+    """Axes of a hand at rest, in its own coordinates.
 
     Attributes:
-        frame: (3, 3), rows: towards the thumb, along the fingers, out of the palm.
-        bend: (5, 3) axis of each finger, MANO's order, about which it bends to the palm.
-        aside: (5, 3) axis about which it goes aside.
+        frame: (3, 3) unit vectors, one per row: to the thumb, along the fingers, out of the palm.
+        bend: (5, 3) flexion axis of each finger, in MANO's order.
+        aside: (5, 3) abduction axis of each finger.
     """
 
     frame: np.ndarray
@@ -37,7 +37,7 @@ class HandAxes:
 
     @classmethod
     def of(cls, hand: HandArrays) -> HandAxes:
-        """Read off the joints of a right or left hand of any make."""
+        """Compute the axes from the joints of any right or left hand model."""
         joints = hand.joint_regressor @ hand.template
         bases = {name: joints[1 + 3 * i] for i, name in enumerate(TURNING_FINGERS)}
         ends = {name: joints[3 + 3 * i] for i, name in enumerate(TURNING_FINGERS)}
@@ -58,7 +58,7 @@ class HandAxes:
 
 
 def random_pose(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
-    """(16, 3) axis-angle of every joint, radians, from the flat hand; that of the whole hand is 0."""
+    """Draw a pose (16, 3): axis-angle of every joint in radians, relative to the flat hand; the hand itself has 0."""
     pose = np.zeros((TURNING, 3))
     low, high = _CURLS[generator.choice(3, p=(0.3, 0.45, 0.25))]
     together = generator.random() > _EACH
@@ -81,7 +81,7 @@ def random_pose(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
 
 
 def random_view(axes: HandAxes, generator: np.random.Generator) -> np.ndarray:
-    """(3, 3) the hand's rest coordinates -> the camera's: palm or back about to the viewer, fingers mostly upwards."""
+    """Draw a rotation (3, 3) from the hand's to the camera's axes: palm or back to the viewer, fingers mostly up."""
     upright = np.diag([1.0, -1.0, -1.0]) @ axes.frame  # the camera's y is down, and its z away from it
     about = generator.choice([0.0, 180.0]) + generator.normal(0, 25)
     tilt, roll = generator.normal(0, 15), generator.normal(0, 25)

@@ -1,4 +1,4 @@
-"""What a hand mesh regressor says of an image. Needs no torch."""
+"""Predictions of a hand mesh regressor. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
 
 @dataclass(frozen=True)
 class HandPrediction(Prediction):
-    """For one image: its name, and the hand in it, in space and in its pixels.
+    """Predicted hand in one image, in space and in pixels.
 
     Attributes:
-        image: its name.
+        image: name of the image.
         side: "right" or "left".
-        joints: (21, 3) meters from the root joint; x to the right of the image, y down, z away.
-        vertices: (V, 3) likewise.
-        joint_places: (21, 2) x and y in pixels of the image.
-        vertex_places: (V, 2) likewise.
-        faces: (F, 3) of the mesh.
+        joints: (21, 3) joints in meters from the root joint; x to the right of the image, y down, z away.
+        vertices: (V, 3) vertices in the same coordinates.
+        joint_places: (21, 2) x and y of the joints in pixels of the image.
+        vertex_places: (V, 2) x and y of the vertices in pixels of the image.
+        faces: (F, 3) triangles of the mesh, vertex indices.
     """
 
     image: str
@@ -39,7 +39,7 @@ class HandPrediction(Prediction):
     faces: np.ndarray
 
     def record(self) -> dict[str, Any]:
-        """For JSON: "image", and "predictions": "side", "joints" (meters) and "joints_2d" (pixels) by name."""
+        """Return a record for JSON: "image", and "predictions" with "side", "joints" (meters), "joints_2d" (pixels)."""
         joints, places = self.joints.round(5).tolist(), self.joint_places.round(2).tolist()
         hand = {
             "side": self.side,
@@ -50,13 +50,13 @@ class HandPrediction(Prediction):
         return {"image": self.image, "predictions": [hand]}
 
     def summary(self) -> str:
-        """On a line: which hand, where, and how long it is."""
+        """Return one line of text: side of the hand, its box in pixels, and its length."""
         (left, top), (right, bottom) = self.vertex_places.min(0), self.vertex_places.max(0)
         length = 1000 * np.linalg.norm(np.diff(self.joints[[0, *range(ROOT, ROOT + 4)]], axis=0), axis=1).sum()
         return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
 
     def write_mesh(self, path: Path) -> None:
-        """Write an .obj or .ply file, in meters from the root joint."""
+        """Write the mesh as an .obj or .ply file, in meters from the root joint."""
         write_mesh(path, self.vertices, self.faces)
 
 
@@ -68,15 +68,16 @@ def predict(
     original: tuple[int, int],
     faces: np.ndarray,
 ) -> HandPrediction:
-    """What a regressor's outputs say of an image.
+    """Decode a regressor's raw outputs for one image.
 
     Args:
-        outputs: "vertices" (1, V, 3), "joints" (1, 21, 3), "camera" (1, 3) and perhaps "side" (1, 1).
-        image: its name.
-        canvas: height and width of what the network was shown.
-        fitted: those of the image in it, in the upper left corner.
-        original: those of the image itself.
-        faces: of a right hand's mesh.
+        outputs: raw outputs "vertices" (1, V, 3), "joints" (1, 21, 3), "camera" (1, 3), and "side" (1, 1) of networks
+            for both sides.
+        image: name of the image.
+        canvas: height and width of the network's input, in pixels.
+        fitted: height and width of the resized image in it, at the upper left corner.
+        original: height and width of the original image.
+        faces: (F, 3) triangles of a right hand's mesh.
     """
     vertices, joints, camera = (outputs[name][0].astype(np.float64) for name in ("vertices", "joints", "camera"))
     factors = np.array([original[1] / fitted[1], original[0] / fitted[0]])
@@ -84,5 +85,5 @@ def predict(
         factors * to_pixels(weak_projection(points, camera), canvas) for points in (joints, vertices)
     )
     left = "side" in outputs and float(outputs["side"][0, 0]) > 0
-    turned = faces[:, ::-1] if left else faces  # mirroring turns a mesh inside out
+    turned = faces[:, ::-1] if left else faces  # mirroring reverses the orientation of the faces
     return HandPrediction(image, "left" if left else "right", joints, vertices, joint_places, vertex_places, turned)

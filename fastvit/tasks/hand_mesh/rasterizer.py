@@ -1,4 +1,4 @@
-"""Triangles into pixels, with NumPy alone: for synthetic data and for drawings. Needs no torch."""
+"""Rasterizer of triangles, for synthetic data and drawings. Needs NumPy only."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Pairs of a triangle and a pixel that are looked at together.
+# Number of pairs of triangle and pixel that are tested in one step.
 _AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
 class Raster:
-    """What is seen at each pixel's center.
+    """Visible triangle at each pixel's center.
 
     Attributes:
-        face: (H, W) int64, the nearest triangle, or -1 where there is none.
-        weights: (H, W, 3) how much each of its corners counts there, in space: they sum to 1; 0 where there is none.
+        face: (H, W) int64 index of the nearest triangle; -1 for no triangle.
+        weights: (H, W, 3) barycentric weights of its corners in space, which sum to 1; 0 for no triangle.
     """
 
     face: np.ndarray
@@ -24,11 +24,11 @@ class Raster:
 
     @property
     def covered(self) -> np.ndarray:
-        """(H, W) bool."""
+        """Pixels that a triangle covers, (H, W) bool."""
         return np.asarray(self.face >= 0)
 
     def interpolated(self, values: np.ndarray, faces: np.ndarray) -> np.ndarray:
-        """(V, C) values of the vertices at the covered pixels, (N, C), in the order of `covered`."""
+        """Interpolate values (V, C) of the vertices at the covered pixels: (N, C), in the order of `covered`."""
         corners = values[faces[self.face[self.covered]]]
         return np.asarray(np.einsum("nkc,nk->nc", corners, self.weights[self.covered]))
 
@@ -38,10 +38,10 @@ def rasterize(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, size: t
 
     Args:
         points: (V, 2) x and y in pixels; the center of the first pixel is at 0.5, 0.5.
-        depths: (V,) distance from the camera along its axis, above 0; parallel projection has equal ones nearly, and a
-            perspective one is interpolated as it must be.
-        faces: (F, 3) vertices of the triangles, either way around.
-        size: height and width in pixels.
+        depths: (V,) distances from the camera along its axis, above 0; weights are perspective-correct, and depths that
+            are nearly equal give a parallel projection.
+        faces: (F, 3) vertices of the triangles, in any orientation.
+        size: height and width of the image, in pixels.
     """
     height, width = size
     corners = points[faces]
@@ -51,7 +51,7 @@ def rasterize(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, size: t
     front = (depths[faces] > 0).all(1) & (high > low).all(1)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     for reach in np.unique(sides[front]).tolist():
-        # Triangles of the same extent are looked at together, each on a square of pixels around it.
+        # Triangles of the same extent are tested together, each on a square of pixels around it.
         group = np.flatnonzero(front & (sides == reach))
         found += [
             _candidates(corners[part], depths[faces[part]], low[part], high[part], reach, part, width)
@@ -61,7 +61,7 @@ def rasterize(points: np.ndarray, depths: np.ndarray, faces: np.ndarray, size: t
     weights = np.zeros((height * width, 3))
     if found:
         pixels, distance, which, shares = (np.concatenate(column) for column in zip(*found, strict=True))
-        order = np.argsort(-distance, kind="stable")  # of several at a pixel the last one written, the nearest, stays
+        order = np.argsort(-distance, kind="stable")  # the nearest triangle of a pixel is written last
         face[pixels[order]] = which[order]
         weights[pixels[order]] = shares[order]
     return Raster(face.reshape(size), weights.reshape(height, width, 3))
@@ -76,7 +76,7 @@ def _candidates(
     which: np.ndarray,
     width: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels inside of triangles: pixel, depth, triangle, and weights of its corners."""
+    """Return the pixels inside of triangles: pixel, depth, triangle, and weights of its corners."""
     steps = np.arange(reach)
     down, across = (grid.ravel() for grid in np.meshgrid(steps, steps, indexing="ij"))
     x, y = low[:, :1] + across, low[:, 1:] + down
@@ -97,7 +97,7 @@ def _candidates(
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, the mean of those of the faces around, weighted by their areas; 0 where there is no face."""
+    """Compute unit normals (V, 3): area-weighted means of the adjacent faces' normals; 0 without a face."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.zeros_like(vertices)

@@ -1,4 +1,4 @@
-"""3D hand mesh regression, as the rest of the package sees it. Needs no torch."""
+"""Specification of the task of 3D hand mesh regression. Needs no torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class HandMeshSpec(TaskSpec):
-    """The mesh of the hand in an image."""
+    """Task of 3D hand mesh regression: the mesh of the hand in an image."""
 
     name = "hand_mesh"
     headline = "pa_mpjpe"
@@ -132,7 +132,7 @@ class HandMeshSpec(TaskSpec):
 
     def check_export(self, options: ExportOptions, output: str) -> None:
         if output == "mesh" and options.size == "dynamic":
-            raise UserError("a hand mesh regressor is exported for one size of images: give --size a number")
+            raise UserError("a hand mesh regressor is exported for one size of images: set --size to a number")
 
     def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import FEW, Pictures

@@ -1,4 +1,4 @@
-"""How training images of hands are varied, with everything that is known of them."""
+"""Augmentation of training images of hands together with their targets."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from fastvit.tasks.hand_mesh.skeleton import ROOT, TURNING
 
 @dataclass(frozen=True)
 class AffineTransform:
-    """A map of an image, and what goes with it in space.
+    """Affine transform of an image, with the matching transform in space.
 
     Attributes:
-        image: (3, 3) affine, pixels -> pixels.
-        space: (3, 3) turn about the camera's axis, after a mirroring if there is one.
+        image: (3, 3) affine transform from pixels to pixels.
+        space: (3, 3) rotation about the camera's axis, preceded by a mirroring if the image is flipped.
     """
 
     image: np.ndarray
@@ -36,13 +36,19 @@ class AffineTransform:
 
 
 def fitted(size: tuple[int, int], preprocessing: Preprocessing) -> AffineTransform:
-    """What evaluation does to an image of a height and width."""
+    """Return the evaluation transform of an image of a height and width: resizing only."""
     height, width = fitted_size(size, preprocessing)
     return AffineTransform(np.diag([width / size[1], height / size[0], 1.0]), np.eye(3))
 
 
 def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> AffineTransform:
-    """A transform for training, drawn by torch's generator: an image of a height and width into a square of `side`."""
+    """Draw a training transform with torch's generator.
+
+    Args:
+        size: height and width of the image, in pixels.
+        side: height and width of the result, in pixels.
+        options: options of the augmentation.
+    """
     turn, grow, right, down, chance = torch.rand(5, dtype=torch.float64).tolist()
     angle = math.radians(options.rotation * (2 * turn - 1))
     low, high = options.scale
@@ -61,17 +67,24 @@ def varied(size: tuple[int, int], side: int, options: HandMeshOptions) -> Affine
 def transformed_targets(
     ground_truth: HandGroundTruth, transform: AffineTransform, hand: HandArrays | None, size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """What is to be learnt of an image after a transform, whose new height and width are `size`.
+    """Return the training targets of an image after a transform.
 
-    "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in meters from the root joint, "projected"
-    (21, 2) joints in the image, whose sides are at -1 and 1, "left" bool; of a hand model, where one is given,
-    "rotations" (16, 3, 3) and "shape" (S,) of its right side, with "known" bool, whether they are.
+    Args:
+        ground_truth: ground truth of the original image.
+        transform: transform of the image.
+        hand: hand model of the annotations; None for targets without its parameters.
+        size: height and width of the transformed image, in pixels.
+
+    Returns:
+        "intrinsics" (3, 3), the camera; "joints" (21, 3) and "vertices" (V, 3) in meters from the root joint;
+        "projected" (21, 2), the joints in the image, whose sides are at -1 and 1; "left" bool. With a hand model also
+        "rotations" (16, 3, 3) and "shape" (S,) of the right hand, and "known" bool, true if the data contain them.
     """
     joints, vertices = ground_truth.joints @ transform.space.T, ground_truth.vertices @ transform.space.T
     camera = moved(ground_truth.intrinsics, transform.image, transform.space)
     was_left = ground_truth.side == "left"
     left = was_left != (np.linalg.det(transform.space) < 0)
-    numbers = {
+    values = {
         "joints": joints - joints[ROOT],
         "vertices": vertices - joints[ROOT],
         "projected": to_places(project(joints, camera), size),
@@ -83,30 +96,30 @@ def transformed_targets(
             ground_truth.pose is not None and ground_truth.shape is not None and len(ground_truth.shape) == len(shape)
         )
         if flags["known"]:
-            # Of a left hand the model is the right one in the mirror, before and after.
+            # A left hand is the mirrored right hand model, before and after the transform.
             before, after = (FLIP if mirrored else np.eye(3) for mirrored in (was_left, left))
             rotations = turns_of(np.asarray(ground_truth.pose), hand)
             rotations[0] = after @ transform.space @ before @ rotations[0]
-            numbers |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
+            values |= {"rotations": rotations, "shape": np.asarray(ground_truth.shape)}
         else:
-            numbers |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
-    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in numbers.items()}
+            values |= {"rotations": np.tile(np.eye(3), (TURNING, 1, 1)), "shape": shape}
+    tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in values.items()}
     tensors |= {name: torch.tensor(bool(value)) for name, value in flags.items()}
     return tensors | {"intrinsics": torch.from_numpy(camera).float()}
 
 
 def turns_of(pose: np.ndarray, hand: HandArrays) -> np.ndarray:
-    """(48,) axis-angle counted from a hand's mean pose -> (16, 3, 3) rotations of its joints."""
+    """Convert a pose (48,), axis-angle relative to the hand's mean pose, to rotations of its joints (16, 3, 3)."""
     angles = pose + np.concatenate([np.zeros(3), hand.pose_mean])
     return np.asarray(Rotation.from_rotvec(angles.reshape(TURNING, 3)).as_matrix())
 
 
 class TrainTransform:
-    """An image -> (C, side, side) uint8, varied at random, and the transform that was made.
+    """Training transform: an image to augmented (C, side, side) uint8 pixels and the transform that was applied.
 
     Args:
-        options: what to do, and how much of it.
-        preprocessing: says the size and the mean, which fills what is missing.
+        options: options of the augmentation.
+        preprocessing: preprocessing of the model; pixels outside of the image are filled with its mean.
     """
 
     def __init__(self, options: HandMeshOptions, preprocessing: Preprocessing) -> None:
@@ -114,20 +127,27 @@ class TrainTransform:
         self.side = preprocessing.size[0]
         mean = [round(255 * value) for value in preprocessing.mean]
         self._fill = tuple(mean) if len(mean) == 3 else mean[0]
-        self._grey = len(mean) == 1
+        self._gray = len(mean) == 1
         share = options.color
-        self._colors = v2.ColorJitter(share, share, share, share / 10) if share and not self._grey else v2.Identity()
+        self._colors = v2.ColorJitter(share, share, share, share / 10) if share and not self._gray else v2.Identity()
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, AffineTransform]:
         transform = varied((image.height, image.width), self.side, self.options)
         pixels = F.pil_to_tensor(
-            mapped(image.convert("L") if self._grey else image, transform.image, self.side, self._fill)
+            mapped(image.convert("L") if self._gray else image, transform.image, self.side, self._fill)
         )
         return self._colors(pixels), transform
 
 
 def mapped(image: Image.Image, matrix: np.ndarray, side: int, fill: int | tuple[int, ...]) -> Image.Image:
-    """The image under an affine map (3, 3), pixels -> pixels, cut to a square; smoothed before it is made smaller."""
+    """Transform an image to a square, with antialiasing if it is reduced.
+
+    Args:
+        image: image to transform.
+        matrix: (3, 3) affine transform from pixels to pixels.
+        side: height and width of the result, in pixels.
+        fill: color of the pixels outside of the image.
+    """
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     if scale < 1:
         width, height = (max(round(length * scale), 1) for length in image.size)
