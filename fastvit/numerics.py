@@ -42,7 +42,7 @@ def compare(reference: object, output: object) -> Differences:
     if shapes := [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]:
         raise ValueError(f"outputs have different shapes: {shapes}")
     gaps = [(a - b).abs().max().item() for a, b in pairs]
-    # A NaN on either side must not hide behind Python's max.
+    # torch's max returns NaN if either side has one; Python's max may not.
     worst = torch.tensor(gaps, dtype=torch.float64)
     peaks = torch.tensor([a.abs().max().item() for a, _ in pairs], dtype=torch.float64)
     cosines = [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in pairs]

@@ -85,10 +85,8 @@ def quickstart(data: str, out: Path, device: str = "auto", epochs: int | None = 
     _demand_equal(train_form, fused_form, "the fused model")
     fusion = verify(model.cpu(), fused.cpu(), _first_images(dataset, model, 64))
     save(fused, out / "fused.safetensors", fused_form.metrics)
-    console.print(
-        f"top-1 accuracy {train_form.metrics['top1']:.2%} on {train_form.images} validation images; "
-        "train form and fused form predict the same"
-    )
+    top1 = f"{train_form.metrics['top1']:.2%}"
+    console.print(f"top-1 accuracy {top1}, train form and fused form agree on {train_form.images} images")
     console.print(f"fused against train form: {fusion}")
 
     console.rule("export and verify")

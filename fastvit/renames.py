@@ -49,7 +49,7 @@ VALUES = {
 FORMS = {"merged": "reparameterized"}
 # Inputs of an artifact, old -> new.
 INPUTS = {"normalised": "normalized"}  # codespell:ignore normalised
-# How images are resized, in the descriptions of weights and artifacts, old -> new.
+# Resize modes, in the descriptions of weights and artifacts, old -> new.
 RESIZES = {"fit": "resize_shorter"}
 # Commands, old -> new.
 COMMANDS = {"scenes": "synth scenes", "hands": "synth hands", "report": "compare"}

@@ -371,16 +371,19 @@ def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture
     ("arguments", "message"),
     [
         (["predict", "CHECKPOINT", "PHOTO", "--out", "x.jsonl", "--json"], "--json prints what --out writes to a file"),
-        (["predict", "x.onnx", "PHOTO", "--device", "cuda"], "--device is for checkpoints, which PyTorch runs; x.onnx"),
+        (
+            ["predict", "x.onnx", "PHOTO", "--device", "cuda"],
+            "--device is for checkpoints, which run in PyTorch; x.onnx",
+        ),
         (["eval", "x.onnx", "--device", "mps"], "--device is for checkpoints"),
         (["eval", "CHECKPOINT", "--json", "--per-class"], "--per-class prints a table, and --json"),
         (["export", "CHECKPOINT", "--calibrate", "8"], "--calibrate is for int8, not for fp32"),
         (["export", "CHECKPOINT", "--keep-float", "x"], "--keep-float is for int8, not for fp32"),
-        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--images", "8"], "--images is about --data"),
-        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "sample"], "--data names images to compare on"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--images", "8"], "--images is about the images of --data"),
+        (["export", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "sample"], "--data gives images to verify on"),
         (["fuse", "CHECKPOINT", "--data", "sample"], "--data does not apply to classification"),
         (["fuse", "CHECKPOINT", "--verify-with", "PHOTO"], "--verify-with does not apply to classification"),
-        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "x"], "--data names images to compare on"),
+        (["fuse", "CHECKPOINT", "--verify-with", "PHOTO", "--data", "x"], "--data gives images to verify on"),
         (["compare", "CHECKPOINT", "--no-latency", "--rounds", "3"], "--rounds is for timing"),
         (["compare", "CHECKPOINT", "--no-latency", "--device", "cpu"], "--device is for timing"),
         (
@@ -393,7 +396,10 @@ def test_options_are_not_abbreviated(command: str, capsys: pytest.CaptureFixture
             "--corruptions",
         ),
         (["robustness", "CHECKPOINT", "--clean", "sample"], "--clean is for the published ImageNet-C"),
-        (["robustness", "CHECKPOINT", "--data", "PUBLISHED", "--seed", "0"], "--seed is for corruptions that are made"),
+        (
+            ["robustness", "CHECKPOINT", "--data", "PUBLISHED", "--seed", "0"],
+            "--seed is for corruptions that are computed",
+        ),
         (["robustness", "x.onnx", "--device", "cuda"], "--device is for checkpoints"),
         (
             ["bench", "CHECKPOINT", "--backends", "fused", "--device", "cpu", "--memory"],
@@ -463,7 +469,7 @@ def test_train_on_a_folder_from_end_to_end(folder: Path, tmp_path: Path) -> None
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["val/top1"]) for row in rows if row["val/top1"]]
-    assert "holds a run already" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
+    assert "already contains a run" in complaint(*TRAIN, "--data", folder, "--out", out, run=inside)
     result = json.loads(succeeded("eval", out, "--data", folder, "--json", run=inside))
     assert result["images"] == 16
     assert "differ from those of the model" in complaint("eval", out, "--data", "sample", run=inside)
@@ -498,7 +504,7 @@ def test_quickstart_from_end_to_end(folder: Path, tmp_path: Path) -> None:
     options = ("--data", folder, "--out", tmp_path / "run", "--epochs", "2", "--device", "cpu")
     text = succeeded("quickstart", *options, PATH="")
     assert "torch.compile" not in text
-    assert "on 16 validation images; train form and fused form predict the same" in text
+    assert "train form and fused form agree on 16 images" in text
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"best.safetensors", "fused.safetensors", "model.onnx", "report.html", "metrics.csv"} <= made
     report = (tmp_path / "run" / "report.html").read_text()

@@ -62,7 +62,7 @@ def test_run_report(tmp_path: Path, epochs: int) -> None:
 
 
 def test_run_report_of_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(fastvit.UserError, match="holds no run"):
+    with pytest.raises(fastvit.UserError, match="does not contain a run"):
         write_run_report(tmp_path)
     fastvit.save(tiny(), tmp_path / "best.safetensors")
     html = write_run_report(tmp_path).read_text()

@@ -1,7 +1,7 @@
-"""The commands, by their names on the line: plain functions whose parameters are their options.
+"""All commands by name: plain functions whose parameters are the options of the command.
 
-`fastvit.cli.parser` reads the signatures. A function whose one parameter is `arguments` gets the rest of the line as it
-is. A name of two words is a command of a group, such as "bench gpu". Heavy imports are inside the functions.
+`fastvit.cli.parser` reads the signatures. A function whose only parameter is `arguments` gets the rest of the command
+line unparsed. A name of two words is a command of a group, such as "bench gpu". Heavy imports are inside the functions.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "bench gpu": bench_gpu,
     "bench train": bench_train,
 }
-# Groups of commands, each with the command that its name alone stands for, if there is one.
+# Groups of commands, each with the command that runs if only the name of the group is given; None for an error.
 GROUPS = {"bench": "bench models", "synth": None}
 
 
 def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the name of the command at the beginning of the line, and the arguments that follow it.
+    """Return the name of the command at the beginning of the command line, and the arguments that follow it.
 
     Raises:
-        UserError: the command does not exist; the message names the nearest ones, or the new name of a renamed one.
+        UserError: the command does not exist; the message suggests similar ones, or the new name of a renamed one.
     """
     for words in (2, 1):
         name = " ".join(arguments[:words])
@@ -71,9 +71,7 @@ def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         raise (
             unknown_name(f"command fastvit {first}", word, others)
             if word
-            else UserError(
-                f"fastvit {first} needs one of the commands {' or '.join(others)} (see fastvit {first} --help)"
-            )
+            else UserError(f"fastvit {first} needs a command: {' or '.join(others)} (see fastvit {first} --help)")
         )
     if (near := near_names(word, others)) and not Path(word).exists():
         raise UserError(

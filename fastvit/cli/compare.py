@@ -21,12 +21,12 @@ def compare(
     Args:
         runs: folders of runs, or checkpoints.
         out: HTML file to write.
-        no_latency: do not time the models.
-        rounds: timed calls of each model; by default 30.
-        device: where the models are timed; by default on a GPU where there is one.
+        no_latency: do not measure latency.
+        rounds: number of timed calls of each model; by default 30.
+        device: device to time the models on; by default a GPU if one is available.
     """
     if no_latency:
-        refuse_given("is for timing, which --no-latency leaves out", rounds=rounds, device=device)
+        refuse_given("is for timing the models, which --no-latency switches off", rounds=rounds, device=device)
 
     from fastvit.compare.comparison import collect, measure_latency, result_table, settings_table
     from fastvit.compare.comparison_report import write_comparison

@@ -1,4 +1,4 @@
-"""`fastvit convert`: write weights in another layout."""
+"""`fastvit convert`: convert weights to another layout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from fastvit.errors import UserError
 
 
 def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"] = "native") -> None:
-    """Write weights under the names of another layout.
+    """Convert a classifier's weights to the parameter names of fastvit (native), the official repository, or timm.
 
     Args:
-        checkpoint: weights of any layout, directory, or Hub id.
+        checkpoint: weights file in any layout, a folder with one, or a Hugging Face Hub id.
         out: file to write: .safetensors, or .pth.tar for the official repository (tensors under "state_dict").
-        to: whose parameter names.
+        to: layout of the parameter names: native is fastvit's own, official that of Apple's ml-fastvit.
+
+    Raises:
+        UserError: the weights cannot be read or have no such layout, or the name of the file has another ending.
     """
     import torch
     from safetensors.torch import save_file
@@ -35,5 +38,5 @@ def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"
             with atomic(out) as part:
                 torch.save({"state_dict": tensors}, part)
         else:
-            raise UserError(f"{out}: give a name that ends in .safetensors, .pth or .pth.tar")
+            raise UserError(f"{out}: give a name that ends in .safetensors, .pth, .pt or .pth.tar")
     print_line(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")

@@ -1,4 +1,4 @@
-"""`fastvit eval`: measure a model."""
+"""`fastvit eval`: evaluate a model."""
 
 from __future__ import annotations
 
@@ -36,34 +36,38 @@ def evaluate(
     allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
-    """Measure accuracy and throughput on validation images, by what the checkpoint is for.
+    """Evaluate a model on validation images: the metrics of its task, and images per second.
 
     Args:
-        checkpoint: a run's folder, weights of any form and layout, or an artifact of fastvit export. A run's
-            best.safetensors and last.safetensors hold the moving average (EMA), its trained.safetensors the weights
-            without it.
-        data: a folder in the task's layout, or a named source: docs/data.md lists them. By default the data of the
-            checkpoint's run, else "sample", which is embedded. Of data from which the run held out images
-            (val_fraction), these are measured on.
-        form: run a checkpoint fused, as it is deployed, or in the form that it was trained in.
-        size: side of the images in pixels, or SHORTxLONG, the sides within which images that keep their shape are
-            shown; by default the checkpoint's own.
-        crop_pct: center crop as a share of the resized image; by default the checkpoint's own, and 1 at a larger size.
-        real_labels: also measure against ImageNet's ReaL labels; the data must be its validation set.
-        skip_unreadable: leave out unreadable (corrupt) images, with a warning for each, instead of an error.
-        per_class: print a table of the classes, or of the task's other parts, such as joints.
-        out: folder for evaluation.json and evaluation.html.
-        batch_size: images a step, of a task that takes batches; by default 64.
-        num_workers: processes that decode images; by default one per core but one.
-        device: where PyTorch runs.
-        precision: of the arithmetic: fp32, and on a GPU fp16 or bf16 where the task has them; of an artifact its own.
-        no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
-        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
-            where it comes from.
+        checkpoint: folder of a run, weights in any form and layout, or an artifact of fastvit export. In a run with
+            EMA, best.safetensors and last.safetensors contain the EMA weights, trained.safetensors those without EMA.
+        data: folder in the task's layout, or a named source (see docs/data.md). By default the data of the checkpoint's
+            run, else "sample", which comes with the package. If the run split its validation images off the training
+            data (val_fraction), the same images are used here.
+        form: fused runs a checkpoint as it is deployed, train with its training branches.
+        size: image size in pixels; for tasks whose images keep their aspect ratio (detection, segmentation) also
+            SHORTxLONG, the largest lengths of the two sides; by default that of the checkpoint.
+        crop_pct: center crop as a share of the resized image; by default that of the checkpoint, but 1 at a larger
+            size.
+        real_labels: also compute accuracy on ImageNet's ReaL labels; the data must be the ImageNet validation set.
+        skip_unreadable: skip unreadable (corrupt) images with a warning, instead of ending with an error.
+        per_class: print a table of the metrics of each class, or of each joint for hands.
+        out: folder for evaluation.json and evaluation.html, a page with plots: for classifiers the confusion matrix and
+            the calibration error (ECE), for other tasks examples.
+        batch_size: images per batch, for tasks that predict in batches; by default 64.
+        num_workers: number of processes that decode images; by default the number of CPU cores minus one.
+        device: device that PyTorch runs on.
+        precision: fp32, or on a GPU fp16 or bf16 if the task supports it; an artifact runs in its own precision.
+        no_kernels: use only the kernels of PyTorch on a GPU, not those of fastvit for fp16 and bf16.
+        allow_native_code: load an AOTInductor package (.aoti.pt2). It contains machine code: do so only if you trust
+            its source.
         json: print one JSON object instead of tables.
+
+    Raises:
+        UserError: the model, the data or the device is not available, or an option does not apply to the model.
     """
     if json:
-        refuse_given("prints a table, and --json one object instead of tables", per_class=per_class)
+        refuse_given("prints a table, and --json prints one object instead of tables", per_class=per_class)
     refuse_device(checkpoint, device, no_kernels)
 
     sides = parse_size(size)
@@ -95,9 +99,9 @@ def evaluate(
     if per_class:
         print_table(parts.header, parts.rows)
     if out:
-        print_line(f"{out / EVALUATION_PAGE}: metrics, each {parts.name}, and pictures")
+        print_line(f"{out / EVALUATION_PAGE}: metrics, values of each {parts.name}, and plots")
         for name in measured.found.results:
-            print_line(f"{out / name}: as the benchmark's server takes it")
+            print_line(f"{out / name}: results in the format of the benchmark's evaluation server")
 
 
 def _show(measured: EvaluationResult) -> None:
@@ -119,4 +123,4 @@ def _show(measured: EvaluationResult) -> None:
     split = " (validation split of the run)" if measured.run_split else ""
     print_styled(f"{measured.counted} of {measured.data}{split}")
     if found.skipped:
-        print_styled(f"{found.skipped} images could not be read and are in none of these numbers")
+        print_styled(f"{found.skipped} unreadable images were skipped and do not count")

@@ -1,4 +1,4 @@
-"""`fastvit export`: write artifacts for devices."""
+"""`fastvit export`: export a checkpoint for devices."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ def export(
     calibrate: int | None = None,
     keep_float: str | None = None,
 ) -> int:
-    """Write artifacts for devices, run each in its own runtime, and prove that it computes what the checkpoint does.
+    """Export a checkpoint for devices (ONNX, OpenVINO, Core ML, ...), and verify the outputs of each artifact.
 
     Args:
-        checkpoint: a run's folder, or weights in any form and layout.
-        to: targets, joined by commas, such as onnx,openvino; docs/devices.md has all.
-        precision: of the arithmetic; which a target offers, docs/devices.md tells.
-        batch: images a call: a number, several joined by commas (a file each), or dynamic.
-        size: of the images in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own, or room for
-            images of any shape where the task can fit them in.
-        input: what goes in: normalized images, images in [0, 1] (unit), or uint8 pixels; for these the normalization is
-            inside.
-        output: one of the task's, such as logits, probabilities, objects or mesh, or features: maps of the stages, of a
-            detector those of its feature pyramid; by default what the checkpoint's task is about.
+        checkpoint: folder of a run, or weights in any form and layout.
+        to: export targets, separated by commas, such as onnx,openvino; docs/devices.md lists all.
+        precision: numeric precision of the artifact; docs/devices.md lists those of each target.
+        batch: batch size: a number, several separated by commas (one file each), or dynamic.
+        size: image size in pixels: a number, HEIGHTxWIDTH, or dynamic; by default the checkpoint's own, for tasks whose
+            images keep their aspect ratio a size that images of any shape are fitted into.
+        input: input of the artifact: normalized images, images in [0, 1] (unit), or uint8 pixels; for unit and uint8
+            the artifact normalizes the images itself.
+        output: output of the artifact: one of the task's, such as logits, probabilities, objects or mesh, or features,
+            the feature maps of the stages (of a detector, of its feature pyramid); by default that of the task.
         out: folder for the artifacts, report.json and report.html; by default beside the checkpoint.
-        data: images to compare on, as in fastvit eval, by default the validation images of the checkpoint's run, else
-            the sample; a classifier's labels count where the classes are the checkpoint's. int8 is calibrated on their
-            training part. For other tasks sample means pictures that are made here.
-        verify_with: pictures to compare on instead: a file, folder or glob pattern.
-        images: how many of the data to compare on; by default 64.
-        calibrate: how many training images to calibrate int8 on; by default 256.
-        keep_float: layers that int8 leaves in float, joined by commas, such as backbone.stem.*.
+        data: images to verify the artifacts on, as in fastvit eval; by default the validation images of the
+            checkpoint's run, else the sample. Labels are used if the classes are those of the checkpoint. The training
+            images of the same data calibrate int8. For tasks other than classification, sample means synthetic images.
+        verify_with: images to verify the artifacts on instead: a file, a folder or a glob pattern.
+        images: number of images of --data to verify on; by default 64.
+        calibrate: number of training images to calibrate int8 quantization on; by default 256.
+        keep_float: layers to leave in float in int8 quantization, separated by commas, such as backbone.stem.*.
     """
     if precision != "int8":
         refuse_given(f"is for int8, not for {precision}", calibrate=calibrate, keep_float=keep_float)
     if verify_with:
-        refuse_given("is about --data, of which --verify-with takes the place", images=images)
+        refuse_given("is about the images of --data, which --verify-with replaces", images=images)
         if precision != "int8":
-            refuse_given("names images to compare on, and so does --verify-with", data=data)
+            refuse_given("gives images to verify on, and so does --verify-with", data=data)
 
     from fastvit.export.options import ExportOptions
     from fastvit.export.target import find_target

@@ -1,4 +1,4 @@
-"""`fastvit info`: describe a checkpoint."""
+"""`fastvit info`: show what a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastvit.console import new_table, print_styled
 
 
 def info(checkpoint: str) -> None:
-    """Say what a checkpoint is: variant, form, classes, preprocessing.
+    """Show what a checkpoint contains: task, variant, form, classes, preprocessing, metrics.
 
     Args:
-        checkpoint: weights file of any layout, directory, or Hub id.
+        checkpoint: weights file in any layout, a folder with one (such as a run), or a Hugging Face Hub id.
     """
     from fastvit.fusion import form
     from fastvit.model.classifier import FastViT
@@ -25,7 +25,7 @@ def info(checkpoint: str) -> None:
     file = read(checkpoint)
     description = describe(file)
     metrics = description.metrics
-    # Other tasks have no layout but ours.
+    # Other tasks have only the native layout.
     model = build(file)
     layout = recognize(file.tensors)[0] if isinstance(model, FastViT) else "native"
     table = new_table("field", "value", left=(0, 1))
@@ -46,7 +46,7 @@ def info(checkpoint: str) -> None:
     if model.options is not None:
         rows["network"] = _fields(asdict(model.options))
     if file.info is None:
-        rows["note"] = "the file does not say what it is: variant by its shapes, preprocessing as published"
+        rows["note"] = "the file has no description: variant recognized by its shapes, preprocessing as published"
     for name, value in rows.items():
         table.add_row(name, str(value))
     print_styled(table)
@@ -57,7 +57,7 @@ def _shortened(classes: Sequence[str]) -> str:
 
 
 def _fields(values: Mapping[str, Any]) -> str:
-    """Names and values on a line, those of nested ones too; what is too long to read is left out."""
+    """Return names and values, nested ones too, on one line; long values are shortened."""
     parts = [
         _fields(value) if isinstance(value, Mapping) else f"{name} {shorten(str(value), 40, placeholder='...')}"
         for name, value in values.items()

@@ -1,6 +1,7 @@
-"""The command line: finding the command, its options, and errors.
+"""Command line: find the command, parse its options, and report errors.
 
-A mistake is one line on stderr and exit code 2, never a traceback. The commands are in `fastvit.cli.commands`.
+A user's mistake is reported as one line on stderr with exit code 2, without a traceback. The commands are in
+`fastvit.cli.commands`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ _HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return the exit code.
+
+    Args:
+        argv: arguments after the name of the program; None for those of the process.
+    """
     warnings.formatwarning = lambda message, *_, **__: f"fastvit: warning: {one_line(str(message))}\n"
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name that the terminal's encoding lacks is shown as escapes
+        if isinstance(stream, TextIOWrapper):  # characters that the encoding of the terminal lacks are escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except UserError as error:
-        # One that was raised in a DataLoader's worker comes with that process's traceback in its text.
+        # The text of an error from a DataLoader worker includes the traceback of that process.
         last = re.split(r"fastvit\.errors\.\w+: ", str(error).strip())[-1]
         print_line(f"fastvit: error: {one_line(last)}", file=sys.stderr)
         return 2
@@ -41,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_line("fastvit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (head, a pager) has gone: nothing is left to say, and Python must not try at exit.
+        # The reader (head, a pager) has ended: Python must not write to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -73,7 +78,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _asking_for_help(words: list[str]) -> list[str]:
-    """`fastvit help COMMAND ...` as `fastvit COMMAND --help ...`."""
+    """Turn `fastvit help COMMAND ...` into `fastvit COMMAND --help ...`."""
     length = 2 if " ".join(words[:2]) in COMMANDS else 1
     return [*words[:length], "--help", *words[length:]]
 
@@ -83,25 +88,25 @@ def _usage() -> str:
         [
             "usage: fastvit COMMAND ...",
             "",
-            "FastViT, from a folder of images to a verified artifact on the device.",
+            "Train, evaluate and deploy FastViT; every exported model is verified against the trained one.",
             "",
             *_listed(COMMANDS),
             "",
-            "fastvit COMMAND --help lists the options of a command; start with: fastvit quickstart",
+            "fastvit COMMAND --help shows the options of a command. Start with: fastvit quickstart",
         ]
     )
 
 
 def _group_usage(group: str) -> str:
     default = GROUPS[group]
-    alone = f"fastvit {group} alone is fastvit {default}; " if default else ""
+    alone = f"fastvit {group} without a command is fastvit {default}; " if default else ""
     return "\n".join(
         [
             f"usage: fastvit {group} COMMAND ...",
             "",
             *_listed(commands_of(group)),
             "",
-            f"{alone}fastvit {group} COMMAND --help lists the options of a command",
+            f"{alone}fastvit {group} COMMAND --help shows the options of a command",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""`fastvit models`: list the family."""
+"""`fastvit models`: list the variants of FastViT."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from fastvit.errors import UserError
 
 
 def models(pattern: str = "*", /) -> None:
-    """List the family: parameters, multiply-accumulates, published accuracy and latency.
+    """List the variants: parameters, multiply-accumulates, published accuracy and latency, released weights.
 
     Args:
-        pattern: shell-style, such as "sa*"; a bare word matches anywhere.
+        pattern: names to list, with shell wildcards, such as "sa*"; without a wildcard, names that contain the word.
+
+    Raises:
+        UserError: no variant matches.
     """
     from fastvit.model.variants import VARIANTS, list_models
     from fastvit.weights.zoo import tags
 
     names = list_models(pattern)
     if not names:
-        raise UserError(f"no variant matches {pattern!r}; there are {', '.join(VARIANTS)}")
+        raise UserError(f"no variant matches {pattern!r}; the variants are {', '.join(VARIANTS)}")
     table = new_table(
         "name", "params, M", "fused, M", "GMACs at 256", "top-1", "distilled", "iPhone 12 Pro, ms", "released weights",
         left=(0, 7),
@@ -30,5 +33,6 @@ def models(pattern: str = "*", /) -> None:
         table.add_row(name, *sizes, *published, ", ".join(tags(name)) or "-")
     print_styled(table)
     print_styled(
-        "top-1 (ImageNet-1k, 256 px) and latency as published in arXiv 2303.14189; sizes counted by us", style="dim"
+        "top-1 (ImageNet-1k, 256 px), latency: published in arXiv 2303.14189; parameters, GMACs: counted by fastvit",
+        style="dim",
     )

@@ -13,7 +13,7 @@ from fastvit.console import new_table, one_line, print_line, print_styled, track
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 
-# Images from which on an export, which takes seconds, pays.
+# Number of images from which exporting first, which takes seconds, is faster.
 MANY = 100
 
 
@@ -33,27 +33,27 @@ def predict(
     allow_native_code: bool = False,
     json: bool = False,
 ) -> int:
-    """Say what is in images: classes, objects, the class of each pixel, or a hand, by the checkpoint's task.
+    """Predict on images: classes, objects, segmentation masks or hand meshes, depending on the checkpoint's task.
 
     Args:
-        checkpoint: weights of any form and layout, or an artifact of fastvit export.
-        images: files, folders or quoted glob patterns.
-        k: classes to show for each image, of a classifier; by default 5.
-        batch_size: images a step, of a task that takes batches; by default 16.
-        runtime: onnxruntime, openvino, torch, ...; by default the first that is installed of those that read an
-            artifact, and for a checkpoint PyTorch, or for many images on a CPU openvino or onnxruntime, for which it is
-            exported once.
-        precision: fp32; also bf16 in openvino, and fp16 or bf16 on a GPU where the task has them; of an artifact its
-            own.
-        device: where PyTorch runs.
-        out: .jsonl or .parquet file to write instead of a table, with the images that could not be read and why.
-        score: score threshold: leave out detected objects with a lower score; by default 0.3.
-        draw: folder for the images with what was found drawn into them.
-        mesh: .obj or .ply file for the mesh of the hand in one image, or folder for those of several.
-        no_kernels: on a GPU, use PyTorch's kernels alone; ours are for fp16 and bf16.
-        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
-            where it comes from.
-        json: print one JSON object a line and image instead of a table; objects as COCO's results have them.
+        checkpoint: folder of a run, weights in any form and layout, or an artifact of fastvit export.
+        images: image files, folders or quoted glob patterns.
+        k: number of most likely classes to print for each image, for classifiers; by default 5.
+        batch_size: images per batch, for tasks that predict in batches; by default 16.
+        runtime: torch, onnxruntime, openvino, ...; by default, an artifact runs in the first installed runtime that
+            reads it. A checkpoint runs in PyTorch, or for many images on a CPU in openvino or onnxruntime, for which it
+            is exported once.
+        precision: fp32, bf16 in openvino, or on a GPU fp16 or bf16 if the task supports it; an artifact runs in its own
+            precision.
+        device: device that PyTorch runs on.
+        out: .jsonl or .parquet file to write instead of printing a table; it lists unreadable images too.
+        score: score threshold for detection: objects with a lower score are left out; by default 0.3.
+        draw: folder for copies of the images with the predictions drawn into them.
+        mesh: .obj or .ply file for the hand mesh of one image, or a folder for those of several.
+        no_kernels: use only the kernels of PyTorch on a GPU, not those of fastvit for fp16 and bf16.
+        allow_native_code: load an AOTInductor package (.aoti.pt2). It contains machine code: do so only if you trust
+            its source.
+        json: print one JSON object per image instead of a table; objects are in the format of COCO results.
     """
     if out:
         refuse_given("prints what --out writes to a file", json=json)
@@ -61,7 +61,7 @@ def predict(
 
     from fastvit.data.images import find_images
 
-    paths = find_images(images)  # before what takes seconds to import: a mistyped name is answered at once
+    paths = find_images(images)  # before slow imports: a mistyped name is reported at once
 
     from fastvit.predict.pictures import Canvas, Meshes
     from fastvit.predict.prediction import Failure, Limits, Prediction
@@ -103,11 +103,9 @@ def predict(
     if table.row_count:
         print_styled(table)
     if out:
-        print_line(
-            f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} could not be read"
-        )
+        print_line(f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} unreadable")
     if canvas:
-        print_line(f"{draw}: {canvas.drawn} pictures")
+        print_line(f"{draw}: {canvas.drawn} images with predictions")
     if meshes:
         print_line(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
     for failure in failures:
@@ -116,7 +114,7 @@ def predict(
 
 
 def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, images: int) -> tuple[str, str]:
-    """Device and runtime for so many images; torch is not loaded for what does not need it."""
+    """Return the device and the runtime for a number of images; torch is only imported if it is needed."""
     from fastvit.predict.deployment import is_deployed
     from fastvit.runtime.artifact import is_artifact
     from fastvit.tasks.table import find_task
@@ -125,7 +123,7 @@ def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, 
     if is_artifact(checkpoint):
         return "cpu", runtime
     if runtime == "auto" and not find_task(read_task(checkpoint)).batched:
-        runtime = "torch"  # their images have no fixed size, the fastest runtimes' artifacts do
+        runtime = "torch"  # their images have no fixed size, as artifacts of the fastest runtimes need
     if runtime != "torch" and device in ("auto", "cpu"):
         if is_deployed(checkpoint, runtime, precision):
             return "cpu", runtime
@@ -137,6 +135,6 @@ def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, 
     where = pick_device(device)
     if where == "cpu" and runtime != "torch":
         print_line(
-            f"fastvit: exporting {checkpoint}, once, to run it faster; --runtime torch does without", file=sys.stderr
+            f"fastvit: exporting {checkpoint} once, to run it faster; --runtime torch skips the export", file=sys.stderr
         )
     return where, runtime

@@ -1,4 +1,4 @@
-"""`fastvit quickstart`: the whole job in minutes."""
+"""`fastvit quickstart`: the complete workflow in minutes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fastvit.device import Device
 def quickstart(
     data: str = "sample", out: Path = Path("runs/quickstart"), device: Device = "auto", epochs: int | None = None
 ) -> None:
-    """The whole job in minutes: train, evaluate, fuse, prove, export, time, and write a report.
+    """Run the complete workflow in minutes: train, evaluate, fuse, export and time a model, and write a report.
 
     Args:
-        data: "sample", a folder of images or idx files, or torch/FashionMNIST.
+        data: "sample" (comes with the package), a folder of images or idx files, or torch/FashionMNIST.
         out: folder of the run.
-        device: where to train.
-        epochs: passes over the training images; by default the recipe's.
+        device: device to train on.
+        epochs: number of training epochs; by default that of the recipe.
     """
     from fastvit.quickstart import quickstart as run
 

@@ -1,4 +1,4 @@
-"""`fastvit robustness`: measure a model on changed images."""
+"""`fastvit robustness`: evaluate a classifier on corrupted images and other robustness benchmarks."""
 
 from __future__ import annotations
 
@@ -28,30 +28,33 @@ def robustness(
     allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
-    """Measure accuracy on corrupted, drawn or hard images.
+    """Evaluate a classifier's robustness: corrupted images (ImageNet-C), ImageNet-A, -R, -Sketch and -V2.
 
     Args:
-        checkpoint: weights of any form and layout, or an artifact of fastvit export.
+        checkpoint: folder of a run, weights in any form and layout, or an artifact of fastvit export.
         suite: imagenet-c, imagenet-a, imagenet-r, imagenet-sketch or imagenet-v2.
-        data: the suite's folder; for imagenet-c also clean images of any data set ("sample", a folder, torch/NAME),
-            which are then corrupted; by default those of the checkpoint's run, else the sample.
+        data: folder of the suite; for imagenet-c also clean images of any dataset ("sample", a folder, torch/NAME),
+            to which the corruptions are applied. By default the data of the checkpoint's run, else the sample.
         out: folder for robustness.json and robustness.html; by default beside the checkpoint.
-        corruptions: of imagenet-c: names joined by commas, such as fog,snow; by default all fifteen.
-        clean: clean images, for relative errors, where data is the published ImageNet-C.
-        limit: measure only so many images of each set, for a quick look.
-        seed: of the corruptions that are made here; by default 0.
-        batch_size: images a step.
-        num_workers: processes that decode and corrupt images; by default one per core but one.
-        device: where PyTorch runs.
-        allow_native_code: open an AOTInductor package (.aoti.pt2), which contains machine code: only if you trust
-            where it comes from.
+        corruptions: corruptions of imagenet-c to apply, separated by commas, such as fog,snow; by default all fifteen.
+        clean: clean images, for relative errors, if --data is the published ImageNet-C.
+        limit: number of images of each set to evaluate, for a quick estimate; by default all.
+        seed: random seed of the corruptions that are computed here; by default 0.
+        batch_size: images per batch.
+        num_workers: number of processes that decode and corrupt images; by default the number of CPU cores minus one.
+        device: device that PyTorch runs on.
+        allow_native_code: load an AOTInductor package (.aoti.pt2). It contains machine code: do so only if you trust
+            its source.
         json: print one JSON object instead of tables.
+
+    Raises:
+        UserError: the model, the data or the device is not available, or an option does not apply to the suite.
     """
     from fastvit.evaluation.robustness.suites import find_suite
 
-    chosen = find_suite(suite)  # before what takes seconds to load
+    chosen = find_suite(suite)  # before slow imports
     if data is None and suite != "imagenet-c":
-        raise UserError(f"give the folder of {chosen.title} with --data; it is {chosen.layout}")
+        raise UserError(f"--data is missing: give the folder of {chosen.title}, {chosen.layout}")
 
     if chosen.name != "imagenet-c":
         refuse_given(f"is for imagenet-c, not for {suite}", corruptions=corruptions, clean=clean, seed=seed)
@@ -68,10 +71,10 @@ def robustness(
 
     evaluated = EvaluationData(checkpoint, data)
     if chosen.name == "imagenet-c" and is_published(evaluated):
-        refuse_given(f"is for corruptions that are made here, and {data} holds published ones", seed=seed)
+        refuse_given(f"is for corruptions that are computed here; {data} contains the published ones", seed=seed)
     elif chosen.name == "imagenet-c":
         refuse_given(
-            f"is for the published ImageNet-C; {evaluated.source} is clean itself, and is corrupted here", clean=clean
+            f"is for the published ImageNet-C; the images of {evaluated.source} are clean already", clean=clean
         )
     names = tuple(name.strip() for name in corruptions.split(",")) if corruptions else tuple(CORRUPTIONS)
     clean_data = EvaluationData(checkpoint, clean) if clean else None
@@ -85,4 +88,4 @@ def robustness(
         return
     for table in [corruption_table(result), score_table(result)] if result.errors else [score_table(result)]:
         print_table(table.header, table.rows)
-    print_line(f"{report}: {result.images} images of {result.data}{'' if result.complete else ', a part of the data'}")
+    print_line(f"{report}: {result.images} images of {result.data}{'' if result.complete else ' (a subset)'}")

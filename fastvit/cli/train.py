@@ -1,4 +1,4 @@
-"""`fastvit train`: train a recipe."""
+"""`fastvit train`: train a model by a recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastvit.console import print_line
 
 
 def train(arguments: list[str]) -> int:
-    """Train a recipe on a folder of images; every field of the recipe is an option."""
+    """Train a model by a recipe (a YAML file of settings); every field of the recipe is an option."""
     from fastvit.cli.train_help import help_page, split_help
     from fastvit.runs.files import RECIPE
     from fastvit.training.recipe import parse_recipe
@@ -36,9 +36,9 @@ def train(arguments: list[str]) -> int:
         done = run(recipe)
     except (Terminated, KeyboardInterrupt) as end:
         resumable = (recipe.out / RECIPE).exists()
-        further = f"; go on with: fastvit train --resume {recipe.out}" if resumable else " before training began"
-        say(f"fastvit: ended {end}".rstrip() + further)
-        # Lightning takes another process's exit code for a failure of all.
+        further = f"; resume with: fastvit train --resume {recipe.out}" if resumable else " before training began"
+        say(f"fastvit: stopped {end}".rstrip() + further)
+        # Lightning treats a nonzero exit code of another process as a failure of all.
         return 0 if rank_zero_only.rank else 143 if isinstance(end, Terminated) else 130
     metric = find_task(recipe.task).headline_metric
     say(f"{done.best}: {metric.label} {metric.text(done.score)} on the validation images", sys.stdout)

@@ -1,4 +1,4 @@
-"""The help of `fastvit train`: a page of usual fields, and one for each section of a recipe."""
+"""Help of `fastvit train`: a page of common fields, and one page for each section of a recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import recipe_names, recipe_path
 
-# The fields on the first page; those that a task does not have are left out.
+# The fields on the first page; those that a task does not use are left out.
 USUAL: dict[str, tuple[str, ...]] = {
     "data and run": ("task", "data", "val_fraction", "out", "overwrite", "resume"),
     "model": ("model.name", "model.pretrained", "model.weights", "model.size", "model.freeze"),
@@ -33,17 +33,18 @@ USUAL: dict[str, tuple[str, ...]] = {
     ),
     "machine": ("device", "devices", "num_nodes", "num_workers", "precision", "compile", "channels_last"),
 }
-# Pages beside those of the sections: the fields outside sections, the shipped recipes, and everything.
+# Pages besides those of the sections: the fields outside sections, the shipped recipes, and all fields.
 RUN, RECIPES, ALL = "run", "recipes", "all"
 _STYLE = """\
-A flag alone is true, --no-FLAG is false; a list is written as [1,2], and null
-is no value. --print-config shows the resulting recipe, without training."""
+A flag alone means true, --no-FLAG false; a list is written as [1,2], and null
+means no value. --print-config prints the resulting recipe without training."""
 
 
 def split_help(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the page that is asked for, "" for the first and None for none, and the other arguments.
+    """Return the help page that the options select, and the other arguments.
 
-    `--help SECTION` asks for the page of a section, `--help-all` for all pages.
+    `--help` selects the first page, "", `--help SECTION` the page of a section, `--help-all` all pages; without these
+    options the page is None.
     """
     page: str | None = None
     rest = []
@@ -59,15 +60,15 @@ def split_help(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def help_page(recipe: Recipe, page: str, description: str) -> str:
-    """Return a page of help.
+    """Return a help page.
 
     Args:
-        recipe: whose fields and values are shown.
-        page: "" for the first, or a section, "run", "recipes" or "all".
-        description: of the command.
+        recipe: recipe whose fields and values are shown.
+        page: "" for the first page, the name of a section, "run", "recipes" or "all".
+        description: description of the command.
 
     Raises:
-        UserError: there is no such page.
+        UserError: the page does not exist.
     """
     sections = recipe_sections(recipe)
     if page == RECIPES:
@@ -89,7 +90,9 @@ def _first_page(sections: dict[str, list[Field]], unused: Collection[str], descr
     parser = _parser(description, None)
     by_name = {field.name: field for fields in sections.values() for field in fields if field.name not in unused}
     group = parser.add_argument_group("recipe")
-    group.add_argument("--recipe", metavar="NAME|FILE", help="start from a recipe: a shipped one, or a .yaml file")
+    group.add_argument(
+        "--recipe", metavar="NAME|FILE", help="recipe to start from: the name of a shipped one, or a .yaml file"
+    )
     for title, names in USUAL.items():
         _add_fields(parser, title, [by_name[name] for name in names if name in by_name])
     width = max(map(len, sections))
@@ -98,13 +101,14 @@ def _first_page(sections: dict[str, list[Field]], unused: Collection[str], descr
         for name, fields in sections.items()
     ]
     more = [
-        "Another --recipe or --task has other sections. fastvit train --help SECTION",
-        f"shows one, --help {RECIPES} the shipped recipes, --help-all everything.",
+        "fastvit train --help SECTION shows the fields of a section, --help-all those of",
+        f"all; --help {RECIPES} lists the shipped recipes. --task and --recipe add sections.",
     ]
     return "\n".join([parser.format_help(), "sections:", *listed, "", *more, _STYLE])
 
 
 def recipe_sections(recipe: Recipe) -> dict[str, list[Field]]:
+    """Return the fields of a recipe by section; those outside sections are in "run"."""
     sections: dict[str, list[Field]] = {RUN: []}
     for field in recipe_fields(recipe):
         sections.setdefault(field.section or RUN, []).append(field)
@@ -112,9 +116,14 @@ def recipe_sections(recipe: Recipe) -> dict[str, list[Field]]:
 
 
 def section_summary(name: str, fields: Sequence[Field]) -> str:
-    """What a section is, in a few words."""
+    """Return a short description of a section.
+
+    Args:
+        name: name of the section.
+        fields: fields of the section.
+    """
     if name == RUN:
-        return "the fields outside sections"
+        return "fields outside sections"
     owner = next((field.owner for field in fields if field.name.count(".") == 1), fields[0].owner)
     return shorten(re.split("[,;.]", _docs(owner).short_description or "")[0], 50, placeholder="...")
 
@@ -137,7 +146,12 @@ def _add_fields(parser: CommandParser, title: str, fields: Iterable[Field]) -> N
 
 
 def type_text(name: str, kind: Any) -> str:
-    """What stands for a value of a type."""
+    """Return the placeholder of a value of a type.
+
+    Args:
+        name: name of the field.
+        kind: type of the value.
+    """
     if get_origin(kind) is tuple:
         return "[" + ",".join("..." if part is Ellipsis else type_text(name, part) for part in get_args(kind)) + "]"
     parts = [part for part in get_args(kind) if isinstance(part, type) or get_origin(part)]
@@ -154,11 +168,12 @@ def _docs(owner: type) -> Any:
 
 
 def field_texts(owner: type) -> dict[str, str]:
-    return {param.arg_name: param.description or "" for param in _docs(owner).params}
+    """Return the descriptions of the fields of a dataclass; None is called null, as in recipe files and options."""
+    return {param.arg_name: re.sub(r"\bNone\b", "null", param.description or "") for param in _docs(owner).params}
 
 
 def _recipe_list() -> str:
-    """The shipped recipes, with the first line of each file."""
+    """Return the list of the shipped recipes, with the first line of each file."""
     width = max(map(len, recipe_names()))
     lines = []
     for name in recipe_names():

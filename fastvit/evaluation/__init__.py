@@ -1,1 +1,1 @@
-"""Measuring models on data, and showing what came out."""
+"""Evaluation of models on data, with reports."""

@@ -1,4 +1,4 @@
-"""Does a classifier that says 80% name the right class in 80% of the cases?"""
+"""Calibration of a classifier: expected calibration error (ECE) and reliability diagram."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose predicted class got a probability in (low, high].
+    """Images whose predicted class has a probability in (low, high].
 
     Attributes:
-        low: of the probability.
-        high: of the probability.
-        images: how many there are.
-        confidence: mean probability.
+        low: lower bound of the probability, exclusive.
+        high: upper bound of the probability, inclusive.
+        images: number of images.
+        confidence: mean probability of the predicted class.
         accuracy: share of correct predictions.
     """
 
@@ -30,12 +30,12 @@ class Bin:
 
 
 def reliability(probability: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Images by the probability of their predicted class, in bins of equal width; empty ones are left out.
+    """Group images by the probability of their predicted class, in bins of equal width; empty bins are left out.
 
     Args:
-        probability: (N,) of the predicted class, in [0, 1].
-        correct: (N,) bool, whether it was the true one.
-        bins: how many.
+        probability: (N,) probability of the predicted class, in [0, 1].
+        correct: (N,) bool, whether the prediction is correct.
+        bins: number of bins.
     """
     place = np.clip(np.ceil(probability * bins).astype(int) - 1, 0, bins - 1)
     members = [(index, place == index) for index in np.unique(place)]
@@ -48,9 +48,10 @@ def reliability(probability: np.ndarray, correct: np.ndarray, bins: int = BINS) 
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance of accuracy from confidence, weighted by the images of each bin (Guo et al., arXiv 1706.04599).
+    """Return the expected calibration error (ECE; Guo et al., arXiv 1706.04599), a fraction.
 
-    torchmetrics gives the same but for probabilities on the edge of a bin, which it counts to the one above, and so 1
-    to a bin of its own.
+    It is the mean absolute difference of accuracy and confidence, weighted by the number of images of each bin.
+    torchmetrics computes the same, except that it assigns a probability on the edge of two bins to the upper one, and
+    so 1 to a bin of its own.
     """
     return sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / sum(b.images for b in bins)

@@ -1,4 +1,4 @@
-"""What `fastvit eval` does: a checkpoint or an artifact, data, and the numbers."""
+"""Evaluate a checkpoint or an artifact on data, as `fastvit eval` does."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from fastvit.tasks.table import find_task, refuse_of_other_tasks
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """An evaluation, and what it is of.
+    """Result of an evaluation, with the model, data and settings.
 
     Attributes:
-        checkpoint: as it was asked for.
-        data: name or path.
-        split: "validation" or "training"; None where it is not known.
-        run_split: whether the images are the validation split that the checkpoint's run made of its data.
+        checkpoint: checkpoint or artifact, as it was given.
+        data: name or path of the data.
+        split: "validation" or "training"; None if it is not known.
+        run_split: whether the images are the validation split that the checkpoint's run split off its training data.
         task: name of the task.
-        form: of the network that ran.
-        runtime: that it ran in.
-        device: that it ran on.
-        preprocessing: of the images.
-        images: that were measured on.
-        found: the numbers.
-        examples: some images, evenly spread, of a task whose predictions are drawn.
+        form: form of the network: train, reparameterized or fused.
+        runtime: runtime of the network.
+        device: device of the network.
+        preprocessing: preprocessing of the images.
+        images: evaluated images.
+        found: metrics and other measured values.
+        examples: evenly spaced images with predictions, for tasks whose predictions are drawn.
     """
 
     checkpoint: str
@@ -55,7 +55,7 @@ class EvaluationResult:
 
     @property
     def spec(self) -> TaskSpec:
-        """The task."""
+        """Specification of the task."""
         return find_task(self.task)
 
     @property
@@ -71,12 +71,12 @@ class EvaluationResult:
 
     @property
     def counted(self) -> str:
-        """How many images were counted, and of which split, in words."""
+        """Number and split of the evaluated images, such as "60 validation images"."""
         image = "image" if self.found.images == 1 else "images"
         return f"{self.found.images} {self.split + ' ' if self.split else ''}{image}"
 
     def summary(self) -> dict[str, Any]:
-        """What fits on a line, for JSON; null where there is nothing to measure."""
+        """Return metrics and settings as plain values for JSON; None for what could not be measured."""
         rates = {rate.key: rate.value and round(rate.value, 2) for rate in self.found.rates}
         crop = {"crop_pct": self.preprocessing.crop_pct} if self.preprocessing.resize == "crop" else {}
         return {
@@ -105,10 +105,18 @@ def open_in_form(
     kernels: bool = True,
     allow_native_code: bool = False,
 ) -> Predictor:
-    """A Predictor of a checkpoint, fused or as it was trained, or of an artifact; see it for the arguments.
+    """Return a Predictor of a checkpoint in fused or train form, or of an artifact.
+
+    Args:
+        checkpoint: checkpoint or artifact.
+        form: form that the network must have.
+        device: device that PyTorch runs on: "auto", "cpu", "cuda" or "mps".
+        precision: numeric precision, as in `Predictor`.
+        kernels: use fastvit's kernels on a GPU, as in `Predictor`.
+        allow_native_code: allow artifacts with machine code, as in `Predictor`.
 
     Raises:
-        UserError: checkpoint or device cannot be had, or not in that form.
+        UserError: the checkpoint or the device is not available, or the network cannot have that form.
     """
     prepare = fuse if form == "fused" else copy.deepcopy
     predictor = Predictor(
@@ -120,7 +128,7 @@ def open_in_form(
         allow_native_code=allow_native_code,
     )
     if predictor.form != form:
-        raise UserError(f"{checkpoint} is in {predictor.form} form, and no way leads back: evaluate it with form fused")
+        raise UserError(f"{checkpoint} is in {predictor.form} form and cannot be un-fused: evaluate it with form fused")
     return predictor
 
 
@@ -137,17 +145,18 @@ def evaluate_checkpoint(
     """Measure a checkpoint or an artifact of any task on validation images.
 
     Args:
-        checkpoint: anything that Predictor takes.
-        data: as `fastvit.runs.evaluation_data.EvaluationData` has it.
-        form: what of a checkpoint in train form runs.
-        request: how to measure.
-        device: where PyTorch runs.
-        precision: as Predictor has it.
-        kernels: as Predictor has it.
-        allow_native_code: as Predictor has it.
+        checkpoint: checkpoint or artifact, as in `Predictor`.
+        data: name or path of the data, as in `fastvit.runs.evaluation_data.EvaluationData`; None for the data of the
+            checkpoint's run, else the sample.
+        form: form in which a checkpoint in train form runs.
+        request: settings of the evaluation; None for the defaults.
+        device: device that PyTorch runs on: "auto", "cpu", "cuda" or "mps".
+        precision: numeric precision, as in `Predictor`.
+        kernels: use fastvit's kernels on a GPU, as in `Predictor`.
+        allow_native_code: allow artifacts with machine code, as in `Predictor`.
 
     Raises:
-        UserError: checkpoint or data cannot be had, or do not fit each other or what is asked of them.
+        UserError: the checkpoint or the data is not available, they do not fit each other, or a setting does not apply.
     """
     request = request or EvaluationRequest()
     predictor = open_in_form(checkpoint, form, device, precision, kernels, allow_native_code)

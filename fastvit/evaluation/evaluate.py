@@ -1,4 +1,4 @@
-"""Accuracy of anything that turns images into logits."""
+"""Evaluate a classifier: any function from images to logits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fastvit.evaluation.calibration import Bin, expected_calibration_error, reli
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second; the first batch, which warms up, is left out.
+    """Images per second, without the first batch, which is a warm-up.
 
     Attributes:
-        overall: of the evaluation, with reading and decoding the images.
-        model: of the classifier alone.
+        overall: images per second of the evaluation, with reading and decoding the images.
+        model: images per second of the classifier alone.
     """
 
     overall: float
@@ -35,17 +35,17 @@ class Speed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of a classifier on labeled images. Images of the class IGNORED are in no number but `skipped`.
+    """Evaluation of a classifier on labeled images. Images of the class IGNORED count only in `skipped`.
 
     Attributes:
-        images: how many were counted.
+        images: number of evaluated images.
         metrics: "top1" and, for more than five classes, "top5", as fractions; "loss", the mean cross entropy; "ece",
-            the expected calibration error, as a fraction.
-        confusion: (classes, classes) counts; rows are true classes, columns predicted ones.
+            the expected calibration error (ECE), as a fraction.
+        confusion: (classes, classes) confusion matrix of counts; rows are true classes, columns predicted classes.
         targets: (N,) true class of each image, or IGNORED, in the order of the data.
-        guesses: (N, k) the likeliest classes, the likeliest first; k is 5 where there are that many classes.
-        probability: (N,) probability of the likeliest class.
-        speed: None where there was but one batch.
+        guesses: (N, k) most likely classes, the most likely first; k is 5, or the number of classes if that is smaller.
+        probability: (N,) probability of the most likely class.
+        speed: images per second; None if there was only one batch.
     """
 
     images: int
@@ -58,28 +58,28 @@ class Evaluation:
 
     @property
     def predicted(self) -> np.ndarray:
-        """(N,) predicted class."""
+        """Predicted class of each image, (N,)."""
         return np.asarray(self.guesses[:, 0])
 
     @property
     def skipped(self) -> int:
-        """How many images were not counted."""
+        """Number of images that were not evaluated."""
         return len(self.targets) - self.images
 
     @property
     def class_images(self) -> np.ndarray:
-        """(classes,) how many images of each class were counted."""
+        """Number of evaluated images of each class, (classes,)."""
         return np.asarray(self.confusion.sum(1))
 
     @property
     def class_accuracy(self) -> np.ndarray:
-        """(classes,) top-1 accuracy of each class, 0 to 1; NaN for a class without images."""
+        """Top-1 accuracy of each class, (classes,), a fraction; NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.asarray(np.diag(self.confusion) / self.class_images)
 
     @property
     def reliability(self) -> list[Bin]:
-        """What "ece" is made of."""
+        """Bins of the reliability diagram, from which "ece" is computed."""
         return _reliability(self.targets, self.predicted, self.probability)
 
 
@@ -90,20 +90,20 @@ def evaluate(
     device: str | torch.device = "cpu",
     description: str = "evaluating",
 ) -> Evaluation:
-    """Run a classifier over batches, with a progress bar.
+    """Evaluate a classifier on batches, with a progress bar.
 
     Args:
-        classify: (B, C, H, W) images on `device`, as the batches have them (our loaders yield uint8 pixels) ->
+        classify: function from (B, C, H, W) images on `device` (uint8 pixels with the loaders of fastvit) to
             (B, num_classes) logits; a model should be in eval mode.
-        batches: pairs of images and class indices (B,), IGNORED for an image that is not to be counted.
-        num_classes: of the logits.
-        device: where the images go.
-        description: beside the progress bar.
+        batches: pairs of images and class indices (B,); the index is IGNORED for images that do not count.
+        num_classes: number of classes of the logits.
+        device: device that the images are moved to.
+        description: text of the progress bar.
 
     Raises:
-        UserError: there is no image to count.
+        UserError: there are no images to evaluate.
     """
-    # This process does it alone, also where it is one of several.
+    # One process evaluates alone, even if it is one of several.
     metrics = accuracy(num_classes, sync_on_compute=False)
     confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED, sync_on_compute=False)
     targets, guesses, probabilities, losses, times = [], [], [], [], []
@@ -120,7 +120,7 @@ def evaluate(
             targets.append(labels)
     counted = sum(int((labels != IGNORED).sum()) for labels in targets)
     if not counted:
-        raise UserError("there is no image to evaluate on")
+        raise UserError("there are no images to evaluate")
     true, ranked, probability = (torch.cat(parts).numpy() for parts in (targets, guesses, probabilities))
     return Evaluation(
         images=counted,
@@ -138,11 +138,11 @@ def evaluate(
 
 
 def accuracy(num_classes: int, **options: Any) -> torchmetrics.MetricCollection:
-    """Top-1 and, where there are more than five classes, top-5, as fractions over all images that count.
+    """Return the metrics top-1 and, for more than five classes, top-5 accuracy, as fractions of all images.
 
     Args:
-        num_classes: how many classes there are.
-        options: of torchmetrics' Metric.
+        num_classes: number of classes.
+        options: options for torchmetrics' Metric.
     """
     ranks = {"top1": 1, "top5": 5} if num_classes > 5 else {"top1": 1}
     return torchmetrics.MetricCollection(
@@ -159,7 +159,12 @@ def _reliability(targets: np.ndarray, predicted: np.ndarray, probability: np.nda
 
 
 def _speed(sizes: Sequence[int], times: Sequence[tuple[float, float]]) -> Speed | None:
-    """From each batch's number of images, and the start and end of the classifier's work on it in seconds."""
+    """Compute images per second.
+
+    Args:
+        sizes: number of images of each batch.
+        times: start and end of the classifier's work on each batch, in seconds.
+    """
     if len(sizes) < 2:
         return None
     images = sum(sizes[1:])

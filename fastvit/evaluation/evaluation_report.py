@@ -1,4 +1,4 @@
-"""An evaluation as files: every number as JSON, and an HTML page."""
+"""Write the result of an evaluation as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from fastvit.runs.files import EVALUATION, EVALUATION_PAGE
 
 
 def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
-    """Write evaluation.json, evaluation.html and the files of `Measurement.results` into a folder.
+    """Write evaluation.json, evaluation.html and the files of `Measurement.results` to a folder.
+
+    Args:
+        measured: result of the evaluation.
+        out: folder; it is created if it does not exist.
 
     Returns:
-        The path of the page.
+        The path of evaluation.html.
 
     Raises:
-        UserError: they cannot be written.
+        UserError: the files cannot be written.
     """
     found, headline = measured.found, measured.spec.headline_metric
     content = {

@@ -17,7 +17,7 @@ from fastvit.reports.page import Section
 from fastvit.tasks.spec import TaskSpec
 
 _COUNT = 6
-# Objects below it are not drawn.
+# Score threshold: objects with a lower score are not drawn.
 _DRAWN = 0.3
 
 
@@ -48,7 +48,7 @@ def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
             picture = images.image(place)
             ground_truth = spec.ground_truth(images, place, predictor.network)
         except UnreadableImageError:
-            continue  # whoever allowed it has been told
+            continue  # the evaluation has warned about it
         if ground_truth is None:
             return []
         (prediction,) = predictor([picture], score=_DRAWN)

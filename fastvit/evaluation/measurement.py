@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and what a task measures."""
+"""Settings of an evaluation, and its measured values."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fastvit.reports.page import Section
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """How to measure.
+    """Settings of an evaluation.
 
     Attributes:
-        size: height and width in pixels, or of a task whose images keep their shape the shorter and longer side within
-            which they are shown; None for the network's own.
-        crop_pct: center crop as a share of the resized image; None for the network's own.
-        real_labels: also measure against ImageNet's ReaL labels.
-        skip_unreadable: leave out images that cannot be decoded, with a warning, instead of raising an error.
-        batch_size: images a step, of a task that takes batches; None for 64.
-        num_workers: processes that decode images; None takes one a core but one.
+        size: height and width of the images in pixels; for tasks whose images keep their aspect ratio, the largest
+            lengths of the shorter and the longer side. None for that of the network.
+        crop_pct: center crop as a share of the resized image; None for that of the network.
+        real_labels: also compute accuracy on ImageNet's ReaL labels.
+        skip_unreadable: skip unreadable (corrupt) images with a warning, instead of raising an error.
+        batch_size: images per batch, for tasks that predict in batches; None for 64.
+        num_workers: number of processes that decode images; None for the number of CPU cores minus one.
     """
 
     size: tuple[int, int] | None = None
@@ -36,29 +36,32 @@ class EvaluationRequest:
     num_workers: int | None = None
 
     def within(self, preprocessing: Preprocessing) -> Preprocessing:
-        """Return a preprocessing that keeps the shape of images, for the size that is asked for.
+        """Return a preprocessing with `size`, for tasks whose images keep their aspect ratio.
+
+        Args:
+            preprocessing: preprocessing of the network.
 
         Raises:
-            UserError: the size is too small, or cannot be chosen.
+            UserError: the size is below 32 pixels, or the network has a fixed size.
         """
         if self.size is None:
             return preprocessing
         if min(self.size) < 32:
-            raise UserError(f"size must be at least 32 pixels a side, got {self.size[0]}x{self.size[1]}")
+            raise UserError(f"size must be at least 32 pixels per side, got {self.size[0]}x{self.size[1]}")
         if preprocessing.resize == "letterbox":
             height, width = preprocessing.size
-            raise UserError(f"the network takes images of {height}x{width} pixels and no other size: leave size out")
+            raise UserError(f"the network has the fixed image size {height}x{width} pixels: leave size out")
         return replace(preprocessing, size=self.size)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second.
+    """Images per second.
 
     Attributes:
-        key: in JSON.
-        label: in tables.
-        value: None where too few images were measured to tell.
+        key: name in JSON.
+        label: name in tables.
+        value: images per second; None if there were too few images to measure it.
     """
 
     key: str
@@ -71,10 +74,10 @@ class Parts:
     """Values for each class, joint or other part.
 
     Attributes:
-        name: of one part, such as "class".
-        header: of the table.
-        rows: of the table, the worst first.
-        values: of each part by its name, for JSON.
+        name: name of the kind of part, such as "class".
+        header: header of the table.
+        rows: rows of the table, the worst first.
+        values: values of each part by its name, for JSON.
     """
 
     name: str
@@ -84,7 +87,13 @@ class Parts:
 
     @classmethod
     def of_metric(cls, name: str, metric: Metric, values: dict[str, float]) -> Parts:
-        """Return parts with one metric each; NaN where there is nothing to measure."""
+        """Return parts with one metric.
+
+        Args:
+            name: name of the kind of part, such as "class".
+            metric: metric of the values.
+            values: value of each part by its name; NaN if it could not be measured.
+        """
         sign = 1 if not metric.lower_is_better else -1
         order = sorted(values.items(), key=lambda row: float("-inf") if isnan(row[1]) else sign * row[1])
         rows = [(part, metric.text(value)) for part, value in order]
@@ -93,17 +102,17 @@ class Parts:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a task measured on validation images.
+    """Values that a task measured on images.
 
     Attributes:
-        images: how many were counted.
-        metrics: by name, those of `TaskSpec.metrics`; NaN where there is nothing to measure.
+        images: number of evaluated images.
+        metrics: metrics of `TaskSpec.metrics` by name; NaN if one could not be measured.
         parts: values for each class or other part.
-        rates: images a second.
-        skipped: images that could not be decoded, which are in no number.
-        details: more for JSON alone.
-        results: files for a benchmark's server, by name.
-        sections: sections of the page that the task has beside the numbers and parts; made when they are wanted.
+        rates: images per second.
+        skipped: number of unreadable images, which do not count.
+        details: further values for JSON.
+        results: contents of files for the evaluation server of a benchmark, by file name.
+        sections: function that creates additional sections of the HTML page.
     """
 
     images: int
@@ -117,12 +126,12 @@ class Measurement:
 
 
 def known(value: float) -> float | None:
-    """Return a value for JSON, which has no NaN."""
+    """Return a value for JSON: None instead of NaN."""
     return None if isnan(value) else value
 
 
 class Clock:
-    """How often, and after the first time how long, a block ran."""
+    """Context manager that counts the runs of a block, and measures their time without the first one."""
 
     def __init__(self) -> None:
         self.count, self._seconds = 0, 0.0
@@ -136,11 +145,11 @@ class Clock:
         self.count += 1
 
     def rates(self) -> list[Rate]:
-        """Return images a second of a block that ran once for each, the first left out.
+        """Return the images per second of a block that ran once per image, without the first image.
 
         Raises:
-            UserError: it never ran.
+            UserError: the block never ran.
         """
         if not self.count:
-            raise UserError("there is no image to evaluate on")
+            raise UserError("there are no images to evaluate")
         return [Rate("images_per_second", "images/s", (self.count - 1) / self._seconds if self.count > 1 else None)]

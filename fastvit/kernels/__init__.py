@@ -1,1 +1,1 @@
-"""Kernels of our own and their dispatch; the model never imports them."""
+"""Kernels for training and inference, and their dispatch; the model does not import them."""

@@ -1,1 +1,1 @@
-"""The tasks, a package each: data, model, loss, metrics, decoding and drawing."""
+"""The tasks, one package each: data, model, loss, metrics, decoding and drawing."""

@@ -1,4 +1,4 @@
-"""Colors for classes, a font to name them in, and room for the names."""
+"""Colors, labels and image sizes for drawings of predictions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Color = tuple[int, int, int]
 
 
 def palette(given: Sequence[Color | None]) -> np.ndarray:
-    """(K, 3) uint8: the colors given, and for each None one as far as can be from all others."""
+    """Return (K, 3) uint8 colors: the given ones, and for each None the color that is farthest from all others."""
     levels = np.linspace(0, 255, 9).round()
     free = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
-    weights = np.sqrt([2, 4, 3])  # about how much the eye sees of a difference in red, green and blue
+    weights = np.sqrt([2, 4, 3])  # roughly how visible a difference in red, green and blue is
     distance = np.full(len(free), np.inf)
     colors = np.zeros((len(given), 3))
     fixed = [index for index, color in enumerate(given) if color]
@@ -26,25 +26,25 @@ def palette(given: Sequence[Color | None]) -> np.ndarray:
 
 
 def class_colors(count: int) -> list[Color]:
-    """As many colors as classes, none near black or white."""
+    """Return a distinct color for each of `count` classes, none of them near black or white."""
     colors = palette([(0, 0, 0), (255, 255, 255), *[None] * count])[2:].tolist()
     return [(red, green, blue) for red, green, blue in colors]
 
 
 def ink(paper: Color) -> Color:
-    """Black or white, whichever can be read on a color."""
+    """Return black or white, whichever is readable on a background color."""
     red, green, blue = paper
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
 
 def enlarged(image: Image.Image, least: int = 384) -> tuple[Image.Image, int]:
-    """The image so many times as large that its longer side has at least `least` pixels, and how many times."""
+    """Return the image with its longer side enlarged to at least `least` pixels by a whole factor, and that factor."""
     factor = max(-(-least // max(image.size)), 1)
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC), factor
 
 
 def font() -> str:
-    """A font file that is always there: Matplotlib brings it."""
+    """Return the path of a font file that Matplotlib installs."""
     import matplotlib
 
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

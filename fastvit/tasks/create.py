@@ -1,4 +1,4 @@
-"""The functions that make the tasks' networks by name, in one place for `import fastvit`."""
+"""The functions that create the tasks' networks by name, in one place for `import fastvit`."""
 
 from fastvit.tasks.detection.create import create_detector
 from fastvit.tasks.hand_mesh.create import create_hand_regressor

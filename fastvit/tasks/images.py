@@ -1,4 +1,4 @@
-"""Checks of the image options of detection and segmentation in training. Needs no torch."""
+"""Checks of the image options that detection and segmentation share. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from fastvit.errors import UserError
 def check_images(
     task: str, size: tuple[int, int], scale_range: tuple[float, float], crop: int | None, shares: Mapping[str, float]
 ) -> None:
-    """See that the sizes of images and the probabilities of changes make sense.
+    """Check the sizes of images and the probabilities of augmentations.
 
     Args:
-        task: in front of the fields in errors.
-        size: shorter and longer side in pixels.
-        scale_range: least and largest scale.
-        crop: side in pixels.
-        shares: what must be in [0, 1], by name.
+        task: name of the recipe section, for error messages.
+        size: shorter and longer side of the images, in pixels.
+        scale_range: smallest and largest scale factor.
+        crop: side of the crop, in pixels; None for no crop.
+        shares: values that must be in [0, 1], by field name.
 
     Raises:
-        UserError: one does not; the message names it.
+        UserError: a value is out of range; the message names the field.
     """
     if not 32 <= size[0] <= size[1]:
-        raise UserError(f"{task}.size must be the shorter and the longer side, from 32 pixels on, got {list(size)}")
+        raise UserError(
+            f"{task}.size must be the shorter and the longer side, each at least 32 pixels, got {list(size)}"
+        )
     if not 0 < scale_range[0] <= scale_range[1]:
         raise UserError(
             f"{task}.scale_range must be two factors above 0, the smaller one first, got {list(scale_range)}"

@@ -1,4 +1,4 @@
-"""The protocol between a task and the rest of the package. Needs no torch."""
+"""The interface between a task and the rest of the package. Needs no torch."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ if TYPE_CHECKING:
 
 
 class TaskSpec(ABC):
-    """A task: all that training, evaluation, prediction, export and benchmarks know of it.
+    """A task: everything that training, evaluation, prediction, export and benchmarks need to handle its networks.
 
-    One instance is a row of `fastvit.tasks.table.TASKS`, or is registered with `fastvit.register_task`. Modules that
-    need torch are imported in the methods, because a process that runs an artifact does without.
+    Each task has one instance, in `fastvit.tasks.table.TASKS` or registered with `fastvit.register_task`. The methods
+    import modules that need torch themselves, because a process that runs an artifact does not load torch.
 
     Attributes:
-        name: in files, recipes and on the command line.
-        headline: the metric by which the best weights of a run are chosen, a key of `metrics`.
-        metrics: how each metric is shown.
-        curves: the metrics that plots of a training run show, the headline first.
-        sections: sections of a recipe that are the task's own, as dataclasses.
-        unused_fields: common fields of a recipe that the task does not use, with what to do instead. A task whose
-            images can be divided, or whose norm statistics can be measured anew, takes these out.
-        options: the frozen dataclass of what its network is built from beside the backbone; None where there is none.
-        labels_images: whether the network predicts one class for an image: `Predictor.logits` and the robustness
-            suites are for these.
-        batched: whether prediction and artifacts take images in batches; else one at a time.
-        half_precision: whether the network runs in float16 and bfloat16 on a GPU.
-        int8: whether artifacts in int8 and with palettized weights are offered.
-        mesh_suffixes: of files in which the mesh of a prediction can be written; empty where there is no mesh.
-        heads: names of networks that `fastvit bench HEAD-VARIANT` times, for `create_untrained`.
-        scored: whether predictions have scores, of which `fastvit predict --score` leaves out the low ones.
-        proved_on_pictures: whether a fused network is compared on real images: noise has no objects, for instance.
-        outputs: the outputs that an export may have beside the backbone's "features": what the network gives, under one
-            name, which is the default, and "probabilities" where its softmax over dimension 1 is offered.
+        name: name in files, in recipes and on the command line.
+        headline: metric that selects the best weights of a run, a key of `metrics`.
+        metrics: label and unit of each metric, by its key.
+        curves: metrics that plots of a training run show, the headline first.
+        sections: dataclasses of the recipe sections that belong to this task, by section name.
+        unused_fields: common recipe fields that the task does not use, with what to do instead. A task that can split
+            off validation images, or recompute batch norm statistics, removes these fields.
+        options: frozen dataclass with the network's options beside the backbone; None if there are none.
+        labels_images: True if the network predicts one class per image, as `Predictor.logits` and the robustness suites
+            need.
+        batched: True if prediction and artifacts take batches of images; otherwise one image at a time.
+        half_precision: True if the network runs in float16 and bfloat16 on a GPU.
+        int8: True if export to int8 and to palettized weights is available.
+        mesh_suffixes: suffixes of the file formats for the mesh of a prediction; empty if there is no mesh.
+        heads: names of the networks that `fastvit bench HEAD-VARIANT` measures, for `create_untrained`.
+        scored: True if predictions have scores, which `fastvit predict --score` applies a threshold to.
+        proved_on_pictures: True if a fused network has to be compared on real images, for instance because noise
+            contains no objects.
+        outputs: outputs that an export can have instead of the backbone's "features": the name of the network's raw
+            output, which is the default, and "probabilities" if its softmax over dimension 1 is available.
     """
 
     name: ClassVar[str]
@@ -78,12 +79,12 @@ class TaskSpec(ABC):
 
     @property
     def headline_metric(self) -> Metric:
-        """How the headline is shown."""
+        """Label and unit of the headline metric."""
         return self.metrics[self.headline]
 
     @property
     def own_options(self) -> tuple[str, ...]:
-        """Options of `fastvit predict` and `fastvit eval` that this task has, but not every task."""
+        """Options of `fastvit predict` and `fastvit eval` that this task supports and some other task does not."""
         having = {
             "k": self.labels_images,
             "crop_pct": self.labels_images,
@@ -96,7 +97,7 @@ class TaskSpec(ABC):
 
     @property
     def curve_metrics(self) -> dict[str, Metric]:
-        """How each metric of `curves` is shown."""
+        """Label and unit of each metric of `curves`; by default of the headline."""
         return {name: self.metrics[name] for name in self.curves or (self.headline,)}
 
     # The network
@@ -106,33 +107,37 @@ class TaskSpec(ABC):
         """Return the class of the task's networks."""
 
     def make_options(self, values: Mapping[str, Any] | None) -> Any:
-        """Return `options` from plain values; fields that are missing get their defaults.
+        """Return an instance of `options` from plain values; missing fields get their defaults.
 
         Raises:
-            UserError: a name is unknown, or a value makes no sense.
+            UserError: a name is unknown, or a value is out of range.
         """
         if self.options is None:
             return None
         try:
             return self.options(**(values or {}))
         except TypeError as error:
-            raise UserError(f"the description of the {self.name} network does not fit: {error}") from error
+            raise UserError(f"the options of the {self.name} network are not valid: {error}") from error
 
     def create_untrained(self, head: str, variant: str) -> TaskModel:
-        """Return a network of `heads` on a variant, with random weights and the task's usual number of classes."""
+        """Return a network of `heads` on a variant, with random weights and the task's usual number of classes.
+
+        Raises:
+            UserError: the task has no network of this name.
+        """
         raise UserError(f"{self.name} has no network called {head!r}")
 
     # Training
 
     def check(self, recipe: Recipe) -> None:
-        """Check the fields of a recipe that have to fit each other.
+        """Check that the fields of a recipe fit each other.
 
         Raises:
-            UserError: they do not; the message names the fields.
+            UserError: two fields contradict each other; the message contains their names.
         """
 
     def image_size(self, recipe: Recipe) -> tuple[int, int]:
-        """Return the size of images that a recipe asks for, as `Preprocessing.size` has it."""
+        """Return the image size of a recipe, in the form of `Preprocessing.size`: two lengths in pixels."""
         return recipe.model.size, recipe.model.size
 
     @abstractmethod
@@ -140,7 +145,7 @@ class TaskSpec(ABC):
         """Open the training and validation images of a recipe.
 
         Raises:
-            UserError: there are no such data, or they do not fit the recipe.
+            UserError: the data do not exist, or do not fit the recipe.
         """
 
     @abstractmethod
@@ -148,19 +153,31 @@ class TaskSpec(ABC):
         """Return the complete network of a recipe, in train form.
 
         Args:
-            recipe: the recipe.
+            recipe: recipe of the run.
             classes: names of the classes, from the data.
             backbone: keyword arguments for the task's creation function: "drop_path", other fields of `FastViTConfig`,
-                and "preprocessing", the fields of `Preprocessing` that recipe and weights set, "size" among them.
+                and "preprocessing", the fields of `Preprocessing` that recipe and weights set, including "size".
         """
 
     @abstractmethod
     def create_data(self, recipe: Recipe, images: RunImages, preprocessing: Preprocessing) -> RunData:
-        """Return the batches of a run."""
+        """Return the data module with the batches of a run.
+
+        Args:
+            recipe: recipe of the run.
+            images: training and validation images, from `open_images`.
+            preprocessing: preprocessing that the network expects.
+        """
 
     @abstractmethod
     def create_module(self, recipe: Recipe, model: TaskModel, configure: Configure) -> Task:
-        """Return the LightningModule that trains a network."""
+        """Return the LightningModule that trains a network.
+
+        Args:
+            recipe: recipe of the run.
+            model: network to train.
+            configure: function that returns the optimizer and its schedule.
+        """
 
     # Prediction
 
@@ -171,18 +188,18 @@ class TaskSpec(ABC):
         """Return the prediction for one image.
 
         Args:
-            outputs: of the network for it, by name, each with a first dimension of 1.
-            shown: the image: its name and sizes.
-            network: of which the outputs are: classes, options, preprocessing.
-            limits: what is left out.
+            outputs: raw outputs of the network for the image, by name, each with a first dimension of 1.
+            shown: preprocessed image, with its name and sizes.
+            network: description of the network: classes, options, preprocessing.
+            limits: number of classes and score threshold of the prediction.
         """
 
     @abstractmethod
     def draw(self, image: Image.Image, prediction: Prediction) -> Image.Image:
-        """Return an image with a prediction drawn into it."""
+        """Return an image with a prediction drawn on it."""
 
     def table_header(self, limits: Limits) -> list[str]:
-        """Return the heads of the columns that `Prediction.cells` fills."""
+        """Return the column headings for `Prediction.cells`."""
         return ["found"]
 
     # Evaluation
@@ -192,86 +209,116 @@ class TaskSpec(ABC):
         """Open the validation images of a data source.
 
         Args:
-            data: the source.
-            network: whose classes the labels follow.
+            data: data source.
+            network: description of the network; its classes define the labels.
         """
 
     @abstractmethod
     def evaluate(self, predictor: Predictor, images: Any, request: EvaluationRequest) -> Measurement:
-        """Measure a network on images that `validation_images` opened."""
+        """Measure a network on validation images.
+
+        Args:
+            predictor: network to measure.
+            images: images from `validation_images`.
+            request: options of the evaluation.
+        """
 
     def resized(self, preprocessing: Preprocessing, request: EvaluationRequest) -> Preprocessing:
-        """Return the preprocessing for the size that an evaluation asks for."""
+        """Return the preprocessing at the image size that an evaluation requests."""
         return request.within(preprocessing)
 
     def ground_truth(self, images: ImageSource, index: int, network: Description) -> Prediction | None:
-        """Return the annotation of an image in the form of a prediction; None where examples are not drawn."""
+        """Return the ground truth of an image in the form of a prediction; None if the task draws no examples.
+
+        Args:
+            images: images from `validation_images`.
+            index: index of the image.
+            network: description of the network.
+        """
         return None
 
     # Export
 
     def check_export(self, options: ExportOptions, output: str) -> None:
-        """Check what is asked of an export.
+        """Check that the network can be exported with these options.
 
         Raises:
-            UserError: the network cannot be exported so; the message says what can be done.
+            UserError: it cannot; the message says which options to change.
         """
 
     def prepare_export(self, model: TaskModel) -> None:
-        """Change a copy of the fused network to what an artifact computes."""
+        """Change a copy of the fused network, in place, to what the artifact computes."""
 
     def export_shape(
         self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
     ) -> tuple[tuple[int, int], Preprocessing]:
-        """Return height and width of an artifact's images, and the preprocessing that it says.
+        """Return the height and width of an artifact's input, and the preprocessing that the artifact describes.
 
         Args:
-            preprocessing: of the network.
-            output: of the artifact.
-            size: that is asked for; None for the network's own.
+            preprocessing: preprocessing of the network.
+            output: name of the artifact's output.
+            size: requested height and width, in pixels; None for the network's own.
         """
         chosen = size or preprocessing.fixed_size
         return chosen, preprocessing.with_shape(chosen)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
-        """Return real images that an artifact and its network are compared on."""
+        """Return real images to compare an artifact with its network.
+
+        Args:
+            model: network that is exported.
+            data: data source.
+            count: largest number of images.
+        """
         from fastvit.export.pictures import spread
         from fastvit.weights.description import Description
 
         if data.source == "sample" and (made := self.synthetic_pictures(count)):
             return made
-        # Data of any classes will do: only the images are used.
+        # Any classes will do, because only the images are used.
         network = replace(Description.of(model), classes=None)
         return spread(self.validation_images(data, network), data.source, count)
 
     def synthetic_pictures(self, count: int) -> Pictures | None:
-        """Return pictures that stand for the embedded sample, of a task that it is not for; else None."""
+        """Return synthetic images that replace the embedded sample, which fits classification only; None to use it."""
         return None
 
     def calibration_images(self, model: TaskModel, data: EvaluationData, count: int) -> list[Image.Image]:
-        """Return training images to measure the ranges of int8 on.
+        """Return training images for the calibration of int8.
+
+        Args:
+            model: network that is exported.
+            data: data source.
+            count: largest number of images.
 
         Raises:
-            UserError: the task has no int8.
+            UserError: the task does not support int8.
         """
         raise UserError(f"int8 is not available for {self.name}: give --precision fp32 or fp16")
 
     def prove(
         self, model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image], labels: Sequence[int] | None
     ) -> Proof:
-        """Compare an artifact with its network on the same images."""
+        """Compare an artifact with its network on the same images.
+
+        Args:
+            model: network that the artifact was exported from.
+            artifact: artifact to verify.
+            pictures: images to compare on.
+            labels: classes of the images, for the top-1 accuracy of both; None if they are not available.
+        """
         from fastvit.export.proof import prove_outputs
 
         proof = prove_outputs(model, artifact, pictures, labels, step=16 if self.batched else 1)
         return proof if self.labels_images else proof.without_top1()
 
     def prove_fusion(self, model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Image]) -> Proof:
-        """Compare a fused network with the one that it was made from.
+        """Compare a fused network with the original one.
 
         Args:
-            model: the reference.
-            fused: the same, fused.
-            pictures: real images, for a task that is `proved_on_pictures`; others are compared on noise.
+            model: original network, the reference.
+            fused: fused network.
+            pictures: real images, for a task with `proved_on_pictures`; other tasks compare on noise.
         """
         from fastvit.export.proof import prove_on_noise
 
@@ -280,5 +327,5 @@ class TaskSpec(ABC):
 
 
 def with_own_size(field: str) -> dict[str, str]:
-    """Return `unused_fields` of a task whose images' size is a field of its own section."""
+    """Return the `unused_fields` of a task that has the image size in its own recipe section, as `field`."""
     return {**TaskSpec.unused_fields, "model.size": f"give {field}"}

@@ -1,4 +1,4 @@
-"""The table of tasks. Needs no torch."""
+"""Table of the tasks. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fastvit.errors import UserError
 from fastvit.plugins import find, register, warn_of_failures
 from fastvit.tasks.spec import TaskSpec
 
-# What weights that do not name their task are for.
+# The task of weights that do not record one.
 DEFAULT_TASK = "classification"
 
-# A spec, or where it is: module:name, imported when it is used.
+# Each task's spec, or where to import it from when it is first used, as "module:name".
 TASKS: dict[str, TaskSpec | str] = {
     name: f"fastvit.tasks.{name}.spec:SPEC" for name in (DEFAULT_TASK, "detection", "segmentation", "hand_mesh")
 }
 
 
 def find_task(name: str) -> TaskSpec:
-    """Return the task of a name.
+    """Return a task by name.
 
     Raises:
-        UserError: there is no such task; a newer version or a plugin may have it.
+        UserError: no task has this name.
     """
     row = find(TASKS, "task", name)
     if isinstance(row, TaskSpec):
@@ -35,20 +35,20 @@ def find_task(name: str) -> TaskSpec:
 
 
 def all_tasks() -> list[TaskSpec]:
-    """Return all tasks, those of plugins included; a plugin that cannot be loaded is a warning."""
+    """Return all tasks, including those of plugins; warn about plugins that cannot be loaded."""
     warn_of_failures()
     return [find_task(name) for name in TASKS]
 
 
 def refuse_of_other_tasks(task: TaskSpec, **options: object) -> None:
-    """Check that no option is given that only other tasks have.
+    """Check that no option is given that only other tasks support.
 
     Args:
-        task: of the model.
-        options: the options that not all tasks have, by their names; None and False are left out.
+        task: task of the model.
+        options: values of the options that not all tasks support, by name; None and False mean not given.
 
     Raises:
-        UserError: one is given; the message names the tasks that have it.
+        UserError: such an option is given; the message lists the tasks that support it.
     """
     for name, value in options.items():
         if value is not None and value is not False and name not in task.own_options:
@@ -57,13 +57,13 @@ def refuse_of_other_tasks(task: TaskSpec, **options: object) -> None:
 
 
 def register_task(spec: TaskSpec) -> None:
-    """Add a task: it can be trained, evaluated, used and exported as those of the package.
+    """Add a task, which can then be trained, evaluated, used and exported like the built-in ones.
 
     Args:
-        spec: the task; see `docs/architecture.md` for an example.
+        spec: task to add; see `docs/architecture.md` for an example.
 
     Raises:
-        UserError: there is a task of that name, or what the spec says does not fit together.
+        UserError: a task of that name exists already, or the spec contradicts itself.
     """
     _check(spec)
     register(TASKS, "task", spec.name, spec)
@@ -75,7 +75,7 @@ def _check(spec: TaskSpec) -> None:
     if not isinstance(spec, TaskSpec):
         raise UserError(f"register_task takes an instance of TaskSpec, not {spec!r}")
     if not re.fullmatch("[a-z][a-z0-9_]*", spec.name):
-        raise UserError(f"the name of a task is lower-case letters, digits and underscores, not {spec.name!r}")
+        raise UserError(f"a task name must consist of lower-case letters, digits and underscores, got {spec.name!r}")
     if missing := [name for name in (spec.headline, *spec.curves) if name not in spec.metrics]:
         raise UserError(f"the task {spec.name} has no metric {missing[0]!r}; it has {', '.join(spec.metrics)}")
     taken = {name: f"the task {other.name}" for other in map(find_task, TASKS) for name in other.sections}
@@ -84,7 +84,7 @@ def _check(spec: TaskSpec) -> None:
         section, _, last = name.rpartition(".")
         owner = type(getattr(Recipe(), section)) if section else Recipe
         if last not in [field.name for field in fields(owner)]:
-            raise UserError(f"a recipe has no field {name}, of which the task {spec.name} says that it is not used")
+            raise UserError(f"unused_fields of the task {spec.name} has {name}, which is not a field of a recipe")
     for name in spec.sections:
         if name in taken:
-            raise UserError(f"the section {name} of the task {spec.name} is one of {taken[name]}: call it otherwise")
+            raise UserError(f"the section {name} of the task {spec.name} is one of {taken[name]}: rename it")

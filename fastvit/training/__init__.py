@@ -1,1 +1,1 @@
-"""Recipes and the loop that runs them, on Lightning's Trainer."""
+"""Training: recipes, and their execution with Lightning's Trainer."""

@@ -1,4 +1,4 @@
-"""The network, the LightningModule and the data of a recipe."""
+"""Create the network, the LightningModule and the data of a recipe."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from fastvit.weights.source import read
 
 
 def build(recipe: Recipe) -> tuple[Task, RunData]:
-    """Return what trains a recipe's network, and its data.
+    """Return the LightningModule that trains a recipe's network, and the data.
 
-    The data's classes make the head, the network's preprocessing makes the batches.
+    The classes of the data determine the size of the head; the preprocessing of the network determines the batches.
 
     Raises:
-        UserError: one of them cannot be had.
+        UserError: the data cannot be read, the weights cannot be loaded, or they do not fit each other.
     """
     spec = find_task(recipe.task)
     images = spec.open_images(recipe)
@@ -45,9 +45,13 @@ def build(recipe: Recipe) -> tuple[Task, RunData]:
 
 
 def build_model(recipe: Recipe, classes: tuple[str, ...]) -> TaskModel:
-    """Return the network of a recipe, with the recipe's weights and the data's classes.
+    """Return the network of a recipe, with the recipe's weights and the classes of the data.
 
-    Its preprocessing is the recipe's; what the recipe leaves open, the weights say, then the variant.
+    Preprocessing comes from the recipe; fields that the recipe leaves at None come from the weights, else from the
+    variant.
+
+    Raises:
+        UserError: the weights cannot be read, or do not fit the network.
     """
     options, spec = recipe.model, find_task(recipe.task)
     file = read(options.weights) if options.weights else None

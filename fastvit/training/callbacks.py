@@ -1,4 +1,4 @@
-"""What Lightning's Trainer lacks for our recipes."""
+"""Callbacks for Lightning's Trainer: EMA, progress, logging, checkpoints, seeds, and a check for finite values."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fastvit.weights.native import save
 
 
 class Ema(WeightAveraging):
-    """Exponential moving average with an optional warm-up of the decay.
+    """Exponential moving average (EMA) of the weights, with an optional warm-up of the EMA decay.
 
-    Norm statistics are averaged like weights, so that they belong to the averaged model; integer counters are copied.
-    During validation and after training the averaged model stands in for the trained one.
+    Batch norm statistics are averaged like weights; integer counters are copied. The averaged model replaces the
+    trained one during validation and after training.
 
     Args:
-        options: of the recipe.
-        trained: file in which the weights as trained, not averaged, are kept after every epoch.
+        options: section `ema` of the recipe.
+        trained: file for the weights without EMA, written after every epoch; None writes none.
     """
 
     def __init__(self, options: EmaOptions, trained: Path | None = None) -> None:
@@ -41,7 +41,7 @@ class Ema(WeightAveraging):
         self._updates = self._latest_update_step = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        # Lightning calls this before the model is on its device; the average belongs beside it.
+        # Lightning calls this before it moves the model to its device; the average must be on the same one.
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
@@ -58,7 +58,7 @@ class Ema(WeightAveraging):
 
     @torch.no_grad()
     def _update(self, pl_module: L.LightningModule) -> None:
-        """Not AveragedModel's own, which looks at a count on the device in every step, and so waits for it."""
+        """Update the average; AveragedModel's own update waits for the device at every step, to read a counter."""
         assert self._average_model is not None
         averaged, current = _tensors(self._average_model.module), _tensors(pl_module)
         floats = [pair for pair in zip(averaged, current, strict=True) if pair[0].is_floating_point()]
@@ -72,7 +72,7 @@ class Ema(WeightAveraging):
         self._updates += 1
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing yet: the averaged model stays in place until the callbacks that save it have seen the metrics."""
+        """Do nothing: the averaged model must stay in place until the callbacks that save it have run."""
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
@@ -85,26 +85,29 @@ def _tensors(module: torch.nn.Module) -> list[Tensor]:
 
 
 class Speed:
-    """Training images a second since the last look."""
+    """Meter of training images per second."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
+        """Set the count and the time to zero."""
         self._since, self.images = time.perf_counter(), 0
 
     def add(self, batch: Any, trainer: L.Trainer) -> None:
+        """Count the images of a batch, for all processes."""
         self.images += len(batch[0]) * trainer.world_size
 
     def now(self) -> float:
+        """Return the images per second since `restart`."""
         return self.images / (time.perf_counter() - self._since)
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, counting epochs from 1, with the learning rate and the training images a second.
+    """Lightning's progress bar, with epochs counted from 1, learning rate and training images per second.
 
     Args:
-        every: steps between looks at the metrics. Looking waits for the device.
+        every: number of steps between updates of the metrics; an update waits for the device.
     """
 
     def __init__(self, every: int = 1) -> None:
@@ -159,7 +162,11 @@ class PrintEpochs(L.Callback):
 
 
 class LogSteps(L.Callback):
-    """Logs loss, learning rate and training images a second every so many optimizer steps."""
+    """Logger of loss, learning rate and training images per second.
+
+    Args:
+        every: number of optimizer steps between log entries.
+    """
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -176,7 +183,7 @@ class LogSteps(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._speed.add(batch, trainer)
-        # The last step of an epoch may add up fewer batches: only the count tells whether this batch ended one.
+        # The last step of an epoch may accumulate fewer batches: only the count shows whether this batch ended a step.
         before, self._seen = self._seen, trainer.global_step
         if self._seen == before or self._seen % self.every:
             return
@@ -194,19 +201,19 @@ class LogSteps(L.Callback):
 
 
 def _learning_rate(trainer: L.Trainer) -> float:
-    """The head's, which is the recipe's; with layer decay those before it are lower."""
+    """Return the learning rate of the head: the recipe's; with layer decay the other layers have lower ones."""
     return float(max(group["lr"] for group in trainer.optimizers[0].param_groups))
 
 
 class SaveBest(L.Callback):
-    """Keeps best.safetensors and last.safetensors in the run's folder, after every validation.
+    """Writer of best.safetensors and last.safetensors, after every validation.
 
     Args:
-        out: the folder.
-        task: says by which metric one is better than another.
+        out: folder of the run.
+        task: task whose headline metric decides which weights are best.
 
     Attributes:
-        score: that metric of the best weights, NaN where it could not be measured; None before the first validation.
+        score: headline metric of the best weights, NaN if it could not be measured; None before the first validation.
     """
 
     def __init__(self, out: Path, task: TaskSpec) -> None:
@@ -215,7 +222,7 @@ class SaveBest(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         value = float(trainer.callback_metrics[f"val/{self._task.headline}"])
-        # With nothing to measure there must be best weights all the same.
+        # Best weights are written even if there is nothing to measure.
         better = self.score is None or self._better(value, self.score)
         self.score = value if better else self.score
         if not trainer.is_global_zero:
@@ -241,7 +248,11 @@ class SaveBest(L.Callback):
 
 
 class SeedSteps(L.Callback):
-    """Seeds every step by its place in the run, so that a step's noise does not depend on what came before it."""
+    """Seed of the random numbers of each training step, so that they do not depend on earlier steps.
+
+    Args:
+        seed: seed of the run; with epoch, batch and process it determines the seed of the step.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -253,7 +264,11 @@ class SeedSteps(L.Callback):
 
 
 class DecayWeights(L.Callback):
-    """Sets the weight decay of every step, where a recipe changes it over the run."""
+    """Schedule of the weight decay, for recipes in which it changes over the run.
+
+    Args:
+        options: section `optim` of the recipe.
+    """
 
     def __init__(self, options: OptimOptions) -> None:
         self.options = options
@@ -268,11 +283,11 @@ class DecayWeights(L.Callback):
 
 
 class StopOnNonFinite(L.Callback):
-    """Ends a run whose loss is no longer finite, and says where.
+    """Check that ends a run when the loss is NaN or infinite, with the step in the error.
 
     Args:
-        every: steps between looks; the first bad one among them is named. Looking waits for the device.
-        checkpoint: file to name as the last good one.
+        every: number of steps between checks; a check waits for the device and reports the first bad step.
+        checkpoint: file that the error gives as the last good checkpoint, if it exists.
     """
 
     def __init__(self, every: int = 1, checkpoint: Path | None = None) -> None:
@@ -291,32 +306,33 @@ class StopOnNonFinite(L.Callback):
         for (step, lr, loss), good in zip(seen, finite, strict=True):
             if not good:
                 raise _diverged(f"the loss is {float(loss)}", step, lr, self.checkpoint)
-        # The validation that follows saves the weights; the last step may have spoiled them at a loss that was finite.
+        # The validation that follows saves the weights, which the last step may have made non-finite at a finite loss.
         if last:
             refuse_non_finite(trainer, pl_module, self.checkpoint)
 
 
 def refuse_non_finite(trainer: L.Trainer, module: torch.nn.Module, checkpoint: Path | None) -> None:
-    """See that weights and norm statistics are fit to be saved; asks all processes, and waits for the device.
+    """Raise an error if weights or batch norm statistics are NaN or infinite; waits for the device and all processes.
 
     Args:
-        trainer: of the run.
-        module: what would be saved.
-        checkpoint: file to name as the last good one.
+        trainer: trainer of the run.
+        module: module that is about to be saved.
+        checkpoint: file that the error gives as the last good checkpoint, if it exists.
 
     Raises:
-        UserError: in all processes, if a number is not finite in one of them.
+        UserError: a value is not finite in one of the processes; all of them raise the error.
     """
     tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
     finite = bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
     if not trainer.strategy.reduce_boolean_decision(finite, all=True):
-        what = "weights or norm statistics are no longer finite"
+        what = "weights or batch norm statistics are no longer finite"
         raise _diverged(what, trainer.global_step, _learning_rate(trainer), checkpoint)
 
 
 def _diverged(what: str, step: int, lr: float, checkpoint: Path | None) -> UserError:
     good = checkpoint and checkpoint.exists()
     return UserError(
-        f"{what} at step {step} (lr {lr:.2e}): lower optim.lr, set optim.clip_grad, or use precision 32-true; "
-        + (f"the last good checkpoint is {checkpoint}" if good else "there is no checkpoint from before")
+        f"{what} at step {step} (learning rate {lr:.2e}): lower optim.lr, set optim.clip_grad, or use "
+        "precision 32-true; "
+        + (f"the last good checkpoint is {checkpoint}" if good else "no checkpoint was saved before it")
     )

@@ -1,4 +1,4 @@
-"""Stopping a run anywhere without losing it: Lightning's checkpoint, written whole or not at all, and signals."""
+"""Checkpoints to resume from, written atomically, and the signals that stop a run."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fastvit.runs.files import HISTORY, STATE
 from fastvit.training.callbacks import refuse_non_finite
 
 
-class Terminated(Exception):  # noqa: N818 - it is no error
-    """The run was told to end by a signal, has written its state, and can be resumed."""
+class Terminated(Exception):  # noqa: N818 - it is not an error
+    """The run was stopped by a signal, has saved its checkpoint, and can be resumed."""
 
 
 class StopRequest:
-    """Whether somebody wants the run to end: SIGTERM, as job systems send it, or SIGUSR1, SLURM's early warning."""
+    """Request to stop the run, by SIGTERM (sent by job schedulers) or SIGUSR1 (SLURM's early warning)."""
 
     signals = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -36,7 +36,7 @@ class StopRequest:
         self.received = False
 
     def listen(self) -> None:
-        """Take the signals from whoever has them now; only the main thread can."""
+        """Install the signal handlers; only possible in the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
                 signal.signal(number, self._note)
@@ -46,7 +46,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen, and put the handlers back afterwards."""
+        """Install the signal handlers, and restore the previous ones afterwards."""
         before = {number: signal.getsignal(number) for number in self.signals}
         self.listen()
         try:
@@ -58,42 +58,42 @@ class StopRequest:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A checkpoint is there whole or not at all, on the disk and not in a cache."""
+    """Checkpoint files that are written atomically: each is complete, and on the disk, or does not exist."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic(path) as part:
             try:
                 torch.save(checkpoint, part)
-            except RuntimeError as error:  # torch's writer says so of a full disk
-                raise UserError(f"cannot write {path}: {first_line(error)}; the one before is still there") from error
+            except RuntimeError as error:  # raised by torch's writer if the disk is full
+                raise UserError(f"cannot write {path}: {first_line(error)}; the previous checkpoint is kept") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise UserError(
-                f"{path} is no checkpoint that can be read ({first_line(error)}): take it away, and the run starts over"
+                f"{path} is not a readable checkpoint ({first_line(error)}): delete it to start the run again"
             ) from error
         return renamed_state(state) if isinstance(state, dict) else state
 
 
 class SaveState(Checkpoint):
-    """Writes last.ckpt after every epoch, every so many steps inside one, and when the run is told to end.
+    """Writer of last.ckpt: after every epoch, after a number of steps inside an epoch, and on a request to stop.
 
-    Inside an epoch it is written between two optimizer steps only, and not after an epoch's last batch: the validation
-    that follows belongs to it.
+    Inside an epoch, the checkpoint is written only between two optimizer steps, and not after the last batch: the
+    validation that follows is part of the epoch.
 
     Args:
         out: folder of the run.
-        every: optimizer steps between checkpoints inside an epoch; 0 for none.
-        request: looked at after every step; all processes end together.
+        every: number of optimizer steps between checkpoints inside an epoch; 0 for none.
+        request: request to stop, checked after every step; all processes stop together.
     """
 
     def __init__(self, out: Path, every: int, request: StopRequest) -> None:
         self.out, self.every, self.request = out, every, request
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Lightning has put its own handlers before ours by now; in one of them processes wait for each other.
+        # Lightning has replaced our handlers by now; one of its own makes processes wait for each other.
         self.request.listen()
 
     def on_train_batch_end(
@@ -117,7 +117,7 @@ class SaveState(Checkpoint):
     def _told_to_end(self, trainer: L.Trainer) -> bool:
         if trainer.world_size == 1:
             return self.request.received
-        # Asking the others costs a round trip, so not after every step.
+        # Communication takes time, so not after every step.
         every = trainer.global_step % 10 == 0
         return every and trainer.strategy.reduce_boolean_decision(self.request.received, all=False)
 
@@ -131,7 +131,7 @@ class SaveState(Checkpoint):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a metrics.csv; none where there is no such file."""
+    """Return the rows of a metrics.csv; none if the file does not exist."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -139,22 +139,22 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def check_state(out: Path) -> None:
-    """See that the state of a run, if it has one, can be resumed from.
+    """Check that last.ckpt of a run, if it exists, can be resumed from.
 
     Raises:
-        UserError: it is damaged, or not a checkpoint that fastvit train wrote.
+        UserError: it is corrupt, or was not written by fastvit train.
     """
     state = out / STATE
     if state.exists() and "metrics_rows" not in AtomicCheckpointIO().load_checkpoint(state):
-        raise UserError(f"{state} is not a checkpoint that fastvit train wrote: take it away, and the run starts over")
+        raise UserError(f"{state} was not written by fastvit train: delete it to start the run again")
 
 
 def rewind_metrics(out: Path, count: int) -> None:
-    """Take from metrics.csv what was logged after the last checkpoint: the resumed run will log it again.
+    """Remove from metrics.csv the rows that were logged after the last checkpoint: the resumed run logs them again.
 
     Args:
         out: folder of the run.
-        count: rows that there were when the checkpoint was written.
+        count: number of rows when the checkpoint was written.
     """
     path = out / HISTORY
     rows = read_rows(path)[:count]

@@ -1,4 +1,4 @@
-"""The fields of a recipe one by one, as the command line names them. Needs no torch."""
+"""Iterate over the fields of a recipe by their names on the command line. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, get_type_hints
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a recipe.
+    """Field of a recipe.
 
     Attributes:
-        name: with those of its sections, such as "optim.lr".
-        owner: the dataclass that declares it.
-        kind: its type.
-        value: its value.
+        name: full name with the sections, such as "optim.lr".
+        owner: dataclass that declares the field.
+        kind: type of the value.
+        value: value in the recipe.
     """
 
     name: str
@@ -25,12 +25,17 @@ class Field:
 
     @property
     def section(self) -> str:
-        """The section of the recipe that it is in; empty for the recipe's own fields."""
+        """Name of the section that the field is in; empty for fields outside sections."""
         return self.name.rpartition(".")[0].partition(".")[0]
 
 
 def recipe_fields(options: Any, prefix: str = "") -> Iterator[Field]:
-    """Yield the fields of a recipe, or of a section of one, and those of the sections in it."""
+    """Yield the fields of a recipe or of a section, including those of the sections in it.
+
+    Args:
+        options: recipe, or dataclass of a section.
+        prefix: prefix of the names, such as "optim.".
+    """
     kinds = get_type_hints(type(options))
     for field in fields(options):
         name, value = f"{prefix}{field.name}", getattr(options, field.name)

@@ -1,4 +1,4 @@
-"""Where a run writes its numbers: metrics.csv, TensorBoard, and Weights & Biases where a project is named."""
+"""Loggers of a run: metrics.csv, TensorBoard, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastvit.runs.files import HISTORY, TENSORBOARD
 
 
 class _GoOn(ExperimentWriter):
-    """Lightning's writer, which goes on with the file that is there instead of deleting it."""
+    """Lightning's writer, but it appends to an existing file instead of deleting it."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
@@ -25,15 +25,19 @@ class _GoOn(ExperimentWriter):
                 self.metrics_keys = list(csv.DictReader(file).fieldnames or ())
 
     def _check_log_dir_exists(self) -> None:
-        """It does; that is the point."""
+        """Do nothing: the folder exists, and so may the file."""
 
     def save(self) -> None:
-        # Not the hyperparameters, which Lightning would write beside it: the run has its recipe.
+        # Lightning would write the hyperparameters too: the run has its recipe.
         super(ExperimentWriter, self).save()
 
 
 class MetricsFile(CSVLogger):
-    """metrics.csv in the run's folder, continued when the run is resumed."""
+    """Logger that writes metrics.csv in the run's folder, and appends to it when the run is resumed.
+
+    Args:
+        out: folder of the run.
+    """
 
     def __init__(self, out: Path) -> None:
         super().__init__(out, name="", version="")
@@ -41,25 +45,30 @@ class MetricsFile(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
+        """Writer of the file."""
         self._experiment: ExperimentWriter | None
         if self._experiment is None:
             self._experiment = _GoOn(str(self.log_dir))
         return self._experiment
 
     def reopen(self) -> None:
-        """Go on with the file as it is now, after it was changed."""
+        """Read the file again at the next write, because it was changed."""
         self._experiment = None
 
 
 def make_loggers(out: Path, wandb: str | None) -> list[Logger]:
-    """The loggers of a run.
+    """Return the loggers of a run.
+
+    Args:
+        out: folder of the run.
+        wandb: project at Weights & Biases; None for none.
 
     Raises:
-        UserError: Weights & Biases was asked for and is not installed.
+        UserError: a project is given, and wandb is not installed.
     """
     loggers: list[Logger] = [MetricsFile(out), TensorBoardLogger(out, name=TENSORBOARD, version="")]
     if wandb:
         if importlib.util.find_spec("wandb") is None:
-            raise UserError(f"wandb={wandb} needs Weights & Biases: pip install wandb, or leave it out")
+            raise UserError(f"wandb={wandb} needs Weights & Biases: run pip install wandb, or leave it out")
         loggers.append(WandbLogger(project=wandb, name=out.name, save_dir=out))
     return loggers

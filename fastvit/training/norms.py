@@ -1,4 +1,4 @@
-"""Batch norms that training does not leave to themselves: frozen ones, and those over all processes on the CPU."""
+"""Frozen batch norm, and synchronized batch norm (sync batch norm) on the CPU."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from fastvit.kernels.training.branch_sum import group_name
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` over the batches of all processes, also where torch's own needs a GPU."""
+    """Synchronized batch norm on the CPU; `torch.nn.SyncBatchNorm` needs a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(x)
-        dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bfloat16 would be too coarse
+        dtype, x = (
+            x.dtype,
+            x.to(torch.promote_types(x.dtype, torch.float32)),
+        )  # sums in bfloat16 would be too inaccurate
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        count = x.new_tensor(x.numel() // x.shape[1])  # in detection and segmentation images have different sizes
+        count = x.new_tensor(x.numel() // x.shape[1])  # images of detection and segmentation differ in size
         torch.distributed.all_reduce(count)
         mean = differentiable.all_reduce(x.sum(dims)) / count
         centered = x - mean.view(shape)
@@ -47,9 +50,10 @@ def _(norm: CpuSyncBatchNorm) -> str | None:
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d` that stays in eval mode and does not learn; `freeze_norms` makes them."""
+    """Batch norm that stays in eval mode; `freeze_norms` replaces `torch.nn.BatchNorm2d` by it."""
 
     def train(self, mode: bool = True) -> FrozenBatchNorm:
+        """Stay in eval mode, whatever `mode` is."""
         return super().train(False)
 
 
@@ -61,12 +65,14 @@ def freeze_norms(model: nn.Module) -> None:
 
 
 class SyncNorms(LayerSync):
-    """Lightning's switch from batch norm to its synchronized form and back, on the CPU."""
+    """Conversion of batch norm to synchronized batch norm on the CPU and back, for Lightning."""
 
     def apply(self, model: nn.Module) -> nn.Module:
+        """Return the model with `CpuSyncBatchNorm`."""
         return _replace(model, nn.BatchNorm2d, CpuSyncBatchNorm)
 
     def revert(self, model: nn.Module) -> nn.Module:
+        """Return the model with `torch.nn.BatchNorm2d`."""
         return _replace(model, CpuSyncBatchNorm, nn.BatchNorm2d)
 
 
@@ -75,7 +81,7 @@ def _replace(model: nn.Module, old: type[nn.BatchNorm2d], new: type[nn.BatchNorm
 
 
 def _converted(norm: nn.Module, kind: type[nn.BatchNorm2d]) -> nn.BatchNorm2d:
-    """Return a norm of another kind with the very same parameters, which stay the optimizer's, and buffers."""
+    """Return a norm of another class with the same parameter objects, which the optimizer has, and buffers."""
     assert isinstance(norm, nn.BatchNorm2d)
     made = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     for name, tensor in (*norm.named_parameters(), *norm.named_buffers()):

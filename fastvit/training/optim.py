@@ -1,4 +1,4 @@
-"""Optimizer and schedules of a recipe."""
+"""Optimizer, learning rate schedule and weight decay schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from fastvit.training.options import OptimOptions
 
 
 def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, Any]]:
-    """Trained parameters grouped by weight decay and learning rate; each group has `lr`, `weight_decay` and `layer`.
+    """Return the trainable parameters grouped by weight decay and learning rate.
 
-    Weights of convolutions and linear maps decay; norms, biases and layer scales do not. Layer scales have shape
-    (C, 1, 1): the official code's rule, one dimension at most, misses them and decays them, which
-    `options.decay_layer_scales` brings back. With `options.layer_decay` below 1 each layer (stem, every block with the
-    patch embedding before it, head) learns that much slower than the next.
+    Each group has `params`, `lr`, `weight_decay` and `layer`. Weights of convolutions and linear layers have weight
+    decay; norms, biases and layer scales have none. The official code excludes parameters with at most one dimension;
+    layer scales have shape (C, 1, 1) and so get weight decay there, as here with `options.decay_layer_scales`. With
+    `options.layer_decay` below 1, the learning rate of each layer (stem, every block with the patch embedding before
+    it, head) is that factor times the one of the next layer.
+
+    Args:
+        model: model with trainable parameters.
+        options: section `optim` of the recipe.
     """
     scales = {id(p) for module in model.modules() if isinstance(module, LayerScale) for p in module.parameters()}
     depths, last = layers(model)
@@ -44,7 +49,7 @@ def parameter_groups(model: nn.Module, options: OptimOptions) -> list[dict[str, 
 
 
 def layers(model: nn.Module) -> tuple[dict[int, int], int]:
-    """Layer of each backbone parameter by its id, 0 for the stem, and the layer of everything behind the backbone."""
+    """Return the layer of each backbone parameter by its id (0 for the stem), and the layer of the head."""
     depths: dict[int, int] = {}
     last = 0
     for backbone in (module for module in model.modules() if isinstance(module, Backbone)):
@@ -61,16 +66,17 @@ def layers(model: nn.Module) -> tuple[dict[int, int], int]:
 
 
 def learning_rate(step: int, steps: int, warmup: int, options: OptimOptions, epoch: float = 1.0) -> float:
-    """Learning rate of a step: linear from warmup_lr over `warmup` steps to lr, decaying to min_lr at `steps`, min_lr.
+    """Return the learning rate of a step.
 
-    The official code changes the rate once an epoch; here every step has its own.
+    It grows linearly from warmup_lr to lr over `warmup` steps, decays to min_lr at `steps`, and stays there. The
+    official code changes the learning rate once per epoch; here it changes at every step.
 
     Args:
-        step: of the optimizer.
-        steps: of the run without the cool-down.
-        warmup: how many of them warm up.
-        options: of the recipe.
-        epoch: steps of an epoch, for milestones.
+        step: optimizer step, from 0.
+        steps: number of steps of the run without the cool-down.
+        warmup: number of warm-up steps.
+        options: section `optim` of the recipe.
+        epoch: number of steps of an epoch, for `milestones`.
     """
     if step < warmup:
         return options.warmup_lr + (options.lr - options.warmup_lr) * step / warmup
@@ -83,7 +89,13 @@ def learning_rate(step: int, steps: int, warmup: int, options: OptimOptions, epo
 
 
 def weight_decay(step: int, steps: int, options: OptimOptions) -> float:
-    """Weight decay of a step: constant, or a cosine from weight_decay to weight_decay_end at `steps`."""
+    """Return the weight decay of a step: constant, or along a cosine from weight_decay to weight_decay_end.
+
+    Args:
+        step: optimizer step, from 0.
+        steps: number of steps of the run.
+        options: section `optim` of the recipe.
+    """
     if options.weight_decay_end is None:
         return options.weight_decay
     return _cosine(options.weight_decay, options.weight_decay_end, step / max(steps, 1))
@@ -94,13 +106,13 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def configure(model: nn.Module, steps: int, epochs: int, options: OptimOptions) -> dict[str, Any]:
-    """What Lightning's configure_optimizers returns: AdamW and a schedule stepped every batch.
+    """Return AdamW and a schedule that is updated every step, in the form of Lightning's configure_optimizers.
 
     Args:
-        model: whose parameters are trained.
-        steps: of the optimizer in the whole run, cool-down included.
-        epochs: of the run without the cool-down.
-        options: of the recipe.
+        model: model whose parameters are trained.
+        steps: number of optimizer steps of the run, including the cool-down.
+        epochs: number of epochs of the run without the cool-down.
+        options: section `optim` of the recipe.
     """
     optimizer = torch.optim.AdamW(parameter_groups(model, options), betas=options.betas, foreach=True)
     epoch = steps / (epochs + options.cooldown_epochs)

@@ -1,4 +1,4 @@
-"""A training run as typed data: the fields of recipe files and the options of `fastvit train`. Needs no torch."""
+"""Dataclasses of recipes: the fields of recipe files and the options of `fastvit train`. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ModelOptions:
     Attributes:
         name: name of a variant, alone or with the tag of released weights.
         pretrained: start from the default released weights of the variant.
-        weights: start from these weights instead: a file, a directory or a Hugging Face Hub id.
+        weights: start from these weights instead: a file, a folder or a Hugging Face Hub id.
         drop_path: stochastic depth rate (drop path) of the last block.
-        layer_scale_init: initial value of the layer scales; None for the variant's own (1e-5 or 1e-6).
-        freeze: freeze the backbone and train only the layers on it.
-        collapse_branches: how the branches are computed in training: "never" runs each branch and its batch norm,
-            "always" computes each block as one sum, "auto" takes the one that is known to be faster on the device. The
-            network and its outputs are the same.
+        layer_scale_init: initial value of the layer scales; None for that of the variant (1e-5 or 1e-6).
+        freeze: freeze the backbone and train only the head.
+        collapse_branches: computation of the reparameterizable branches in training: "never" runs each branch and its
+            batch norm, "always" computes each block as one sum, "auto" takes what is faster on the device. The network
+            and its outputs are the same.
         size: side of a classifier's square input, in pixels; other tasks have a size in their own section.
         mean: mean of each channel, subtracted from pixels in [0, 1]; None for that of the weights or the variant.
         std: standard deviation of each channel, by which pixels are divided; None for that of the weights or the
@@ -51,21 +51,21 @@ class OptimOptions:
 
     Attributes:
         lr: peak learning rate.
-        schedule: decay of the learning rate from lr to min_lr: "cosine"; "poly", (1 - progress) ** power; or "step", a
-            tenth after each of `milestones`, whatever min_lr is.
+        schedule: learning rate schedule: "cosine" or "poly", (1 - progress) ** power, from lr to min_lr; or "step",
+            which divides the learning rate by 10 after each of `milestones` and does not use min_lr.
         milestones: epochs after which "step" lowers the learning rate.
         power: exponent of "poly".
         min_lr: learning rate at the end of the decay and during the cool-down.
         warmup_lr: learning rate of the first step.
         warmup_epochs: epochs of linear warm-up; may be a fraction.
-        cooldown_epochs: epochs at min_lr after `epochs`, as the official scheduler has them.
+        cooldown_epochs: epochs at min_lr after `epochs`, as in the official scheduler.
         weight_decay: weight decay; norms, biases and layer scales have none.
         weight_decay_end: weight decay of the last step, reached along a cosine; None keeps it constant.
         decay_layer_scales: apply weight decay to layer scales too, as the official code does (it skips parameters with
             one dimension, and layer scales have three).
         layer_decay: layer-wise learning rate decay: the learning rate of each block is this times that of the block
             after it (arXiv 2003.10555); 1 for none.
-        betas: beta1 and beta2 of Adam.
+        betas: beta1 and beta2 of AdamW.
         clip_grad: gradient clipping: maximum norm of the gradient; None for no clipping.
     """
 
@@ -87,7 +87,7 @@ class OptimOptions:
 
 @dataclass
 class EmaOptions:
-    """Exponential moving average (EMA) of the weights, with batch norm statistics; it is evaluated and saved.
+    """Exponential moving average (EMA) of the weights, and of batch norm statistics; it is evaluated and saved.
 
     Attributes:
         decay: EMA decay per step; 0 switches the average off.
@@ -103,39 +103,43 @@ class EmaOptions:
 
 @dataclass
 class Recipe:
-    """Training run.
+    """Settings of a training run.
 
     Attributes:
-        task: task to train, by its name in the table of tasks.
-        data: folder in the task's layout, or a named source, which docs/data.md lists; "sample" is embedded.
-        val_fraction: share of the training images of each class to hold out for validation, for data without
+        task: task to train.
+        data: folder in the task's layout, or a named source (see docs/data.md); "sample" comes with the package.
+        val_fraction: share of the training images of each class to use for validation instead, for data without
             validation images.
-        max_unreadable: largest number of unreadable (corrupt) training images; one more ends the run.
-        skip_unreadable: leave out unreadable (corrupt) validation images, with a warning, instead of ending the run.
+        max_unreadable: largest number of unreadable (corrupt) training images; they are replaced by others, and one
+            more ends the run.
+        skip_unreadable: skip unreadable (corrupt) validation images with a warning, instead of ending the run.
         out: folder of the run.
-        overwrite: replace a run that is in that folder already.
-        resume: resume the run in this folder, by its own recipe.
+        overwrite: replace the run in the folder.
+        resume: resume the run in this folder, with its own recipe.
         model: network to train.
-        epochs: passes over the training images, without the cool-down.
-        batch_size: images per step and device.
-        accumulate_grad_batches: gradient accumulation: batches whose gradients are added up for one optimizer step.
-        num_workers: processes that decode images; None for one per core but one.
-        optim: optimizer and schedule.
-        ema: moving average.
-        precision: arithmetic, in Lightning's notation; 16-mixed scales the loss.
+        epochs: number of passes over the training images, without the cool-down.
+        batch_size: images per batch and device.
+        accumulate_grad_batches: gradient accumulation: number of batches whose gradients are added up for one optimizer
+            step.
+        num_workers: number of processes that decode images; None for the number of CPU cores minus one.
+        optim: optimizer and learning rate schedule.
+        ema: exponential moving average (EMA) of the weights.
+        precision: numeric precision, in Lightning's notation: mixed precision is bf16-mixed, or 16-mixed with loss
+            scaling.
         compile: compile the network with torch.compile.
         device: device to train on.
         devices: number of devices in each machine.
         num_nodes: number of machines; torchrun and SLURM set it.
-        batchnorm: batch norm in training: "train" takes the statistics of each device's batch, "sync" those of all
+        batchnorm: batch norm in training: "train" uses the statistics of each device's batch, "sync" those of all
             devices together (sync batch norm, synchronized batch norm, SyncBatchNorm), "frozen" keeps the statistics
-            and parameters of the backbone as they were loaded, for batches of few images.
+            and parameters of the backbone as they were loaded, for small batches.
         channels_last: use the channels-last memory format for convolutions.
-        checkpoint_every: optimizer steps after which last.ckpt is also written inside an epoch; 0 for epochs only.
-        wandb: project at Weights & Biases to log to as well, if wandb is installed.
-        seed: seed of all random numbers.
-        sections: the sections of the task, `TaskSpec.sections`, by name; those that are missing get their defaults. In
-            files and on the command line they stand beside the other fields.
+        checkpoint_every: number of optimizer steps between checkpoints (last.ckpt) inside an epoch; 0 for checkpoints
+            after epochs only.
+        wandb: Weights & Biases project to log to as well; needs wandb.
+        seed: random seed.
+        sections: sections of the task, `TaskSpec.sections`, by name; missing sections get their defaults. In files and
+            on the command line they are on the same level as the other fields.
     """
 
     task: str = DEFAULT_TASK
@@ -209,12 +213,12 @@ class Recipe:
         if self.optim.warmup_epochs >= self.epochs:
             raise UserError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
-                "or the learning rate never comes down"
+                "or the learning rate never decays"
             )
         self._check_task()
 
     def _check_task(self) -> None:
-        """Check what the task says of the fields."""
+        """Check the fields of the recipe for its task."""
         spec = find_task(self.task)
         for name, advice in spec.unused_fields.items():
             section, _, own = name.rpartition(".")
@@ -223,21 +227,21 @@ class Recipe:
                 raise UserError(f"{name} does not apply to {self.task}: {advice}")
         spec.check(self)
 
-    if not TYPE_CHECKING:  # or every misspelt field would be one
+    if not TYPE_CHECKING:  # or mypy would accept misspelled fields
 
         def __getattr__(self, name: str) -> Any:
-            """A section by its name, such as recipe.mixup."""
+            """Return a section by its name, such as recipe.mixup."""
             if name in (sections := self.__dict__.get("sections", {})):
                 return sections[name]
             raise AttributeError(f"a recipe for {self.__dict__.get('task')} has no field {name}")
 
     @property
     def loading(self) -> dict[str, Any]:
-        """Keyword arguments of `fastvit.data.module.RunData`."""
+        """Keyword arguments for `fastvit.data.module.RunData`."""
         return {"num_workers": self.num_workers, "seed": self.seed, "skip_unreadable": self.skip_unreadable}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, the sections beside the others, as a recipe file has them."""
+        """Return all fields as plain values, in the structure of a recipe file."""
         plain = asdict(self)
         sections = plain.pop("sections")
         return {**plain, **sections}

@@ -1,4 +1,4 @@
-"""How many processes train, and that none of them is left behind."""
+"""Number of training processes, and ending all of them together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from fastvit.variables import read_variable
 
 
 def with_processes(recipe: Recipe) -> Recipe:
-    """The recipe with the devices and machines that torchrun or SLURM has started processes for, where they have.
+    """Return the recipe with the number of devices and machines that torchrun or SLURM has started processes for.
 
     Raises:
-        UserError: it asks for several, and SLURM has started one; or for several machines, and neither has started it.
+        UserError: the recipe is for several processes, and SLURM has started one; or the recipe is for several
+            machines, and the process was started by neither torchrun nor SLURM.
     """
     if TorchElasticEnvironment.detect():
         devices = int(read_variable("LOCAL_WORLD_SIZE"))
@@ -37,22 +38,22 @@ def _with_slurm(recipe: Recipe) -> Recipe:
     tasks, nodes = int(read_variable("SLURM_NTASKS")), int(read_variable("SLURM_NNODES", "1"))
     if tasks == 1 < recipe.devices * recipe.num_nodes:
         raise UserError(
-            f"SLURM has started one process, the recipe is for {recipe.devices * recipe.num_nodes}: "
-            f"srun --ntasks-per-node {recipe.devices} starts them, --devices 1 does with one"
+            f"SLURM has started one process, the recipe is for {recipe.devices * recipe.num_nodes}: start them with "
+            f"srun --ntasks-per-node {recipe.devices}, or give --devices 1"
         )
     return replace(recipe, devices=tasks // nodes, num_nodes=nodes)
 
 
 @contextmanager
 def ended_together(trainer: L.Trainer) -> Iterator[None]:
-    """End the processes that Lightning has started when this one fails: they would wait for it for ever.
+    """Kill the processes that Lightning has started if this one fails: they would wait for it forever.
 
-    The other way round Lightning sees to it; torchrun does for the processes that it starts, and so does SLURM's
-    `srun --kill-on-bad-exit`.
+    If one of the others fails, Lightning ends this one. For processes that they start, torchrun and SLURM's
+    `srun --kill-on-bad-exit` do both.
     """
     try:
         yield
-    except Terminated:  # in all of them at once
+    except Terminated:  # raised in all processes at once
         raise
     except Exception:
         if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):

@@ -1,4 +1,4 @@
-"""Norm statistics measured anew for the averaged weights."""
+"""Measure batch norm statistics again for the EMA weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from fastvit.weights.native import load, save
 
 
 def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
-    """Take a finished run's last.safetensors, measure its norm statistics on training batches, and save the result.
+    """Measure the batch norm statistics of a finished run's last.safetensors again, and save recalibrated.safetensors.
 
-    One process does it, on batches of the epoch after the last; as in evaluation there is no drop path. The statistics
-    are the plain means over `recipe.ema.recalibrate` batches, at most an epoch (torch's `update_bn`); the file is
-    recalibrated.safetensors, with the metrics that it has.
+    One process does this, on training batches of the epoch after the last, without drop path. The statistics are means
+    over `recipe.ema.recalibrate` batches, at most one epoch (torch's `update_bn`). The file also contains the metrics
+    on the validation images.
+
+    Args:
+        recipe: recipe of the run.
+        device: torch device to run on.
     """
     model = load(recipe.out / LAST, FastViT).to(device)
     for module in model.modules():
@@ -32,7 +36,7 @@ def recalibrate(recipe: Recipe, device: str | torch.device) -> None:
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     spec, preprocessing = find_task(recipe.task), model.preprocessing
-    recipe = replace(recipe, resume=recipe.out)  # with the split that is written down
+    recipe = replace(recipe, resume=recipe.out)  # with the validation split that the run wrote
     data = spec.create_data(recipe, spec.open_images(recipe), preprocessing)
     data.load_state_dict({"epoch": recipe.epochs + recipe.optim.cooldown_epochs, "start": 0})
     batches = islice(data.train_dataloader(), recipe.ema.recalibrate)

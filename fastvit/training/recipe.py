@@ -1,4 +1,4 @@
-"""Recipe files and the command line, parsed into `fastvit.training.options`. Needs no torch."""
+"""Parse recipe files and the command line into `fastvit.training.options`. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe, or a path as it is.
+    """Return the path of a recipe file.
+
+    Args:
+        name: path of a file, or name of a shipped recipe.
 
     Raises:
-        UserError: there is no such recipe and no such file.
+        UserError: neither a file nor a shipped recipe with this name exists.
     """
     path = Path(name)
     if path.is_file():
@@ -42,17 +45,17 @@ def recipe_path(name: str) -> Path:
 
 
 def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
+    """Return the names of the shipped recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def recipe_parser(task: TaskSpec) -> ArgumentParser:
-    """Return a parser whose options are the fields of a task's recipes, with --recipe for a shipped one or a file."""
+    """Return a parser whose options are the fields of a task's recipes, and --recipe for a shipped recipe or a file."""
     import yaml
     from jsonargparse import ActionConfigFile, ArgumentParser
 
     class RecipeFile(ActionConfigFile):
-        """--recipe takes a shipped recipe's name as well as a file; `base` names the recipe that a file changes."""
+        """Action of --recipe, which takes a file or the name of a shipped recipe; `base` in a file is a recipe too."""
 
         def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
             path = recipe_path(values)
@@ -65,7 +68,7 @@ def recipe_parser(task: TaskSpec) -> ArgumentParser:
                 super().__call__(parser, cfg, yaml.safe_dump(own), option_string)
             except UserError:
                 raise
-            except Exception as error:  # jsonargparse and YAML have no common base but this
+            except Exception as error:  # the errors of jsonargparse and YAML have no other common base class
                 raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
     parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False, allow_abbrev=False)
@@ -85,23 +88,24 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} is no recipe: it must hold fields, such as epochs: 30")
+        raise UserError(f"{path} is not a recipe: it must contain fields, such as epochs: 30")
     return content.pop("base", None), content
 
 
 def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path) -> dict[str, Any]:
     """Return the fields of a file without sections of other tasks.
 
-    The recipes of runs of before version 0.2 have the sections of all tasks: what they say is left out, with a warning.
+    The recipes of runs before version 0.2 have the sections of all tasks: these are left out, with a warning if they
+    differ from the defaults.
 
     Raises:
-        UserError: another file has a section of another task that says something.
+        UserError: another file has a section of another task that differs from the defaults.
     """
     others = {name: kind for spec in all_tasks() for name, kind in spec.sections.items() if name not in task.sections}
     of_a_run = others.keys() <= content.keys()
     for name in content.keys() & others.keys():
         if not isinstance(content[name], dict):
-            raise UserError(f"{path}: {name} must hold fields, such as those of fastvit train --help {name}")
+            raise UserError(f"{path}: {name} must contain fields, such as those of fastvit train --help {name}")
         defaults = _plain(asdict(others[name]()))
         if all(defaults.get(field) == value for field, value in flatten(content[name]).items()):
             continue
@@ -113,37 +117,41 @@ def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path)
 
 
 def _warn_of_old_names(old: Mapping[str, str], own: Collection[str], path: Path) -> None:
-    """Warn of old field names in a file, but for those in sections that are left out."""
+    """Warn of old field names in a file, except in sections that are left out."""
     changed = [f"{name} is now called {new}" for name, new in old.items() if new.partition(".")[0] in own]
     if changed:
         warnings.warn(f"{path} uses old field names: {', '.join(changed)}", stacklevel=2)
 
 
 def recipe_task(name: str) -> str | None:
-    """Return the task that a recipe names, or the one that it is based on."""
+    """Return the task of a recipe, else that of the recipe it is based on; None if neither has one."""
     path = recipe_path(name)
     base, content = _read(path)
     return content["task"] if "task" in content else recipe_task(base) if base else None
 
 
 def load_recipe(name: str, *options: str) -> Recipe:
-    """A recipe by name or file, with command-line style options such as "--epochs=3" on top.
+    """Load a recipe, and change fields by options.
+
+    Args:
+        name: name of a shipped recipe, or path of a file.
+        options: options as on the command line, such as "--epochs=3".
 
     Raises:
-        UserError: no such recipe, or a field is unknown or ill-typed; the message names it.
+        UserError: the recipe does not exist, or a field is unknown or has a value of the wrong type.
     """
     return parse_recipe(["--recipe", name, *options])
 
 
 def parse_recipe(arguments: list[str]) -> Recipe:
-    """The recipe that command-line arguments describe; with --resume, that of the run, with other options on top.
+    """Parse the arguments of `fastvit train` into a recipe; with --resume, it starts from the recipe of the run.
 
     Args:
-        arguments: options. A flag needs no value, and --no-NAME switches one off.
+        arguments: options; a flag needs no value, and --no-NAME switches one off.
 
     Raises:
-        UserError: a field is unknown, of another task, ill-typed or empty, which the message names; or --resume and
-            --recipe are both there.
+        UserError: a field is unknown, belongs to another task, is empty, or has a value of the wrong type; or both
+            --resume and --recipe are given.
     """
     import argparse
 
@@ -151,7 +159,7 @@ def parse_recipe(arguments: list[str]) -> Recipe:
 
     arguments = [underscored(argument) for argument in arguments]
 
-    # A recipe replaces what stands before it on the line, so it goes first: options override it wherever they stand.
+    # A recipe replaces the options before it, so it goes first: options override it wherever they are given.
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--recipe", action="append", default=[])
     finder.add_argument("--resume")
@@ -162,13 +170,13 @@ def parse_recipe(arguments: list[str]) -> Recipe:
         if found.resume is not None:
             if found.recipe or found.out:
                 raise UserError(
-                    "--resume goes on in the run's folder by its own recipe: leave out --recipe and --out; give "
-                    "single fields to change"
+                    "--resume uses the folder and the recipe of the run: leave out --recipe and --out; give single "
+                    "fields to change them"
                 )
             found.recipe = [_resolved_file(Path(found.resume))]
             own = recipe_task(found.recipe[0]) or DEFAULT_TASK
             if found.task not in (None, own):
-                raise UserError(f"a run that goes on cannot change task from {own} to {found.task}: leave --task out")
+                raise UserError(f"a resumed run cannot change task from {own} to {found.task}: leave --task out")
             found.out = found.resume
             rest.append(f"--resume={found.resume}")
         rest += [f"--out={found.out}"] if found.out else []
@@ -185,10 +193,10 @@ def parse_recipe(arguments: list[str]) -> Recipe:
 
 
 def _checked_options(arguments: list[str], task: TaskSpec) -> list[str]:
-    """Return options in which flags have values; each is a field of the task's recipes, or a section of them.
+    """Return options in which flags have values, after a check that each is a field or section of the task's recipes.
 
     Raises:
-        UserError: one is not.
+        UserError: an option is neither.
     """
     known = list(recipe_fields(Recipe(task=task.name)))
     arguments = with_flag_values(arguments, [field.name for field in known if field.kind is bool])
@@ -208,26 +216,29 @@ def _checked_options(arguments: list[str], task: TaskSpec) -> list[str]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """A recipe as YAML that --recipe reads again, with every field."""
+    """Return a recipe as YAML with all fields, in the format of recipe files."""
     parser = recipe_parser(find_task(recipe.task))
     return str(parser.dump(parser.parse_object(recipe.to_dict()), skip_unset=False))
 
 
 def default_settings(task: str) -> dict[str, Any]:
-    """Return every field of a task's recipes with its default, by its dotted name."""
+    """Return the defaults of all fields of a task's recipes, by dotted name."""
     return _plain(Recipe(task=task).to_dict())
 
 
 def _plain(content: dict[str, Any]) -> dict[str, Any]:
-    """Return fields by their dotted names, with values as YAML has them."""
+    """Return fields by dotted name, with the values that YAML has."""
     return flatten(json.loads(json.dumps(content, default=str)))
 
 
 def resolved_recipe(run: Path) -> Recipe:
-    """Return the recipe of a run, as its folder has it.
+    """Load the recipe of a run.
+
+    Args:
+        run: folder of the run.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder does not contain a run.
     """
     return load_recipe(_resolved_file(run))
 
@@ -235,5 +246,5 @@ def resolved_recipe(run: Path) -> Recipe:
 def _resolved_file(run: Path) -> str:
     path = run / RECIPE
     if not path.is_file():
-        raise UserError(f"there is no run to resume in {run}: it has no {RECIPE}")
+        raise UserError(f"{run} does not contain a run to resume: {RECIPE} was not found")
     return str(path)

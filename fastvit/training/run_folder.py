@@ -1,4 +1,4 @@
-"""The folder of a run: what may be in it at the start, and what is written there beside the checkpoints."""
+"""Folder of a run: checks before training, and the files besides checkpoints."""
 
 from __future__ import annotations
 
@@ -44,49 +44,52 @@ from fastvit.training.loggers import MetricsFile
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import dump_recipe
 
-# What a run leaves, and what is measured of it afterwards; the comparison of runs reads some of both.
+# Files of a run, and files of its evaluation; the comparison of runs reads some of both.
 _LEFT = (
     *(STATE, BEST, LAST, TRAINED, RECALIBRATED, HISTORY, TENSORBOARD, UNREADABLE, SPLIT, ENVIRONMENT, CURVES, REPORT),
     *OLD_FILES,
 )
 _MEASURED = (EVALUATION, EVALUATION_PAGE)
-# What `fastvit fuse`, `export` and `robustness` write beside a checkpoint, after its name without its suffix.
+# Endings of what `fastvit fuse`, `export` and `robustness` write beside a checkpoint, after its name without suffix.
 _DERIVED = ("-fused.safetensors", "-export", f"-*/{ROBUSTNESS}", f"-*/{ROBUSTNESS_PAGE}")
 _LOCK = ".lock"
 
 
 @rank_zero_only
 def claim(recipe: Recipe) -> None:
-    """See that the folder is free, or that replacing or resuming its run was asked for.
+    """Create the folder of a run, after a check that it does not contain another run.
 
     Raises:
-        UserError: it holds a run, and neither was; or files that no run of ours left; or it cannot be made.
+        UserError: the folder contains a run, and neither --resume nor --overwrite is given; it contains files of
+            another origin that the run would replace; or it cannot be created.
     """
     out = recipe.out
     if not recipe.resume and not recipe.overwrite:
         if any((out / name).exists() for name in (STATE, BEST)):
             raise UserError(
-                f"{out} holds a run already: --resume {out} goes on with it, --overwrite replaces it, or give "
+                f"{out} already contains a run: resume it with --resume {out}, replace it with --overwrite, or give "
                 "another --out"
             )
-        # A run that was ended before its first checkpoint leaves a recipe, and nothing is made from its weights.
+        # A run that ended before its first checkpoint leaves a recipe, and no files made from its weights.
         begun = (out / RECIPE).exists()
         foreign = _derived(out) if begun else [path for path in _old(out) if path.name != SPLIT]
         if foreign:
             name = foreign[0].relative_to(out)
-            raise UserError(f"{out} holds a {name} that is of no run: give another --out, or --overwrite")
+            raise UserError(
+                f"{out} contains {name}, which is not from a run: give another --out, or replace it with --overwrite"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}; give another --out") from error
+        raise UserError(f"cannot create the folder {out}: {error.strerror}; give another --out") from error
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep other runs out of the folder; the first process does it for all.
+    """Lock the folder against other runs; the first process does this for all.
 
     Raises:
-        UserError: another run is in it.
+        UserError: another process has locked the folder.
     """
     if rank_zero_only.rank:
         yield
@@ -105,13 +108,18 @@ def locked(out: Path) -> Iterator[None]:
 
 @rank_zero_only
 def begin(recipe: Recipe, data: RunData) -> None:
-    """Take away what an earlier run left and write down the new one; of one that is resumed, check the state."""
-    for part in recipe.out.glob(".*.part"):  # of a process that was killed while it wrote
+    """Delete the files of an earlier run and write recipe.yaml and split.csv; for a resumed run, check last.ckpt.
+
+    Args:
+        recipe: recipe of the run.
+        data: data of the run, with the validation split.
+    """
+    for part in recipe.out.glob(".*.part"):  # left by a process that was killed while writing
         part.unlink(missing_ok=True)
     if recipe.resume:
         check_state(recipe.out)
         return
-    # First, so that a kill before the end leaves no recipe to go on with by mistake.
+    # First, so that an interruption here leaves no recipe that could be resumed by mistake.
     (recipe.out / RECIPE).unlink(missing_ok=True)
     for path in _old(recipe.out):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -120,15 +128,18 @@ def begin(recipe: Recipe, data: RunData) -> None:
 
 
 def write_down(recipe: Recipe) -> None:
-    """Write what runs, and on what."""
+    """Write recipe.yaml and environment.json."""
     write_text(recipe.out / RECIPE, dump_recipe(replace(recipe, overwrite=False, resume=None)))
     write_text(recipe.out / ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
 
 
 class WriteDown(L.Callback):
-    """Writes down a resumed run and winds back its metrics when its state has been found to fit.
+    """Writer of the recipe and the shortened metrics.csv of a resumed run, once its checkpoint is loaded.
 
-    Until then the folder is as it was.
+    Until then the folder is not changed.
+
+    Args:
+        recipe: recipe of the run.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -143,7 +154,7 @@ class WriteDown(L.Callback):
         self._write(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Training does not start where all epochs have been made.
+        # Training does not start if all epochs are finished.
         self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
@@ -157,18 +168,18 @@ class WriteDown(L.Callback):
 
 
 def _old(out: Path) -> list[Path]:
-    """Return what is there of a run, but for its recipe."""
+    """Return the files of a run in the folder, except its recipe."""
     return [path for name in (*_LEFT, *_MEASURED) for path in out.glob(name)] + _derived(out)
 
 
 def _derived(out: Path) -> list[Path]:
-    """Return what commands made from the checkpoints of a run and wrote beside them."""
+    """Return the files that commands created from the checkpoints of a run, beside them."""
     weights = {BEST, LAST, TRAINED, RECALIBRATED, *(path.name for path in out.glob("*.safetensors"))}
     names = sorted(Path(name).stem for name in weights)
     return [path for name in names for ending in _DERIVED for path in out.glob(glob.escape(name) + ending)]
 
 
 def state_to_resume(recipe: Recipe) -> Path | None:
-    """The checkpoint to go on from; None for a run that is new or was ended before its first one."""
+    """Return the checkpoint to resume from; None for a new run, or one that ended before its first checkpoint."""
     state = recipe.out / STATE
     return state if recipe.resume and state.exists() else None

@@ -1,4 +1,4 @@
-"""A finished training run as a plot of its curves and an HTML page."""
+"""Report of a finished training run: a plot of its curves, and an HTML page."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from fastvit.weights.source import read
 
 
 def write_run_report(out: Path, examples: Sequence[Example] = ()) -> Path:
-    """Write curves.png and report.html into a run's folder, from the files that are in it.
+    """Write curves.png and report.html into the folder of a run, from the files in it.
 
     Args:
-        out: has best.safetensors; recipe.yaml, environment.json and metrics.csv are used where they are there.
-        examples: validation images with predictions, of a task that draws them.
+        out: folder with best.safetensors, and optionally recipe.yaml, environment.json and metrics.csv.
+        examples: validation images with predictions, for tasks that draw them.
 
     Returns:
         The path of report.html.
 
     Raises:
-        UserError: there is no run in the folder, or a file of it is damaged.
+        UserError: the folder does not contain a run, or a file of it is corrupt.
     """
     best = out / BEST
     if not best.is_file():
-        raise UserError(f"{out} holds no run: it has no {best.name}")
+        raise UserError(f"{out} does not contain a run: {best.name} was not found")
     description, history = describe(read(best)), read_history(out / HISTORY)
     settings = read_settings(out / RECIPE)
     metrics = find_task(description.task).curve_metrics

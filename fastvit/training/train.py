@@ -1,4 +1,4 @@
-"""Training, top to bottom: recipe -> data, task, Trainer -> checkpoints and a report."""
+"""Train a recipe: create the data, the model and the Trainer, and write checkpoints and a report."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run left behind.
+    """Result of a training run.
 
     Attributes:
-        out: its folder.
-        best: the checkpoint with the best value of the task's headline metric in validation.
-        score: that value, in the metric's own unit.
+        out: folder of the run.
+        best: checkpoint with the best value of the task's headline metric on the validation images.
+        score: the best value, in the unit of the metric.
     """
 
     out: Path
@@ -66,17 +66,17 @@ class Run:
 
 
 def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
-    """Train as a recipe says; progress is shown, and all that comes of it is in the folder recipe.out.
+    """Train a recipe with a progress display, and write all results to the folder `recipe.out`.
 
     Args:
-        recipe: what to do.
-        callbacks: of yours, called after ours.
+        recipe: settings of the run.
+        callbacks: additional callbacks, called after the built-in ones.
 
     Raises:
-        UserError: data, model or device cannot be had, the folder holds a run already, the disk is full, or the loss
-            diverges.
-        Terminated: SIGTERM or SIGUSR1 came; the run can be resumed.
-        KeyboardInterrupt: interrupted; the run can be resumed from the last checkpoint.
+        UserError: the data, the model or the device is not available, the folder already contains a run, the disk is
+            full, or the loss diverges.
+        Terminated: the process received SIGTERM or SIGUSR1; the run can be resumed.
+        KeyboardInterrupt: the run was interrupted, and can be resumed from the last checkpoint.
     """
     device = pick_device(recipe.device)
     recipe = with_processes(recipe)
@@ -100,15 +100,15 @@ def train(recipe: Recipe, callbacks: Sequence[L.Callback] = ()) -> Run:
 
 
 def _examples(recipe: Recipe, data: RunData, device: str) -> list[Example]:
-    """Validation images with what the best weights say of them, of a task whose outputs are drawn into them."""
+    """Return validation images with predictions of the best weights, for tasks whose predictions are drawn."""
     return examples(Predictor(recipe.out / BEST, device, "torch"), data.test_images)
 
 
 def _callbacks(
     recipe: Recipe, device: str, best: SaveBest, request: StopRequest, more: Sequence[L.Callback]
 ) -> list[L.Callback]:
-    """In the order in which they must see a batch or an epoch."""
-    every = 1 if device == "cpu" else LOG_EVERY  # a look at a number waits for the device
+    """Return the callbacks, in the order in which they must run."""
+    every = 1 if device == "cpu" else LOG_EVERY  # reading a value waits for the device
     chosen: list[L.Callback] = [
         Resumed(recipe),
         WriteDown(recipe),
@@ -116,19 +116,19 @@ def _callbacks(
         UnreadableImages(recipe.max_unreadable, recipe.out / UNREADABLE),
         StopOnNonFinite(every, recipe.out / STATE),
         LogSteps(LOG_EVERY),
-        best,  # must see the averaged model before Ema takes it out again
+        best,  # must run before Ema restores the weights without EMA
         PrintEpochs(find_task(recipe.task)) if new_console().is_jupyter else ProgressBar(every),
     ]
     if recipe.optim.weight_decay_end is not None:
         chosen.append(DecayWeights(recipe.optim))
     if recipe.ema.decay:
         chosen.append(Ema(recipe.ema, recipe.out / TRAINED))
-    # The state is written when everything else has had its turn.
+    # The checkpoint is written after all other callbacks have run.
     return [*chosen, *more, SaveState(recipe.out, recipe.checkpoint_every, request)]
 
 
 def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trainer:
-    # Lightning's own synchronized batch norm needs GPUs.
+    # The synchronized batch norm of Lightning needs GPUs.
     sync = recipe.batchnorm == "sync"
     plugins = [AtomicCheckpointIO(), *([SyncNorms()] if sync and device == "cpu" else [])]
     return L.Trainer(
@@ -146,7 +146,7 @@ def _trainer(recipe: Recipe, device: str, callbacks: list[L.Callback]) -> L.Trai
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # our samplers share out the images
+        use_distributed_sampler=False,  # our samplers distribute the images
         default_root_dir=recipe.out,
     )
 
@@ -160,13 +160,13 @@ def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
     print_line(
         f"{task.model.variant}, {parameters / 1e6:.2f} M parameters, {len(data.classes)} classes; "
         f"{len(data.train_images):,} training and {len(data.test_images):,} validation images; {epochs} epochs, "
-        f"{batch} images a step on {processes} x {device}; {recipe.out}",
+        f"{batch} images per step on {processes} x {device}; {recipe.out}",
         sys.stderr,
     )
 
 
 def _fit(trainer: L.Trainer, task: Task, data: RunData, state: Path | None) -> None:
-    """Fit, and let an interruption be one: Lightning turns it into exit(1) and leaves Ctrl-C ignored."""
+    """Fit, and raise KeyboardInterrupt on Ctrl-C: Lightning would call exit(1) and ignore further ones."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         with ended_together(trainer):
@@ -188,13 +188,13 @@ def _full_disk_named(out: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(
-            f"cannot write in {out}: {error.strerror}; make room, then fastvit train --resume {out}"
+            f"cannot write to {out}: {error.strerror}; free disk space, then resume with: fastvit train --resume {out}"
         ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's advertisements and hints about things that are meant to be as they are."""
+    """Suppress log messages of Lightning that do not apply: advertisements, and hints about intended settings."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -202,7 +202,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # norms that are frozen
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen batch norms
         warnings.filterwarnings("ignore", message=".*number of training batches .* smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # its sampler is
         try:

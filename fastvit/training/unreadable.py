@@ -1,4 +1,4 @@
-"""Training images that cannot be decoded: named, counted, and too many of them the end of the run."""
+"""Report unreadable (corrupt) training images, and end the run if there are too many."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from fastvit.files import write_text
 
 
 class UnreadableImages(L.Callback):
-    """Warn at the end of each epoch about training images that could not be decoded and were replaced by others.
+    """Warning at the end of each epoch about unreadable training images, which were replaced by others.
 
-    The trainer's datamodule lists them in `unreadable`, reason by name. Every process counts what it found itself,
-    until all processes share their lists at the end of an epoch.
+    The datamodule of the trainer has them in `unreadable`, a dictionary of the reasons by name. Each process counts its
+    own images; at the end of an epoch all processes exchange their lists.
 
     Args:
-        limit: largest number of different images; one more ends the run.
-        file: file that lists all of them, with the reasons.
+        limit: largest number of different unreadable images; one more ends the run.
+        file: file for the list of all unreadable images with the reasons.
+
+    Raises:
+        UserError: the limit is negative.
     """
 
     def __init__(self, limit: int, file: Path) -> None:
@@ -45,8 +48,8 @@ class UnreadableImages(L.Callback):
         if self._found and trainer.is_global_zero:
             self._write()
             warnings.warn(
-                f"{len(self._found)} training images could not be decoded up to epoch {trainer.current_epoch + 1}, and "
-                f"others took their place: {self._first()} (all in {self.file})",
+                f"{len(self._found)} unreadable training images were replaced up to epoch {trainer.current_epoch + 1}"
+                f": {self._first()} (all are listed in {self.file})",
                 stacklevel=1,
             )
 
@@ -60,8 +63,8 @@ class UnreadableImages(L.Callback):
         if len(self._found) > self.limit:
             self._write()
             raise UserError(
-                f"{len(self._found)} training images cannot be decoded, more than max_unreadable ({self.limit}): "
-                f"{self._first()}; mend or remove those in {self.file}, or raise the limit"
+                f"{len(self._found)} training images are unreadable, more than max_unreadable ({self.limit}): "
+                f"{self._first()}; repair or remove those listed in {self.file}, or raise max_unreadable"
             )
 
     def _first(self) -> str:

@@ -1,1 +1,1 @@
-"""Weights: our files, the official and timm layouts, the Hugging Face Hub, and what is known of each."""
+"""Weights: files of fastvit, the official and timm layouts, the Hugging Face Hub, and the list of released weights."""

@@ -1,4 +1,4 @@
-"""What a file of ours says of the model in it. Needs no torch to read."""
+"""Description of a model in the metadata of a weights file or an artifact. Reading it needs no torch."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from fastvit.model.task_model import TaskModel
 
 FORMAT_VERSION = 1
-# Of the length in front of a safetensors file's header.
+# Number of bytes of the length in front of the header of a safetensors file.
 _LENGTH = 8
-# Where formats with named metadata fields keep a description, as JSON.
+# Name of the metadata field that contains the description, as JSON.
 METADATA_KEY = "fastvit"
 
 
 @dataclass(frozen=True)
 class Description:
-    """Everything that building and using a model needs beside its tensors; the same in checkpoints and artifacts.
+    """Description of a model: all that is needed besides its tensors; the same in checkpoints and artifacts.
 
     Attributes:
-        variant: name of the row it was made from, or a name of the user's.
-        config: its structure.
-        form: of the tensors.
-        classes: names, or None where unknown.
-        preprocessing: what images need.
-        metrics: measured values, fractions where they are shares, such as {"top1": 0.812}.
-        task: what the outputs mean.
-        options: what else its network is built from, of a task that has such options; else None.
+        variant: name of the variant, or a name given by the user.
+        config: structure of the backbone.
+        form: form of the tensors: train, reparameterized or fused.
+        classes: names of the classes; None if they are not known.
+        preprocessing: preprocessing of the images.
+        metrics: measured values; shares are fractions, such as {"top1": 0.812}.
+        task: name of the task.
+        options: options of the task's network; None for a task without options.
     """
 
     variant: str
@@ -53,7 +53,12 @@ class Description:
 
     @classmethod
     def of(cls, model: TaskModel, metrics: Mapping[str, float] | None = None) -> Description:
-        """The description of a model."""
+        """Return the description of a model.
+
+        Args:
+            model: model to describe.
+            metrics: measured values.
+        """
         from fastvit.fusion import form
 
         return cls(
@@ -68,7 +73,7 @@ class Description:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON, with the format's version."""
+        """Return the description as plain values for JSON, with the version of the format."""
         return {
             "format_version": FORMAT_VERSION,
             "fastvit_version": __version__,
@@ -84,20 +89,24 @@ class Description:
 
     @classmethod
     def from_dict(cls, data: object, name: str) -> Description:
-        """The inverse of `to_dict`; `name` is the file, for errors.
+        """Create a description from the values of `to_dict`.
+
+        Args:
+            data: content of the JSON.
+            name: name of the file, for errors.
 
         Raises:
-            UserError: the format is newer than this package, or a field is missing or of the wrong kind.
+            UserError: the version of the format is not supported, or a field is missing or has the wrong type.
         """
         if not isinstance(data, Mapping):
-            raise UserError(f"{name}: the description in its metadata is no JSON object")
+            raise UserError(f"{name}: the description in its metadata is not a JSON object")
         if (version := data.get("format_version")) != FORMAT_VERSION:
             raise UserError(
-                f"{name} has format version {version}, this fastvit {__version__} reads {FORMAT_VERSION}: "
+                f"{name} has format version {version}, fastvit {__version__} reads {FORMAT_VERSION}: "
                 "upgrade with pip install -U fastvit"
             )
         if missing := [key for key in ("variant", "form", "config", "preprocessing") if key not in data]:
-            raise UserError(f"{name}: the description in its metadata has no {', '.join(missing)}")
+            raise UserError(f"{name}: the description in its metadata lacks {', '.join(missing)}")
         try:
             task = find_task(str(data.get("task", DEFAULT_TASK)))
             config = FastViTConfig.from_dict(data["config"])
@@ -119,10 +128,13 @@ class Description:
 
 
 def read_task(source: str | Path) -> str:
-    """What a weights file is for, from its header alone: what does not say so is a classifier.
+    """Return the task of a weights file from its header; classification if the file has no description.
+
+    Args:
+        source: file, folder, or Hugging Face Hub id.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     path = locate(source)
     if path.suffix != ".safetensors":
@@ -131,5 +143,11 @@ def read_task(source: str | Path) -> str:
         try:
             header = json.loads(file.read(int.from_bytes(file.read(_LENGTH), "little")))
             return str(json.loads(header["__metadata__"][METADATA_KEY])["task"])
-        except (ValueError, KeyError, TypeError, OverflowError, MemoryError):  # reading it will say what is wrong
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            MemoryError,
+        ):  # reading the file will report what is wrong
             return DEFAULT_TASK

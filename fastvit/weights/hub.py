@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: fetching released weights into its cache."""
+"""Download weights from the Hugging Face Hub into its local cache."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ FILENAME = "model.safetensors"
 
 
 def download(repo: str, filename: str = FILENAME) -> Path:
-    """Path of a Hub file in the local cache, fetched with a progress bar if it is not there yet.
+    """Return the path of a file of the Hub in the local cache; download it with a progress bar if it is not cached.
 
-    A warm cache works offline. The license of Apple's weights is shown when they are fetched, not from then on.
+    A cached file needs no connection. The license of Apple's weights is printed when they are downloaded.
+
+    Args:
+        repo: repository on the Hub, "owner/name".
+        filename: file in the repository.
 
     Raises:
-        UserError: there is no such repository or file, or no connection and nothing in the cache; the message says
-            which file to put where.
+        UserError: the repository or the file does not exist, or the file is not cached and there is no connection; the
+            message describes how to get it without one.
     """
     try:
         cached = try_to_load_from_cache(repo, filename)
@@ -30,22 +34,22 @@ def download(repo: str, filename: str = FILENAME) -> Path:
             return Path(cached)
         path = hf_hub_download(repo, filename)
     except HFValidationError as error:
-        raise UserError(f"there is no file {repo}, and it is no Hub id: {first_line(error)}") from error
+        raise UserError(f"there is no file {repo}, and it is not a Hugging Face Hub id: {first_line(error)}") from error
     except RepositoryNotFoundError as error:
         raise UserError(
             f"the Hugging Face Hub has no repository {repo}, or it is private and you are not logged in"
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"cannot fetch {filename} of {repo} from the Hugging Face Hub ({first_line(error)}). If the "
-            "client's cache cannot be written, set HF_HOME to another folder. Without a connection: download "
-            f"{filename} from the repository's page on another machine, copy it here and give its path instead "
+            f"cannot download {filename} of {repo} from the Hugging Face Hub ({first_line(error)}). If the cache "
+            "cannot be written, set HF_HOME to another folder. Without a connection: download "
+            f"{filename} from the repository's page on another machine, copy it to this one and give its path instead "
             "(fastvit.load(path), fastvit.load_weights(model, path))"
         ) from error
     for weights in ZOO.values():
         if weights.repo == repo:
             print_line(
-                f"{repo}: these weights are Apple's, not ours: {weights.license.name}, {weights.license.url}",
+                f"{repo}: these weights are Apple's; their license: {weights.license.name}, {weights.license.url}",
                 file=sys.stderr,
             )
     return Path(path)

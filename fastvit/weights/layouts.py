@@ -1,7 +1,7 @@
-"""Names of the same parameters in three layouts: ours, the official repository's and timm's.
+"""Parameter names in three layouts: native (fastvit's own), official (Apple's repository) and timm.
 
-Shapes are equal in all three; only names differ. The official and timm layouts have two forms, train and
-reparameterized; the fully fused form exists in ours alone.
+The shapes are the same in all three; only names differ. The official and timm layouts have the forms train and
+reparameterized; the fused form exists only in the native layout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastvit.model.config import FastViTConfig
 Layout = Literal["native", "official", "timm"]
 FORMS = {"train": lambda model: model, "reparameterized": reparameterize, "fused": fuse}
 
-# Each row rewrites our name; the rows apply in order. Rows of one pattern: (ours, official, timm).
+# Each row rewrites a native name; the rows apply in order: (pattern of the native name, official, timm).
 _RULES: tuple[tuple[str, str, str], ...] = (
     (r"^stem\.", "patch_embed.", "stem."),
     (r"^expansion\.", "conv_exp.", "final_conv."),
@@ -52,7 +52,7 @@ _RULES: tuple[tuple[str, str, str], ...] = (
 
 
 def _network_indices(config: FastViTConfig) -> dict[tuple[int, str], int]:
-    """Places of each stage's parts in the official flat `network`: patch embedding, CPE and blocks take one each."""
+    """Return the indices of each stage's parts in the official flat `network`: patch embedding, CPE, and blocks."""
     places: dict[tuple[int, str], int] = {}
     for index, stage in enumerate(config.stages):
         parts = ["embed"] * (index > 0) + ["cpe"] * (stage.cpe > 0) + ["blocks"]
@@ -74,7 +74,13 @@ def _translate(key: str, layout: Layout, places: Mapping[tuple[int, str], int]) 
 
 
 def key_map(keys: Iterable[str], config: FastViTConfig, layout: Layout) -> dict[str, str]:
-    """Our parameter name -> the name in another layout, for each of the keys of a train or reparameterized model."""
+    """Return the names in a layout by native parameter name, for a train or reparameterized model.
+
+    Args:
+        keys: native parameter names.
+        config: configuration of the model.
+        layout: layout of the names to return.
+    """
     if layout == "native":
         return {key: key for key in keys}
     places = _network_indices(config)
@@ -82,10 +88,10 @@ def key_map(keys: Iterable[str], config: FastViTConfig, layout: Layout) -> dict[
 
 
 def recognize(keys: Iterable[str]) -> tuple[Layout, Form]:
-    """Layout and form of a state dict, from its names.
+    """Return the layout and the form of a state dict, recognized by its parameter names.
 
     Raises:
-        UserError: it is no FastViT in any known layout.
+        UserError: the names are not those of a FastViT in any known layout.
     """
     names = set(keys)
 
@@ -102,19 +108,25 @@ def recognize(keys: Iterable[str]) -> tuple[Layout, Form]:
         return "native", "reparameterized" if any(".ffn.conv.norm." in name for name in names) else "fused"
     sample = ", ".join(sorted(names)[:3]) or "nothing"
     raise UserError(
-        f"these are no FastViT weights in the native, official or timm layout (they hold {sample}, ...); "
-        "MobileCLIP's full models must be cut down to the image encoder first"
+        f"these are not FastViT weights in the native, official or timm layout (they contain {sample}, ...); "
+        "of MobileCLIP's full models, extract the image encoder first"
     )
 
 
 def skeleton(config: FastViTConfig, form: Form) -> FastViT:
-    """A model of the given form on `meta`: names and shapes without storage."""
+    """Return a model of the given form on the meta device: names and shapes without storage."""
     with torch.device("meta"):
         return FORMS[form](FastViT(config))
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
-    """What separates two state dicts, a line a parameter; `names` gives the name to show for an expected key."""
+    """Return the differences between two state dicts, one line per parameter.
+
+    Args:
+        expected: state dict of the model.
+        found: state dict of the file.
+        names: names to show for expected keys; other keys are shown as they are.
+    """
     shown = {key: names.get(key, key) for key in expected}
     lines = [f"missing {shown[key]}" for key in expected if key not in found]
     lines += [f"unexpected {key}" for key in found if key not in expected]

@@ -1,4 +1,4 @@
-"""Putting weights of any layout into a model, strictly, and taking them out in any layout."""
+"""Load weights of any layout into a model, with a strict check, and export them in any layout."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BACKBONE = "backbone."
 
 @dataclass(frozen=True)
 class Loaded:
-    """What `load_weights` did.
+    """Result of `load_weights`.
 
     Attributes:
-        layout: of the source.
-        form: of the source; a later form of the model was made from it.
-        head: whether what stands on the backbone came along whole; False: the model kept its own, or the part of it
-            that depends on the number of classes.
+        layout: layout of the source.
+        form: form of the source; it was converted if the model is in a later form.
+        head: whether the head was loaded; False if the model keeps its own head, or the part of it that depends on the
+            number of classes.
     """
 
     layout: Layout
@@ -43,20 +43,20 @@ class Loaded:
 
 
 def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
-    """Copy weights into a model, with what their file says of preprocessing and class names.
+    """Load weights into a model in place, and the preprocessing and class names of their file.
 
-    Every key and shape must fit, but for a head of another class count. A model of another task than classification
-    takes weights of its own task, or a classifier's, of which its backbone is filled.
+    Every key and shape must match, except for a head with another number of classes. A model for detection,
+    segmentation or hand mesh loads weights of its own task, or the backbone of a classifier's weights.
 
     Args:
-        model: in any form; train or reparameterized weights are fused on the way if the model is in a later form.
-        source: as in `fastvit.weights.source.read`; layout and form are recognized.
+        model: model in any form; train or reparameterized weights are converted if the model is in a later form.
+        source: weights, as in `fastvit.weights.source.read`; layout and form are recognized.
 
     Returns:
-        What was recognized, and whether the head was taken.
+        The recognized layout and form, and whether the head was loaded.
 
     Raises:
-        UserError: the weights are of another variant, damaged, or in a later form than the model; the message lists
+        UserError: the weights are of another variant, corrupt, or in a later form than the model; the message lists
             the differences.
     """
     file = read(source)
@@ -69,16 +69,16 @@ def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
 
 
 def described(file: StateFile) -> Description | None:
-    """Return what a file of ours says of itself; None of another file."""
+    """Return the description in a file of fastvit; None for other files."""
     return None if file.info is None else Description.from_dict(file.info, file.name)
 
 
 def known_preprocessing(description: Description, task: str) -> dict[str, Any]:
-    """Return the fields of `Preprocessing` that weights bring along.
+    """Return the fields of `Preprocessing` that a model takes from weights.
 
     Args:
-        description: of the weights.
-        task: of the model that they are loaded into. Another one's backbone wants the mean and std it has learnt on.
+        description: description of the weights.
+        task: task of the model. From weights of another task it takes mean and std only.
     """
     known = description.preprocessing
     names = [field.name for field in fields(known)] if description.task == task else ["mean", "std"]
@@ -86,19 +86,27 @@ def known_preprocessing(description: Description, task: str) -> dict[str, Any]:
 
 
 def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
-    """Copy the tensors of `load_weights`, of a state dict that has been read, and nothing else."""
+    """Load only the tensors of a state dict into a model; `load_weights` describes the checks.
+
+    Args:
+        model: model in any form.
+        file: state dict that has been read.
+
+    Raises:
+        UserError: the weights do not fit the model.
+    """
     description = described(file)
     if not isinstance(model, (FastViT, Backbone)):
         return _copy_into_dense(model, file, description)
     if description and not issubclass(find_task(description.task).model_class(), FastViT):
-        raise UserError(f"{file.name} holds a model for {description.task}, of which nothing fits a classifier")
+        raise UserError(f"{file.name} is a model for {description.task}, whose weights do not fit a classifier")
     layout, source_form = recognize(file.tensors)
     target_form = form(model)
     if _FORM_ORDER.index(source_form) > _FORM_ORDER.index(target_form):
         remedy = "fastvit.fuse(model)" if source_form == "fused" else "fastvit.reparameterize(model)"
         raise UserError(
-            f"{file.name} is {source_form}, which cannot go back to the {target_form} form of this model: load it into "
-            f"{remedy}, or get the train-form weights"
+            f"{file.name} is {source_form} and cannot be converted back to the {target_form} form of this model: load "
+            f"it into {remedy}, or use the weights in train form"
         )
     backbone_only = isinstance(model, Backbone)
     tensors, rows = to_native(file, model.config, backbone_only)
@@ -113,7 +121,7 @@ def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     takes_head = rows == model.num_classes
     if not takes_head:
         warnings.warn(
-            f"{file.name} has {rows} classes, the model {model.num_classes}: the head stays new, all else is loaded",
+            f"{file.name} has {rows} classes, the model {model.num_classes}: all weights but the head are loaded",
             stacklevel=3,
         )
         state = {k: v for k, v in state.items() if not k.startswith("head.")}
@@ -129,11 +137,11 @@ def _copy_into_dense(model: TaskModel, file: StateFile, description: Description
 
 
 def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> Loaded:
-    """Weights of the same task; what depends on the number of classes stays new where that is another."""
+    """Load weights of the same task, except tensors that depend on the number of classes if that differs."""
     if description.form != form(model):
         raise UserError(
-            f"{file.name} is {description.form}, the model {form(model)}: give weights in the model's form, or load "
-            "the file as it is with fastvit.load"
+            f"{file.name} is {description.form}, the model {form(model)}: give weights in the form of the model, or "
+            "load the file with fastvit.load"
         )
     state, classes = model.state_dict(), description.config.num_classes
     kept = {
@@ -146,18 +154,22 @@ def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> 
     model.load_state_dict(tensors)
     if classes != model.num_classes:
         warnings.warn(
-            f"{file.name} has {classes} classes, the model {model.num_classes}: {len(kept)} tensors of its head stay "
-            "new, all else is loaded",
+            f"{file.name} has {classes} classes, the model {model.num_classes}: all weights are loaded but "
+            f"{len(kept)} tensors of the head",
             stacklevel=4,
         )
     return Loaded("native", description.form, head=classes == model.num_classes)
 
 
 def require_fit(file: StateFile, expected: Mapping[str, Tensor]) -> None:
-    """See that a file in our layout has just the tensors of a model.
+    """Check that a file in the native layout has exactly the tensors of a model.
+
+    Args:
+        file: state dict that has been read.
+        expected: state dict of the model.
 
     Raises:
-        UserError: it has not; the message lists the first differences.
+        UserError: tensors are missing, unexpected or of another shape; the message lists the first differences.
     """
     if lines := differences(expected, file.tensors, {}):
         more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
@@ -165,12 +177,12 @@ def require_fit(file: StateFile, expected: Mapping[str, Tensor]) -> None:
 
 
 def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = False) -> tuple[dict[str, Tensor], int]:
-    """A state dict in our names, and its class count (0: no head).
+    """Return a state dict with native names, and the number of classes (0 without a head).
 
     Args:
-        file: in any layout, of a classifier or, in ours, of a backbone.
-        config: what it must fit.
-        backbone_only: leave the classifier out and name the rest as in a Backbone.
+        file: state dict of a classifier in any layout, or of a backbone in the native layout.
+        config: configuration that the tensors must fit.
+        backbone_only: leave out the head, and return the names of a `Backbone`.
 
     Raises:
         UserError: keys or shapes do not fit the configuration; the message lists the first differences.
@@ -200,16 +212,16 @@ def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = Fals
 
 
 def head_rows(tensors: Mapping[str, Tensor], layout: Layout) -> int:
-    """Class count of a state dict; 0 where it has no head."""
+    """Return the number of classes of a state dict; 0 if it has no head."""
     head = tensors.get("head.fc.weight" if layout == "timm" else "head.weight")
     return 0 if head is None else head.shape[0]
 
 
 def identify(file: StateFile) -> tuple[str, FastViTConfig]:
-    """Variant and configuration of weights that do not say them, from their names and shapes.
+    """Return the variant and the configuration of weights without a description, by their names and shapes.
 
     Raises:
-        UserError: they fit no variant of the family.
+        UserError: the names and shapes are not those of any variant.
     """
     layout, source_form = recognize(file.tensors)
     shapes = {key: value.shape for key, value in file.tensors.items() if not key.endswith("num_batches_tracked")}
@@ -224,33 +236,33 @@ def identify(file: StateFile) -> tuple[str, FastViTConfig]:
         if wanted == shapes:
             return variant.name, config
     raise UserError(
-        f"{file.name} ({layout} layout, {source_form} form) fits no variant of the family; if it is a "
-        "network of yours, make it and use fastvit.load_weights(model, source)"
+        f"{file.name} ({layout} layout, {source_form} form) does not fit any variant; if it is a custom "
+        "network, create the model and use fastvit.load_weights(model, source)"
     )
 
 
 def _belongs_to(file: StateFile) -> str:
     try:
-        return f", it holds {identify(file)[0]}"
+        return f", it contains {identify(file)[0]}"
     except UserError:
         return ""
 
 
 def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
-    """The state dict of a model under another layout's names; load_weights is its inverse.
+    """Return the state dict of a model with the parameter names of a layout; load_weights is the inverse.
 
     Args:
-        model: train or reparameterized form for "official" and "timm", any for "native".
+        model: model in train or reparameterized form; for "native" in any form.
         layout: "native", "official" or "timm".
 
     Raises:
-        UserError: the layout is unknown, or it has no fully fused form.
+        UserError: the layout is unknown, or the model is fused and the layout is not "native".
     """
     if layout not in get_args(Layout):
         raise unknown_name("layout", layout, get_args(Layout))
     if layout != "native" and form(model) == "fused":
         raise UserError(
-            f"the {layout} layout has no place for folded norms: export the train form, or fastvit.reparameterize(it)"
+            f"the {layout} layout has no fused form: export the model in train form, or fastvit.reparameterize(model)"
         )
     state = model.state_dict()
     names = key_map(state, model.config, layout)

@@ -1,4 +1,4 @@
-"""Where weights are: a file, a directory, the Hub. Needs no torch."""
+"""Find weights: a file, a folder, or the Hugging Face Hub. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".safetensors", *PICKLES)
 
 
 def hub_id(source: str | Path) -> str | None:
-    """owner/name if the source means a repository on the Hub, else None: files and directories come first."""
+    """Return "owner/name" for a Hugging Face Hub id, else None; files and folders have precedence."""
     path = user_path(source)
     match = re.fullmatch(r"(hf[-_]hub:)?([\w.-]+/[\w.-]+)", str(source))
     if not match or path.exists() or path.suffix in SUFFIXES or (not match[1] and path.parent.is_dir()):
@@ -23,7 +23,12 @@ def hub_id(source: str | Path) -> str | None:
 
 
 def beside(checkpoint: str, ending: str) -> Path:
-    """A name for what is made from a checkpoint: beside its file, or here for what comes from the Hub."""
+    """Return the default path of a file made from a checkpoint: beside it, or for the Hub in the current folder.
+
+    Args:
+        checkpoint: file, folder, or Hugging Face Hub id.
+        ending: ending to append to the name without suffix, such as "-fused.safetensors".
+    """
     repository = hub_id(checkpoint)
     path = Path(repository.partition("/")[2]) if repository else locate(checkpoint)
     name = path.name if repository else path.name.removesuffix(path.suffix).removesuffix(".pth")
@@ -31,10 +36,13 @@ def beside(checkpoint: str, ending: str) -> Path:
 
 
 def locate(source: str | Path) -> Path:
-    """The weights file that a path, a directory or a Hub id stands for.
+    """Return the path of a weights file; a file of the Hub is downloaded.
+
+    Args:
+        source: file, folder with a weights file (such as a run), or Hugging Face Hub id.
 
     Raises:
-        UserError: there is none.
+        UserError: no weights file was found, or a folder contains several.
     """
     path = user_path(source)
     if path.is_dir():
@@ -43,15 +51,17 @@ def locate(source: str | Path) -> Path:
         if path.suffix not in SUFFIXES:
             names = ", ".join(SUFFIXES)
             raise UserError(
-                f"{path} is not a weights file, whose names end in {names} (an artifact can be used and evaluated, "
-                "but not loaded)"
+                f"{path} is not a weights file ({names}); artifacts cannot be loaded, but used by fastvit predict and "
+                "fastvit eval"
             )
         return path
     if repo := hub_id(source):
         from fastvit.weights.hub import download
 
         return download(repo)
-    raise UserError(f"there is no file {source}; give a weights file, a directory with one, or a Hub id owner/name")
+    raise UserError(
+        f"there is no file {source}; give a weights file, a folder with one, or a Hugging Face Hub id owner/name"
+    )
 
 
 def _in_directory(path: Path) -> Path:
@@ -61,5 +71,5 @@ def _in_directory(path: Path) -> Path:
     found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
     if len(found) != 1:
         what = f"{len(found)} weights files ({', '.join(p.name for p in found[:5])})" if found else "no weights file"
-        raise UserError(f"{path} holds {what}; name the file")
+        raise UserError(f"{path} contains {what}; give the path of the file")
     return found[0]

@@ -1,4 +1,4 @@
-"""Our files: safetensors that say what they are, so that loading needs to be told nothing."""
+"""Save and load models as safetensors files with a description, so that loading needs no further arguments."""
 
 from __future__ import annotations
 
@@ -33,21 +33,25 @@ def save(model: TaskModel, path: str | Path, metrics: Mapping[str, float] | None
     """Write a model to a .safetensors file with its variant, form, configuration, class names and preprocessing.
 
     Args:
-        model: in any form, on any device, also compiled.
-        path: file to write; what was there stays whole until the new file is complete.
-        metrics: measured values to keep with it, fractions where they are shares, such as {"top1": 0.812}.
+        model: model in any form and on any device, also compiled.
+        path: file to write; an existing file is replaced when the new one is complete.
+        metrics: measured values to save with the model; shares are fractions, such as {"top1": 0.812}.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        UserError: it is no whole model of a task, the name does not end in .safetensors, or the file cannot be written.
+        UserError: the model is not a complete model of a task, the name does not end in .safetensors, or the file
+            cannot be written.
     """
     model = cast(TaskModel, uncompiled(model))
     if not isinstance(model, TaskModel):
         raise UserError(
-            f"only a whole model can be saved, not a {type(model).__name__}: a file says how to build the model again"
+            f"only a complete model can be saved, not a {type(model).__name__}: the file describes how to create it"
         )
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise UserError(f"{target}: models are saved as .safetensors files")
+        raise UserError(f"{target}: models are saved as .safetensors files: give a name with this ending")
     info = Description.of(model, metrics).to_dict()
     try:
         with atomic(target) as part:
@@ -63,20 +67,21 @@ def load(source: Source) -> TaskModel: ...
 @overload
 def load(source: Source, kind: type[Model]) -> Model: ...
 def load(source: Source, kind: type[TaskModel] = TaskModel) -> TaskModel:
-    """Build the right model from a file and fill it; files of the official and timm layouts are recognized by shape.
+    """Load a model from a file; the variant, the task and the form are recognized.
 
-    What those do not say is filled in: from the zoo for a released repository on the Hub, else the variant's published
-    preprocessing, and ImageNet's class names where there are 1000 classes.
+    Files of the official and timm layouts have no description. For these, the variant is recognized by its shapes, the
+    preprocessing is that of the released weights on the Hub, else the published one of the variant, and the class names
+    are ImageNet's if there are 1000 classes.
 
     Args:
-        source: as in `fastvit.weights.source.read`.
-        kind: that it must be: FastViT, Detector, Segmenter; by default any.
+        source: weights, as in `fastvit.weights.source.read`.
+        kind: class that the model must have, such as FastViT, Detector or Segmenter; by default any.
 
     Returns:
-        A model of its own on the CPU, in the form it was saved in, in eval mode.
+        A new model on the CPU in eval mode, in the form that it was saved in.
 
     Raises:
-        UserError: the file is damaged, of a newer format, no FastViT, or of another kind.
+        UserError: the file is corrupt, has a newer format, is not a FastViT, or its model is not a `kind`.
     """
     return build(read(source), kind)
 
@@ -86,14 +91,22 @@ def build(file: StateFile) -> TaskModel: ...
 @overload
 def build(file: StateFile, kind: type[Model]) -> Model: ...
 def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
-    """`load` from a state dict that has been read; the model takes over its tensors."""
+    """Create a model from a state dict that has been read, as `load` does; the model uses its tensors without a copy.
+
+    Args:
+        file: state dict that has been read.
+        kind: class that the model must have.
+
+    Raises:
+        UserError: the file does not fit, or its model is not a `kind`.
+    """
     description = describe(file)
     row = find_task(description.task)
     made = row.model_class()
     if not issubclass(made, kind):
         raise UserError(f"{file.name} is a model for {row.name}; this is for {getattr(kind, 'task', 'another task')}")
     tensors, config = file.tensors, description.config
-    if made is FastViT:  # whose files have several layouts
+    if made is FastViT:  # the files of classifiers have several layouts
         tensors, rows = to_native(file, config)
         config = config.replace(num_classes=rows)
     options = {} if description.options is None else {"options": description.options}
@@ -108,10 +121,10 @@ def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
 
 
 def describe(file: StateFile) -> Description:
-    """What a file says of itself, or what can be told from its shapes and origin.
+    """Return the description of a file; without one, it is derived from the shapes and the repository.
 
     Raises:
-        UserError: it says something that this version cannot read, or fits no variant.
+        UserError: this version cannot read the description, or the shapes do not fit any variant.
     """
     if file.info is not None:
         return Description.from_dict(file.info, file.name)

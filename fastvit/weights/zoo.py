@@ -1,8 +1,8 @@
-"""The released weights: where each lives, whose it is, what images it expects, what is published of it. Needs no torch.
+"""Released weights: repository, license, preprocessing, and published accuracy. Needs no torch.
 
 Sources: timm's model cards on the Hugging Face Hub for repositories, licenses and preprocessing; the paper (arXiv
 2303.14189) for ImageNet top-1. SA36's crop is the official repository's (timm's card says 0.9).
-MobileCLIP's first release (timm's tags `apple_mclip`) is not here: its repositories hold whole CLIP models.
+MobileCLIP's first release (timm's tags `apple_mclip`) is not here: its repositories contain complete CLIP models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ OPENAI_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class License:
-    """Of weights: they are Apple's, not ours."""
+    """License of weights; the released weights are Apple's.
+
+    Attributes:
+        name: name of the license.
+        url: address of its text.
+    """
 
     name: str
     url: str
@@ -34,15 +39,16 @@ APPLE_AMLR = License(
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """One released set of weights.
+    """Released weights of a variant.
 
     Attributes:
         name: variant and tag, as in timm: "fastvit_t8.apple_in1k".
-        repo: repository on the Hugging Face Hub; the file in it is model.safetensors, in timm's layout, train form.
-        license: whose terms apply.
-        num_classes: rows of the classifier; for MobileCLIP the length of the image embedding.
-        preprocessing: what images need.
-        top1: published ImageNet-1k top-1 in percent at the stated size; None where it is no classifier.
+        repo: repository on the Hugging Face Hub; its file is model.safetensors, in timm's layout and train form.
+        license: license of the weights.
+        num_classes: number of classes; for MobileCLIP the length of the image embedding.
+        preprocessing: preprocessing of the images.
+        top1: published top-1 accuracy on ImageNet-1k, in percent, at the size of `preprocessing`; None if the network
+            is not a classifier.
     """
 
     name: str
@@ -54,6 +60,7 @@ class PretrainedWeights:
 
     @property
     def variant(self) -> str:
+        """Name of the variant, such as "fastvit_t8"."""
         return self.name.partition(".")[0]
 
 
@@ -87,21 +94,24 @@ ZOO: dict[str, PretrainedWeights] = {
 
 
 def tags(variant: str) -> list[str]:
-    """Tags of the released weights of a variant; the first is the default."""
+    """Return the tags of the released weights of a variant; the first one is the default."""
     return [name.partition(".")[2] for name, row in ZOO.items() if row.variant == variant]
 
 
 def find_weights(name: str) -> PretrainedWeights:
-    """Released weights by "variant.tag", or by "variant" for its default tag.
+    """Return the released weights with a name.
+
+    Args:
+        name: "variant.tag", or "variant" for its default tag.
 
     Raises:
-        UserError: there is no such variant or tag; the message lists what there is.
+        UserError: the variant or the tag does not exist, or the variant has no released weights.
     """
     base, _, tag = name.partition(".")
     variant = find_variant(base).name
     known = tags(variant)
     if not known:
-        raise UserError(f"no weights that can be fetched are known for {variant}; load a file of yours instead")
+        raise UserError(f"{variant} has no released weights to download; load weights from a file instead")
     row = ZOO.get(f"{variant}.{tag or known[0]}")
     if row is None:
         raise unknown_name(f"tag of {variant}'s weights", tag, known)

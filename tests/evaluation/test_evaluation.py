@@ -59,7 +59,7 @@ def test_images_of_the_class_ignored_are_in_no_number() -> None:
     assert result.metrics == pytest.approx(expected.metrics)
     assert np.array_equal(result.confusion, expected.confusion)
     assert len(result.targets) == 12
-    with pytest.raises(UserError, match="no image to evaluate on"):
+    with pytest.raises(UserError, match="no images to evaluate"):
         evaluate(lambda x: x, [(logits, torch.full((12,), IGNORED))], 6)
 
 

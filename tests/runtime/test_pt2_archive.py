@@ -350,7 +350,7 @@ def test_native_code_runs_only_where_it_is_allowed(
     for command in (["predict", str(path), str(photo)], ["eval", str(path)], ["robustness", str(path)]):
         assert main(command) == 2
         assert "--allow-native-code" in capfd.readouterr().err
-    with pytest.raises(UserError, match="contains native code, which no recipe runs"):
+    with pytest.raises(UserError, match="contains native code, which a recipe must not run"):
         load_teacher(Distillation(str(path)))
     assert not mark.exists()
     assert main(["predict", str(path), str(photo), "--allow-native-code"]) == 2

@@ -242,7 +242,7 @@ class DenseContract:
         content = json.loads(metadata["fastvit"])
         for change, message in (
             ({"task": "poetry"}, "there is no task 'poetry'; there are classification, "),
-            ({"options": {"depth": 3}}, rf"the description of the {model.task} network does not fit: .*depth"),
+            ({"options": {"depth": 3}}, rf"the options of the {model.task} network are not valid: .*depth"),
             *self.wrong_options(content["options"]),
             ({"classes": ["one"]}, "1 class names for 5 classes"),
             ({"format_version": 99}, "format version 99"),
@@ -280,7 +280,9 @@ class DenseContract:
             for a, b in zip(fused.trunk.parameters(), fastvit.fuse(classifier).backbone.parameters(), strict=True)
         )
         fused_classifier = fastvit.save(fastvit.fuse(classifier), tmp_path / "fused.safetensors")
-        with pytest.raises(UserError, match=r"fused\.safetensors is fused, which cannot go back to the train form"):
+        with pytest.raises(
+            UserError, match=r"fused\.safetensors is fused and cannot be converted back to the train form"
+        ):
             fastvit.load_weights(model, fused_classifier)
 
     def test_weights_of_the_same_task(self, model: TaskModel, make: Make, kind: str, tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ class DenseContract:
         fused = fastvit.save(fastvit.fuse(model), tmp_path / "fused.safetensors")
         with pytest.raises(UserError, match=r"fused\.safetensors is fused, the model train"):
             fastvit.load_weights(make(kind), fused)
-        with pytest.raises(UserError, match=rf"holds a model for {model.task}, of which nothing fits"):
+        with pytest.raises(UserError, match=rf"is a model for {model.task}, whose weights do not fit"):
             fastvit.load_weights(tiny(), path)
 
     @pytest.mark.parametrize("size", [(64, 64), (33, 47), (97, 40), (20, 70), (1, 1)])

@@ -61,8 +61,8 @@ def test_classes_that_differ_from_those_of_a_checkpoint_are_named() -> None:
     many = tuple(f"c{index}" for index in range(300))
     for now, before, message in (
         ((*many, "new"), (*many, "old", "older"), "added 1: new and removed 2: old, older;"),
-        (("a", "b", "c"), ("a", "b"), "began with: added 1: c;"),
-        (("a", "c", "b"), ("a", "b", "c"), "they are in another order, from class 1 on: c, where b was;"),
+        (("a", "b", "c"), ("a", "b"), "started with: added 1: c;"),
+        (("a", "c", "b"), ("a", "b", "c"), "their order differs from class 1 on: c instead of b;"),
     ):
         task = ClassificationTask(tiny(num_classes=len(now), classes=now))
         with pytest.raises(UserError, match=message):

@@ -197,7 +197,7 @@ def test_fused_and_side_by_side(task: str, trained: Path, tmp_path: Path) -> Non
     assert fastvit.form(after) == "fused"
     assert not [m for m in after.modules() if isinstance(m, _BatchNorm)]
     assert (after.classes, after.options, after.preprocessing) == (before.classes, before.options, before.preprocessing)
-    assert "is fused already" in complaint("fuse", fused, run=inside)
+    assert "is already fused" in complaint("fuse", fused, run=inside)
     page = tmp_path / "report.html"
     options = ("--no_latency", "--out", page)
     table = succeeded("compare", trained, fused, *options, run=inside)
@@ -236,7 +236,7 @@ def test_export_from_end_to_end(task: str, trained: Path, data: Path, tmp_path: 
     told = succeeded("predict", artifact, images / "000000.png", "--json", *SCORE[task], run=inside)
     line = json.loads(told.splitlines()[0])
     assert line["predictions"]
-    refusal = {"segmentation": "takes images of 64x64 pixels, got", "detection": "within 64x64 pixels"}
+    refusal = {"segmentation": "has the fixed image size 64x64 pixels", "detection": "within 64x64 pixels"}
     assert refusal[task] in complaint("eval", artifact, "--data", data, "--size", "96x96", run=inside)
 
 
@@ -466,7 +466,7 @@ def test_the_proof_refuses_what_takes_the_canvas_for_image(exported: tuple[Detec
     assert done.proof is not None
     assert not TOLERANCES["fp32"].missed(done.proof)
     proof = prove_artifact(model, deaf, scenes(2, (96, 96)))
-    assert any("found by one of the two alone" in reason for reason in TOLERANCES["fp32"].missed(proof))
+    assert any("detected by only one of the two" in reason for reason in TOLERANCES["fp32"].missed(proof))
 
 
 @pytest.mark.slow
@@ -480,7 +480,7 @@ def test_a_size_of_ones_own(tmp_path: Path) -> None:
     assert done.proof.objects.unpaired == 0
     assert done.proof.resized is not None
     assert done.proof.resized.images == done.proof.images + done.proof.crops
-    assert "by the artifact alone" in str(done.proof)
+    assert "by the artifact only" in str(done.proof)
     artifact = open_artifact(done.path)
     assert (artifact.signature.size, artifact.signature.input) == ((64, 80), "pixels")
     assert artifact.description.preprocessing.resize == "letterbox"
@@ -524,7 +524,7 @@ def _type(array: np.ndarray) -> tuple[int, tuple[int, ...]]:
 
 def test_where_nothing_is_found_nothing_is_proved(tmp_path: Path) -> None:
     silent = detector("faster_rcnn", score_thresh=1.0)
-    with pytest.raises(fastvit.UserError, match="finds nothing in the pictures"):
+    with pytest.raises(fastvit.UserError, match="detects nothing in the images"):
         prove_forms(silent, fastvit.fuse(silent), scenes(2))
 
 
@@ -704,10 +704,10 @@ DETECT = ("train", "--task=detection", *SHARED, *OPTIONS["detection"], "--out=OU
 SEGMENT = ("train", "--task=segmentation", *SHARED, *OPTIONS["segmentation"], "--out=OUT")
 MISTAKES = [
     ((*DETECT, "--data=EMPTY"), ("empty", "COCO")),
-    ((*DETECT, "--data=nowhere"), (f"no folder {Path.cwd()}/nowhere",)),
+    ((*DETECT, "--data=nowhere"), (f"the folder {Path.cwd()}/nowhere does not exist",)),
     ((*DETECT, "--data=sample"), ("sample",)),
     ((*DETECT, "--data=MISSING"), ("instances_train.json", "1 of the 6 images", "000002.png")),
-    ((*DETECT, "--data=BROKEN"), ("instances_train.json", "no JSON")),
+    ((*DETECT, "--data=BROKEN"), ("instances_train.json", "not valid JSON")),
     ((*DETECT, "--data=MASKS"), ("only_masks", "no COCO annotations")),
     ((*DETECT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to detection",)),
     (
@@ -750,7 +750,7 @@ MISTAKES = [
     (("eval", "DETECTOR"), ("sample",)),
     (("eval", "SEGMENTER", "--data=BADMASKS", "--num-workers=0"), ("000000.png", "77")),
     (("eval", "SEGMENTER", "--data=BOXES"), ("only_boxes",)),
-    (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier is shown square images",)),
+    (("eval", "CLASSIFIER", "--size=64x96"), ("a classifier needs square images",)),
     (("predict", "CLASSIFIER", "PICTURE", "--k=0", "--runtime=torch"), ("k must be at least 1",)),
     (("predict", "DETECTOR", "PICTURE", "--k=2"), ("--k is for classification, this model is for detection",)),
     (("predict", "DETECTOR", "PICTURE", "--score=much"), ("score",)),
@@ -759,7 +759,7 @@ MISTAKES = [
     (("predict", "DETECTOR", "PICTURE", "--draw=FILE"), ("file.txt",)),
     (("predict", "SEGMENTER", "PICTURE", "--runtime=litert"), ("litert",)),
     (("export", "SEGMENTER", "--out=FILE", "--images=1"), ("file.txt",)),
-    (("fuse", "FOUR"), ("images of 4 channels, pictures 1 or 3",)),
+    (("fuse", "FOUR"), ("images of 4 channels, image files have 1 or 3",)),
     (("fuse", "DETECTOR", "--verify_with=nothing*.jpg"), ("no image was found at nothing",)),
     (("export", "SEGMENTER", "--precision=int8"), ("int8 is not available for",)),
     (
@@ -771,7 +771,7 @@ MISTAKES = [
         ("a model for detection does not have the output 'logits'",),
     ),
     (("export", "DETECTOR", "--batch=4", "--images=1"), ("for one image of a fixed size",)),
-    (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported whole in fp32",)),
+    (("export", "DETECTOR", "--precision=fp16", "--images=1"), ("exported in fp32 only",)),
     (
         ("export", "SEGMENTER", "--output=objects", "--images=1"),
         ("a model for segmentation does not have the output 'objects'",),

@@ -409,7 +409,7 @@ def test_what_two_find_in_use() -> None:
     )
     found = in_use([ours], [theirs])
     assert (found.both, found.lost, found.invented, found.images) == (2, 1, 2, 1)
-    assert "2 by the artifact alone" in str(found)
+    assert "2 by the artifact only" in str(found)
 
 
 def test_in_use_pairs_are_left_out_on_either_side() -> None:

@@ -129,7 +129,7 @@ def test_without_a_split_the_layouts_are_told(tmp_path: Path) -> None:
     root = write(tmp_path, "annotations/instances.json", "images")
     with pytest.raises(UserError, match=r"split train \(only instances.json\); it needs annotations/instances_train"):
         open_coco(root, "train")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="does not exist"):
         open_coco(tmp_path / "none", "train")
 
 
@@ -177,7 +177,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_a_count(tmp_path: Path) -
         annotation(8, 3, 2, [-30, 0, 20, 5]),
         annotation(9, 3, 2, [0, 0, HEIGHT, WIDTH]),
     ]
-    with pytest.warns(UserWarning, match=r"instances_train.json: 5 objects are left out.*annotations 4, 5, 6, 7, 8\)"):
+    with pytest.warns(UserWarning, match=r"instances_train.json: 5 objects are dropped.*annotations 4, 5, 6, 7, 8\)"):
         images = open_coco(make(tmp_path, data), "train")
     assert images.dropped == (4, 5, 6, 7, 8)
     objects = images.targets(0)
@@ -214,19 +214,19 @@ def put(*path: Any) -> Callable[[dict[str, Any]], None]:
         (remove("annotations", 2, "bbox"), r"annotations\[2\] has no bbox"),
         (put("annotations", 1, "bbox", [1, 2, 3]), r"annotations\[1\] has a bbox that is not four numbers"),
         (put("annotations", 1, "bbox", [1, 2, 3, "wide"]), r"annotations\[1\] has a bbox that is not four numbers"),
-        (put("annotations", 3, "image_id", 8), r"annotations\[3\] has image_id 8, but there is no such image"),
-        (put("annotations", 0, "image_id", "7"), r"annotations\[0\] has a image_id that is no whole number"),
-        (put("annotations", 0, "category_id", 1), r"annotations\[0\] has category_id 1, but there is no such category"),
-        (put("annotations", 3, "id", 11), r"annotations\[3\] has the id 11, which another one has"),
-        (put("annotations", 3, "area", "big"), r"annotations\[3\] has a area that is no number"),
-        (put("images", 2, "id", 7), r"images\[2\] has the id 7, which another one has"),
+        (put("annotations", 3, "image_id", 8), r"annotations\[3\] has image_id 8, but no image has this id"),
+        (put("annotations", 0, "image_id", "7"), r"annotations\[0\] has a image_id that is not an integer"),
+        (put("annotations", 0, "category_id", 1), r"annotations\[0\] has category_id 1, but no category has this id"),
+        (put("annotations", 3, "id", 11), r"annotations\[3\] has the id 11, which another record has already"),
+        (put("annotations", 3, "area", "big"), r"annotations\[3\] has a area that is not a number"),
+        (put("images", 2, "id", 7), r"images\[2\] has the id 7, which another record has already"),
         (put("images", 2, "id", -1), r"images\[2\] has a negative id"),
         (put("images", 0, "width", 0), "the size of image 7 is not positive"),
-        (put("images", 0, 5), r"images\[0\] is no object"),
-        (put("images", {}), "images is no list"),
+        (put("images", 0, 5), r"images\[0\] is not an object"),
+        (put("images", {}), "images is not a list"),
         (put("images", []), "lists no images"),
         (put("categories", []), "lists no categories"),
-        (put("categories", 1, "name", "dog"), "several categories of one name .dog."),
+        (put("categories", 1, "name", "dog"), "several categories with the same name .dog."),
         (put("annotations", 2, "segmentation", {"size": [2, 2], "counts": "04"}), "annotation 12 is neither polygons"),
         (put("annotations", 2, "segmentation", {"counts": "04"}), "annotation 12 is neither polygons"),
         (put("annotations", 3, "segmentation", "counts", [5, 6]), "annotation 2 is neither.*11 pixels"),
@@ -245,21 +245,21 @@ def test_what_is_wrong_with_a_json_is_named(tmp_path: Path, change: Callable[...
 def test_what_is_no_json_of_instances(tmp_path: Path, text: str) -> None:
     root = make(tmp_path)
     (root / "annotations" / "instances_train.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"instances_train.json is (no JSON|not in COCO)"):
+    with pytest.raises(UserError, match=r"instances_train.json is not (valid JSON|in COCO)"):
         open_coco(root, "train")
 
 
 @pytest.mark.parametrize(
     ("segmentation", "told"),
     [
-        ([[1, 2, 3, 4, 5]], "no list of polygons"),
-        ([[1, 2, 3, 4, 5, "six"]], "no list of polygons"),
-        ([[1, 2, 3, 4, 5, None]], "no list of polygons"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "no list of polygons"),
+        ([[1, 2, 3, 4, 5]], "not a list of polygons"),
+        ([[1, 2, 3, 4, 5, "six"]], "not a list of polygons"),
+        ([[1, 2, 3, 4, 5, None]], "not a list of polygons"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "not a list of polygons"),
         ([[1, 2, 3, 4]], "has no segmentation"),
         ([], "has no segmentation"),
         (None, "has no segmentation"),
-        ({"size": [HEIGHT, WIDTH], "counts": compressed(disc(80, 90))["counts"]}, "is damaged"),
+        ({"size": [HEIGHT, WIDTH], "counts": compressed(disc(80, 90))["counts"]}, "cannot be decoded"),
     ],
 )
 def test_what_cannot_be_a_mask_is_still_a_box(tmp_path: Path, segmentation: Any, told: str) -> None:
@@ -325,7 +325,7 @@ def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     root = make(tmp_path)
     for size in ((20, 20), (WIDTH, HEIGHT)):
         Image.new("RGB", size).save(root / "images" / "train" / "a.png")
-        with pytest.raises(UserError, match=rf"a.png is {size[0]}x{size[1]} .*says 37x53 \(image 3\)"):
+        with pytest.raises(UserError, match=rf"a.png is {size[0]}x{size[1]} .*has 37x53 for it \(image 3\)"):
             open_coco(root, "train").image(1)
 
 

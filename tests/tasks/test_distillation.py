@@ -91,13 +91,13 @@ def test_a_function_output_from_its_thread() -> None:
     teacher = Teacher(lambda images: images.flatten(1)[:, :10], SMALL, None, 10)
     teacher.to(torch.device("cpu"))
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(teacher.ask(images, SMALL)(), images.flatten(1)[:, :10])
+    torch.testing.assert_close(teacher.start(images, SMALL)(), images.flatten(1)[:, :10])
 
 
 def test_bfloat16() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     images = torch.randn(2, 3, 32, 32)
-    rough = Teacher(network, SMALL, None, 10, bf16=True).ask(images, SMALL)()
+    rough = Teacher(network, SMALL, None, 10, bf16=True).start(images, SMALL)()
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, network(images))
     torch.testing.assert_close(rough, network(images), rtol=0.05, atol=0.05)
@@ -107,8 +107,8 @@ def test_classes_are_matched_by_name() -> None:
     teacher = Teacher(lambda images: torch.tensor([[1.0, 2, 3]]), SMALL, ("cat", "dog", "cow"), 3)
     teacher.match(("cow", "cat", "dog"))
     teacher.to(torch.device("cpu"))
-    assert teacher.ask(torch.zeros(1, 3, 32, 32), SMALL)().tolist() == [[3, 1, 2]]
-    with pytest.raises(UserError, match=r"does not know these classes of the student: 1: hen"):
+    assert teacher.start(torch.zeros(1, 3, 32, 32), SMALL)().tolist() == [[3, 1, 2]]
+    with pytest.raises(UserError, match=r"has no output for these classes of the student: 1: hen"):
         teacher.match(("cow", "cat", "hen"))
     with pytest.raises(UserError, match="the teacher has 3 classes, the student 2"):
         teacher.match(("cow", "cat"))

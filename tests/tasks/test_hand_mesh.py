@@ -74,7 +74,7 @@ class TestHandRegressor(DenseContract):
             ),
             ({"options": {"network": network | {"head_channels": 64}, "hand": hand}}, "does not fit the model"),
             ({"options": {"network": network, "hand": hand | {"vertices": 31}}}, "does not fit the model"),
-            ({"options": {"network": network, "hand": {"name": "a"}}}, "network does not fit: .*vertices"),
+            ({"options": {"network": network, "hand": {"name": "a"}}}, "network are not valid: .*vertices"),
         ]
 
     def test_weights_of_the_same_task(self, model: HandRegressor, make: Any, kind: str, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_predictions(trained: Path, data: Path, tmp_path: Path) -> None:
     (hand,) = json.loads(line)["predictions"]
     assert hand["side"] in ("right", "left")
     assert set(hand["joints_2d"]) == set(JOINTS)
-    assert rest == [f"{tmp_path / 'drawn'}: 1 pictures", f"{tmp_path / 'hand.obj'}: 1 mesh"]
+    assert rest == [f"{tmp_path / 'drawn'}: 1 images with predictions", f"{tmp_path / 'hand.obj'}: 1 mesh"]
     with Image.open(tmp_path / "drawn" / "00000000.png") as drawn:
         assert min(drawn.size) >= 384
     lines = (tmp_path / "hand.obj").read_text().splitlines()
@@ -209,7 +209,7 @@ MISTAKES = [
         ("eval", "{run}", "--data", "sample"),
         f"the folder {Path.cwd()}/sample does not exist; write synthetic hands with: fastvit synth hands",
     ),
-    (("eval", "{run}", "--data", "{data}", "--size", "96"), "takes images of 64x64 pixels, got"),
+    (("eval", "{run}", "--data", "{data}", "--size", "96"), "has the fixed image size 64x64 pixels"),
     (
         ("eval", "{run}", "--data", "{data}", "--crop_pct", "0.9"),
         "--crop-pct is for classification",

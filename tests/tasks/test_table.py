@@ -34,8 +34,8 @@ def test_each_says_what_fits_together(name: str) -> None:
             "the section mixup of the task other is one of the task classification",
         ),
         ({"sections": {"to_dict": MixupOptions}}, "the section to_dict of the task other is one of every recipe"),
-        ({"unused_fields": {"model.sise": "x"}}, "a recipe has no field model.sise"),  # codespell:ignore sise
-        ({"name": "Bad Name"}, "lower-case letters, digits and underscores, not 'Bad Name'"),
+        ({"unused_fields": {"model.sise": "x"}}, "which is not a field of a recipe"),  # codespell:ignore sise
+        ({"name": "Bad Name"}, "lower-case letters, digits and underscores, got 'Bad Name'"),
         ({"name": "detection", "sections": {}}, "the task 'detection' exists already"),
     ],
 )

@@ -108,14 +108,14 @@ def test_norm_statistics_that_are_not_finite_end_the_run() -> None:
             next(b for n, b in pl_module.named_buffers() if n.endswith("running_var")).fill_(float("inf"))
             super().on_train_batch_end(trainer, pl_module, *rest)
 
-    with pytest.raises(UserError, match="norm statistics are no longer finite at step 2"):
+    with pytest.raises(UserError, match="batch norm statistics are no longer finite at step 2"):
         fit(Spoil(), torch.randn(8, 3, 32, 32))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     images = torch.randn(8, 3, 32, 32)
     images[5] = float("nan")
-    with pytest.raises(UserError, match=r"loss is nan at step 2 \(lr 5.00e-02\).*optim.lr"):
+    with pytest.raises(UserError, match=r"loss is nan at step 2 \(learning rate 5.00e-02\).*optim.lr"):
         fit(StopOnNonFinite(), images)
 
 

@@ -107,7 +107,9 @@ def test_processes_are_those_that_were_started(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, value)
     assert with_processes(asked) == replace(asked, num_nodes=4)
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    with pytest.raises(UserError, match=r"SLURM has started one process, the recipe is for 8: srun --ntasks-per-node"):
+    with pytest.raises(
+        UserError, match=r"SLURM has started one process, the recipe is for 8: start them with srun --ntasks-per-node"
+    ):
         with_processes(asked)
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
     assert with_processes(asked) == asked, "a job's interactive shell"
@@ -143,7 +145,7 @@ def test_unreadable_images_of_all_processes_count(photos: Path, tmp_path: Path, 
         assert {Path(line.split("\t")[0]).name for line in listed} == {"0.png", "1.png"}
     else:
         assert done.returncode != 0
-        assert "cannot be decoded, more than max_unreadable (0)" in done.stderr
+        assert "are unreadable, more than max_unreadable (0)" in done.stderr
 
 
 @pytest.mark.slow

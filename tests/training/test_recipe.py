@@ -272,7 +272,7 @@ def test_a_section_of_another_task_that_says_something_is_an_error(tmp_path: Pat
     path = tmp_path / "mine.yaml"
     for content, message in {
         "task: detection\nmixup:\n  mixup: 0.5\n": "the section mixup does not apply to detection: leave it out",
-        "detection:\n": "mine.yaml: detection must hold fields",
+        "detection:\n": "mine.yaml: detection must contain fields",
     }.items():
         path.write_text(content)
         with pytest.raises(UserError, match=message):

@@ -93,7 +93,7 @@ def test_killed_inside_an_epoch(data: Path, whole: Path, tmp_path: Path) -> None
     with (run / "metrics.csv").open("a") as file:
         file.write("1,7,0.1,half a li")  # what a kill or a full disk may leave
     (run / ".last.ckpt.x.part").write_bytes(b"half a checkpoint")
-    with pytest.raises(UserError, match=r"holds a run already: --resume"):
+    with pytest.raises(UserError, match=r"already contains a run: resume it with --resume"):
         train(recipe(data, run))
     resume(run, "--num-workers=1")
     assert_same(run, whole)
@@ -149,7 +149,7 @@ def test_an_old_state_of_another_recipe_is_refused(whole: Path, tmp_path: Path) 
     state = torch.load(run / STATE, weights_only=True)
     state["recipe"]["mixing.smoothing"] = state["recipe"].pop("mixup.label_smoothing") / 2
     torch.save(state, run / STATE)
-    with pytest.raises(UserError, match=r"it changes mixup\.label_smoothing from 0\.05 to 0\.1; set"):
+    with pytest.raises(UserError, match=r"it changes mixup\.label_smoothing from 0\.05 to 0\.1; restore"):
         resume(run, "--epochs=3")
 
 
@@ -192,10 +192,10 @@ def test_resuming_a_run_that_is_complete_changes_nothing(data: Path, tmp_path: P
 def test_what_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     for content in (b"letters", b""):
         (tmp_path / STATE).write_bytes(content)
-        with pytest.raises(UserError, match=r"last\.ckpt is no checkpoint that can be read"):
+        with pytest.raises(UserError, match=r"last\.ckpt is not a readable checkpoint"):
             check_state(tmp_path)
     torch.save({"weights": torch.zeros(1)}, tmp_path / STATE)
-    with pytest.raises(UserError, match=r"last\.ckpt is not a checkpoint that fastvit train wrote"):
+    with pytest.raises(UserError, match=r"last\.ckpt was not written by fastvit train"):
         check_state(tmp_path)
 
 
@@ -204,14 +204,14 @@ def test_a_checkpoint_cut_short_is_named(data: Path, whole: Path, tmp_path: Path
     run.mkdir()
     (run / "recipe.yaml").write_text((whole / "recipe.yaml").read_text())
     (run / STATE).write_bytes((whole / STATE).read_bytes()[:100_000])
-    with pytest.raises(UserError, match=r"last\.ckpt is no checkpoint that can be read"):
+    with pytest.raises(UserError, match=r"last\.ckpt is not a readable checkpoint"):
         resume(run)
 
 
 def test_resuming_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no option --res: did you mean --resume"):
         parse_recipe([f"--res={tmp_path}"])
-    with pytest.raises(UserError, match=r"no run to resume in .*nothing"):
+    with pytest.raises(UserError, match=r"nothing does not contain a run to resume"):
         resume(tmp_path / "nothing")
 
 
@@ -227,7 +227,7 @@ def test_sigterm_to_the_command(data: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 143, rest
-    assert f"fastvit: ended after step 1; go on with: fastvit train --resume {run}" in rest
+    assert f"fastvit: stopped after step 1; resume with: fastvit train --resume {run}" in rest
     assert (run / STATE).exists()
 
 
@@ -364,16 +364,16 @@ def test_every_other_field_is_refused_by_name(tmp_path: Path) -> None:
     [
         (
             ("--optim.lr=0.5",),
-            "cannot change optim.lr from 0.001 to 0.5: leave that out, or begin a new run with --recipe",
+            "cannot change optim.lr from 0.001 to 0.5: leave that out, or start a new run with --recipe",
         ),
         (("--seed=1", "--model.name=sa12"), "cannot change model.name from fastvit_t8 to sa12, seed from 0 to 1"),
         (
             ("--epochs=3", "--batch_size=10"),
-            "the run has made 10 steps up to here, where 8 would be made now, 4 an epoch",
+            "the run is at step 10, but would be at step 8 with the current settings, 4 per epoch",
         ),
         (
             ("--epochs=3", "--accumulate-grad-batches=2"),
-            "the run has made 10 steps up to here, where 6 would be made now, 3 an epoch",
+            "the run is at step 10, but would be at step 6 with the current settings, 3 per epoch",
         ),
         (("--epochs=1", "--optim.warmup_epochs=1"), "optim.warmup_epochs (1.0) must be less than epochs (1)"),
     ],
@@ -401,7 +401,7 @@ def test_a_run_that_does_not_go_on_keeps_what_was_logged_after_its_state(whole: 
     with (run / "metrics.csv").open("a") as file:
         file.write(line)
     before = files(run)
-    with pytest.raises(UserError, match="8 would be made now"):
+    with pytest.raises(UserError, match="would be at step 8"):
         resume(run, "--epochs=3", "--batch_size=10")
     assert changed_files(run, before) == set()
     with pytest.raises(Stop):
@@ -436,7 +436,7 @@ def test_epochs_that_have_all_been_made_are_written_down(whole: Path, tmp_path: 
     text = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(text.replace("\nepochs: 2\n", "\nepochs: 3\n"))
     before = files(run)
-    with pytest.raises(UserError, match="8 would be made now"):
+    with pytest.raises(UserError, match="would be at step 8"):
         resume(run, "--epochs=2", "--batch_size=10")
     assert changed_files(run, before) == set()
     resume(run, "--epochs=2")
@@ -448,7 +448,7 @@ def test_epochs_that_have_all_been_made_are_written_down(whole: Path, tmp_path: 
 def test_fewer_epochs_than_were_made_are_refused(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(recipe(data, run, "--optim.warmup_epochs=0"))
-    with pytest.raises(UserError, match="has made 2 epochs, more than the 1 that are asked for"):
+    with pytest.raises(UserError, match="has finished 2 epochs, more than the 1 of the recipe"):
         resume(run, "--epochs=1")
     assert load_recipe(str(run / "recipe.yaml")).epochs == 2
 
@@ -465,7 +465,7 @@ def test_data_of_other_classes_are_refused(tmp_path: Path, capsys: pytest.Captur
     for other, named in ((renamed, "added 1: c and removed 1: b;"), (more, "added 1: c;")):
         assert main(["train", "--resume", str(run), "--epochs=2", f"--data={other}"]) == 2
         errors = capsys.readouterr().err
-        assert f"the data have other classes than those that the run began with: {named}" in errors.splitlines()[-1]
+        assert f"the classes of the data are not those that the run started with: {named}" in errors.splitlines()[-1]
         assert "Traceback" not in errors
     state = AtomicCheckpointIO().load_checkpoint(run / STATE)
     del state["classes"]

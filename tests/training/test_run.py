@@ -120,10 +120,10 @@ def test_channels_last() -> None:
 def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
     """Everything goes that a run left, and what was measured of it; nothing else."""
     (tmp_path / "metrics.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"cannot make the folder .*metrics.csv/run: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot create the folder .*metrics.csv/run: Not a directory"):
         claim(recipe(tmp_path, tmp_path / "metrics.csv" / "run"))
     asked = recipe(tmp_path, tmp_path)
-    with pytest.raises(UserError, match=r"holds a metrics\.csv that is of no run"):
+    with pytest.raises(UserError, match=r"contains metrics\.csv, which is not from a run"):
         claim(asked)
     (tmp_path / "metrics.csv").unlink()
     _, data = build(load_recipe("quickstart", "--val_fraction=0.1"))
@@ -143,7 +143,7 @@ def test_a_folder_is_cleared_of_runs_alone(tmp_path: Path) -> None:
     for name in (*files, *mine):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         claim(asked)
     asked.overwrite = True
     claim(asked)
@@ -159,7 +159,7 @@ def test_what_a_command_might_have_made_is_not_removed_unasked(tmp_path: Path) -
     (tmp_path / "metrics.csv").write_text("epoch,step")
     claim(recipe(tmp_path, tmp_path))
     (tmp_path / "best-export").mkdir()
-    with pytest.raises(UserError, match=r"holds a best-export that is of no run: .*--overwrite"):
+    with pytest.raises(UserError, match=r"contains best-export, which is not from a run: .*--overwrite"):
         claim(recipe(tmp_path, tmp_path))
 
 
@@ -197,7 +197,7 @@ def test_unreadable_validation_images_can_be_skipped(photos: Path, tmp_path: Pat
 
 
 def test_too_many_unreadable_images_end_the_run(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 training images cannot be decoded, more than max_unreadable \(0\).*0\.png"):
+    with pytest.raises(UserError, match=r"1 training images are unreadable, more than max_unreadable \(0\).*0\.png"):
         train(recipe(photos, tmp_path / "run", "--val_fraction=0.25", "--max-unreadable=0"))
 
 
@@ -220,7 +220,9 @@ def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path: Path) -> None:
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
-    with pytest.raises(UserError, match=r"loss is \w+ at step \d+ \(lr .*the last good checkpoint is .*last\.ckpt"):
+    with pytest.raises(
+        UserError, match=r"loss is \w+ at step \d+ \(learning rate .*the last good checkpoint is .*last\.ckpt"
+    ):
         train(recipe(data, tmp_path / "run", "--optim.lr=1e18", "--optim.warmup_epochs=1", "--checkpoint_every=1"))
 
 

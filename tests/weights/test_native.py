@@ -62,7 +62,7 @@ def test_classes_and_preprocessing_come_along_with_weights(checkpoint: Path) -> 
 def test_truncated_files(checkpoint: Path, keep: float) -> None:
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(fastvit.UserError, match=r"model.safetensors is damaged or cut short"):
+    with pytest.raises(fastvit.UserError, match=r"model.safetensors is corrupt or incomplete"):
         fastvit.load(checkpoint)
 
 
@@ -72,7 +72,7 @@ def test_truncated_pickles(tmp_path: Path, keep: float) -> None:
     torch.save({"state_dict": tiny().state_dict()}, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(fastvit.UserError, match=r"model.pth.tar is damaged"):
+    with pytest.raises(fastvit.UserError, match=r"model.pth.tar is corrupt"):
         fastvit.load_weights(tiny(), path)
 
 
@@ -89,7 +89,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, zipped: bool)
         torch.save({"state_dict": tiny().state_dict(), "extra": Hostile()}, path)
     else:
         path.write_bytes(pickle.dumps({"state_dict": Hostile()}))
-    with pytest.raises(fastvit.UserError, match=r"would run code|is damaged"):
+    with pytest.raises(fastvit.UserError, match=r"would run code|is corrupt"):
         fastvit.load(path)
     assert not witness.exists()
     pickle.loads(pickle.dumps(Hostile()))
@@ -118,7 +118,7 @@ def test_timm_training_checkpoint_with_arguments(tmp_path: Path) -> None:
         ({"config": None}, "configuration does not fit"),
         ({"classes": ["cat"]}, "1 class names for 2 classes"),
         ({"preprocessing": {"sizes": 1}}, "preprocessing description does not fit.*sizes"),
-        ({"variant": ...}, "has no variant"),
+        ({"variant": ...}, "lacks variant"),
     ],
 )
 def test_description_of_another_version(checkpoint: Path, change: dict, message: str) -> None:
@@ -133,7 +133,7 @@ def test_description_of_another_version(checkpoint: Path, change: dict, message:
 def test_a_description_that_is_no_object(checkpoint: Path) -> None:
     save_file(fastvit.load(checkpoint).state_dict(), checkpoint, {"fastvit": "[1]"})
     for read in (fastvit.load, lambda path: fastvit.load_weights(tiny(num_classes=2), path)):
-        with pytest.raises(fastvit.UserError, match="no JSON object"):
+        with pytest.raises(fastvit.UserError, match="not a JSON object"):
             read(checkpoint)
 
 
@@ -149,7 +149,7 @@ def test_wrong_names(tmp_path: Path) -> None:
     with pytest.raises(fastvit.UserError, match="there is no file"):
         fastvit.load(tmp_path / "none.safetensors")
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(fastvit.UserError, match="is no Hub id"):
+    with pytest.raises(fastvit.UserError, match="is not a Hugging Face Hub id"):
         fastvit.load("a/b--c")
     with pytest.raises(fastvit.UserError, match="is not a weights file"):
         fastvit.load(tmp_path / "notes.txt")

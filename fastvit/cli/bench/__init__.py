@@ -1,1 +1,1 @@
-"""`fastvit bench`: time models, kernels on a GPU, and steps of training."""
+"""`fastvit bench`: measure the latency of models, of kernels on a GPU, and of training steps."""

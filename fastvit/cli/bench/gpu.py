@@ -1,4 +1,4 @@
-"""`fastvit bench gpu`: time networks and kernels on an NVIDIA GPU."""
+"""`fastvit bench gpu`: measure the latency of models and kernels on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def bench_gpu(
     minutes: float | None = None,
     out: Path | None = None,
 ) -> int:
-    """Time variants on an NVIDIA GPU in float16, in every backend that people use, and each of our kernels.
+    """Measure latency on an NVIDIA GPU in float16: variants in all backends, and each kernel of fastvit.
 
     Args:
-        models: variants; by default SA12, T8 and MA36.
-        batch: images a call; several numbers joined by commas.
-        peers: time eight networks of timm too, each at the size that its accuracy is published for.
-        rounds: timed calls of each; up to four times as many while the medians still move.
-        minutes: begin no new measurement after so many, and print the tables.
+        models: names of variants; by default SA12, T8 and MA36.
+        batch: batch size; several numbers separated by commas.
+        peers: also time eight networks of timm, each at the image size of its published accuracy.
+        rounds: number of timed calls of each; up to four times as many until the medians have converged.
+        minutes: stop starting new measurements after this many minutes, and print the tables; by default no limit.
         out: folder for the CSV files and report.html.
     """
     from fastvit.bench.gpu import measure_gpu

@@ -1,4 +1,4 @@
-"""`fastvit bench models`: time models in every backend."""
+"""`fastvit bench models`: measure the latency of models in all backends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastvit.device import Device
 
 @dataclass(frozen=True)
 class Preset:
-    """A protocol of the paper (section 4 of arXiv 2303.14189), as far as this machine can follow it.
+    """Measurement protocol of the paper (section 4 of arXiv 2303.14189), as far as this machine supports it.
 
     Attributes:
-        batch: images a call.
-        backends: names, as in `fastvit.bench.backends.find_backends`.
-        device: of PyTorch.
+        batch: batch size.
+        backends: names of backends, as in `fastvit.bench.backends.find_backends`.
+        device: device that PyTorch runs on.
     """
 
     batch: str
@@ -46,21 +46,21 @@ def bench_models(
     device: Device | None = None,
     out: Path | None = None,
 ) -> int:
-    """Time models side by side in every available backend, against timm's.
+    """Measure the latency of models in all available backends, next to timm's implementation.
 
     Args:
-        models: variants, names of peers, checkpoints, or a head on a variant such as mask_rcnn-sa12 and fpn-sa12
-            (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
-        backends: what runs the models, joined by commas: timm, train form, fused, onnxruntime, openvino, predictor,
-            ...; auto for what is built within seconds, all for everything that is here.
-        batch: images a call; several numbers joined by commas.
-        size: of the images in pixels, numbers or HEIGHTxWIDTH joined by commas; by default each model's own.
-        peers: time eight networks of timm too, each at the size that its accuracy is published for.
-        preset: the paper's protocols: mobile (batch 1) or gpu (batch 8 in float16).
-        rounds: timed calls of each; up to four times as many while the medians still move.
-        threads: of every runtime; by default PyTorch's own number.
+        models: variants, networks of timm that --peers measures, checkpoints, or a head on a variant, such as
+            mask_rcnn-sa12 and fpn-sa12 (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
+        backends: backends, separated by commas: timm, train form, fused, onnxruntime, openvino, predictor, ...; auto
+            for those that are built within seconds, all for all that are available.
+        batch: batch size; several numbers separated by commas; by default 1, or that of --preset.
+        size: image sizes in pixels, numbers or HEIGHTxWIDTH, separated by commas; by default each model's own.
+        peers: also time eight networks of timm, each at the image size of its published accuracy.
+        preset: protocol of the paper: mobile (batch size 1) or gpu (batch size 8 in float16).
+        rounds: number of timed calls of each; up to four times as many until the medians have converged.
+        threads: number of CPU threads of each runtime; by default that of PyTorch.
         memory: also measure the memory of a process that predicts with each artifact.
-        device: where PyTorch runs; the runtimes run on the CPU.
+        device: device that PyTorch runs on; the other runtimes run on the CPU.
         out: folder for latency.csv and report.html.
     """
     chosen = PRESETS[preset] if preset else Preset("1", "auto", "auto")
@@ -78,7 +78,7 @@ def bench_models(
     found, missing = find_backends(backends or chosen.backends, where)
     if not any(backend.target for backend in found):
         refuse_given(
-            f"is measured of artifacts, and {', '.join(backend.name for backend in found)} runs none", memory=memory
+            f"is measured for artifacts, but {', '.join(backend.name for backend in found)} runs none", memory=memory
         )
     names = dict.fromkeys([*(models or ["t8", "sa12", "ma36"]), *(PEERS if peers else [])])
     bench_models = [find_model(name) for name in names]

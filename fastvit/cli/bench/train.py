@@ -1,4 +1,4 @@
-"""`fastvit bench train`: time steps of training."""
+"""`fastvit bench train`: measure the time of training steps."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ def bench_train(
     device: Device = "auto",
     out: Path | None = None,
 ) -> int:
-    """Time steps of training on random images, in several configurations, against timm's model.
+    """Measure the time of training steps on random images in several configurations, next to timm's model.
 
     Args:
-        models: variants; by default T8 on a CPU, SA12 on a GPU.
-        configurations: how a step is computed, joined by commas: timm, timm-channels-last, plain, collapsed, ...; auto
-            for what is built within seconds, all for everything.
-        batch: images a step; several numbers joined by commas; by default 64 on a CPU, 128 on a GPU.
-        size: of the square images in pixels; several joined by commas; by default 64 on a CPU, 256 on a GPU.
-        rounds: timed steps of each; up to four times as many while the medians still move.
-        threads: of PyTorch; by default its own number.
-        device: where PyTorch runs.
+        models: names of variants; by default T8 on a CPU, SA12 on a GPU.
+        configurations: configurations of a step, separated by commas: timm, timm-channels-last, plain, collapsed, ...;
+            all for all of them, auto for all on a GPU, and on a CPU for those without compilation.
+        batch: images per step; several numbers separated by commas; by default 64 on a CPU, 128 on a GPU.
+        size: side of the square images in pixels; several numbers separated by commas; by default 64 on a CPU, 256 on
+            a GPU.
+        rounds: number of timed steps of each; up to four times as many until the medians have converged.
+        threads: number of CPU threads of PyTorch; by default its own choice.
+        device: device that PyTorch runs on.
         out: folder for steps.csv.
+
+    Raises:
+        UserError: a model, configuration or device is not available, or a size is not square.
     """
     from fastvit.bench.machine import torch_threads
     from fastvit.bench.train_steps import bench_steps, find_step_configurations, step_table, write_steps
@@ -42,7 +46,7 @@ def bench_train(
     chosen = find_step_configurations(configurations, where)
     sides = parse_sizes(size or ("64" if on_cpu else "256"))
     if not all(height == width for height, width in sides):
-        raise UserError(f"training steps are timed on square images, got the size {size!r}")
+        raise UserError(f"size must be a number of pixels: training steps are timed on square images, got {size!r}")
     with torch_threads(threads):
         results = [
             result

@@ -1,1 +1,1 @@
-"""`fastvit synth`: make synthetic datasets."""
+"""`fastvit synth`: create synthetic datasets."""

@@ -1,4 +1,4 @@
-"""`fastvit synth hands`: make synthetic images of hands."""
+"""`fastvit synth hands`: create synthetic images of hands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def synth_hands(
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Make a synthetic dataset for hand mesh regression: images of rendered hands in FreiHAND's layout.
+    """Create a synthetic dataset for hand mesh regression: rendered hands in the layout of FreiHAND.
 
     Args:
         folder: folder to write images and annotations to; it must be empty or not exist.
@@ -25,7 +25,7 @@ def synth_hands(
         seed: random seed; the same seed gives the same images.
         hand: hand model: procedural (built in), mano (from ~/.cache/fastvit/mano), or a file (MANO's .pkl, or .npz).
         num_workers: number of processes that render images; by default the number of cores minus one.
-        overwrite: replace synthetic hands that are in the folder.
+        overwrite: replace the synthetic hands in the folder.
     """
     from fastvit.tasks.hand_mesh.synthetic_folder import write_hands
 

@@ -1,1 +1,1 @@
-"""How a classifier's accuracy holds on images that are corrupted, drawn, or chosen to be hard."""
+"""Robustness of classifiers: ImageNet-C corruptions, ImageNet-A, -R, -Sketch and -V2."""

@@ -1,9 +1,9 @@
-"""The fifteen corruptions of ImageNet-C at five severities (Hendrycks & Dietterich, arXiv 1903.12261).
+"""Fifteen corruptions of ImageNet-C at five severities (Hendrycks & Dietterich, arXiv 1903.12261).
 
-Written after the benchmark's definitions, with its published constants. They were chosen for images of 224 pixels; at
-other sizes the reach of defocus, glass and motion blur and of elastic displacement is scaled with the shorter side.
-Noise, snowflakes and JPEG are as they are: they corrupt images of any size alike. What differs from the original: frost
-(see `_frost`), chance (seeded by image, corruption and severity), and pixels are rounded, not cut off.
+They follow the definitions of the benchmark and use its published constants, which are for images of 224 pixels. At
+other sizes the radius of defocus, glass and motion blur and of the elastic transform is scaled with the shorter side;
+noise, snowflakes and JPEG are not scaled. Differences from the original: frost (see `_frost`), the random numbers
+(seeded by image, corruption and severity), and pixels are rounded, not truncated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastvit.evaluation.robustness.filters import (
 
 Group = Literal["noise", "blur", "weather", "digital"]
 SEVERITIES = (1, 2, 3, 4, 5)
-_SIDE = 224  # of the images that the constants were chosen for
+_SIDE = 224  # image size in pixels that the constants are for
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Corruption:
         name: name of ImageNet-C's folder.
         group: group in the benchmark.
         constants: arguments of `function` at each severity.
-        function: (float32 image (H, W, 3) in 0..1, source of chance, *constants) -> the like; may leave 0..1.
+        function: function (float32 image (H, W, 3) in 0..1, random generator, *constants) -> float image of the same
+            shape, which may exceed 0..1.
     """
 
     name: str
@@ -55,15 +56,15 @@ class Corruption:
         """Corrupt an image.
 
         Args:
-            image: uint8 (H, W, 3); it is not changed.
+            image: uint8 image (H, W, 3); it is not changed.
             severity: 1 to 5.
-            rng: source of chance; the same state gives the same result.
+            rng: random generator; the same state gives the same result.
 
         Returns:
-            uint8 (H, W, 3).
+            Corrupted uint8 image (H, W, 3).
 
         Raises:
-            UserError: the severity is not one of the five.
+            UserError: the severity is not 1 to 5.
         """
         if severity not in SEVERITIES:
             raise UserError(f"severity must be 1 to 5, got {severity}")
@@ -72,7 +73,14 @@ class Corruption:
 
 
 def generator(seed: int, corruption: str, severity: int, index: int) -> np.random.Generator:
-    """Return the random generator for an image of a dataset: order, batches and workers make no difference."""
+    """Return the random generator of an image, which does not depend on order, batches or workers.
+
+    Args:
+        seed: random seed.
+        corruption: name of the corruption.
+        severity: severity, 1 to 5.
+        index: index of the image in the dataset.
+    """
     return np.random.default_rng((seed, list(CORRUPTIONS).index(corruption), severity, index))
 
 
@@ -89,7 +97,7 @@ def _shot_noise(image: np.ndarray, rng: np.random.Generator, photons: float) -> 
 
 
 def _impulse_noise(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """A share of the values, channel by channel, becomes black or white."""
+    """Set a share of the values, independently for each channel, to 0 or 1."""
     extremes = rng.integers(0, 2, image.shape)
     return np.where(rng.random(image.shape, np.float32) < share, extremes, image)
 
@@ -101,9 +109,9 @@ def _defocus_blur(image: np.ndarray, rng: np.random.Generator, radius: float) ->
 def _glass_blur(image: np.ndarray, rng: np.random.Generator, sigma: float, reach: int, passes: int) -> np.ndarray:
     """Blur, replace pixels by near ones, blur.
 
-    The original means to swap neighbors, but assigns NumPy views to each other, which copies one over the other: so
-    are the published images made, and so it is done here. At other sizes the reach is rounded to whole pixels, and the
-    number of passes, of which the last may be partial, keeps reach**2 * passes in scale.
+    The original intends to swap neighboring pixels, but assigns NumPy views, which copies one pixel over the other. The
+    published images were created this way, so the code here does the same. At other sizes the reach is rounded to whole
+    pixels, and the number of passes (the last may be partial) keeps reach**2 * passes in scale.
     """
     scale = _scale(image)
     height, width = image.shape[:2]
@@ -128,7 +136,7 @@ def _motion_blur(image: np.ndarray, rng: np.random.Generator, radius: float, sig
 
 
 def _zoom_blur(image: np.ndarray, rng: np.random.Generator, stop: float, step: float) -> np.ndarray:
-    """The mean of the image and of enlargements of it."""
+    """Average the image and enlargements of it."""
     factors = np.arange(1, stop, step)
     return (image + sum(zoomed(image, factor) for factor in factors)) / (len(factors) + 1)
 
@@ -144,7 +152,7 @@ def _snow(
     smear: float,
     share: float,
 ) -> np.ndarray:
-    """Flakes are noise, enlarged, cut at a threshold and smeared downwards; the picture behind is whitened."""
+    """Add snowflakes (noise, enlarged, thresholded and blurred downwards) to the whitened image."""
     flakes = zoomed(rng.normal(mean, sigma, image.shape[:2]).astype(np.float32), size)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
     flakes = motion_blurred(flakes, radius, smear, np.deg2rad(rng.uniform(-135, -45)))[..., None]
@@ -153,7 +161,7 @@ def _snow(
     return whitened + flakes + flakes[::-1, ::-1]
 
 
-# Mean color and standard deviation (0..255) within a 224-pixel crop of the photographs that the original lays over.
+# Mean color and standard deviation (0..255) of a 224-pixel crop of the photographs that the original overlays.
 _FROSTS = (
     ((78, 148, 165), 17),
     ((197, 202, 211), 20),
@@ -164,10 +172,10 @@ _FROSTS = (
 
 
 def _frost(image: np.ndarray, rng: np.random.Generator, share: float, frost: float) -> np.ndarray:
-    """Ice over the picture: a texture of needles, as bright and as strong as the original's photographs.
+    """Overlay the image with a texture of ice needles, with the brightness and contrast of the original's photographs.
 
-    The original lays crops of photographs over the image, which cannot be shipped. So this is another corruption of a
-    similar strength: for ImageNet-C's own figures the published folders are needed.
+    The original overlays crops of photographs, which cannot be distributed. So this is another corruption of similar
+    strength: results that are comparable with published ones need the published folders of ImageNet-C.
     """
     scale = _scale(image)
     height, width = image.shape[:2]
@@ -190,12 +198,12 @@ def _fog(image: np.ndarray, rng: np.random.Generator, density: float, decay: flo
 
 
 def _power_of_two(size: int) -> int:
-    """The smallest that is not below `size`."""
+    """Return the smallest power of two that is at least `size`."""
     return 1 << (size - 1).bit_length()
 
 
 def _brightness(image: np.ndarray, rng: np.random.Generator, more: float) -> np.ndarray:
-    """Add to the value of hue, saturation and value."""
+    """Increase the value channel of hue, saturation, value (HSV)."""
     value = image.max(-1, keepdims=True)
     brighter = np.minimum(value + more, 1)
     return np.where(value > 0, image * brighter / np.where(value > 0, value, 1), brighter)
@@ -209,8 +217,8 @@ def _contrast(image: np.ndarray, rng: np.random.Generator, factor: float) -> np.
 def _elastic_transform(
     image: np.ndarray, rng: np.random.Generator, amplitude: float, sigma: float, shift: float
 ) -> np.ndarray:
-    """A random affine map, then a random smooth displacement of each pixel; the constants are shares of the side."""
-    side = 244 * _scale(image)  # 244 for 224: a slip of the original that the published images have
+    """Apply a random affine map, then a random smooth displacement of each pixel; constants are shares of the side."""
+    side = 244 * _scale(image)  # 244 instead of 224: an error of the original, also in the published images
     size = image.shape[:2]
     moved = displaced(image, *random_affine(size, shift * side, rng), mode="mirror")
     rows, columns = np.mgrid[: size[0], : size[1]].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Filters that several corruptions share. Images are float32 (H, W, 3) or (H, W), in 0..1."""
+"""Filters of the corruptions. Images are float32 (H, W, 3) or (H, W), in 0..1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from scipy import ndimage, signal
 
 
 def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve each channel with a kernel of odd sides; beyond the edge the image is mirrored about its last pixel."""
+    """Convolve each channel with a kernel; the image is mirrored at its edges, about the last pixel.
+
+    Args:
+        image: (H, W, 3).
+        kernel: (height, width), both odd; it is normalized to the sum 1.
+    """
     margins = [(min(k // 2, n - 1), min(k // 2, n - 1)) for k, n in zip(kernel.shape, image.shape, strict=False)]
     cut = tuple(slice(k // 2 - m, k // 2 + m + 1) for k, (m, _) in zip(kernel.shape, margins, strict=True))
     padded = np.pad(image, [*margins, (0, 0)], mode="reflect")
@@ -15,9 +20,13 @@ def blurred(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def disk(radius: float) -> np.ndarray:
-    """A filled circle whose edge falls off over two pixels, so that it changes evenly with its radius in pixels.
+    """Return a disk whose edge decreases linearly over two pixels, so that it changes smoothly with the radius.
 
-    Of odd sides, not normalized.
+    Args:
+        radius: radius in pixels.
+
+    Returns:
+        (side, side) with an odd side, in 0..1; it is not normalized.
     """
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -25,20 +34,25 @@ def disk(radius: float) -> np.ndarray:
 
 
 def gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of the two image axes; beyond the edge the last pixel goes on."""
+    """Blur an image with a Gaussian; the last pixel is repeated beyond the edges.
+
+    Args:
+        image: (H, W, 3).
+        sigma: standard deviation of the Gaussian, in pixels.
+    """
     return ndimage.gaussian_filter(image, sigma, mode="nearest", axes=(0, 1))
 
 
 def motion_blurred(image: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:
-    """Smear along a line: ImageMagick's motion blur.
+    """Blur an image along a line, as the motion blur of ImageMagick does.
 
-    Each pixel becomes the mean of those along a line from it, to the nearest pixel, weighted by one half of a Gaussian.
+    Each pixel becomes the mean of the nearest pixels along a line that begins at it, weighted by half of a Gaussian.
 
     Args:
         image: (H, W) or (H, W, C).
-        radius: half the number of pixels that are averaged.
-        sigma: of the Gaussian, in pixels.
-        angle: of the line, in radians.
+        radius: half the number of averaged pixels.
+        sigma: standard deviation of the Gaussian, in pixels.
+        angle: angle of the line, in radians.
     """
     steps = np.arange(2 * int(np.ceil(radius)) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2)).astype(np.float32)
@@ -54,7 +68,7 @@ def motion_blurred(image: np.ndarray, radius: float, sigma: float, angle: float)
 
 
 def zoomed(image: np.ndarray, factor: float) -> np.ndarray:
-    """The center of an image, enlarged `factor` times with linear interpolation, at the image's size."""
+    """Enlarge the center of an image `factor` times with linear interpolation; the size of the image stays the same."""
     return _enlarged(_enlarged(image, factor, 0), factor, 1)
 
 
@@ -71,27 +85,28 @@ def _enlarged(image: np.ndarray, factor: float, axis: int) -> np.ndarray:
 
 
 def displaced(image: np.ndarray, rows: np.ndarray, columns: np.ndarray, mode: str) -> np.ndarray:
-    """Pixel (y, x) of the result is the image's at (rows[y, x], columns[y, x]), interpolated linearly.
+    """Sample an image at other positions, with linear interpolation.
 
     Args:
-        image: (H, W, C).
-        rows, columns: (H, W) places in pixels.
-        mode: what lies beyond the edge, in SciPy's words.
+        image: (H, W, 3).
+        rows: (H, W) row in the image for each pixel of the result, in pixels.
+        columns: (H, W) column in the image for each pixel of the result, in pixels.
+        mode: values beyond the edges, as in `scipy.ndimage.map_coordinates`.
     """
     channels = [ndimage.map_coordinates(image[..., c], (rows, columns), order=1, mode=mode) for c in range(3)]
     return np.stack(channels, -1)
 
 
 def random_affine(size: tuple[int, int], shift: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Places for `displaced`: the affine map that moves three corners of a central square by up to `shift` each way.
+    """Return positions for `displaced`: an affine map that moves three corners of a central square at random.
 
     Args:
-        size: height and width of the image; the square's sides are two thirds of the shorter.
-        shift: in pixels.
-        rng: source of chance.
+        size: height and width of the image; the side of the square is two thirds of the shorter side.
+        shift: largest displacement of a corner along each axis, in pixels.
+        rng: random generator.
 
     Returns:
-        rows and columns, (H, W) each.
+        Rows and columns, (H, W) each.
     """
     reach = min(size) // 3
     before = np.array(size) // 2 + reach * np.array([(1, 1), (-1, 1), (-1, -1)])
@@ -103,12 +118,12 @@ def random_affine(size: tuple[int, int], shift: float, rng: np.random.Generator)
 
 
 def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
-    """A cloudy texture (size, size) in 0..1 by the diamond-square algorithm; its edges fit together.
+    """Create a cloud texture (size, size) in 0..1 with the diamond-square algorithm; opposite edges match.
 
     Args:
-        size: a power of two.
-        decay: how much smaller the changes are at half the distance; the larger, the smoother.
-        rng: source of chance.
+        size: side in pixels, a power of two.
+        decay: smoothness; at half the distance, the random changes are divided by its square.
+        rng: random generator.
     """
     heights = np.zeros((size, size), np.float32)
     step, wobble = size, 1.0
@@ -124,7 +139,7 @@ def plasma(size: int, decay: float, rng: np.random.Generator) -> np.ndarray:
         heights[half::step, half::step] = centers
         heights[half::step, ::step] = around(pairs + centers + np.roll(centers, 1, 1))
         heights[::step, half::step] = around(corners + np.roll(corners, -1, 1) + centers + np.roll(centers, 1, 0))
-        # The changes are drawn from an interval that is itself scaled, hence the square.
+        # The original scales both the interval of the changes and the changes, hence the square.
         step, wobble = half, wobble / decay**2
     heights -= heights.min()
     return heights / max(heights.max(), np.finfo(np.float32).tiny)

@@ -1,4 +1,4 @@
-"""Running a classifier through a suite."""
+"""Evaluate a classifier on a robustness suite."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from fastvit.runs.evaluation_data import EvaluationData
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a measurement.
+    """Settings of a robustness evaluation.
 
     Attributes:
-        corruptions: which to measure, of ImageNet-C's.
-        clean: data to take the error on clean images from, where ImageNet-C comes in published folders.
-        limit: images of each set to measure, evenly spread; None for all.
-        seed: of corruptions that are made here.
-        batch_size: images a step.
-        num_workers: processes that decode and corrupt images; None takes one a core but one.
+        corruptions: names of the corruptions of ImageNet-C to evaluate.
+        clean: clean images for the clean error, if ImageNet-C is read from its published folders; None for none.
+        limit: number of images of each set, evenly spaced; None for all.
+        seed: random seed of the corruptions that are computed here.
+        batch_size: images per batch.
+        num_workers: number of processes that decode and corrupt images; None for the number of CPU cores minus one.
     """
 
     corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
@@ -48,19 +48,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What a suite found, in fractions.
+    """Result of a robustness evaluation. Metrics and errors are fractions.
 
     Attributes:
-        suite: its name.
-        data: name or path.
-        images: how many were measured, of each corruption and severity where there are such.
-        complete: whether these were all.
-        made_here: whether the corruptions were made here, not read from published folders.
-        seed: of those that were made here.
-        metrics: "top1" and "top5"; of ImageNet-C "mean_error", "clean_error" and "relative_error", what corruption adds
-            to it, where clean images were given, and for ImageNet's classes and all corruptions "mce" and
-            "relative_mce".
-        errors: of ImageNet-C, the error of each corruption at severities 1 to 5.
+        suite: name of the suite.
+        data: name or path of the data.
+        images: number of evaluated images; for ImageNet-C that of each corruption and severity.
+        complete: whether all images were evaluated.
+        made_here: whether the corruptions were computed here, not read from published folders.
+        seed: random seed of the corruptions that were computed here; else None.
+        metrics: "top1" and "top5"; for ImageNet-C "mean_error", with clean images "clean_error" and "relative_error"
+            (mean error minus clean error), and for ImageNet's classes and all corruptions "mce" and "relative_mce".
+        errors: error of each corruption of ImageNet-C at the severities 1 to 5; else empty.
     """
 
     suite: str
@@ -74,13 +73,19 @@ class Robustness:
 
 
 def measure(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
-    """Run a classifier through a suite.
+    """Evaluate a classifier on a suite.
+
+    Args:
+        predictor: classifier.
+        suite: suite to evaluate on.
+        data: images of the suite, or for ImageNet-C clean images to corrupt.
+        settings: settings of the evaluation.
 
     Raises:
-        UserError: the data is not there, the model's classes are not those of the data, or it is no classifier.
+        UserError: the data does not exist, its classes are not those of the model, or the model is not a classifier.
     """
     if not predictor.spec.labels_images:
-        raise UserError(f"the suites are for classifiers, this is a model for {predictor.task}")
+        raise UserError(f"robustness suites are for classifiers, this is a model for {predictor.task}")
     if suite.name == "imagenet-c":
         return _corruptions(predictor, suite, data, settings)
     return _accuracy(predictor, suite, data, settings)
@@ -89,7 +94,7 @@ def measure(predictor: Predictor, suite: Suite, data: EvaluationData, settings: 
 def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings: Settings) -> Robustness:
     if not is_imagenet(predictor.classes):
         known = shortened(predictor.classes) if predictor.classes else f"{predictor.num_classes}, without names"
-        raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this one has {known}")
+        raise UserError(f"{suite.title} needs a model with ImageNet's 1000 classes, this model has {known}")
     everything, columns = suite.open(data.source), list(suite.columns())
     images = limited(everything, settings.limit)
     samples = samples_for_evaluation(images, predictor.preprocessing)
@@ -100,7 +105,7 @@ def _accuracy(predictor: Predictor, suite: Suite, data: EvaluationData, settings
 
 
 def is_published(data: EvaluationData) -> bool:
-    """Whether a data source is the published ImageNet-C, whose images are corrupted already."""
+    """Return whether the data is the published ImageNet-C, whose images are already corrupted."""
     return any((user_path(data.source) / name).is_dir() for name in CORRUPTIONS)
 
 
@@ -132,9 +137,9 @@ def _corruptions(predictor: Predictor, suite: Suite, data: EvaluationData, setti
 
 
 def _errors(predictor: Predictor, sets: Sequence[LabeledImages], settings: Settings) -> list[float]:
-    """The share of wrong predictions in each set of images, in one run through them all."""
+    """Return the error of each set of images, evaluated in one pass over all sets."""
     parts = [limited(images, settings.limit) for images in sets]
-    # Corrupted images are cropped already, the benchmark's as ours.
+    # Corrupted images are already cropped, those of the benchmark and those computed here.
     whole = replace(predictor.preprocessing, crop_pct=1.0)
     samples = samples_for_evaluation(Joined(parts), whole)
     batches = evaluation_loader(samples, settings.batch_size, settings.num_workers)
@@ -157,11 +162,11 @@ def _checked(images: LabeledImages, predictor: Predictor) -> LabeledImages:
 
 
 def _folders(root: Path, settings: Settings) -> list[Path]:
-    """Those of the published layout, in order of corruptions and severities."""
+    """Return the published folders, in the order of corruptions and severities."""
     folders = [root / name / str(severity) for name in settings.corruptions for severity in SEVERITIES]
     if missing := [str(folder.relative_to(root)) for folder in folders if not folder.is_dir()]:
         raise UserError(
-            f"{root} lacks folders ({shortened(missing)}); add them, or name the corruptions that it has with "
+            f"{root} lacks folders ({shortened(missing)}); add them, or give the corruptions that it contains with "
             "--corruptions"
         )
     return folders

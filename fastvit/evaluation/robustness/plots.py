@@ -1,4 +1,4 @@
-"""The plots of a robustness report. Errors are fractions, drawn in percent."""
+"""Plots of a robustness report. Errors are fractions, drawn in percent."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def severity_curves(errors: Errors, clean: float | None = None) -> list[Plot]:
     """Return plots of error against severity, one for each group of corruptions.
 
     Args:
-        errors: by corruption, a value for each severity.
-        clean: error on clean images, drawn at severity 0 where it was measured.
+        errors: errors of each corruption at the severities 1 to 5.
+        clean: error on clean images, drawn at severity 0; None leaves it out.
     """
     groups: dict[str, list[str]] = {}
     for name in errors:

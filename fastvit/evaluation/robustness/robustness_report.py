@@ -1,4 +1,4 @@
-"""A robustness suite's results as JSON and as an HTML page."""
+"""Write the result of a robustness evaluation as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ _FROST = (
 
 
 def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
-    """Write robustness.json and robustness.html into a folder; returns the path of the latter."""
+    """Write robustness.json and robustness.html to a folder.
+
+    Args:
+        result: result of the evaluation.
+        checkpoint: checkpoint or artifact, as it was given.
+        folder: folder; it is created if it does not exist.
+
+    Returns:
+        The path of robustness.html.
+    """
     when = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
     write_text(folder / ROBUSTNESS, json.dumps(content, indent=2) + "\n")

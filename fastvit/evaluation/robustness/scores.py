@@ -1,4 +1,4 @@
-"""What errors on corrupted images amount to (Hendrycks & Dietterich, arXiv 1903.12261). All are fractions."""
+"""Metrics of errors on corrupted images (Hendrycks & Dietterich, arXiv 1903.12261), as fractions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 Errors = Mapping[str, Sequence[float]]
 
-# AlexNet's error on each corruption, the mean of the five severities, as the benchmark's repository gives it
-# (github.com/hendrycks/robustness), and on clean images: that of torchvision's weights, which it used.
+# Error of AlexNet on each corruption, the mean over the five severities, from the repository of the benchmark
+# (github.com/hendrycks/robustness), and on clean images: that of torchvision's weights, which the benchmark used.
 ALEXNET = MappingProxyType(
     {
         "gaussian_noise": 0.886428,
@@ -33,20 +33,25 @@ ALEXNET_CLEAN = 0.43478
 
 
 def mean_error(errors: Errors) -> float:
-    """Mean over corruptions of the mean over severities."""
+    """Return the mean error over all corruptions and severities."""
     return fmean(fmean(row) for row in errors.values())
 
 
 def corruption_errors(errors: Errors) -> dict[str, float]:
-    """CE of each corruption: the error over the five severities as a share of AlexNet's."""
+    """Return the corruption error (CE) of each corruption: the mean error over severities divided by AlexNet's."""
     return {name: fmean(row) / ALEXNET[name] for name, row in errors.items()}
 
 
 def mce(errors: Errors) -> float:
-    """Mean corruption error; 1 is as good as AlexNet."""
+    """Return the mean corruption error (mCE); AlexNet has 1."""
     return fmean(corruption_errors(errors).values())
 
 
 def relative_mce(errors: Errors, clean: float) -> float:
-    """The same of what corruption adds to the error on clean images; 1 is as robust as AlexNet."""
+    """Return the relative mCE: mCE of the error minus the error on clean images; AlexNet has 1.
+
+    Args:
+        errors: errors of each corruption at the severities 1 to 5.
+        clean: error on clean images.
+    """
     return fmean((fmean(row) - clean) / (ALEXNET[name] - ALEXNET_CLEAN) for name, row in errors.items())

@@ -1,4 +1,4 @@
-"""The test sets that ask how robust a model is, a row each."""
+"""Table of the robustness suites."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from fastvit.files import user_path
 
 @dataclass(frozen=True)
 class Suite:
-    """A published test set.
+    """Published test set.
 
     Attributes:
-        name: for the command line.
-        title: as its authors write it.
-        layout: what its folder looks like.
-        paper: where it is from.
-        classes: how many of ImageNet's it has.
-        indices: timm's file of their indices, where they are not all.
-        published: top-1 in percent of each variant, trained alone and distilled, as timm measured the released weights.
+        name: name on the command line.
+        title: name in its paper.
+        layout: layout of its folder, in words.
+        paper: authors and arXiv number.
+        classes: number of ImageNet's classes in it.
+        indices: file in timm with the indices of these classes; empty for all classes.
+        published: top-1 accuracy of each variant's released weights in percent, without and with distillation, as
+            measured by timm.
     """
 
     name: str
@@ -38,27 +39,30 @@ class Suite:
     published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def columns(self) -> tuple[int, ...]:
-        """Indices of the suite's classes among ImageNet's 1000, ascending."""
+        """Return the indices of the suite's classes among ImageNet's 1000, in ascending order."""
         if not self.indices:
             return tuple(range(1000))
         return tuple(map(int, (resources.files("timm.data") / "_info" / self.indices).read_text().split()))
 
     def open(self, data: str) -> LabeledImages:
-        """The images, with their labels counted among `columns`.
+        """Open the images; their labels are indices into `columns`.
+
+        Args:
+            data: folder of the suite.
 
         Raises:
-            UserError: there is no such folder, or it has other classes.
+            UserError: the folder does not exist, or has other classes.
         """
         root = user_path(data)
         if not root.is_dir():
-            raise UserError(f"there is no folder {root}; {self.title} is {self.layout}")
-        # ImageNet-V2's folders are called by the index of their class.
+            raise UserError(f"the folder {root} does not exist; {self.title} is {self.layout}")
+        # The folders of ImageNet-V2 are named by the index of their class.
         numbered = any(path.is_dir() and path.name.isdigit() for path in root.iterdir())
         images = FolderImages(root, tuple(map(str, range(1000))) if numbered else imagenet_classes())
         place = {column: index for index, column in enumerate(self.columns())}
         if strange := sorted({label for label in images.labels if label not in place}):
             raise UserError(
-                f"{root} is not {self.title}: {imagenet_synsets()[strange[0]]} is not among its {self.classes} classes"
+                f"{root} is not {self.title}: {imagenet_synsets()[strange[0]]} is not one of its {self.classes} classes"
             )
         return Subset(images, range(len(images)), [place[label] for label in images.labels])
 
@@ -67,12 +71,12 @@ def _published(*rows: tuple[float, float]) -> Mapping[str, tuple[float, float]]:
     return dict(zip(("t8", "t12", "s12", "sa12", "sa24", "sa36", "ma36"), rows, strict=True))
 
 
-_SYNSETS = "a folder with a folder a class, called by WordNet ids such as n01440764"
+_SYNSETS = "a folder with one subfolder per class, named by WordNet ids such as n01440764"
 _ALL = (
     Suite(
         "imagenet-c",
         "ImageNet-C",
-        "CORRUPTION/SEVERITY/CLASS/*.JPEG as published, or clean images of any data set, which are then corrupted here",
+        "CORRUPTION/SEVERITY/CLASS/*.JPEG as published, or clean images of any dataset, which are then corrupted",
         "Hendrycks and Dietterich, arXiv 1903.12261",
     ),
     Suite(
@@ -105,7 +109,7 @@ _ALL = (
     Suite(
         "imagenet-v2",
         "ImageNet-V2",
-        "a folder with a folder a class, called 0 to 999 as published, or by WordNet ids",
+        "a folder with one subfolder per class, named 0 to 999 as published, or by WordNet ids",
         "Recht et al., arXiv 1902.10811",
     ),
 )
@@ -113,10 +117,10 @@ SUITES = MappingProxyType({suite.name: suite for suite in _ALL})
 
 
 def find_suite(name: str) -> Suite:
-    """A row of the table.
+    """Return the suite with a name.
 
     Raises:
-        UserError: there is no suite of this name.
+        UserError: the suite does not exist.
     """
     if name not in SUITES:
         raise unknown_name("suite", name, SUITES)

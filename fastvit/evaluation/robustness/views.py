@@ -1,4 +1,4 @@
-"""Labeled images seen another way: cropped, corrupted, or several sets as one."""
+"""Views of labeled images: cropped, corrupted, or several sets as one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from fastvit.model.preprocessing import Preprocessing
 
 
 class Cropped:
-    """Images at the size that a model takes, resized and cropped for it."""
+    """Labeled images, resized and cropped as a model needs them.
+
+    Args:
+        images: labeled images.
+        preprocessing: preprocessing of the model.
+    """
 
     def __init__(self, images: LabeledImages, preprocessing: Preprocessing) -> None:
         self._images, self._pixels = images, eval_pixels(preprocessing)
@@ -26,20 +31,22 @@ class Cropped:
         return len(self._images)
 
     def image(self, index: int) -> Image.Image:
+        """Return a cropped image by its index."""
         return Image.fromarray(np.asarray(self._pixels(self._images.image(index))).transpose(1, 2, 0))
 
     def name(self, index: int) -> str:
+        """Return the name of an image by its index."""
         return self._images.name(index)
 
 
 class Corrupted:
-    """Corrupted images.
+    """Labeled images with a corruption.
 
     Args:
-        images: clean ones, at the size at which they are to be corrupted.
-        corruption: how.
-        severity: 1 to 5.
-        seed: of chance; each image has its own, by its index.
+        images: clean images, at the size at which they are corrupted.
+        corruption: corruption to apply.
+        severity: severity of the corruption, 1 to 5.
+        seed: random seed; the random numbers of an image depend on it and on its index.
     """
 
     def __init__(self, images: LabeledImages, corruption: Corruption, severity: int, seed: int) -> None:
@@ -50,15 +57,21 @@ class Corrupted:
         return len(self._images)
 
     def image(self, index: int) -> Image.Image:
-        chance = generator(self._seed, self._corruption.name, self._severity, index)
-        return Image.fromarray(self._corruption(np.asarray(self._images.image(index)), self._severity, chance))
+        """Return a corrupted image by its index."""
+        rng = generator(self._seed, self._corruption.name, self._severity, index)
+        return Image.fromarray(self._corruption(np.asarray(self._images.image(index)), self._severity, rng))
 
     def name(self, index: int) -> str:
+        """Return the name of an image by its index."""
         return self._images.name(index)
 
 
 class Joined:
-    """Several sets of images with the same classes, one after the other."""
+    """Concatenation of several sets of labeled images with the same classes.
+
+    Args:
+        parts: sets of images, at least one.
+    """
 
     def __init__(self, parts: Sequence[LabeledImages]) -> None:
         self._parts = parts
@@ -70,13 +83,15 @@ class Joined:
         return self._ends[-1]
 
     def image(self, index: int) -> Image.Image:
-        part, place = self._place(index)
-        return part.image(place)
+        """Return an image by its index."""
+        part, position = self._position(index)
+        return part.image(position)
 
     def name(self, index: int) -> str:
-        part, place = self._place(index)
-        return part.name(place)
+        """Return the name of an image by its index."""
+        part, position = self._position(index)
+        return part.name(position)
 
-    def _place(self, index: int) -> tuple[LabeledImages, int]:
+    def _position(self, index: int) -> tuple[LabeledImages, int]:
         number = bisect_right(self._ends, index)
         return self._parts[number], index - (self._ends[number - 1] if number else 0)

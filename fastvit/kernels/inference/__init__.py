@@ -1,1 +1,1 @@
-"""A fused network faster than PyTorch runs it: see `fastvit.accelerate`."""
+"""Kernels that run a fused network faster than PyTorch; see `fastvit.accelerate`."""

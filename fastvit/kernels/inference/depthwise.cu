@@ -46,26 +46,26 @@ static __device__ void read_row(typename P::Raw (&raw)[IW], const typename P::Ra
     }
 }
 
-// A strip of one map on its way down: what does not change, and what a step changes.
+// State of a thread that moves down its strip of one map: constants, and values that change in each step.
 template <class T, int K, int S, int M, int CIN, int TW, bool ACT>
 struct Walk {
     typedef Pixel<T, M> P;
     typedef typename P::Raw Raw;
     static constexpr int PAIRS = CIN * M / 2, PAD = K / 2, IW = (TW - 1) * S + K, DEPTH = (K + S - 1) / S;
-    // Raw values a pixel: pairs of channels, or channels.
+    // Raw values per pixel: pairs of channels, or channels.
     static constexpr int STEP = M == 1 ? CIN / 2 : CIN;
 
     const Raw* map;
     unsigned* out;
     const float2* weight;
     float2 start;
-    // Chunk of the output, rows of the input that it needs and that there are, numbers a row of the map.
+    // Rows of the output chunk, rows of the input that it needs and that exist, elements per row of the map.
     int first, last, end, pitch;
     int out_width, column;
     bool inner;
     unsigned mask;
 
-    // Row s of a step, to every sum that it touches. Those of rows outside the chunk are never written; leaving them out
+    // Adds row s of a step to every sum that it touches. Sums of rows outside the chunk are never written; skipping them
     // would cost more in moves between registers than it saves.
     template <int COLUMNS>
     __device__ __forceinline__ void add(float2 (&sum)[DEPTH][TW], const typename P::Value (&in)[IW], int s) const {
@@ -78,7 +78,7 @@ struct Walk {
                     const float2 w = weight[(kh * K + kw) * COLUMNS];
 #pragma unroll
                     for (int j = 0; j < TW; j++) {
-                        // The first tap of a sum takes over what the row before left one place earlier.
+                        // The first tap of a sum reads the previous row's sum from the register before it.
                         const bool moves = s == 0 && kw == 0;
                         const float2 before = !moves ? sum[d][j] : d == 0 ? start : sum[d > 0 ? d - 1 : 0][j];
                         sum[d][j] = P::fma(in[j * S + kw], w, before);
@@ -88,8 +88,8 @@ struct Walk {
         }
     }
 
-    // S rows further: output row `step` gets its first ones, and row `step - DEPTH + 1` its last, and is written.
-    // ALL: the rows of the input and that of the output are there.
+    // Moves down by S rows: output row `step` gets its first ones, and row `step - DEPTH + 1` its last, and is written.
+    // ALL: all of these rows of the input and of the output exist.
     template <bool ALL, int COLUMNS>
     __device__ __forceinline__ void advance(float2 (&sum)[DEPTH][TW], Raw (&next)[IW], int step) const {
         int row = step * S - PAD;
@@ -133,7 +133,7 @@ static __device__ void walk(
 ) {
     typedef Walk<T, K, S, M, CIN, TW, ACT> W;
     constexpr int PAIRS = W::PAIRS, STEP = W::STEP, IW = W::IW, DEPTH = W::DEPTH;
-    // Pairs whose weights the block keeps: all of them, or a thread's own where there are more pairs than threads.
+    // Pairs whose weights the block keeps: all pairs, or one pair per thread if there are more pairs than threads.
     constexpr bool OWN = PAIRS > THREADS;
     constexpr int COLUMNS = OWN ? THREADS : PAIRS;
     extern __shared__ float2 taps[];
@@ -147,7 +147,7 @@ static __device__ void walk(
     } else {
         for (int i = threadIdx.x; i < K * K * PAIRS; i += THREADS) taps[i] = weight[i];
     }
-    __syncthreads();  // also where a thread reads its own: else the compiler would keep them in registers and spill
+    __syncthreads();  // also if a thread reads its own: the compiler would keep them in registers and spill otherwise
     if (item >= items) return;
 
     const int strip = int(item / PAIRS % strips);
@@ -181,7 +181,7 @@ static __device__ void walk(
         read_row<typename W::P, IW, STEP>(next, w.map + (long long)row * w.pitch, w.inner, w.mask);
     }
 
-    // Between the first and the last DEPTH - 1 steps of a chunk, all rows are there: a loop of its own, without tests.
+    // Between the first and the last DEPTH - 1 steps of a chunk, all rows exist: a separate loop without tests.
 #pragma unroll 1
     for (int step = w.first;; step++) {
         if (step - (DEPTH - 1) >= w.first) {

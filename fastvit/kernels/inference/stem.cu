@@ -8,7 +8,7 @@
 // a lane gets four in a row of each 16 (see fastvit/kernels/inference/stem_cuda.py). After the taps of the first
 // convolution comes its bias, which is multiplied with a pixel that is always 1.
 //
-// IN, OUT, ROWS, COLUMNS, WARPS and BLOCKS are known when it is compiled.
+// IN, OUT, ROWS, COLUMNS, WARPS and BLOCKS are compile-time constants.
 
 constexpr int WALK = 4;                                    // output rows of a thread
 constexpr int WIDTH = (OUT + 15) / 16 * 16;                // channels with those that are padding
@@ -21,7 +21,7 @@ constexpr int THREADS = 32 * WARPS;
 
 // Offsets into shared memory: the map, then the image, later the depthwise convolution's map.
 constexpr int SECOND = TILES * 16 * PITCH;
-constexpr int ONE = IN * HIGH * ACROSS; // behind the image: a 1 and a 0
+constexpr int ONE = IN * HIGH * ACROSS; // after the image: a 1 and a 0
 
 #ifndef HOST
 static __device__ void product(float (&sum)[4], const unsigned (&a)[4], uint2 b) {

@@ -24,26 +24,35 @@ Batches = DataLoader[tuple[Tensor, int]]
 
 
 def open_for_run(source: str, val_fraction: float = 0.0, seed: int = 0, split_file: Path | None = None) -> RunImages:
-    """Open the images of a run; the arguments are those of `fastvit.data.load.open_for_training`.
+    """Open the training and validation images of a run.
+
+    Args:
+        source: data source, see `fastvit.data.load.open_for_training`.
+        val_fraction: share of the training images of each class to validate on; 0 uses the validation split of the
+            data.
+        seed: seed of the random split.
+        split_file: CSV file of an earlier split to use again; None for a new one.
 
     Raises:
-        UserError: as `open_for_training` does, or there is only one class.
+        UserError: the data cannot be opened, or have only one class.
     """
     images = RunImages(*open_for_training(source, val_fraction, seed, split_file))
     if len(images.classes) < 2:
-        raise UserError(f"{source} has one class ({images.classes[0]}); a classifier needs two: one folder a class")
+        raise UserError(
+            f"{source} has one class ({images.classes[0]}); a classifier needs two or more: add class folders"
+        )
     return images
 
 
 class ClassificationData(RunData):
-    """Labeled images as batches of ((B, C, H, W) uint8, (B,) int64), shared out among the processes.
+    """Batches of labeled images, ((B, C, H, W) uint8, (B,) int64), distributed among the processes.
 
     Args:
-        images: as `open_for_run` opens them.
-        preprocessing: what the model expects.
-        batch_size: images a step.
-        augmentation: of the training images.
-        others: as `RunData` has them.
+        images: training and validation images, from `open_for_run`.
+        preprocessing: preprocessing that the model expects.
+        batch_size: images per step and process.
+        augmentation: augmentation of the training images; None for the defaults.
+        others: other arguments of `RunData`.
     """
 
     train_images: LabeledImages

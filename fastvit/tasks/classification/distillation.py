@@ -1,4 +1,4 @@
-"""Learning from a teacher (DeiT, arXiv 2012.12877): the teacher's logits, and the loss on them."""
+"""Knowledge distillation (DeiT, arXiv 2012.12877): the teacher and the distillation loss."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fastvit.data.imagenet import is_imagenet
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
 
-# Waits for the teacher's logits.
+# Waits for the teacher's logits and returns them.
 TeacherLogits = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class DistillationTargets:
-    """Targets of a batch: labels, (B,) indices or (B, classes) soft, and the teacher's logits."""
+    """Targets of a batch: labels, as (B,) indices or (B, classes) probabilities, and the teacher's logits."""
 
     labels: Tensor
     teacher_logits: TeacherLogits
@@ -33,14 +33,14 @@ def distillation_loss(
 ) -> Tensor:
     """Return the distillation loss, the mean over the batch.
 
-    Hard: cross entropy with the teacher's most likely class. Soft: T^2 KL(teacher at T || student at T); DeiT's code
-    divides it by the number of classes as well, its paper does not, nor do we.
+    Hard: cross entropy with the teacher's most likely class. Soft: T^2 KL(teacher at T || student at T), as in DeiT's
+    paper; DeiT's code also divides it by the number of classes.
 
     Args:
         outputs: (B, classes) logits of the student.
         teacher: (B, classes) logits of the teacher.
         kind: "hard" or "soft".
-        temperature: T, of the soft kind.
+        temperature: temperature T of the soft loss.
     """
     if kind == "hard":
         return F.cross_entropy(outputs, teacher.argmax(1))
@@ -49,9 +49,14 @@ def distillation_loss(
 
 
 def convert(images: Tensor, source: Preprocessing, target: Preprocessing) -> Tensor:
-    """Images normalized for one model, (B, C, H, W), as another expects them: its mean, std and size.
+    """Convert images that are preprocessed for one model to another model's mean, std and size.
 
-    Only the scale of a training image is changed, to the target's size; what was cropped away stays away.
+    Images are only rescaled to the target's size; the crop stays the same.
+
+    Args:
+        images: (B, C, H, W) images, normalized with the mean and std of `source`.
+        source: preprocessing of the images.
+        target: preprocessing that the other model expects.
     """
     device, dtype = images.device, images.dtype
     means, stds = (
@@ -66,16 +71,16 @@ def convert(images: Tensor, source: Preprocessing, target: Preprocessing) -> Ten
 
 
 class Teacher:
-    """A distillation teacher: a network without gradients, or any function from images to logits.
+    """Distillation teacher: a network without gradients, or any function from images to logits.
 
-    It is not a submodule of the student: it is not trained, averaged, saved or copied with it.
+    The teacher is not a submodule of the student, so it is not trained, averaged, saved or copied with the student.
 
     Args:
-        logits: (B, C, H, W) images, preprocessed for the teacher -> (B, classes) logits.
-        preprocessing: what the teacher expects.
-        classes: its class names, if it has any.
-        num_classes: length of its logits.
-        bf16: compute in bfloat16; None: on GPUs.
+        logits: function from (B, C, H, W) images, preprocessed for the teacher, to (B, classes) logits.
+        preprocessing: preprocessing that the teacher expects.
+        classes: class names of the teacher; None if they are not known.
+        num_classes: number of the teacher's classes.
+        bf16: run in bfloat16; None does so on GPUs only.
     """
 
     def __init__(
@@ -97,10 +102,10 @@ class Teacher:
         return self
 
     def match(self, classes: tuple[str, ...]) -> None:
-        """Reorder the logits to the student's classes, by name.
+        """Reorder the teacher's logits to the order of the student's classes, matched by name.
 
         Raises:
-            UserError: the classes differ from the student's.
+            UserError: the teacher has other classes than the student.
         """
         if self.num_classes != len(classes):
             raise UserError(f"the teacher has {self.num_classes} classes, the student {shortened(classes)}")
@@ -112,7 +117,7 @@ class Teacher:
         self._columns = [theirs.index(name) for name in classes]
 
     def to(self, device: torch.device) -> None:
-        """Move a network to the device; any other function runs in a thread on the CPU, beside the student."""
+        """Move a module to a device; any other teacher runs in a thread on the CPU, in parallel with the student."""
         if not isinstance(self._logits, nn.Module):
             self._thread = ThreadPoolExecutor(1, "teacher")
             return
@@ -120,10 +125,14 @@ class Teacher:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
 
-    def ask(self, images: Tensor, source: Preprocessing) -> TeacherLogits:
-        """Start the teacher on (B, C, H, W) images, preprocessed for the student; calling the result waits for logits.
+    def start(self, images: Tensor, source: Preprocessing) -> TeacherLogits:
+        """Start the teacher on images, and return a function that waits for the logits.
 
-        On a GPU the teacher runs in a stream of its own, so that the student's forward pass need not wait for it.
+        On a GPU the teacher runs in its own stream, in parallel with the student's forward pass.
+
+        Args:
+            images: (B, C, H, W) images, preprocessed for the student.
+            source: preprocessing of the images.
         """
         images = convert(images.detach(), source, self.preprocessing)
         if self._thread is not None:

@@ -1,4 +1,4 @@
-"""Pictures with a classifier's predictions."""
+"""Drawings of a classifier's predictions."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from fastvit.tasks.colors import font
 def prediction_sheet(
     images: Sequence[Image.Image], guesses: Sequence[Label], true_names: Sequence[str] | None = None, columns: int = 8
 ) -> Figure:
-    """Return a sheet of images, each under its predicted class and probability.
+    """Return a figure of images, each under its predicted class and probability.
 
     Args:
-        images: RGB.
-        guesses: the most probable class of each.
-        true_names: ground truth; where it differs from the prediction, the title is red and names it.
-        columns: images a row.
+        images: RGB images.
+        guesses: predicted class of each image.
+        true_names: ground truth of each image; the title of a wrong prediction is red and includes it.
+        columns: images per row.
     """
     rows = -(-len(images) // columns)
     figure = new_figure(1.5 * columns, 1.85 * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for place in axes:
-        place.axis("off")
-    for i, (place, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
+    for axis in axes:
+        axis.axis("off")
+    for i, (axis, image, guess) in enumerate(zip(axes, images, guesses, strict=False)):
         wrong = true_names is not None and true_names[i] != guess.name
         title = f"{guess.name} {guess.probability:.0%}" + (f"\ntrue: {true_names[i]}" if wrong and true_names else "\n")
-        place.imshow(image)
-        place.set_title(title, fontsize=8, color=RED if wrong else GREEN)
+        axis.imshow(image)
+        axis.set_title(title, fontsize=8, color=RED if wrong else GREEN)
     return figure
 
 
@@ -44,9 +44,9 @@ def prediction_gallery(
     """Return the pictures of a page: images with prediction and ground truth.
 
     Args:
-        images: RGB.
-        guesses: the most probable class of each.
-        true_names: ground truth of each.
+        images: RGB images.
+        guesses: predicted class of each image.
+        true_names: ground truth of each image.
         names: name of each image.
     """
     pictures = []
@@ -60,7 +60,7 @@ def prediction_gallery(
 
 
 def draw(image: Image.Image, prediction: ClassPrediction) -> Image.Image:
-    """Return the image with its most probable classes on white below it, a line each."""
+    """Return the image with its most likely classes listed below it, one per line."""
     size = max(image.width // 24, 10)
     letters = ImageFont.truetype(font(), size)
     line = round(1.5 * size)

@@ -1,4 +1,4 @@
-"""Measuring a classifier on validation images."""
+"""Evaluation of a classifier on validation images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ MATRIX_CLASSES = 50
 
 
 def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequest) -> Measurement:
-    """Measure accuracy, calibration and confusions."""
+    """Measure accuracy, calibration error (ECE) and the confusion matrix.
+
+    Args:
+        predictor: classifier to measure.
+        images: validation images with the classes of the model.
+        request: options of the evaluation.
+    """
     real = real_labels(images) if request.real_labels else None
     samples = samples_for_evaluation(images, predictor.preprocessing, request.skip_unreadable)
     batch_size = 64 if request.batch_size is None else request.batch_size
@@ -50,7 +56,7 @@ def measure(predictor: Predictor, images: LabeledImages, request: EvaluationRequ
         ],
         skipped=result.skipped,
         details={
-            # (true class, predicted class, images) of all that is not 0
+            # (true class, predicted class, images) of each entry that is not 0
             "confusion": [[int(t), int(p), int(result.confusion[t, p])] for t, p in np.argwhere(result.confusion)],
             "reliability": [asdict(b) for b in result.reliability],
         },
@@ -86,7 +92,7 @@ def _confusion_section(result: Evaluation, names: tuple[str, ...]) -> Section:
 
 
 def _mistakes_sections(result: Evaluation, images: LabeledImages, count: int = 24) -> list[Section]:
-    """Return a section, or none where all predictions are correct."""
+    """Return a section with the most confident mistakes, or an empty list if there are none."""
     wrong = np.flatnonzero((result.predicted != result.targets) & (result.targets != IGNORED))
     worst = wrong[np.argsort(-result.probability[wrong], kind="stable")][:count]
     if not len(worst):

@@ -1,4 +1,4 @@
-"""The classification task: loss, metrics and decoding of logits."""
+"""Training of a classifier: loss, mixup, distillation and validation metrics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ from fastvit.training.task import Configure, Task
 
 
 class ClassificationTask(Task):
-    """Cross entropy on (B, classes) logits against class indices (B,), or soft labels (B, classes) after mixup.
+    """LightningModule of a classifier, with cross entropy on (B, classes) logits.
 
-    With a teacher a share of the loss is on its outputs to the same mixed images.
+    Targets are (B,) class indices, or (B, classes) probabilities after mixup. With a teacher, the distillation loss on
+    the same images is added.
+
+    Args:
+        model: classifier to train.
+        mixup: mixup, CutMix and label smoothing; None for none of them.
+        configure: function that returns the optimizer and its schedule.
+        random_erasing: probability of random erasing.
+        teacher: distillation teacher; None for no distillation.
+        distillation: options of the distillation; None for the defaults.
 
     Raises:
-        UserError: the teacher's classes are not the model's.
+        UserError: the teacher has other classes than the model.
     """
 
     def __init__(
@@ -62,27 +71,27 @@ class ClassificationTask(Task):
         return super().losses(*self.prepare(images, targets))
 
     def prepare(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | DistillationTargets]:
-        """Erase, mix and ask the teacher: what training does to a normalized batch on the device."""
+        """Apply random erasing, mixup or CutMix, and the teacher to a normalized batch on the device."""
         if self._erase:
             images = RandomErasing(self._erase, mode="pixel", device=images.device)(images)
-        # Mixup pairs each image with the one at the other end of the batch, so an odd one out cannot take part.
+        # Mixup pairs the images of a batch, so it needs an even number of them.
         if self._mix is not None and len(images) % 2 == 0:
             images, targets = self._mix(images, targets)
         if self._teacher is None:
             return images, targets
-        return images, DistillationTargets(targets, self._teacher.ask(images, self._preprocessing))
+        return images, DistillationTargets(targets, self._teacher.start(images, self._preprocessing))
 
     def loss(self, outputs: Tensor, targets: Tensor | DistillationTargets) -> Tensor:
         if isinstance(targets, DistillationTargets):
             chosen = self._distillation
             taught = distillation_loss(outputs, targets.teacher_logits(), chosen.kind, chosen.temperature)
             return (1 - chosen.alpha) * self.loss(outputs, targets.labels) + chosen.alpha * taught
-        # Soft labels carry the smoothing already.
+        # Soft labels are smoothed already.
         smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
         return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
     def validate(self, images: Tensor, targets: Tensor) -> None:
-        """The loss is on plain labels, without mixup, label smoothing and teacher."""
+        """Measure a validation batch; its loss is on the plain labels, without mixup, label smoothing and teacher."""
         outputs = self(images)
-        if count := int((targets != IGNORED).sum()):  # the others only fill up the batch
+        if count := int((targets != IGNORED).sum()):  # the others only pad the batch
             self.measure(outputs, targets, F.cross_entropy(outputs, targets, ignore_index=IGNORED), count)

@@ -13,11 +13,11 @@ class MixupOptions:
     """Mixup and CutMix of training batches, and label smoothing.
 
     Attributes:
-        mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
-        cutmix: alpha of CutMix (arXiv 1905.04899); 0 for none.
-        mixup_switch_prob: probability of CutMix instead of mixup where both are on.
-        mixup_prob: mixup probability: share of batches to which mixup or CutMix is applied.
-        label_smoothing: label smoothing in the cross entropy, in [0, 1).
+        mixup: mixup alpha (arXiv 1710.09412); 0 turns mixup off.
+        cutmix: CutMix alpha (arXiv 1905.04899); 0 turns CutMix off.
+        mixup_switch_prob: probability of CutMix instead of mixup for a batch, where both are on.
+        mixup_prob: mixup probability: probability that mixup or CutMix is applied to a batch.
+        label_smoothing: label smoothing: share of the target probability that is spread over all classes, in [0, 1).
     """
 
     mixup: float = 0.2
@@ -31,16 +31,18 @@ class MixupOptions:
 class Distillation:
     """Knowledge distillation from a teacher network.
 
-    The teacher sees the same images after mixup and CutMix, as in DeiT (arXiv 2012.12877), without an extra head.
+    As in DeiT (arXiv 2012.12877), but without an extra head: teacher and student get the same images, after mixup and
+    CutMix.
 
     Attributes:
         teacher: teacher network: a timm model with its tag, FastViT weights (file, directory or Hub id), or an exported
             artifact; None for no distillation.
-        kind: "hard" learns the teacher's likeliest class, "soft" its probabilities at `temperature`.
-        alpha: weight of the teacher in the loss, in [0, 1].
+        kind: distillation targets: "hard" for the teacher's most likely class, "soft" for its probabilities at
+            `temperature`.
+        alpha: weight of the distillation loss, in [0, 1]; the loss on the labels has the weight 1 - alpha.
         temperature: temperature of the softmax for "soft", above 0.
-        size: side in pixels of the images that the teacher sees; None for its own.
-        bf16: compute the teacher in bfloat16; None does so on GPUs.
+        size: height and width of the teacher's input images, in pixels; None for the teacher's own size.
+        bf16: run the teacher in bfloat16; None does so on GPUs only.
         compile: compile the teacher with torch.compile.
     """
 

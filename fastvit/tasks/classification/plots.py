@@ -11,7 +11,7 @@ from fastvit.reports.figures import BLUE, GRAY, PAPER, RED, Plot, new_figure
 
 
 def reliability_diagram(bins: Sequence[Bin]) -> Plot:
-    """Return accuracy and its distance from the mean probability, a bar for each bin, above the images in each bin."""
+    """Return a reliability diagram: accuracy and its gap to the mean probability per bin, above the images per bin."""
     figure = new_figure(4.9, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     left, width = [b.low for b in bins], [b.high - b.low for b in bins]

@@ -1,4 +1,4 @@
-"""Logits as words. NumPy alone: a process that runs an artifact loads no torch."""
+"""Predictions of a classifier, decoded from its logits. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastvit.predict.prediction import Prediction
 
 @dataclass(frozen=True)
 class Label:
-    """One guess for one image: class index, name, probability in [0, 1]."""
+    """A predicted class: index, name and probability in [0, 1]."""
 
     index: int
     name: str
@@ -22,37 +22,43 @@ class Label:
 
 @dataclass(frozen=True)
 class ClassPrediction(Prediction):
-    """For one image: its name and the likeliest classes, the likeliest first."""
+    """Name and most likely classes of one image, the most likely first."""
 
     image: str
     labels: list[Label]
 
     def record(self) -> dict[str, Any]:
-        """For JSON: "image", and "predictions" (index, name, probability)."""
+        """Return "image" and "predictions", a list of "index", "name" and "probability", for JSON."""
         return {"image": self.image, "predictions": [asdict(label) for label in self.labels]}
 
     def summary(self) -> str:
-        """The classes with their probabilities."""
+        """Return the classes with their probabilities on one line."""
         return ", ".join(self.cells())
 
     def cells(self) -> list[str]:
-        """A class each."""
+        """Return a cell for each class, with its probability."""
         return [f"{label.name} {label.probability:.1%}" for label in self.labels]
 
     def columns(self) -> dict[str, Any]:
-        """A list of the labels' values each."""
+        """Return the columns "index", "name" and "probability", each a list with an item per class."""
         return {name: [getattr(label, name) for label in self.labels] for name in ("index", "name", "probability")}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(B, classes) logits -> probabilities, in float64."""
+    """Return the softmax of (B, classes) logits, in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
 
 
 def decode(probabilities: np.ndarray, classes: tuple[str, ...] | None, k: int = 5) -> list[list[Label]]:
-    """The k likeliest classes of each row of (B, classes) probabilities, the likeliest first."""
-    # A stable sort: of equal ones the first class comes first.
+    """Return the k most likely classes of each image, the most likely first.
+
+    Args:
+        probabilities: (B, classes) probabilities.
+        classes: names of the classes; None to use their indices.
+        k: number of classes per image.
+    """
+    # A stable sort keeps classes with equal probabilities in their order.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return [
         [Label(int(i), class_name(i, classes), float(row[i])) for i in indices]

@@ -1,4 +1,4 @@
-"""ImageNet ReaL: labels of the validation set looked at again, several to an image (Beyer et al., arXiv 2006.07159)."""
+"""ImageNet ReaL: reassessed labels of the validation set, several per image (Beyer et al., arXiv 2006.07159)."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ RealLabels = list[frozenset[int]]
 
 
 def real_labels(pictures: LabeledImages) -> RealLabels:
-    """The classes that are right for each image, as timm ships them; none for an image that shows no class.
+    """Return the ReaL labels of each image, from timm; an image that shows no class has none.
 
     Args:
-        pictures: ImageNet's validation set or a part of it: the file names say which image is which.
+        pictures: ImageNet's validation set or a part of it, with the original file names.
 
     Raises:
-        UserError: it is not ImageNet's validation set.
+        UserError: the images are not from ImageNet's validation set.
     """
     if not is_imagenet(pictures.classes):
         raise UserError(
-            f"real_labels are for ImageNet's validation set; these images have {len(pictures.classes)} classes"
+            f"real_labels needs ImageNet's validation set; these images have {len(pictures.classes)} classes"
         )
     table = json.loads((files("timm.data") / "_info" / "imagenet_real_labels.json").read_text())
     return [frozenset(table[_number(pictures.name(i), len(table)) - 1]) for i in range(len(pictures))]
 
 
 def _number(name: str, count: int) -> int:
-    """1 to 50,000, from an image's name."""
+    """Return the number in an image's file name, 1 to 50,000."""
     match = re.search(r"ILSVRC2012_val_(\d{8})", name)
     if not match or not 1 <= int(match[1]) <= count:
         raise UserError(
-            f"real_labels are for ImageNet's validation set, ILSVRC2012_val_00000001.JPEG and so on; this is {name}"
+            f"real_labels needs ImageNet's validation set, with files such as ILSVRC2012_val_00000001.JPEG; got {name}"
         )
     return int(match[1])
 
 
 def real_accuracy(guesses: np.ndarray, labels: Sequence[frozenset[int]]) -> dict[str, float]:
-    """Share of the images for which the likeliest class, or one of the five likeliest, is among the right ones.
+    """Return top-1 and top-5 accuracy on the ReaL labels.
 
     Args:
-        guesses: (N, 5) classes, the likeliest first.
-        labels: of each image; those with none are not counted.
+        guesses: (N, 5) predicted classes, the most likely first.
+        labels: ReaL labels of each image; images without labels are not counted.
 
     Returns:
         "real_top1" and "real_top5", as fractions.
@@ -58,5 +58,5 @@ def real_accuracy(guesses: np.ndarray, labels: Sequence[frozenset[int]]) -> dict
     """
     hits = np.array([[guess in right for guess in row] for row, right in zip(guesses, labels, strict=True) if right])
     if not len(hits):
-        raise UserError("none of these images has a ReaL label")
+        raise UserError("none of these images has a ReaL label: evaluate without --real-labels")
     return {"real_top1": float(hits[:, 0].mean()), "real_top5": float(hits.any(1).mean())}

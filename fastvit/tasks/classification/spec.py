@@ -1,4 +1,4 @@
-"""Image classification, as the rest of the package sees it. Needs no torch."""
+"""The classification task, as the rest of the package uses it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ClassificationSpec(TaskSpec):
-    """One class for an image."""
+    """Image classification: one class per image."""
 
     name = "classification"
     headline = "top1"
@@ -116,7 +116,8 @@ class ClassificationSpec(TaskSpec):
         images = data.images("test", network.classes)
         if len(images.classes) != network.config.num_classes:
             raise UserError(
-                f"{data.source} has {len(images.classes)} classes, the network {network.config.num_classes}"
+                f"{data.source} has {len(images.classes)} classes, but the network has {network.config.num_classes}: "
+                "give --data with the classes of the network"
             )
         return images
 
@@ -128,7 +129,7 @@ class ClassificationSpec(TaskSpec):
     def resized(self, preprocessing: Preprocessing, request: EvaluationRequest) -> Preprocessing:
         size = request.size
         if size and size[0] != size[1]:
-            raise UserError(f"a classifier is shown square images: give --size a number, not {size[0]}x{size[1]}")
+            raise UserError(f"a classifier needs square images: give --size one number, not {size[0]}x{size[1]}")
         return preprocessing.with_size(size[0] if size else None, request.crop_pct)
 
     def pictures(self, model: TaskModel, data: EvaluationData, count: int) -> Pictures:
@@ -146,8 +147,8 @@ class ClassificationSpec(TaskSpec):
         source = data.images("train")
         if source.classes != model.classes:
             raise UserError(
-                f"int8 is calibrated on training images of the model's own classes, {data.source} has others: give "
-                "--data"
+                f"int8 is calibrated on training images with the classes of the model, but {data.source} has others: "
+                "give --data"
             )
         return [source.image(index) for index in chosen(len(source), count)]
 

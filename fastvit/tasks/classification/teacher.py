@@ -1,4 +1,4 @@
-"""Finding the teacher that a recipe names: a timm model, weights of ours, or an exported artifact."""
+"""Loading of a distillation teacher: a timm model, FastViT weights, or an exported artifact."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from fastvit.weights.native import load
 
 
 def load_teacher(options: Distillation) -> Teacher:
-    """The teacher that a recipe names.
+    """Return the teacher of a recipe.
 
     Raises:
-        UserError: there is no such file or model, or its weights cannot be had.
+        UserError: the file or model does not exist, or its weights cannot be loaded.
     """
     name = options.teacher or ""
     if is_artifact(name):
         if any(reader.native_code for reader in runtimes_for(name)):
-            raise UserError(f"{name} contains native code, which no recipe runs: give the teacher as another artifact")
+            raise UserError(f"{name} contains native code, which a recipe must not run: give another type of artifact")
         artifact = Predictor(name)
         return _teacher(artifact.logits, artifact.preprocessing, artifact.classes, artifact.num_classes, options)
     if Path(name).exists() or Path(name).suffix == ".safetensors" or hub_id(name):
@@ -59,16 +59,16 @@ def _teacher(
 def _timm_model(name: str) -> Any:
     if not timm.is_model(name):
         raise UserError(
-            f"there is no teacher {name}: give a timm model such as regnety_160.deit_in1k, a file or a Hub id"
+            f"the teacher {name} does not exist: give a timm model such as regnety_160.deit_in1k, a file or a Hub id"
         )
     try:
         return timm.create_model(name, pretrained=True)
-    except Exception as error:  # the Hub's client, the network and torch fail in ways of their own
-        raise UserError(f"cannot get the weights of the teacher {name}: {first_line(error)}") from error
+    except Exception as error:  # the Hub's client and torch raise errors of many types
+        raise UserError(f"the weights of the teacher {name} cannot be loaded: {first_line(error)}") from error
 
 
 def timm_preprocessing(network: nn.Module) -> Preprocessing:
-    """Our description of what a timm model expects."""
+    """Return the preprocessing that a timm model expects."""
     config = resolve_model_data_config(network)
     return Preprocessing(
         size=tuple(config["input_size"][-2:]),

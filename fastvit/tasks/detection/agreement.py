@@ -1,7 +1,7 @@
-"""Whether two detectors find the same: their objects are paired before they are compared.
+"""Comparison of the detections of two detectors, whose objects are matched first.
 
-`agreement` is for two that are shown the same: they differ by rounding. `in_use` is for two that are shown the same
-image files, each in its own way, such as in sizes of their own.
+`agreement` compares detectors with identical inputs, which differ by rounding only. `in_use` compares detectors on the
+same image files when each has its own preprocessing, such as its own image size.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fastvit.numerics import Differences, compare
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.options import DetectorConfig
 
-# Two that are the same object overlap by far more than this.
+# Smallest IoU of a matched pair; two detections of the same object overlap by far more.
 _OVERLAP = 0.5
-# How near the score at which a detector leaves objects out one may be that only one of two has, by rounding.
+# An object that only one detector keeps does not count if its score is this close to the other's cutoff: by rounding.
 _NEAR = 1e-3
-# The score from which on `fastvit predict` shows objects.
+# Score threshold of `fastvit predict`.
 SHOWN = 0.3
 
 Found = Mapping[str, np.ndarray]
@@ -29,14 +29,14 @@ Found = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of what a detector finds in some images with what the reference finds.
+    """Agreement of the detections of a detector with those of a reference.
 
     Attributes:
-        objects: pairs of the same class and place.
-        unpaired: objects that only one of the two has, though its score is not just at the edge.
+        objects: number of matched pairs: the same class, and boxes that overlap by more than half.
+        unpaired: number of objects that only one of the two detects, with a score clearly above the cutoff.
         boxes: differences of the boxes of the pairs, in pixels.
-        scores: differences of their scores.
-        masks: differences of the probabilities of their masks; None without masks.
+        scores: differences of the scores of the pairs.
+        masks: differences of the mask probabilities of the pairs; None without masks.
     """
 
     objects: int
@@ -49,19 +49,20 @@ class Agreement:
         masks = f", masks by {self.masks.max_abs:.1e}" if self.masks else ""
         return (
             f"{self.objects} objects: boxes differ by at most {self.boxes.max_abs:.1e} px, scores by "
-            f"{self.scores.max_abs:.1e}{masks}; {self.unpaired} found by one of the two alone"
+            f"{self.scores.max_abs:.1e}{masks}; {self.unpaired} detected by only one of the two"
         )
 
 
 @dataclass(frozen=True)
 class InUse:
-    """What two detectors find in the same image files, each with its own preprocessing.
+    """Detections of two detectors in the same image files, each with its own preprocessing.
 
     Attributes:
-        images: how many.
-        both: objects that both find: of the same class, overlapping by more than half, and at least one of them shown.
-        lost: objects that the reference alone finds and shows.
-        invented: objects that the other alone finds and shows.
+        images: number of images.
+        both: number of objects that both detect: of the same class, with boxes that overlap by more than half, and at
+            least one of the scores at or above SHOWN.
+        lost: number of objects that only the reference detects, with a score of SHOWN or more.
+        invented: number of objects that only the other one detects, with a score of SHOWN or more.
     """
 
     images: int
@@ -71,17 +72,17 @@ class InUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.both} objects of a score of {SHOWN} and more are found by both, "
-            f"{self.lost} by the checkpoint alone, {self.invented} by the artifact alone"
+            f"{self.both} objects with a score of at least {SHOWN} are detected by both, "
+            f"{self.lost} by the checkpoint only, {self.invented} by the artifact only"
         )
 
 
 def in_use(reference: Sequence[Objects], outputs: Sequence[Objects]) -> InUse:
-    """Count what is found in the same images by two detectors, or by one of them alone.
+    """Count the objects that both detectors detect in the same images, and those that only one of them detects.
 
     Args:
-        reference: what the one finds in each image, in its pixels.
-        outputs: what the other finds.
+        reference: detections of the reference in each image, in pixels of the image.
+        outputs: detections of the other one.
     """
     both = lost = invented = 0
     for expected, found in zip(reference, outputs, strict=True):
@@ -94,12 +95,13 @@ def in_use(reference: Sequence[Objects], outputs: Sequence[Objects]) -> InUse:
 
 
 def agreement(reference: Sequence[Found], outputs: Sequence[Found], options: DetectorConfig) -> Agreement | None:
-    """Compare what two detectors find in the same images; None where neither finds anything.
+    """Compare the detections of two detectors in the same images; return None if neither detects anything.
 
     Args:
-        reference: "boxes" (N, 4) xyxy, "labels" (N,), "scores" (N,), perhaps "masks" (N, S, S), of each image.
-        outputs: of the other one.
-        options: of both; they say which objects are left out.
+        reference: detections of the reference in each image: "boxes" (N, 4) xyxy in pixels, "labels" (N,), "scores"
+            (N,), and, with masks, "masks" (N, S, S).
+        outputs: detections of the other one in each image, in the same form.
+        options: options of both detectors, including the score threshold and the largest number of detections.
     """
     pairs = [_paired(expected, found, options) for expected, found in zip(reference, outputs, strict=True)]
     unpaired = sum(alone for *_, alone in pairs)
@@ -125,7 +127,7 @@ _NOTHING = Differences(0.0, 0.0, 1.0, None)
 
 
 def _paired(expected: Found, found: Found, options: DetectorConfig) -> tuple[np.ndarray, np.ndarray, int]:
-    """Indices of the pairs in either, and how many others there are that count."""
+    """Return the indices of the pairs in either, and the number of unmatched objects clearly above the cutoff."""
     first, second = _pairs(expected, found)
     alone = [
         (np.delete(expected["scores"], first), found["scores"]),
@@ -136,10 +138,10 @@ def _paired(expected: Found, found: Found, options: DetectorConfig) -> tuple[np.
 
 
 def _pairs(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray]:
-    """Indices in either of what is the same object."""
+    """Return the indices in either of the detections that are the same object."""
     overlaps = box_iou(*(torch.as_tensor(side["boxes"]).double().reshape(-1, 4) for side in (expected, found))).numpy()
     same = expected["labels"][:, None] == found["labels"][None]
-    # Of several that lie on each other the one of the nearest score is meant.
+    # Among overlapping candidates, a closer score is better.
     gaps = np.abs(expected["scores"][:, None] - found["scores"][None])
     quality = np.where(same & (overlaps > _OVERLAP), overlaps - gaps, -np.inf)
     first, second = [], []
@@ -155,6 +157,6 @@ def _pairs(expected: Found, found: Found) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edge(scores: np.ndarray, options: DetectorConfig) -> float:
-    """The score below which a detector that gives these leaves objects out: its least, or that of the last it keeps."""
+    """Return the score cutoff of a detector with these scores: its threshold, or the lowest score if it is full."""
     least = options.score_thresh
     return max(least, float(scores.min())) if len(scores) >= options.max_detections else least

@@ -1,4 +1,4 @@
-"""Images with objects in COCO's format: which files make a split, and what their json says of each image."""
+"""Annotated images in COCO's format: the files of a split, and the objects of each image."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _BESIDE = "_annotations.coco.json"
 _LAYOUTS = (
     "annotations/instances_train2017.json with images in train2017 or images/train2017, "
     "annotations/instances_train.json with images in images/train or train, "
-    f"or train/{_BESIDE} beside its images; the same with val"
+    f"or train/{_BESIDE} beside its images; the same for val"
 )
-# In a string the quotes would have backslashes, so that this is the key; the list has nothing but numbers in it.
+# This matches keys only, because quotes inside a JSON string are escaped; the list contains numbers only.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*(\[[-+.\deE,\s\[\]]*\])')
-# What turns an upright image back to how it is stored, by its EXIF orientation; the others keep width and height.
+# Transposes an upright image back to its stored form, by EXIF orientation; the others keep width and height.
 _STORED = {
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_90,
@@ -39,23 +39,23 @@ _STORED = {
     8: Image.Transpose.ROTATE_270,
 }
 
-# JSON of an object's polygons, the counts of COCO's compressed run lengths, or nothing.
+# JSON of an object's polygons, the counts of COCO's compressed RLE, or None.
 Segmentation = str | bytes | None
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of an image.
+    """Ground-truth objects of an image.
 
     Attributes:
-        boxes: (N, 4) float32, left, top, right and bottom in pixels of the image, inside it and with an area.
-        labels: (N,) int64, index of the class.
-        areas: (N,) float64, pixels of the object as the annotation says, those of the box where it does not.
-        crowd: (N,) bool, whether it stands for many objects that were not told apart.
-        ids: (N,) int64, of the annotations.
-        size: height and width of the image in pixels.
-        segmentations: of each object, as in the annotation.
-        file: where they were read.
+        boxes: (N, 4) float32, left, top, right and bottom in pixels, clipped to the image and with a positive area.
+        labels: (N,) int64, class indices.
+        areas: (N,) float64, areas of the objects in pixels, from the annotations; the box area if that is missing.
+        crowd: (N,) bool, True for a group of objects that are not annotated one by one.
+        ids: (N,) int64, ids of the annotations.
+        size: height and width of the image, in pixels.
+        segmentations: segmentation of each object, from its annotation.
+        file: annotation file.
     """
 
     boxes: np.ndarray
@@ -71,12 +71,12 @@ class Objects:
         return len(self.boxes)
 
     def where(self, keep: np.ndarray) -> Objects:
-        """Those for which `keep`, (N,) bool, is true."""
+        """Return the objects for which `keep`, (N,) bool, is True."""
         columns = {name: getattr(self, name)[keep] for name in ("boxes", "labels", "areas", "crowd", "ids")}
         return replace(self, **columns, segmentations=[self.segmentations[i] for i in np.flatnonzero(keep).tolist()])
 
     def masks(self) -> np.ndarray:
-        """(N, H, W) uint8, 1 where the object is.
+        """Return masks, (N, H, W) uint8, 1 for pixels of the object.
 
         Raises:
             UserError: an annotation has no segmentation, or one that cannot be decoded.
@@ -89,7 +89,7 @@ class Objects:
         except ValueError as error:
             broken = next((i for i, rle in enumerate(rles) if not _decodes(rle)), 0)
             raise UserError(
-                f"{self.file}: the segmentation of annotation {self.ids[broken]} is damaged ({error}); correct it"
+                f"{self.file}: the segmentation of annotation {self.ids[broken]} cannot be decoded ({error}): fix it"
             ) from error
 
     def _rle(self, index: int) -> dict[str, Any]:
@@ -102,25 +102,25 @@ class Objects:
                 polygons = _polygons(found)
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"{self.file}: the segmentation of annotation {self.ids[index]} is no list of polygons, each a "
-                    "list of x and y in turn; correct it"
+                    f"{self.file}: the segmentation of annotation {self.ids[index]} is not a list of polygons, each a "
+                    "list of alternating x and y; correct it"
                 ) from error
         if not polygons:
             raise UserError(
                 f"{self.file}: annotation {self.ids[index]} has no segmentation, which masks need; "
-                "add it, or train a detector of boxes alone"
+                "add it, or train without masks: --detection.network.kind faster_rcnn"
             )
         merged: dict[str, Any] = rle_tools.merge(rle_tools.frPyObjects(polygons, *self.size))
         return merged
 
 
 def _polygons(text: str) -> list[list[float]]:
-    """Those of at least three corners; fewer enclose nothing."""
+    """Return the polygons with at least three corners; fewer corners enclose no area."""
     found = json.loads(text)
     polygons = [found] if found and not isinstance(found[0], list) else found
     for polygon in polygons:
         if len(polygon) % 2 or not np.isfinite(np.array(polygon, np.float64)).all():
-            raise ValueError("a coordinate is missing or no number")
+            raise ValueError("a coordinate is missing or not a number")
     return [polygon for polygon in polygons if len(polygon) >= 6]
 
 
@@ -133,49 +133,50 @@ def _decodes(rle: dict[str, Any]) -> bool:
 
 
 def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = None, masks: bool = True) -> CocoImages:
-    """The images of one split of a folder in COCO's layout, a generic one, or Roboflow's.
+    """Open a split of a folder in COCO's layout, a generic layout, or Roboflow's.
 
     Args:
         source: folder with annotations/instances_train2017.json and the images in train2017 or images/train2017; with
             annotations/instances_train.json and the images in images/train or train; or with
-            train/_annotations.coco.json beside its images. The validation part is called val, valid, validation or
-            test; the first of these is taken, and of several years the last whose images are there.
-        split: "train", or "test" for the validation part.
-        classes: names that the labels are to follow, in this order (those of a model); by default the data's own, in
-            the order of the categories' ids.
-        masks: keep the segmentations, which take most of the memory.
+            train/_annotations.coco.json beside its images. The validation split is called val, valid, validation, test
+            or testing; the first of these names that exists is used, and the latest year whose images exist.
+        split: "train", or "test" for the validation split.
+        classes: class names that define the labels, in this order, such as those of a model; None for the names in the
+            data, in the order of the category ids.
+        masks: keep the segmentations, which need most of the memory.
 
     Raises:
-        UserError: there is no such data, as `CocoImages` has it.
+        UserError: the split does not exist, or cannot be opened by `CocoImages`.
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root.absolute()}; give a folder with {_LAYOUTS}")
+        raise UserError(f"the folder {root.absolute()} does not exist; expected a folder with {_LAYOUTS}")
     file, folders = _located(root, split)
     return CocoImages(file, folders, classes, masks)
 
 
 class CocoImages:
-    """The images that a json in COCO's format lists, those without any object too.
+    """Images of a JSON file in COCO's format, including those without objects.
 
-    Boxes are clipped to the image. Objects whose box has no area there, or coordinates that are no numbers, are left
-    out, with a warning.
+    Boxes are clipped to the image. Objects whose clipped box has no area, or whose coordinates are NaN, are dropped
+    with a warning.
 
     Args:
-        file: the json.
-        folders: where the images may be, the likeliest first.
-        classes, masks: as in `open_coco`.
+        file: annotation file.
+        folders: folders to search for the images, the most likely first.
+        classes: class names that define the labels; None for the names in the data (see `open_coco`).
+        masks: keep the segmentations.
 
     Attributes:
-        classes: names.
-        categories: for each class, the category's id in the json; -1 for one that the json lacks.
-        ids: (n,) int64, id of each image.
-        sizes: (n, 2) int64, height and width of each image in pixels.
-        dropped: ids of the annotations that are left out.
+        classes: class names.
+        categories: category id of each class in the file; -1 for a class that is not in the file.
+        ids: (n,) int64, ids of the images.
+        sizes: (n, 2) int64, height and width of each image, in pixels.
+        dropped: ids of the dropped annotations.
 
     Raises:
-        UserError: the json is damaged or contradicts itself, classes are unknown to the model, or image files are
-            missing, all of which are counted.
+        UserError: the file is invalid or contradicts itself, has classes that are not in `classes`, or lists images
+            that do not exist.
     """
 
     def __init__(
@@ -193,18 +194,18 @@ class CocoImages:
                 f"{file}: the size of image {self.ids[index]} is not positive; correct its width and height"
             )
         names = [str(name) for name in images.column("file_name")]
-        image = annotations.places("image_id", self.ids, "image")
+        image = annotations.indices("image_id", self.ids, "image")
         self.classes, self.categories, label = _classes(file, content["categories"], annotations, classes)
-        boxes, shown = _clipped(annotations.boxes(), self.sizes[image])
+        boxes, visible = _clipped(annotations.boxes(), self.sizes[image])
         ids = annotations.unique_ids()
-        self.dropped = tuple(ids[~shown].tolist())
+        self.dropped = tuple(ids[~visible].tolist())
         # A stable order keeps the annotations of an image as they are in the file.
         order = np.argsort(image, kind="stable")
-        order = order[shown[order]]
+        order = order[visible[order]]
         self._ends = np.searchsorted(image[order], np.arange(len(self.ids) + 1))
         self._boxes, self._labels, self._ids = boxes[order], label[order], ids[order]
         self._crowd = annotations.integers("iscrowd", 0)[order] != 0
-        areas = annotations.numbers("area")[order]
+        areas = annotations.floats("area")[order]
         sides = self._boxes[:, 2:] - self._boxes[:, :2]
         self._areas = np.where(np.isnan(areas), sides.prod(1), areas)
         self._text, self._runs = _segmentations(annotations, order, self.sizes[image[order]], masks)
@@ -212,7 +213,7 @@ class CocoImages:
         self._names = names
         if self.dropped:
             warnings.warn(
-                f"{file}: {len(self.dropped)} objects are left out, as their boxes have no area inside the image "
+                f"{file}: {len(self.dropped)} objects are dropped, because their boxes have no area inside the image "
                 f"(annotations {_listed(self.dropped)})",
                 stacklevel=3,
             )
@@ -221,32 +222,33 @@ class CocoImages:
         return len(self._names)
 
     def name(self, index: int) -> str:
+        """Return the path of an image."""
         return os.path.join(self._folder, self._names[index])  # noqa: PTH118  # a Path for each image costs more
 
     def image(self, index: int) -> Image.Image:
-        """The image as its boxes have it.
+        """Return an image in the orientation that its boxes refer to.
 
         Raises:
-            UnreadableImageError: it cannot be decoded.
-            UserError: it is not of the size that the json says.
+            UnreadableImageError: the image cannot be decoded.
+            UserError: the size of the image differs from the annotation file.
         """
         path = self.name(index)
         image = read_image(path)
         height, width = self.sizes[index].tolist()
         if image.size == (width, height):
             return image
-        # The size tells whether the boxes are of the image as a viewer shows it, or as it is stored.
+        # The size shows whether the boxes refer to the upright image, or to the stored one.
         with Image.open(path) as stored:
             turn = _STORED.get(stored.getexif().get(ExifTags.Base.Orientation, 1))
             if turn is not None and stored.size == (width, height):
                 return image.transpose(turn)
         raise UserError(
-            f"{path} is {image.width}x{image.height} pixels large, but {self.file} says {width}x{height} "
-            f"(image {self.ids[index]}): correct its width and height, or take the image that it was written for"
+            f"{path} is {image.width}x{image.height} pixels, but {self.file} has {width}x{height} for it "
+            f"(image {self.ids[index]}): correct its width and height, or use the original image"
         )
 
     def targets(self, index: int) -> Objects:
-        """The objects of an image."""
+        """Return the objects of an image."""
         rows = slice(self._ends[index], self._ends[index + 1])
         height, width = self.sizes[index].tolist()
         return Objects(
@@ -267,7 +269,7 @@ class CocoImages:
 
 
 class _Texts:
-    """Strings in one piece, which takes less memory, and of which processes that read them make no copies."""
+    """Strings stored as one object, which needs less memory and is not copied in worker processes."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self._all = b"".join(texts)
@@ -278,20 +280,20 @@ class _Texts:
 
 
 class _Table:
-    """A list of records of the json, by columns; an error names the first record that is wrong."""
+    """A list of records of the JSON file, by columns; errors include the index of the first invalid record."""
 
     def __init__(self, file: Path, name: str, records: Any) -> None:
         self.file, self._name, self.records = file, name, records
         if not isinstance(records, list):
-            raise UserError(f"{file} is not in COCO's format: {name} is no list")
+            raise UserError(f"{file} is not in COCO's format: {name} is not a list")
         for index in (i for i, record in enumerate(records) if not isinstance(record, dict)):
-            self._fail(index, "is no object with named fields")
+            self._fail(index, "is not an object with named fields")
 
     def _fail(self, index: int, what: str) -> NoReturn:
         raise UserError(f"{self.file} is not in COCO's format: {self._name}[{index}] {what}")
 
     def column(self, field: str) -> list[Any]:
-        """A field of every record."""
+        """Return the values of a field of all records."""
         try:
             return [record[field] for record in self.records]
         except KeyError:
@@ -299,25 +301,25 @@ class _Table:
             return self._fail(wrong, f"has no {field}")
 
     def integers(self, field: str, default: int | None = None) -> np.ndarray:
-        """(N,) int64 of a field, which must be there if it has no default."""
+        """Return a field as (N,) int64; it is required if it has no default."""
         values = self.column(field) if default is None else [r.get(field, default) for r in self.records]
         found = np.array(values) if values else np.zeros(0, np.int64)
         if found.ndim == 1 and found.dtype.kind in "iub":
             return found.astype(np.int64)
         wrong = next((i for i, value in enumerate(values) if not isinstance(value, int)), 0)
-        return self._fail(wrong, f"has a {field} that is no whole number")
+        return self._fail(wrong, f"has a {field} that is not an integer")
 
-    def numbers(self, field: str) -> np.ndarray:
-        """(N,) float64 of a field, NaN where it is not there."""
+    def floats(self, field: str) -> np.ndarray:
+        """Return a field as (N,) float64, NaN where it is missing."""
         values = [record.get(field) for record in self.records]
         try:
             return np.array(values, np.float64).reshape(len(values))
         except (TypeError, ValueError):
             wrong = next(i for i, v in enumerate(values) if v is not None and not isinstance(v, (int, float)))
-            return self._fail(wrong, f"has a {field} that is no number")
+            return self._fail(wrong, f"has a {field} that is not a number")
 
     def boxes(self) -> np.ndarray:
-        """(N, 4) float64: left, top, width and height."""
+        """Return the boxes as (N, 4) float64: left, top, width and height."""
         values = self.column("bbox")
         try:
             return np.array(values, np.float64).reshape(len(values), 4)
@@ -326,22 +328,28 @@ class _Table:
             return self._fail(wrong, "has a bbox that is not four numbers: left, top, width and height")
 
     def unique_ids(self) -> np.ndarray:
-        """(N,) int64: the ids, which are all different and not negative."""
+        """Return the ids as (N,) int64, after a check that they are unique and not negative."""
         ids = self.integers("id")
         order = np.argsort(ids, kind="stable")
         for index in order[1:][ids[order][1:] == ids[order][:-1]][:1]:
-            self._fail(index, f"has the id {ids[index]}, which another one has")
+            self._fail(index, f"has the id {ids[index]}, which another record has already")
         for index in np.flatnonzero(ids < 0)[:1]:
             self._fail(index, f"has a negative id, {ids[index]}")
         return ids
 
-    def places(self, field: str, ids: np.ndarray, what: str) -> np.ndarray:
-        """(N,) int64: where among some ids, in any order, those of a field are."""
+    def indices(self, field: str, ids: np.ndarray, what: str) -> np.ndarray:
+        """Return as (N,) int64 the index in `ids` of each value of a field.
+
+        Args:
+            field: name of the field, which contains ids.
+            ids: ids to look up, in any order.
+            what: what the ids stand for, for error messages.
+        """
         order = np.argsort(ids)
         wanted = self.integers(field)
         found = order[np.searchsorted(ids[order], wanted).clip(max=len(ids) - 1)]
         for index in np.flatnonzero(ids[found] != wanted)[:1]:
-            self._fail(index, f"has {field} {wanted[index]}, but there is no such {what}")
+            self._fail(index, f"has {field} {wanted[index]}, but no {what} has this id")
         return found
 
 
@@ -350,7 +358,7 @@ def _is_box(value: Any) -> bool:
 
 
 def _read(file: Path, masks: bool) -> tuple[Mapping[str, Any], _Texts]:
-    """The content of a json, and the lists of polygons, whose places in it hold a number instead."""
+    """Return the content of a JSON file with a number for each list of polygons, and these lists as text."""
     texts: list[bytes] = []
 
     def set_aside(match: re.Match[bytes]) -> bytes:
@@ -361,23 +369,23 @@ def _read(file: Path, masks: bool) -> tuple[Mapping[str, Any], _Texts]:
 
     try:
         with _uncollected():
-            # Most of the file is these, and most of them are looked at one at a time, if at all: as text they take a
-            # quarter of the memory, and none of the time.
+            # Polygons are most of the file, and are used one at a time, if at all: as text they take a quarter of the
+            # memory, and no time to parse.
             content = json.loads(_POLYGONS.sub(set_aside, file.read_bytes()))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
-        raise UserError(f"{file} is no JSON, or damaged ({reason}): get or write it anew") from error
+        raise UserError(f"{file} is not valid JSON ({reason}): download or write it again") from error
     parts = ("images", "annotations", "categories")
     if missing := [name for name in parts if not isinstance(content, dict) or name not in content]:
-        raise UserError(f"{file} is not in COCO's format of instances: it has no {' and no '.join(missing)}")
+        raise UserError(f"{file} is not in COCO's format for instances: it has no {' and no '.join(missing)}")
     return content, _Texts(texts)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without garbage collection, which looks through millions of new objects again and again and finds nothing."""
+    """Pause garbage collection, which would scan millions of new objects again and again without a result."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -390,13 +398,13 @@ def _uncollected() -> Iterator[None]:
 def _classes(
     file: Path, categories: Any, annotations: _Table, classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[int, ...], np.ndarray]:
-    """Names of the classes, the category's id of each, and (N,) int64 the class of each annotation."""
+    """Return the class names, the category id of each, and the class of each annotation as (N,) int64."""
     table = _Table(file, "categories", categories)
     ids = table.unique_ids()
     names = np.array([str(name) for name in table.column("name")], object)
     if not len(ids):
         raise UserError(f"{file} lists no categories")
-    category = annotations.places("category_id", ids, "category")
+    category = annotations.indices("category_id", ids, "category")
     used = np.zeros(len(ids), bool)
     used[category] = True
     kept = used | ~_spurious(table.records, names)
@@ -404,7 +412,7 @@ def _classes(
     order = order[kept[order]]
     own = names[order].tolist()
     if doubled := sorted({name for name in own if own.count(name) > 1}):
-        raise UserError(f"{file} has several categories of one name ({_listed(doubled)}): give each its own")
+        raise UserError(f"{file} has several categories with the same name ({_listed(doubled)}): rename them")
     known, indices = align_classes(own, classes, str(file))
     label = np.full(len(ids), -1)
     label[order] = indices
@@ -413,9 +421,10 @@ def _classes(
 
 
 def _spurious(records: Sequence[Mapping[str, Any]], names: np.ndarray) -> np.ndarray:
-    """(N,) bool: categories that are no classes, unless they have objects.
+    """Return as (N,) bool which categories are not classes, unless they have objects.
 
-    Roboflow lists the whole dataset as a category, above all others, sometimes by the name of one of them.
+    Roboflow lists the dataset itself as a category, the supercategory of all others, sometimes under the name of one of
+    them.
     """
     above = [{r.get("supercategory") for j, r in enumerate(records) if j != i} for i in range(len(records))]
     flags = [r.get("supercategory") == "none" and names[i] in above[i] for i, r in enumerate(records)]
@@ -423,22 +432,22 @@ def _spurious(records: Sequence[Mapping[str, Any]], names: np.ndarray) -> np.nda
 
 
 def _clipped(boxes: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 4) float32 left, top, right and bottom inside images, and (N,) bool whether an area is left."""
+    """Return boxes clipped to the images, (N, 4) float32 xyxy, and as (N,) bool whether they have an area."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     inside = np.clip(corners, 0, sizes[:, [1, 0, 1, 0]]).astype(np.float32)
-    return inside, (inside[:, 2:] > inside[:, :2]).all(1)  # which nothing is that is not a number
+    return inside, (inside[:, 2:] > inside[:, :2]).all(1)  # False for NaN
 
 
 def _segmentations(
     annotations: _Table, order: np.ndarray, sizes: np.ndarray, wanted: bool
 ) -> tuple[np.ndarray, dict[int, Any]]:
-    """Of annotations in some order: (N,) int64 number of the text, or -1; the other segmentations by their row."""
+    """Return for annotations in `order` the index of the polygon text or -1, and other segmentations by row."""
     found = [record.get("segmentation") if wanted else None for record in annotations.records]
     texts = np.array([value if type(value) is int else -1 for value in found], np.int64)[order]
     others: dict[int, Segmentation] = {}
     for row in np.flatnonzero(texts < 0).tolist():
         value = found[order[row]]
-        if isinstance(value, list):  # with something in it that is no number
+        if isinstance(value, list):  # which contains something other than numbers
             others[row] = json.dumps(value)
         elif value:
             try:
@@ -446,26 +455,26 @@ def _segmentations(
             except (TypeError, ValueError, KeyError, OverflowError) as error:
                 raise UserError(
                     f"{annotations.file}: the segmentation of annotation {annotations.records[order[row]]['id']} is "
-                    f"neither polygons nor run lengths of its image ({error}); correct it"
+                    f"neither polygons nor RLE of the image's size ({error}); correct it"
                 ) from error
     return texts, others
 
 
 def _run_lengths(found: Mapping[str, Any], height: int, width: int) -> bytes:
-    """COCO's compressed counts of a mask, checked as far as it costs little."""
+    """Return the compressed RLE counts of a mask, after cheap checks."""
     if list(found["size"]) != [height, width]:
-        raise ValueError(f"a size of {found['size']} where height and width are {[height, width]}")
+        raise ValueError(f"its size is {found['size']}, but the image has height and width {[height, width]}")
     counts = found["counts"]
     if isinstance(counts, str):
         return counts.encode("ascii")
     if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise ValueError(f"counts of {sum(counts)} pixels in all where it has {height * width}")
+        raise ValueError(f"its counts add up to {sum(counts)} pixels, but the image has {height * width}")
     compressed: bytes = rle_tools.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
     return compressed
 
 
 def _located(root: Path, split: Split) -> tuple[Path, list[Path]]:
-    """The json of a split, and the folders in which its images may be, the likeliest first."""
+    """Return the annotation file of a split, and the folders to search for its images, the most likely first."""
     folders = _folders(root)
     images = _folders(folders["images"]) if "images" in folders else {}
     for name in SPLIT_NAMES[split]:
@@ -478,28 +487,28 @@ def _located(root: Path, split: Split) -> tuple[Path, list[Path]]:
     found = sorted(file for place in (root, folders.get("annotations", root)) for file in place.glob("*.json"))
     raise UserError(
         f"{root} has no COCO annotations of a split {' or '.join(SPLIT_NAMES[split][: 1 if split == 'train' else 4])} "
-        f"({f'only {_listed(file.name for file in dict.fromkeys(found))}' if found else 'no json at all'}); it needs "
+        f"({f'only {_listed(file.name for file in dict.fromkeys(found))}' if found else 'no JSON files'}); it needs "
         f"{_LAYOUTS}"
     )
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    """The folders in one, by their names in lower case."""
+    """Return the subfolders of a folder, by their names in lower case."""
     return {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
 
 
 def _tags(folder: Path | None, name: str) -> dict[str, Path]:
-    """The jsons of a split's instances in a folder, by the name of the split with the year, if it has one."""
+    """Return the annotation files of a split in a folder, by split name and year, such as "train2017"."""
     pattern = re.compile(rf"(?:instances_)?({name}(?:\d{{4}})?)\.json", re.IGNORECASE)
     files = sorted(folder.glob("*.json")) if folder else []
     return {match[1].lower(): file for file in files if (match := pattern.fullmatch(file.name))}
 
 
 def _folder_of(file: Path, names: Sequence[str], folders: Sequence[Path]) -> str:
-    """The first of some folders that has all images, by their names from there on.
+    """Return the first of some folders that contains all images, given by paths relative to it.
 
     Raises:
-        UserError: none has.
+        UserError: no folder contains all images.
     """
     best, fewest = "", list(names)
     for folder in map(str, dict.fromkeys(folders)):
@@ -510,12 +519,12 @@ def _folder_of(file: Path, names: Sequence[str], folders: Sequence[Path]) -> str
             best, fewest = folder, missing
     raise UserError(
         f"{len(fewest)} of the {len(names)} images that {file} lists are not in {best} ({_listed(fewest)}): put them "
-        "there, or take them out of the json"
+        "there, or remove them from the file"
     )
 
 
 def _missing(folder: str, names: Sequence[str]) -> list[str]:
-    """Which files are not there; looks at folders, not at each file, which takes long on a network."""
+    """Return the names of missing files, from folder listings: a look-up per file is slow on network storage."""
     present: dict[str, set[str]] = {}
     missing = []
     for name in names:
@@ -528,6 +537,6 @@ def _missing(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def _listed(items: Iterable[Any]) -> str:
-    """The first ten."""
+    """Return up to ten items as text."""
     items = list(items)
     return ", ".join(map(str, items[:10])) + (", ..." if len(items) > 10 else "")

@@ -1,4 +1,4 @@
-"""Making detectors by name."""
+"""Creation of detectors by name."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ def create_detector(
     """Return Mask R-CNN, Faster R-CNN or RetinaNet on a variant, in train form.
 
     Args:
-        name: as in `fastvit.create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `fastvit.create_model`.
-        num_classes: of objects, without a background; by default as many as there are names, or COCO's 80.
-        in_chans: channels of the images.
-        drop_path: stochastic depth of the last block.
+        name: variant ("fastvit_sa12" or "sa12"), or a variant with the tag of released classifier weights
+            ("fastvit_sa12.apple_dist_in1k"), which are then loaded into the backbone.
+        pretrained: True for the variant's default classifier weights in the backbone, or their tag.
+        num_classes: number of object classes, without background; None for the number of `classes`, or COCO's 80.
+        in_chans: number of image channels.
+        drop_path: stochastic depth rate of the last block.
         classes: names of the classes.
-        preprocessing: fields of `fastvit.Preprocessing` that differ from the detector's.
-        kind: of detector.
+        preprocessing: fields of `fastvit.Preprocessing` that differ from the detector's default.
+        kind: "mask_rcnn", "faster_rcnn" or "retinanet".
         options: other fields of `fastvit.tasks.detection.options.DetectorConfig`, and of the backbone's configuration.
 
     Raises:
-        UserError: no such variant, tag or option; or the weights cannot be had.
+        UserError: a variant, tag or option does not exist, or the weights cannot be loaded.
     """
     own, rest = split_options(options, DetectorConfig)
     return create_on_backbone(

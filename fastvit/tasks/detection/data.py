@@ -25,34 +25,39 @@ from fastvit.tasks.detection.transforms import TrainTransform
 Target = dict[str, Tensor]
 Sample = tuple[Tensor, Target]
 Batches = DataLoader[Sample]
-# Side in pixels of an image that does not count.
+# Side in pixels of a padding sample, which no metric counts.
 _UNCOUNTED_SIDE = 32
 
 
 class AnnotatedImages(ImageSource, Protocol):
-    """Images with objects, before any transform, and the id of each image."""
+    """Images with ground-truth objects, before any transform."""
 
     @property
-    def ids(self) -> np.ndarray: ...
+    def ids(self) -> np.ndarray:
+        """(n,) int64, ids of the images."""
+        ...
 
-    def targets(self, index: int) -> Objects: ...
+    def targets(self, index: int) -> Objects:
+        """Return the objects of an image."""
+        ...
 
 
 class DetectionSamples(Samples[Sample]):
-    """Images as (C, h, w) uint8 pixels with what is in them.
+    """Samples of (C, h, w) uint8 images with a dictionary of their objects.
 
-    For training, varied at random, and in pixels of what comes out: "boxes" (N, 4) float32, left, top, right, bottom;
-    "labels" (N,) int64; with `masks`, "masks" (N, h, w) uint8. Crowds are left out.
+    For training, images are augmented, and targets are in pixels of the augmented image: "boxes" (N, 4) float32, left,
+    top, right, bottom; "labels" (N,) int64; with `masks`, "masks" (N, h, w) uint8. Crowds are left out.
 
-    For evaluation, in pixels of the original (H, W): the same, crowds too, and "iscrowd" (N,) int64, "area" (N,)
-    float32, "image_id" int64, "size" (2,) int64: H and W. The id of what does not count is UNCOUNTED.
+    For evaluation, targets are in pixels of the original image (H, W). They include crowds, and also "iscrowd" (N,)
+    int64, "area" (N,) float32, "image_id" int64 and "size" (2,) int64, H and W. A padding sample has the id UNCOUNTED.
 
     Args:
-        pictures: where images and objects come from.
-        preprocessing: says the number of channels, and all about images for evaluation.
-        masks: whether they are wanted.
-        options: of training; None for evaluation alone.
-        unreadable_log, skip_unreadable: as `Samples` has them.
+        pictures: source of images and objects.
+        preprocessing: number of channels, and size and resizing of evaluation images.
+        masks: include masks in the targets.
+        options: options of training; None for evaluation only.
+        unreadable_log: file that lists unreadable training images, see `Samples`.
+        skip_unreadable: replace an unreadable evaluation image by a padding sample, with a warning.
     """
 
     pictures: AnnotatedImages
@@ -78,7 +83,7 @@ class DetectionSamples(Samples[Sample]):
             image = image.convert("L")
         if varied:
             if self._vary is None:
-                raise ValueError("these samples were made for evaluation: give them `options` to train")
+                raise ValueError("these samples are for evaluation only: pass `options` to train")
             return self._vary(image, self._target(objects.where(~objects.crowd)))
         return self._pixels(image), {
             **self._target(objects),
@@ -110,38 +115,38 @@ class DetectionSamples(Samples[Sample]):
 
 
 def collate(items: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    """A batch of images of any sizes: a list of them, and one of their targets."""
+    """Return a batch of images of different sizes: a list of images, and a list of their targets."""
     return [image for image, _ in items], [target for _, target in items]
 
 
 def open_for_run(source: str | Path, masks: bool = True) -> RunImages:
-    """Open the images of a run.
+    """Open the training and validation images of a run.
 
     Args:
-        source: as in `fastvit.tasks.detection.coco.open_coco`.
-        masks: whether the network predicts masks.
+        source: folder with data in COCO's format, see `fastvit.tasks.detection.coco.open_coco`.
+        masks: read masks, for a network that predicts them.
 
     Raises:
-        UserError: as `open_coco` does, or no training image has an object.
+        UserError: a split cannot be opened, or no training image has an object.
     """
     train = open_coco(source, "train", masks=masks)
     images = RunImages(train, open_coco(source, "test", train.classes, masks))
     if not any(len(train.targets(index)) for index in range(len(train))):
-        raise UserError(f"no training image of {source} has an object: there is nothing to learn from")
+        raise UserError(f"no training image of {source} has an object: check the annotations of the training split")
     return images
 
 
 class DetectionData(RunData):
-    """A folder in COCO's format as batches of images of any sizes, shared out among the processes.
+    """Batches of a folder in COCO's format, with images of different sizes, distributed among the processes.
 
-    A batch is what `collate` makes of DetectionSamples. The classes are those of the training images.
+    A batch is the result of `collate` on DetectionSamples. The classes are those of the training images.
 
     Args:
-        images: as `open_for_run` opens them.
-        preprocessing: what the model expects.
-        batch_size: images a step.
-        options: of training; whether the network gives masks says if there are any in the targets.
-        others: as `RunData` has them.
+        images: training and validation images, from `open_for_run`.
+        preprocessing: preprocessing that the model expects.
+        batch_size: images per step and process.
+        options: options of training; targets have masks if the network in them predicts masks.
+        others: other arguments of `RunData`.
     """
 
     train_images: CocoImages

@@ -1,4 +1,4 @@
-"""Pictures with a detector's predictions."""
+"""Drawings of a detector's predictions."""
 
 from __future__ import annotations
 

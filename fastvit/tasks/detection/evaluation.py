@@ -1,4 +1,4 @@
-"""Measuring a detector on validation images."""
+"""Evaluation of a detector on validation images."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from fastvit.tasks.detection.metrics import CocoMetrics, coco_results
 
 
 def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest) -> Measurement:
-    """Measure COCO's metrics, image by image as a Predictor decodes them.
+    """Measure COCO's metrics on predictions for one image at a time.
 
-    `Measurement.results` has COCO's result records, with the data's own ids.
+    `Measurement.results` contains COCO's result records, with the ids of the data.
+
+    Args:
+        predictor: detector to measure.
+        images: validation images with the classes of the model.
+        request: options of the evaluation.
     """
     masks, preprocessing = predictor.options.masks, predictor.preprocessing
     metrics, clock = CocoMetrics(predictor.num_classes, masks), Clock()

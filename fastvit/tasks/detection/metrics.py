@@ -1,4 +1,4 @@
-"""COCO's average precision, and detections as COCO's result records."""
+"""COCO's average precision, and detections in the format of COCO's results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastvit.tasks.detection.run_lengths import encode_masks
 
-# Of a target that no metric counts.
+# The image id of a padding sample, which no metric counts.
 UNCOUNTED = -1
 _AREAS = ("", "small", "medium", "large")
 _KINDS = {"box": "bbox", "mask": "segm"}
@@ -26,7 +26,7 @@ Values = Tensor | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class _Record:
-    """What was found in an image, or what is there: arrays with a row for each object, boxes as (left, top, w, h)."""
+    """Detections or ground truth of an image: arrays with a row per object, boxes as (left, top, width, height)."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -38,7 +38,7 @@ class _Record:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """An image: its id, height and width, what was found, and what is there."""
+    """An image: its id, height and width, detections and ground truth."""
 
     image: int
     size: tuple[int, int]
@@ -46,21 +46,21 @@ class _Judged:
     ground_truth: _Record
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Judged:
-        return self  # nothing changes it, and torchmetrics copies its states often
+        return self  # it is never changed, and torchmetrics copies its states often
 
 
 class CocoMetrics(torchmetrics.Metric):
-    """Average precision as COCO defines it, of boxes and perhaps masks, in [0, 1]; NaN where there is nothing to find.
+    """COCO's average precision (AP) of boxes and optionally masks, in [0, 1]; NaN where there are no objects.
 
-    The numbers are pycocotools' for the same detections: crowds are ignored, sizes go by the annotations' areas, and of
-    an image the best 100 of each class count. Detections are kept on the host, masks as run lengths; processes share
-    them when the numbers are asked for.
+    The values are those of pycocotools: crowds are ignored, object sizes are the annotated areas, and the best 100
+    detections per class and image count. Detections are stored on the CPU, masks as RLE, and gathered from all
+    processes by `compute`.
 
     Args:
-        num_classes: how many classes there are.
+        num_classes: number of classes.
         masks: also measure masks.
-        backend: "faster" for faster-coco-eval's compiled evaluation, "pycocotools" for the slow original.
-        options: of torchmetrics' Metric.
+        backend: "faster" for the compiled evaluation of faster-coco-eval, "pycocotools" for the slow original.
+        options: other arguments of torchmetrics' Metric.
     """
 
     higher_is_better = True
@@ -81,13 +81,13 @@ class CocoMetrics(torchmetrics.Metric):
         self.add_state("records", default=[], dist_reduce_fx=None)
 
     def update(self, outputs: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]]) -> None:
-        """Count a batch of images.
+        """Add a batch of images.
 
         Args:
-            outputs: for each, "boxes" (N, 4), left, top, right and bottom in pixels of the original image, "labels"
-                (N,), "scores" (N,), and, if masks are measured, "masks" (N, H, W), bool or uint8 of its size.
-            targets: for each, "boxes", "labels" and "masks" in the same way, "iscrowd" (N,), "area" (N,), "size" (2,),
-                height and width of the original image, and "image_id"; one of -1 does not count.
+            outputs: detections of each image: "boxes" (N, 4), left, top, right and bottom in pixels of the original
+                image, "labels" (N,), "scores" (N,), and, if masks are measured, "masks" (N, H, W), bool or uint8.
+            targets: ground truth of each image: "boxes", "labels" and "masks" in the same form, "iscrowd" (N,), "area"
+                (N,), "size" (2,), height and width of the original image, and "image_id"; -1 does not count.
         """
         for output, target in zip(outputs, targets, strict=True):
             if (image := int(target["image_id"])) == UNCOUNTED:
@@ -103,8 +103,8 @@ class CocoMetrics(torchmetrics.Metric):
         return _Record(_xywh(objects["boxes"]), _array(objects["labels"], np.int64), runs, **details)
 
     def compute(self) -> dict[str, Tensor]:
-        """box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium, box_ap_large, and the same of masks."""
-        # By their ids, so that equal scores come in the same order whatever the number of processes.
+        """Return box_ap, box_ap50, box_ap75, box_ap_small, box_ap_medium and box_ap_large, and the same for masks."""
+        # Sorted by id, so that equal scores have the same order for any number of processes.
         records = sorted(self.records, key=lambda record: record.image)
         values: dict[str, Tensor] = {}
         for kind in ("box", "mask") if self.masks else ("box",):
@@ -119,12 +119,12 @@ class CocoMetrics(torchmetrics.Metric):
         return values
 
     def per_class(self) -> Tensor:
-        """(classes,) float32: box AP of each class, NaN for one that has no objects."""
-        self.compute()  # which remembers its output
+        """Return the box AP of each class as (classes,) float32, NaN for a class without objects."""
+        self.compute()  # cached by torchmetrics
         return self._by_class
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> torch.nn.Module:
-        # What it keeps is no tensors, and stays on the host.
+        # The records are not tensors, and stay on the CPU.
         moved: torch.nn.Module = super()._apply(fn, exclude_state=(*exclude_state, "records"))
         return moved
 
@@ -136,17 +136,17 @@ class CocoMetrics(torchmetrics.Metric):
 
 
 def coco_results(outputs: Mapping[str, Values], image_id: int, categories: Sequence[int]) -> list[dict[str, Any]]:
-    """The detections of an image as COCO's result records, plain values for JSON.
+    """Return the detections of an image as COCO's result records, with plain values for JSON.
 
     Args:
         outputs: "boxes" (N, 4), left, top, right and bottom in pixels of the original image, "labels" (N,), "scores"
-            (N,), and perhaps "masks" (N, H, W), bool or uint8 of its size.
-        image_id: of the image.
-        categories: the category's id of each class.
+            (N,), and optionally "masks" (N, H, W), bool or uint8.
+        image_id: id of the image.
+        categories: category id of each class.
 
     Returns:
-        For each detection "image_id", "category_id", "bbox" (left, top, width, height), "score", and, where there are
-        masks, "segmentation" with the "size" (height, width) and the "counts" of COCO's compressed run lengths.
+        A record per detection: "image_id", "category_id", "bbox" (left, top, width, height), "score", and, with masks,
+        "segmentation", COCO's compressed RLE with "size" (height, width) and "counts".
     """
     columns = (_xywh(outputs["boxes"]), _array(outputs["labels"], np.int64), _array(outputs["scores"], np.float64))
     records = [
@@ -162,7 +162,7 @@ def coco_results(outputs: Mapping[str, Values], image_id: int, categories: Seque
 def _array(values: Values, dtype: type) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
-        values = (values.double() if values.is_floating_point() else values).numpy()  # NumPy knows no bfloat16
+        values = (values.double() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
     return np.asarray(values, dtype)
 
 
@@ -177,14 +177,14 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend: str) -> np.ndarray:
-    """(10 overlaps from 0.5 on, 101 recalls, classes, all and each of the areas) of 100 detections; -1 for nothing."""
+    """Return precision (10 IoUs from 0.5, 101 recalls, classes, 4 areas) at 100 detections; -1 where undefined."""
     if backend == "faster":
         from faster_coco_eval import COCO
         from faster_coco_eval import COCOeval_faster as Evaluation
     else:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval as Evaluation
-    with contextlib.redirect_stdout(io.StringIO()):  # which pycocotools writes its progress to
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         ground_truth, found = (
             _coco(COCO(), records, num_classes, [getattr(record, name) for record in records], kind)
             for name in ("ground_truth", "found")
@@ -197,7 +197,7 @@ def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend:
 
 
 def _coco(coco: Any, images: Sequence[_Judged], num_classes: int, contents: Iterable[_Record], kind: str) -> Any:
-    """A table of annotations as the evaluations want it; images are numbered anew, so that no two are the same."""
+    """Fill a COCO object with annotations; images get new unique ids."""
     annotations: list[dict[str, Any]] = []
     for number, content in enumerate(contents):
         areas = content.areas
@@ -209,7 +209,7 @@ def _coco(coco: Any, images: Sequence[_Judged], num_classes: int, contents: Iter
         rows = zip(*(c.tolist() for c in (content.boxes, content.labels, areas, crowd, scores)), strict=True)
         for index, (box, label, area, iscrowd, score) in enumerate(rows):
             annotation = {
-                "id": len(annotations) + 1,  # none is 0, which pycocotools takes for no match
+                "id": len(annotations) + 1,  # from 1, because 0 means no match in pycocotools
                 "image_id": number,
                 "category_id": label,
                 "bbox": box,

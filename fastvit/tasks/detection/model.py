@@ -28,39 +28,39 @@ from fastvit.model.task_model import TaskModel
 from fastvit.tasks.detection.options import DetectorConfig
 
 RATIOS = (0.5, 1.0, 2.0)
-# Points a side that are looked at in a region, for its box and for its mask.
+# Output sizes of RoIAlign for the box head and the mask head.
 _BOX_GRID, _MASK_GRID = 7, 14
-# Batches are padded to whole multiples of this many pixels a side.
+# Batches are padded to multiples of this many pixels per side.
 _MULTIPLE = 32
-# Boxes that are smaller than this inside an image, in pixels, are outside of it.
+# A box whose part inside the image is smaller than this, in pixels, is outside.
 _LEAST = 1e-3
 
-# One image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), best first; of Mask R-CNN "masks"
-# (N, 28, 28), the probability of belonging to the object for a grid laid over its box.
+# Raw outputs for one image: "boxes" (N, 4) xyxy in its pixels, "labels" (N,) from 0, "scores" (N,), the highest first;
+# from Mask R-CNN also "masks" (N, 28, 28), probabilities on a grid over each box.
 Detections = dict[str, Tensor]
-# Height and width; numbers, which are symbols while a graph is traced.
+# Height and width, as numbers; while a graph is traced, as symbols.
 Size = tuple[int, int]
 
 
 class Padded(list[Tensor]):
-    """One image, (1, C, H, W), padded with zeros as a batch of it alone is, out of the upper left corner of a canvas.
+    """One image, (1, C, H, W), cut from a fixed-size canvas and padded with zeros like a batch of this image alone.
 
-    So a graph for canvases of a fixed size computes what the network does with the image itself: what a network finds
-    near the border of an image depends on how far it is padded.
+    Detections near the border of an image depend on its padding. With the same padding, a graph with a fixed input size
+    computes the same as the network on the image itself.
 
     Args:
-        canvas: (1, C, H, W), normalized; what is in it around the image does not matter.
-        image_size: (1, 2) whole numbers, height and width of the image.
+        canvas: (1, C, H, W) normalized canvas with the image in the upper left corner; the rest is ignored.
+        image_size: (1, 2) integers, height and width of the image, in pixels.
 
     Attributes:
-        size: height and width of the image.
+        size: height and width of the image, in pixels.
     """
 
     def __init__(self, canvas: Tensor, image_size: Tensor) -> None:
         bottom, right = (-side % _MULTIPLE for side in canvas.shape[2:])
         canvas = F.pad(canvas, (0, right, 0, bottom))
         sides: Any = image_size[0]
-        # Rounded up as a tensor: what is traced knows so that it is a multiple.
+        # Rounded up as a tensor, so that the tracer can derive that it is a multiple.
         multiples = (sides + _MULTIPLE - 1) // _MULTIPLE
         self.size: Size = (sides[0].item(), sides[1].item())
         for axis, side, count in zip((2, 3), self.size, (multiples[0].item(), multiples[1].item()), strict=True):
@@ -73,15 +73,15 @@ class Padded(list[Tensor]):
 
 
 class Pyramid(nn.Module):
-    """(B, C, H, W) images -> maps of equal width by name, as torchvision's detectors take them.
+    """Backbone and FPN for torchvision's detectors: (B, C, H, W) images -> feature maps of equal channels, by name.
 
     Args:
-        config: of the backbone.
-        options: of the detector.
+        config: configuration of the backbone.
+        options: options of the detector.
 
     Attributes:
-        body: the backbone.
-        maps: how many there are.
+        body: backbone.
+        maps: number of feature maps.
     """
 
     def __init__(self, config: FastViTConfig, options: DetectorConfig) -> None:
@@ -101,9 +101,9 @@ class Pyramid(nn.Module):
 
 
 class Batching(GeneralizedRCNNTransform):
-    """Images of different sizes, normalized and resized already, as one batch padded with zeros; nothing else.
+    """Batching with zero padding instead of torchvision's transform; images are normalized and resized already.
 
-    Detections are left as they are: their masks stay grids over their boxes, which is what a device passes on.
+    Detections are not changed: masks stay grids over the boxes, which are small to copy from the device.
     """
 
     def __init__(self) -> None:
@@ -116,21 +116,31 @@ class Batching(GeneralizedRCNNTransform):
         return batch
 
     def normalize(self, image: Tensor) -> Tensor:
+        """Return the image unchanged; it is normalized already."""
         return image
 
     def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        """Return the image unchanged; it is resized already."""
         return image, target
 
     def postprocess(self, result: list[Detections], *sizes: Any) -> list[Detections]:
+        """Return the detections unchanged."""
         return result
 
 
 class SingleStage(RetinaNet):
-    """torchvision's RetinaNet, but boxes outside of their image are left out before the best are taken."""
+    """torchvision's RetinaNet, with boxes outside the image dropped before the highest scores are selected."""
 
     def postprocess_detections(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[Size]
     ) -> list[Detections]:
+        """Return the detections of each image.
+
+        Args:
+            head_outputs: "cls_logits" and "bbox_regression", one tensor per feature map.
+            anchors: anchors of each image, one tensor per feature map.
+            image_shapes: height and width of each image, in pixels.
+        """
         logits = []
         for level, (scores, codes) in enumerate(
             zip(head_outputs["cls_logits"], head_outputs["bbox_regression"], strict=True)
@@ -145,20 +155,20 @@ class SingleStage(RetinaNet):
 
 
 def _outside(boxes: Tensor, size: Size) -> Tensor:
-    """(N, 4) -> (N,): which have nothing inside an image."""
+    """Return as (N,) bool which of (N, 4) boxes are outside an image."""
     clipped = clip_boxes_to_image(boxes, size)
     return (clipped[:, 2:] - clipped[:, :2] < _LEAST).any(1)
 
 
 class Detector(TaskModel):
-    """Mask R-CNN, Faster R-CNN or RetinaNet, torchvision's, with the four maps of a FastViT under a feature pyramid.
+    """torchvision's Mask R-CNN, Faster R-CNN or RetinaNet, with an FPN on the feature maps of a FastViT backbone.
 
-    In eval mode images -> Detections for each. In train mode images and targets -> losses by name; a target has "boxes"
-    (N, 4) float32 xyxy in pixels, "labels" (N,) int64 from 0 and, for Mask R-CNN, "masks" (N, H, W) uint8.
+    In eval mode: images -> Detections for each. In train mode: images and targets -> losses by name; a target has
+    "boxes" (N, 4) float32 xyxy in pixels, "labels" (N,) int64 from 0 and, for Mask R-CNN, "masks" (N, H, W) uint8.
 
     Attributes:
-        network: torchvision's; its classes count from 1 where it has a background.
-        others: as `TaskModel` has them.
+        network: torchvision's detector; its labels start at 1 if it has a background class.
+        others: other attributes of `TaskModel`.
     """
 
     task = "detection"
@@ -184,7 +194,7 @@ class Detector(TaskModel):
 
     @property
     def compiled_part(self) -> nn.Module:
-        return self.trunk  # boxes are chosen by their values
+        return self.trunk  # the selection of boxes depends on their values
 
     def traceable(self) -> AbstractContextManager[None]:
         from fastvit.tasks.detection.tracing import traceable
@@ -220,12 +230,12 @@ class Detector(TaskModel):
         return kept | {"masks": found["masks"].squeeze(1)} if "masks" in kept else kept
 
     def outputs(self, images: Tensor, image_size: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Of one image, (1, C, H, W).
+        """Return the raw outputs for one image, in the order of `output_names`.
 
         Args:
-            images: normalized.
-            image_size: (1, 2) whole numbers, height and width of the image where it lies in the upper left corner of
-                `images`; None where it is all of it.
+            images: (1, C, H, W) normalized image.
+            image_size: (1, 2) integers, height and width of the image if it is only the upper left corner of `images`;
+                None if it is all of `images`.
         """
         (found,) = self(images if image_size is None else Padded(images, image_size))
         return tuple(found[name] for name in self.output_names)
@@ -235,7 +245,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     pyramid = Pyramid(config, options)
     sides = [options.anchor_size * 2**level for level in range(pyramid.maps)]
     if options.kind == "retinanet":
-        # Three sizes an octave (arXiv 1708.02002, section 4).
+        # Three sizes per octave (arXiv 1708.02002, section 4).
         sizes = tuple(tuple(round(side * 2 ** (step / 3)) for step in range(3)) for side in sides)
         return SingleStage(
             pyramid,
@@ -250,7 +260,7 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
     settings: dict[str, Any] = {
         "rpn_anchor_generator": _anchors(tuple((side,) for side in sides)),
         "box_roi_pool": _pooling(strides, _BOX_GRID),
-        # torchvision's heads, whose widths are fixed, at a pyramid of 256 channels.
+        # These are torchvision's fixed widths at an FPN of 256 channels.
         "box_head": TwoMLPHead(options.fpn_channels * _BOX_GRID**2, 4 * options.fpn_channels),
         "box_predictor": FastRCNNPredictor(4 * options.fpn_channels, config.num_classes + 1),
         "rpn_post_nms_top_n_train": 2 * options.post_nms_top_n,
@@ -271,19 +281,19 @@ def _network(config: FastViTConfig, options: DetectorConfig) -> nn.Module:
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """As torchvision's improved RetinaNet has it: without, narrow heads hardly learn from their small first weights."""
-    # Eight channels a group, as there: one of a map of one pixel would have no variance, which torch refuses.
+    """Return group norm, as in torchvision's improved RetinaNet: without it, narrow heads hardly train."""
+    # Eight channels per group, as there: one channel of a map of one pixel has no variance, which is an error in torch.
     return nn.GroupNorm(math.gcd(32, channels, max(channels // 8, 1)), channels)
 
 
 def _anchors(sizes: tuple[tuple[int, ...], ...]) -> AnchorGenerator:
-    with torch.device("cpu"):  # they are no part of the weights, and would stay without values on `meta`
+    with torch.device("cpu"):  # anchors are not part of the weights, and would have no values on `meta`
         return AnchorGenerator(sizes, (RATIOS,) * len(sizes))
 
 
 def _pooling(strides: Sequence[int], side: int) -> MultiScaleRoIAlign:
     pooling = MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=side, sampling_ratio=2)
-    # Left to itself it takes them from the first image that it is shown, for good, and from a narrow one wrongly.
+    # By default torchvision derives the scales from the first image, for all others too, and wrongly from a narrow one.
     pooling.scales = [1 / stride for stride in strides]
     pooling.map_levels = initLevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
     return pooling

@@ -1,4 +1,4 @@
-"""The detection task: the network's own losses, and COCO's metrics on the images as they are."""
+"""Training of a detector: the losses of the network, and COCO's metrics in pixels of the original images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from fastvit.training.task import Configure, Task
 
 
 class DetectionTask(Task):
-    """Lists of (C, H, W) images; targets as `fastvit.tasks.detection.data` makes them."""
+    """LightningModule of a detector, for lists of (C, H, W) images and targets of `fastvit.tasks.detection.data`.
+
+    Args:
+        model: detector to train.
+        configure: function that returns the optimizer and its schedule.
+    """
 
     model: Detector
-    validates_loss = False  # in eval mode the network gives detections, and no losses
+    validates_loss = False  # in eval mode the network outputs detections and no losses
 
     def __init__(self, model: Detector, configure: Configure | None = None) -> None:
         coco = CocoMetrics(model.num_classes, model.options.masks)
@@ -39,7 +44,13 @@ class DetectionTask(Task):
 
 
 def in_image(found: Detections, fitted: tuple[int, int], target: dict[str, Tensor]) -> Detections:
-    """Detections in a resized image as they are in the image that a target is of, with masks of its size."""
+    """Return detections in pixels of the original image, with masks of its size.
+
+    Args:
+        found: detections in pixels of the resized image.
+        fitted: height and width of the resized image, in pixels.
+        target: target of the image; its "size" is the height and width of the original image.
+    """
     height, width = target["size"].tolist()
     objects = to_objects({name: value.float().cpu().numpy() for name, value in found.items()}, fitted, (height, width))
     arrays = {"boxes": objects.boxes, "labels": objects.labels, "scores": objects.scores, "masks": objects.masks}

@@ -16,16 +16,19 @@ class DetectorConfig:
     """Layers of a detector on the backbone.
 
     Attributes:
-        kind: "mask_rcnn" (arXiv 1703.06870), "faster_rcnn" (the same without masks), or "retinanet" (arXiv 1708.02002).
-        fpn_channels: channels of the feature pyramid network (FPN); the heads on it are wide in proportion.
-        anchor_size: anchor size: side in pixels of the anchors on the finest feature map, which has stride 4, or 8 in
-            RetinaNet; it doubles from map to map.
-        post_nms_top_n: number of proposals per image that an R-CNN's first stage hands to the second after NMS; twice
-            as many in training.
-        roi_batch_size: number of proposals of each training image that the second stage learns from.
-        score_thresh: score threshold: detections with a lower score are dropped.
-        nms_thresh: NMS threshold: IoU above which the weaker of two boxes of a class is dropped.
-        max_detections: largest number of detections per image; the best are kept.
+        kind: type of detector: "mask_rcnn" (Mask R-CNN, arXiv 1703.06870; boxes and masks), "faster_rcnn" (Faster
+            R-CNN, arXiv 1506.01497; boxes only), or "retinanet" (RetinaNet, arXiv 1708.02002; boxes only).
+        fpn_channels: channels of the feature pyramid network (FPN); the widths of the heads are in proportion to it.
+        anchor_size: anchor size: side in pixels of the anchors on the finest FPN level, which has stride 4 (RetinaNet:
+            8); it doubles from level to level.
+        post_nms_top_n: number of region proposals per image that are kept after NMS in the first stage, twice as many
+            in training; not used by RetinaNet.
+        roi_batch_size: number of region proposals per training image that the loss of the second stage is computed on;
+            not used by RetinaNet.
+        score_thresh: score threshold: only detections with a higher score are kept.
+        nms_thresh: NMS threshold: where two boxes of one class overlap with a higher IoU, the one with the lower score
+            is dropped.
+        max_detections: largest number of detections per image; those with the highest scores are kept.
     """
 
     kind: DetectorKind = "mask_rcnn"
@@ -49,7 +52,7 @@ class DetectorConfig:
 
     @property
     def masks(self) -> bool:
-        """Whether the detector predicts masks."""
+        """True if the detector predicts masks."""
         return self.kind == "mask_rcnn"
 
 
@@ -58,14 +61,16 @@ class DetectionOptions:
     """Options for training a detector.
 
     Attributes:
-        network: detector on the backbone.
-        size: shorter and longer side in pixels within which images are resized, in evaluation and before `scale_range`.
-        scale_range: smallest and largest factor by which training images are then scaled at random.
-        crop: side in pixels of a random square crop of training images; None for none.
-        hflip: probability of a horizontal flip.
-        photometric: probability of a photometric distortion: brightness, contrast, saturation and hue (SSD's, arXiv
-            1512.02325).
-        group_by_aspect_ratio: make batches of images that are all wide or all tall, so that less of them is padding.
+        network: options of the detector on the backbone.
+        size: image size: images are resized to the largest size within this shorter and longer side in pixels that
+            keeps their aspect ratio.
+        scale_range: scale jitter: smallest and largest factor by which training images are scaled at random after
+            resizing to `size`.
+        crop: side of a random square crop of training images, in pixels; None for no crop.
+        hflip: probability of a horizontal flip of a training image.
+        photometric: probability of each photometric distortion of a training image: brightness, contrast, saturation
+            and hue, as in SSD (arXiv 1512.02325).
+        group_by_aspect_ratio: group training images into batches of wide or of tall images, which need less padding.
     """
 
     network: DetectorConfig = field(default_factory=DetectorConfig)

@@ -1,4 +1,4 @@
-"""What a detector says of an image. Needs no torch."""
+"""Predictions of a detector. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fastvit.tasks.detection.run_lengths import encode_masks
 
 @dataclass(frozen=True)
 class DetectionPrediction(Prediction):
-    """For one image: its name, and what was found in it.
+    """Detected objects of one image.
 
     Attributes:
-        image: its name.
-        objects: in its pixels.
-        classes: names, or None where the model has none.
-        annotated: whether the objects are annotations, which have no scores.
+        image: name of the image.
+        objects: detected objects, in pixels of the image.
+        classes: class names; None if the model has none.
+        annotated: True if the objects are annotations, which have no scores.
     """
 
     image: str
@@ -31,14 +31,14 @@ class DetectionPrediction(Prediction):
     annotated: bool = False
 
     def name(self, label: int) -> str:
-        """Of a class."""
+        """Return the name of a class."""
         return class_name(label, self.classes)
 
     def record(self) -> dict[str, Any]:
-        """For JSON: "image", and "predictions" as COCO's results have them.
+        """Return "image" and "predictions", in the format of COCO's results, for JSON.
 
-        Each has "category_id" (classes count from 1, in the model's order), "category" (its name), "bbox" (x, y, width,
-        height in pixels), "score" and, of a detector with masks, "segmentation" (run lengths).
+        A prediction has "category_id" (from 1, in the order of the model's classes), "category" (the class name),
+        "bbox" (x, y, width, height in pixels), "score" and, from a detector with masks, "segmentation" (RLE).
         """
         found = self.objects
         masks = [None] * len(found.scores) if found.masks is None else encode_masks(found.masks)
@@ -56,6 +56,6 @@ class DetectionPrediction(Prediction):
         return {"image": self.image, "predictions": predictions}
 
     def summary(self) -> str:
-        """On a line: how many of what."""
+        """Return the number of objects of each class on one line."""
         counts = Counter(self.name(label) for label in self.objects.labels)
         return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"

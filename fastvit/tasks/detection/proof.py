@@ -1,7 +1,7 @@
-"""Whether an artifact finds what the detector does.
+"""Verification that an artifact detects the same objects as the detector.
 
-A detector is compared as it is used, an image file in and objects out: the model in PyTorch at the image's own size,
-the artifact on its canvas.
+The comparison is end to end, from image files to objects: the model in PyTorch at the image's own size, the artifact at
+its fixed input size.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from fastvit.tasks.detection.agreement import Agreement, InUse, agreement, in_us
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.prediction import DetectionPrediction
 
-# Width over height of the shapes that detectors are compared on: what a canvas is filled up with is on another side.
+# Aspect ratios (width / height) to compare detectors on: each puts the padding of a canvas on another side.
 SHAPES = (8 / 3, 1 / 2, 1 / 5)
-# How many crops of each of them that the pictures themselves do not have.
+# Number of crops for each of these aspect ratios that no image has.
 CROPS = 2
 
 
 @dataclass(frozen=True)
 class DetectionProof(Proof):
-    """What the comparison of two detectors found.
+    """Result of the comparison of two detectors.
 
     Attributes:
-        crops: crops of the images that were compared as well, in other shapes.
-        objects: what the differences are of.
-        resized: of a detector that was exported for another size of images, what that changes: what it finds and what
-            the model finds with the size of its own. Whoever chose the size chose that.
+        crops: number of crops in other aspect ratios that were compared in addition.
+        objects: agreement of the detections that the differences are measured on.
+        resized: detections of artifact and model at their own image sizes, if the sizes differ; a change that comes
+            from the chosen size is not a fault.
     """
 
     crops: int = 0
@@ -49,21 +49,26 @@ class DetectionProof(Proof):
 
     @property
     def faults(self) -> list[str]:
-        """Objects that only one of the two has."""
+        """Number of objects that only one of the two detects, as text; empty if there are none."""
         alone = self.objects.unpaired if self.objects else 0
-        return [f"{alone} objects are found by one of the two alone"] if alone else []
+        return [f"{alone} objects are detected by only one of the two"] if alone else []
 
     def __str__(self) -> str:
-        resized = f"; at the checkpoint's own size of images: {self.resized}" if self.resized else ""
+        resized = f"; at the checkpoint's own image size: {self.resized}" if self.resized else ""
         crops = f" and {self.crops} crops of them" if self.crops else ""
         return f"{self.objects or self.differences}, on {self.images} images{crops}{resized}"
 
 
 def prove_artifact(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image]) -> DetectionProof:
-    """Compare a detector and its artifact on pictures, and on crops of them in other shapes.
+    """Compare a detector and its artifact on images, and on crops of them in other aspect ratios.
+
+    Args:
+        model: detector that the artifact was exported from.
+        artifact: artifact to verify.
+        pictures: images to compare on.
 
     Raises:
-        UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
+        UserError: the detector detects nothing in the images, so that there is nothing to compare.
     """
     shown, theirs = in_shapes(pictures), Predictor(artifact.path, runtime=artifact.runtime)
     same_size = copy.copy(model)
@@ -79,44 +84,44 @@ def prove_forms(model: TaskModel, fused: TaskModel, pictures: Sequence[Image.Ima
     """Compare two forms of a detector in PyTorch, in float32.
 
     Args:
-        model: the reference.
-        fused: the same in a later form.
-        pictures: RGB or L; noise has no objects.
+        model: reference.
+        fused: the same detector, reparameterized or fused.
+        pictures: RGB or grayscale images with objects; noise has none.
 
     Raises:
-        UserError: the detector finds nothing in the pictures, so that there is nothing to compare.
+        UserError: the detector detects nothing in the images, so that there is nothing to compare.
     """
     shown = in_shapes(pictures)
     return _proof(model, len(pictures), *(_outputs(_unchanged(form), shown) for form in (model, fused)))
 
 
 def in_shapes(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """The pictures, and crops from the middle of some in the shapes that none of them has: wide, tall and narrow."""
-    shapes = [picture.width / picture.height for picture in pictures]
+    """Return the images, and center crops of some in the aspect ratios that no image has: wide, tall and narrow."""
+    shapes = [image.width / image.height for image in pictures]
     missing = [shape for shape in SHAPES if not any(0.8 < own / shape < 1.25 for own in shapes)]
-    places = evenly_spaced(len(pictures), CROPS * len(missing))
-    return [*pictures, *(_cut(pictures[place], shape) for place, shape in zip(places, missing * CROPS, strict=True))]
+    indices = evenly_spaced(len(pictures), CROPS * len(missing))
+    return [*pictures, *(_cut(pictures[index], shape) for index, shape in zip(indices, missing * CROPS, strict=True))]
 
 
-def _cut(picture: Image.Image, shape: float) -> Image.Image:
-    width, height = (max(round(side), 1) for side in (picture.height * shape, picture.width / shape))
-    width, height = min(width, picture.width), min(height, picture.height)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
+def _cut(image: Image.Image, shape: float) -> Image.Image:
+    width, height = (max(round(side), 1) for side in (image.height * shape, image.width / shape))
+    width, height = min(width, image.width), min(height, image.height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _unchanged(model: TaskModel) -> Predictor:
-    """A model in PyTorch, in float32 on the CPU, in the form that it has."""
+    """Return a predictor of a model in float32 on the CPU, without fusing it."""
     image_channels(model.preprocessing)
     return Predictor(model, prepare=lambda given: copy.deepcopy(given).float())
 
 
 def _outputs(predictor: Predictor, pictures: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
-    """All that a detector gives for each picture, by name, before it is laid into the picture."""
+    """Return the raw outputs of a detector for each image, by name, in pixels of the resized image."""
     outputs = []
-    for picture in pictures:
-        (pixels,) = prepared([picture], predictor.preprocessing, "pixels")
-        fitted = fitted_size((picture.height, picture.width), predictor.preprocessing)
+    for image in pictures:
+        (pixels,) = prepared([image], predictor.preprocessing, "pixels")
+        fitted = fitted_size((image.height, image.width), predictor.preprocessing)
         outputs.append(predictor.outputs(pixels[None], fitted))
     return outputs
 
@@ -131,8 +136,8 @@ def _proof(
     agreed = agreement(expected, found, model.options)
     if agreed is None:
         raise UserError(
-            "the detector finds nothing in the pictures, so that nothing would be proved: train it, or give others "
-            "with --data or --verify-with"
+            "the detector detects nothing in the images, so that nothing can be verified: train it, or give other "
+            "images with --data or --verify-with"
         )
     parts = [part for part in (agreed.boxes, agreed.scores, agreed.masks) if part]
     worst = Differences(

@@ -1,4 +1,4 @@
-"""Masks as COCO writes them. Needs no torch."""
+"""Masks in COCO's run-length encoding (RLE). Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
-    """(N, H, W) masks, bool or of zeros and ones, as compressed run lengths: "size" (H, W) and "counts", for JSON."""
+    """Return (N, H, W) masks of 0 and 1 as COCO's compressed RLE, "size" (H, W) and "counts", for JSON."""
     from pycocotools import mask as coco_mask
 
     if not len(masks):

@@ -1,4 +1,4 @@
-"""Batches of images of like shapes."""
+"""Batches of images with similar aspect ratios."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from fastvit.data.sampling import SampleIndex, TrainBatches, seed_of
 
 
 class GroupedBatches(TrainBatches):
-    """TrainBatches whose global batches are all of wide or all of tall images, so that less of them is padding.
+    """TrainBatches whose global batches contain only wide or only tall images, which need less padding.
 
-    The batches of both come in a random order. What does not fill a group's last global batch is left out of the epoch,
-    other images in each. Where a group has too few images for any, they would never be seen: then there are no groups,
-    and all is as in TrainBatches.
+    Batches of both groups come in random order. Images that do not fill a group's last global batch are left out of the
+    epoch, different ones in each epoch. If a group has too few images for one batch, there are no groups, as in
+    TrainBatches, because its images would never be used.
 
     Args:
-        sizes: (n, 2), height and width of each image.
-        others: as TrainBatches has them.
+        sizes: (n, 2), height and width of each image, in pixels.
+        batch_size: images per step and process.
+        seed: seed of the order and the augmentation.
+        rank: rank of this process.
+        processes: number of processes.
+        epoch: epoch to start with.
+        start: number of batches of this epoch to skip.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class GroupedBatches(TrainBatches):
         self._batches = sum(size // whole for size in groups) if min(groups, default=0) >= whole else None
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a complete epoch."""
         return super().__len__() if self._batches is None else self._batches
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:

@@ -1,4 +1,4 @@
-"""Object detection, as the rest of the package sees it. Needs no torch."""
+"""The detection task, as the rest of the package uses it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _AP |= {"ap_large": "AP large"}
 
 
 class DetectionSpec(TaskSpec):
-    """Boxes, classes and perhaps masks of objects."""
+    """Object detection and instance segmentation: boxes, classes and optionally masks of objects."""
 
     name = "detection"
     headline = "box_ap"
@@ -66,7 +66,7 @@ class DetectionSpec(TaskSpec):
     def create_untrained(self, head: str, variant: str) -> Detector:
         from fastvit.tasks.detection.create import create_detector
 
-        # Without trained weights always the most objects that it may give.
+        # A score threshold of 0 makes random weights output the largest number of detections.
         return create_detector(variant, kind=cast(DetectorKind, head), score_thresh=0.0)
 
     def image_size(self, recipe: Recipe) -> tuple[int, int]:
@@ -133,15 +133,15 @@ class DetectionSpec(TaskSpec):
     def check_export(self, options: ExportOptions, output: str) -> None:
         if output == "objects" and (options.batch != 1 or options.size == "dynamic" or options.precision != "fp32"):
             raise UserError(
-                "a detector is exported whole in fp32, for one image of a fixed size; --output features leaves batch, "
-                "size and precision free"
+                "a complete detector is exported in fp32 only, for one image of a fixed size; --output features "
+                "supports other batch sizes, sizes and precisions"
             )
 
     def export_shape(
         self, preprocessing: Preprocessing, output: str, size: tuple[int, int] | None
     ) -> tuple[tuple[int, int], Preprocessing]:
         if size is None and output == "objects" and preprocessing.resize == "resize_shorter":
-            # Room for an image of any shape: what is around it costs nothing.
+            # A square canvas has room for images of any aspect ratio; padding around an image costs nothing.
             return (-(-max(preprocessing.size) // 32) * 32,) * 2, preprocessing
         return super().export_shape(preprocessing, output, size)
 

@@ -1,4 +1,4 @@
-"""What torch.export and ONNX need to hear of torchvision's detectors."""
+"""Replacements that make torchvision's detectors traceable by torch.export and exportable to ONNX."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from torchvision.ops import poolers
 
 from fastvit.suppress_output import ALONE
 
-op: Any = opset18  # its own types know nothing of what it turns numbers and lists into
-# Above so many boxes torchvision suppresses them as they are on the CPU, up to it moved apart by group.
+op: Any = opset18  # its own types do not cover the conversion of numbers and lists
+# Up to this number of boxes, torchvision's NMS on the CPU offsets the boxes of each group, instead of a loop.
 _MOVED_APART = 1000
 
 
 @contextmanager
 def traceable() -> Iterator[None]:
-    """Replace what torch.export cannot trace of torchvision, each by what gives the same for any count of boxes.
+    """Replace the functions of torchvision that torch.export cannot trace by equivalent ones for any number of boxes.
 
-    What is replaced is the process's. So other threads that want to trace wait, or a second one would take the first
-    one's functions for torchvision's; those that run a detector meanwhile get the same outputs.
+    The replacement affects the process, so other threads that trace wait; otherwise a second one would treat the
+    replacements as torchvision's functions. Threads that run a detector in the meantime get the same outputs.
     """
     with ALONE, ExitStack() as replaced:
         for owner, name, function in (
-            (box_ops, "batched_nms", _batched_nms),  # it takes one of two ways by the count of boxes
+            (box_ops, "batched_nms", _batched_nms),  # it branches on the number of boxes
             (BoxCoder, "decode", _decode),  # it reshapes only if there are boxes
-            (poolers, "len", _length),  # the builtins must give a number
+            (poolers, "len", _length),  # the builtins have to return a plain number
             (det_utils, "_topk_min", _topk_min),  # likewise
         ):
             replaced.enter_context(_replaced(owner, name, function))
@@ -41,7 +41,7 @@ def traceable() -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: object, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Set an attribute of a module or class, also one that hides a builtin, and put back afterwards what was there."""
+    """Set an attribute of a module or class, even one that shadows a builtin, and restore it afterwards."""
     before = vars(owner).get(name)
     setattr(owner, name, function)
     try:
@@ -54,7 +54,7 @@ def _replaced(owner: object, name: str, function: Callable[..., Any]) -> Iterato
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For torch.onnx.export: ONNX for the operator that `traceable` puts in."""
+    """Return the ONNX translation of the custom operator of `traceable`, for torch.onnx.export."""
     return {torch.ops.fastvit.batched_nms.default: _batched_nms_to_onnx}
 
 
@@ -63,7 +63,7 @@ _torchvision_batched_nms = box_ops.batched_nms
 
 @torch.library.custom_op("fastvit::batched_nms", mutates_args=())
 def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """Torchvision's own, as one node of a traced graph."""
+    """Run torchvision's batched NMS as one node of a traced graph."""
     return _torchvision_batched_nms(boxes, scores, idxs, iou_threshold)
 
 
@@ -73,14 +73,14 @@ def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tens
 
 
 def _batched_nms_to_onnx(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> Any:
-    """Boxes with (N,) scores of 0 or more and (N,) groups from 0 on -> indices of those kept, by falling score.
+    """Return the indices of the boxes that NMS keeps, by descending score, with (N,) scores >= 0 and (N,) groups >= 0.
 
-    The boxes of a group are the candidates of a class of ONNX's operator: the others get a score below its threshold.
-    torchvision moves the boxes of the groups apart instead where they are not many; the same is done here only so that
-    coordinates are rounded as they are there.
+    The boxes of a group are the candidates of a class of ONNX's operator; all others get a score below its threshold.
+    For few boxes torchvision offsets the groups instead; they are offset here too, only for the same rounding of
+    coordinates.
     """
     count = op.Shape(scores)
-    # A zero more, as there may be no boxes.
+    # With a zero appended, because there may be no boxes.
     farthest = op.ReduceMax(op.Concat(op.Reshape(boxes, [-1]), op.Constant(value_floats=[0.0]), axis=0), keepdims=0)
     step = op.Where(op.Greater(count, [_MOVED_APART]), 0.0, op.Add(farthest, 1.0))
     moved = op.Add(boxes, op.Unsqueeze(op.Mul(op.CastLike(idxs, boxes), step), [1]))
@@ -94,7 +94,7 @@ def _batched_nms_to_onnx(boxes: Any, scores: Any, idxs: Any, iou_threshold: floa
     kept_scores = op.ScatterElements(
         op.Expand(op.Constant(value_float=-1.0), count), indices, op.Gather(scores, indices)
     )
-    _, order = op.TopK(kept_scores, op.Shape(indices))  # of equal ones the first comes first, as in torch
+    _, order = op.TopK(kept_scores, op.Shape(indices))  # equal scores keep their order, as in torch
     return order
 
 

@@ -1,4 +1,4 @@
-"""Images and their objects, varied at random for training."""
+"""Random augmentation of training images together with their objects."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _Parts = dict[str, Any]
 
 
 class TrainTransform:
-    """Distorts colors, scales, cuts out and flips an image with its objects; torch's generator decides how.
+    """Photometric distortion, scale jitter, crop and horizontal flip of an image with its objects.
 
-    The image is scaled as for evaluation, by `fastvit.data.pixels.fitted_size` and the same filter, times a random
-    factor. Objects that are then less than a pixel high or wide, or cut off, are left out. Where there are masks, the
-    box of an object that is cut through is that of what is left of its mask.
+    The image is resized as for evaluation, by `fastvit.data.pixels.fitted_size` and with the same interpolation, times
+    a random factor. Objects outside the crop, or less than a pixel high or wide, are dropped. With masks, the box of an
+    object that is partly outside the crop is the bounding box of the rest of its mask. Random numbers come from torch's
+    generator.
 
     Args:
-        options: what is done, and how much; its network does not matter.
-        preprocessing: says the filter.
+        options: options of the augmentation; the network in them is not used.
+        preprocessing: preprocessing of the model, for its interpolation.
     """
 
     def __init__(self, options: DetectionOptions, preprocessing: Preprocessing) -> None:
@@ -41,12 +42,12 @@ class TrainTransform:
         self._sanitize = v2.SanitizeBoundingBoxes(min_size=1)
 
     def __call__(self, image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-        """The image as (C, h, w) uint8, and what is left of its objects.
+        """Return the augmented image as (C, h, w) uint8, and its remaining objects in the form of `target`.
 
         Args:
-            image: RGB or L.
+            image: RGB or grayscale image.
             target: "boxes" (N, 4) float32, left, top, right and bottom in pixels of the image, "labels" (N,), and
-                perhaps "masks" (N, H, W) uint8; the result has the same, in pixels of what it is of.
+                optionally "masks" (N, H, W) uint8.
         """
         canvas = image.height, image.width
         size = self._drawn_size(canvas)
@@ -56,13 +57,13 @@ class TrainTransform:
         }
         if "masks" in target:
             parts["masks"] = Mask(target["masks"])
-        if torch.rand(()) < self._options.hflip:  # first, as pixels only become more in most recipes
+        if torch.rand(()) < self._options.hflip:  # first, because most recipes enlarge the image afterwards
             parts = {name: vision.horizontal_flip(part) for name, part in parts.items()}
-        # Pillow distorts colors faster, torch resizes faster; and where there are fewest pixels all is faster.
+        # Pillow distorts colors faster, torch resizes faster, and both are faster on fewer pixels.
         late = self._options.photometric > 0 and canvas[0] * canvas[1] > size[0] * size[1]
         if not late:
             parts["image"] = vision.pil_to_tensor(self._distort(parts["image"]))
-        # For masks, the plain "nearest" is half a pixel off.
+        # For masks, plain "nearest" is off by half a pixel.
         filters = {"masks": InterpolationMode.NEAREST_EXACT}
         parts = {name: vision.resize(part, size, filters.get(name, self._filter)) for name, part in parts.items()}
         if self._options.crop:
@@ -74,20 +75,20 @@ class TrainTransform:
         return pixels, {name: part.as_subclass(Tensor) for name, part in kept.items()}
 
     def _drawn_size(self, size: tuple[int, int]) -> list[int]:
-        """Height and width to scale an image of one size to."""
+        """Return the random height and width to resize an image to."""
         factor = torch.empty((), dtype=torch.float64).uniform_(*self._options.scale_range).item()
         return [max(round(side * factor), 1) for side in fitted_size(size, self._fit)]
 
 
 class _Distort(v2.RandomPhotometricDistort):
-    """SSD's distortion of colors without the exchange of channels, which makes no colors that a camera would."""
+    """SSD's photometric distortion without the swap of channels, which produces unrealistic colors."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {**super().make_params(flat_inputs), "channel_permutation": None}
 
 
 def _cut_out(parts: _Parts, side: int) -> _Parts:
-    """A square at a random place, or less where the image is smaller."""
+    """Crop a random square, or less if the image is smaller."""
     height, width = vision.get_size(parts["image"])
     top, left = (int(torch.randint(max(extent - side, 0) + 1, ())) for extent in (height, width))
     window = top, left, min(side, height), min(side, width)
@@ -96,7 +97,7 @@ def _cut_out(parts: _Parts, side: int) -> _Parts:
     if "masks" in parts:
         boxes, masks = (parts[name].as_subclass(Tensor) for name in ("boxes", "masks"))
         cut = (boxes != whole).any(1)
-        seen = masks.flatten(1).any(1).bool()  # of uint8 it is uint8
+        seen = masks.flatten(1).any(1).bool()  # any() of uint8 is uint8
         boxes[cut & seen] = masks_to_boxes(masks[cut & seen]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
         boxes[cut & ~seen] = 0
         parts["boxes"] = wrap(boxes, like=parts["boxes"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# For each class the first name that objectInfo150.txt of github.com/CSAILVision/sceneparsing gives, in its order: the
-# value i of a mask is the i-th name, from 1 on, and 0 is anything else, which the benchmark does not count.
+# The first name of each class in objectInfo150.txt of github.com/CSAILVision/sceneparsing, in its order: the value i of
+# a mask is the i-th name, from 1, and 0 is everything else, which the benchmark does not count.
 ADE20K_CLASSES = tuple(
     """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door,
 table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, armchair,

@@ -1,4 +1,4 @@
-"""Making segmenters by name."""
+"""Creation of segmenters by name."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ def create_segmenter(
     """Return Semantic FPN or UPerNet on a variant, in train form.
 
     Args:
-        name: as in `fastvit.create_model`; weights of a classifier fill the backbone.
-        pretrained: as in `fastvit.create_model`.
-        num_classes: of pixels; by default as many as there are names, or ADE20K's 150.
-        in_chans: channels of the images.
-        drop_path: stochastic depth of the last block.
+        name: variant ("fastvit_sa12" or "sa12"), or a variant with the tag of released classifier weights
+            ("fastvit_sa12.apple_dist_in1k"), which are then loaded into the backbone.
+        pretrained: True for the variant's default classifier weights in the backbone, or their tag.
+        num_classes: number of pixel classes; None for the number of `classes`, or ADE20K's 150.
+        in_chans: number of image channels.
+        drop_path: stochastic depth rate of the last block.
         classes: names of the classes.
-        preprocessing: fields of `fastvit.Preprocessing` that differ from the segmenter's.
+        preprocessing: fields of `fastvit.Preprocessing` that differ from the segmenter's default.
         head: "fpn" or "upernet".
         options: other fields of `fastvit.tasks.segmentation.options.SegmenterConfig`, and of the backbone's
             configuration.
 
     Raises:
-        UserError: no such variant, tag or option; or the weights cannot be had.
+        UserError: a variant, tag or option does not exist, or the weights cannot be loaded.
     """
     own, rest = split_options(options, SegmenterConfig)
     return create_on_backbone(

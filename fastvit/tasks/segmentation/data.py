@@ -23,24 +23,26 @@ from fastvit.tasks.segmentation.transforms import TrainTransform
 
 Pair = tuple[Tensor, Tensor]
 Pairs = tuple[list[Tensor], list[Tensor]]
-# Side in pixels of what only fills up a batch.
+# Side in pixels of a padding sample, which no metric counts.
 _UNCOUNTED = 32
 _MODES = {1: "L", 3: "RGB"}
 
 
 class SegmentationSamples(Samples[Pair]):
-    """Images with their masks: (C, h, w) uint8, and (H, W) uint8 classes with 255 where nothing counts.
+    """Samples of (C, h, w) uint8 images with (H, W) uint8 masks of classes, 255 where ignored.
 
-    For training both have the size of the crop; for evaluation the image is scaled, and the mask is as it is stored.
+    For training, both have the size of the crop. For evaluation, the image is resized, and the mask has its original
+    size.
 
     Args:
-        pictures: where images and masks come from.
-        preprocessing: what the model expects: images of one or three channels, all of each.
-        options: how training images are varied.
-        others: as `Samples` has them.
+        pictures: source of images and masks.
+        preprocessing: preprocessing that the model expects, without a crop and with 1 or 3 channels.
+        options: augmentation of the training images; None for the defaults.
+        unreadable_log: file that lists unreadable training images, see `Samples`.
+        skip_unreadable: replace an unreadable evaluation image by a padding sample, with a warning.
 
     Raises:
-        UserError: the preprocessing crops images, or for training fills them up, or has another number of channels.
+        UserError: the preprocessing crops images, pads training images, or has another number of channels.
     """
 
     pictures: MaskedImages
@@ -56,10 +58,10 @@ class SegmentationSamples(Samples[Pair]):
         super().__init__(pictures, unreadable_log, skip_unreadable)
         if preprocessing.resize == "crop" or (options and preprocessing.resize != "resize_shorter"):
             raise UserError(
-                f'a segmenter needs all of an image: set resize to "resize_shorter", not "{preprocessing.resize}"'
+                f'a segmenter needs complete images: set resize to "resize_shorter", not "{preprocessing.resize}"'
             )
         if (channels := len(preprocessing.mean)) not in _MODES:
-            raise UserError(f"a segmenter is trained on images of 1 or 3 channels, not {channels}")
+            raise UserError(f"a segmenter needs images of 1 or 3 channels, not {channels}: change mean and std")
         self.preprocessing = preprocessing
         self._vary = TrainTransform(options or SegmentationOptions(), preprocessing)
 
@@ -68,7 +70,8 @@ class SegmentationSamples(Samples[Pair]):
         image = self._in_channels(image)
         if varied:
             return self._vary(image, mask)
-        pixels = np.require(eval_array(image, self.preprocessing), requirements="W")  # a gray image's own are not
+        # The array of a grayscale image is read-only.
+        pixels = np.require(eval_array(image, self.preprocessing), requirements="W")
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 
     def padding_sample(self) -> Pair:
@@ -82,31 +85,30 @@ class SegmentationSamples(Samples[Pair]):
 
 
 def open_for_run(source: str) -> RunImages:
-    """Open the images of a run, from folders as `fastvit.tasks.segmentation.folders.open_masks` has them.
+    """Open the training and validation images of a run with `fastvit.tasks.segmentation.folders.open_masks`.
 
     Raises:
-        UserError: as `open_masks` does, or there is only one class.
+        UserError: a split cannot be opened, or has only one class.
     """
     train = open_masks(source, "train")
     images = RunImages(train, open_masks(source, "test", train.classes))
     if len(images.classes) < 2:
-        raise UserError(f"{source} has one class ({images.classes[0]}); a segmenter needs two: name the background")
+        raise UserError(f"{source} has one class ({images.classes[0]}); a segmenter needs two: add the background")
     return images
 
 
 class SegmentationData(RunData):
-    """Folders of images with masks as batches, shared out among the processes.
+    """Batches of images with masks, distributed among the processes.
 
-    For training ((B, C, crop, crop) uint8, (B, crop, crop) uint8); for validation lists of one image and one mask, as
-    `listed` makes them: images are scaled as `preprocessing` says, masks have their own size, and both differ from
-    image to image.
+    A training batch is ((B, C, crop, crop) uint8, (B, crop, crop) uint8). A validation batch is one image and one mask
+    in lists, from `listed`: the image is resized by `preprocessing`, and the mask has its original size.
 
     Args:
-        images: as `open_for_run` opens them.
-        preprocessing: what the model expects.
-        batch_size: images a training step.
-        options: of training.
-        others: as `RunData` has them.
+        images: training and validation images, from `open_for_run`.
+        preprocessing: preprocessing that the model expects.
+        batch_size: images per training step and process.
+        options: options of training; None for the defaults.
+        others: other arguments of `RunData`.
     """
 
     train_images: MaskedImages
@@ -133,5 +135,5 @@ class SegmentationData(RunData):
 
 
 def listed(pairs: Sequence[Pair]) -> Pairs:
-    """Samples of different sizes as a batch."""
+    """Return samples of different sizes as a batch: a list of images, and a list of masks."""
     return [image for image, _ in pairs], [mask for _, mask in pairs]

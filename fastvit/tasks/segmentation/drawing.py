@@ -1,4 +1,4 @@
-"""Pictures with a segmenter's predictions."""
+"""Drawings of a segmenter's predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastvit.console import one_line
 from fastvit.tasks.colors import class_colors, enlarged, font
 from fastvit.tasks.segmentation.prediction import SegmentationPrediction
 
-# Shares of the image below which a class is not in the legend.
+# A class with a smaller share of the image is not in the legend.
 _LEAST = 0.002
 # The class that is not drawn.
 _PLAIN = "background"
@@ -40,7 +40,7 @@ def draw(image: Image.Image, prediction: SegmentationPrediction) -> Image.Image:
 
 
 def _with_legend(image: Image.Image, entries: list[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Return the image with rows of colored squares and their names below it."""
+    """Return the image with rows of colored squares and class names below it."""
     size = max(image.width // 40, 10)
     letters = ImageFont.truetype(font(), size)
     line, gap = round(1.6 * size), round(0.5 * size)

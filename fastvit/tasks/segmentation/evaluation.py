@@ -1,4 +1,4 @@
-"""Measuring a segmenter on validation images."""
+"""Evaluation of a segmenter on validation images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from fastvit.tasks.segmentation.prediction import decoded
 
 
 def measure(predictor: Predictor, images: MaskedImages, request: EvaluationRequest) -> Measurement:
-    """Measure IoU and accuracy of pixels, in the images' own sizes."""
+    """Measure mean IoU and pixel accuracy at the original size of the images.
+
+    Args:
+        predictor: segmenter to measure.
+        images: validation images with the classes of the model.
+        request: options of the evaluation.
+    """
     preprocessing, clock = predictor.preprocessing, Clock()
     metrics = segmentation_metrics(predictor.num_classes)
     samples = SegmentationSamples(images, preprocessing, skip_unreadable=request.skip_unreadable)

@@ -1,4 +1,4 @@
-"""Folders of images with masks, which say the class of every pixel."""
+"""Folders of images with masks, which contain the class of each pixel."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from fastvit.files import user_path
 from fastvit.tasks.colors import Color, palette
 from fastvit.tasks.segmentation.ade20k import ADE20K_CLASSES
 
-# The value of pixels that do not count, in every mask. Masks are uint8, which cannot hold -100, what images that do
-# not count are labeled with (`fastvit.data.datasets.IGNORED`).
+# The value of ignored pixels in all masks. Masks are uint8, which has no -100, the label of ignored images
+# (`fastvit.data.datasets.IGNORED`).
 VOID = 255
-# The name of what does not count, in classes.txt.
+# The name of ignored values and colors in classes.txt.
 IGNORED_NAME = "ignored"
-# Formats that keep every value as it is.
+# Lossless formats.
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
 _MOST_CLASSES = 254
 _LINE = re.compile(r"(\d{1,9})\s+([^\t]+?)(?:\s+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3}))?")
-_FORM = "the value in the masks, the name, and for masks in color red, green and blue, separated by tabs"
+_FORM = "the value in the masks, the name, and for color masks red, green and blue, separated by tabs"
 
 
 @dataclass(frozen=True)
 class Legend:
-    """What the pixels of masks stand for.
+    """Mapping of the values and colors of masks to classes.
 
     Attributes:
-        names: of the classes, in their order.
-        values: of each class in masks of one channel.
+        names: class names, in order.
+        values: value of each class in masks of one channel.
         colors: RGB of each class, or None.
-        ignored: values of what does not count, beside 255 and, with 16 bits, 65535.
-        ignored_colors: RGB of what does not count.
-        file: where it is written, or would be.
-        remedy: what to do about a value or color that is none of these.
+        ignored: ignored values, in addition to 255 and, with 16 bits, 65535.
+        ignored_colors: RGB of ignored pixels.
+        file: path of classes.txt, even if the file does not exist.
+        remedy: what to do about any other value or color, for error messages.
     """
 
     names: tuple[str, ...]
@@ -57,13 +57,14 @@ class Legend:
 
 
 def read_legend(file: Path) -> Legend:
-    """The classes that a text file lists: a line each of value, name and, if the masks are in color, R G B.
+    """Read classes.txt: a line per class with value, name and, for color masks, red, green and blue.
 
-    Values are 0 to 65534. What a line calls "ignored" does not count; the value 255 stands for nothing else. From a #
-    at the start of a word on, a line is a comment.
+    Values are 0 to 65534. The name "ignored" stands for ignored pixels; the value 255 is always ignored. A # at the
+    start of a word starts a comment.
 
     Raises:
-        UserError: it is not so, or a value, name or color is there twice, or there are no or too many classes.
+        UserError: the file cannot be read, a line is invalid, a value, name or color occurs twice, or the number of
+            classes is 0 or above 254.
     """
     classes: list[tuple[int, str, Color | None]] = []
     try:
@@ -73,29 +74,31 @@ def read_legend(file: Path) -> Legend:
     for number, line in enumerate(lines, 1):
         if not (content := re.sub(r"(^|\s)#.*", "", line).strip()):
             continue
-        place = f"line {number} of {file}"
+        where = f"line {number} of {file}"
         if not (found := _LINE.fullmatch(content)):
-            raise UserError(f"{place} is {content!r}: write {_FORM}")
+            raise UserError(f"{where} is {content!r}: write {_FORM}")
         value, name, *parts = found.groups()
         color: Color | None = (int(parts[0]), int(parts[1]), int(parts[2])) if parts[0] else None
         if int(value) > 65534 or (color and max(color) > 255):
-            raise UserError(f"{place} is {content!r}: values of masks go up to 65534, red, green and blue up to 255")
+            raise UserError(f"{where} is {content!r}: values may be up to 65534, red, green and blue up to 255")
         if int(value) == VOID and name != IGNORED_NAME:
             raise UserError(
-                f"{place} gives {name} the value 255, which never counts: give it another one, or call it ignored"
+                f"{where} gives {name} the value 255, which is always ignored: use another value, or the name ignored"
             )
         entry = (int(value), name, color)
         for other in classes:
-            if other[1] == name == IGNORED_NAME:  # several values and colors may not count
+            if other[1] == name == IGNORED_NAME:  # several values and colors may be ignored
                 continue
             for what, own, taken in zip(("value", "name", "color"), entry, other, strict=True):
                 if own is not None and own == taken:
-                    raise UserError(f"{place} has the {what} {own} that a line above has: each class needs its own")
+                    raise UserError(f"{where} has the {what} {own} of a line above: each class needs its own")
         classes.append(entry)
     counted = [entry for entry in classes if entry[1] != IGNORED_NAME]
     ignored = [entry for entry in classes if entry[1] == IGNORED_NAME]
     if not 1 <= len(counted) <= _MOST_CLASSES:
-        raise UserError(f"{file} lists {len(counted)} classes, not 1 to {_MOST_CLASSES}: write a line each of {_FORM}")
+        raise UserError(
+            f"{file} has {len(counted)} classes, not 1 to {_MOST_CLASSES}: write a line per class with {_FORM}"
+        )
     return Legend(
         tuple(name for _, name, _ in counted),
         tuple(value for value, _, _ in counted),
@@ -103,25 +106,26 @@ def read_legend(file: Path) -> Legend:
         tuple(value for value, _, _ in ignored),
         tuple(color for _, _, color in ignored if color),
         file,
-        f"give each a line in {file} ({_FORM}), with the name ignored for what does not count",
+        f"add a line for each to {file} ({_FORM}), with the name ignored for pixels to ignore",
     )
 
 
 class MaskedImages:
-    """Images with a mask each, in which every pixel has the index of its class.
+    """Images with masks of class indices.
 
     Args:
-        images: files.
-        masks: file of each image's mask.
-        legend: what the masks' pixels stand for.
-        classes: of a model, whose indices the masks are to have, as in `fastvit.data.classes.align_classes`.
+        images: image files.
+        masks: mask file of each image.
+        legend: mapping of the values and colors of masks to classes.
+        classes: class names that define the indices, such as those of a model; None for the names in the legend (see
+            `fastvit.data.classes.align_classes`).
 
     Attributes:
-        classes: K names.
-        palette: (K, 3) uint8: RGB of each class, made up where the legend has none.
+        classes: K class names.
+        palette: (K, 3) uint8: RGB of each class, generated if the legend has none.
 
     Raises:
-        UserError: there are classes that the model does not know, or the model has too many.
+        UserError: the legend has classes that are not in `classes`, or there are too many classes.
     """
 
     def __init__(
@@ -130,10 +134,10 @@ class MaskedImages:
         self._images, self._masks, self._legend = images, masks, legend
         self.classes, indices = align_classes(legend.names, classes, str(legend.file.parent))
         if len(self.classes) > _MOST_CLASSES:
-            raise UserError(f"masks can tell {_MOST_CLASSES} classes apart, the model has {len(self.classes)}")
+            raise UserError(f"masks support up to {_MOST_CLASSES} classes, but the model has {len(self.classes)}")
         given = dict(zip(indices, legend.colors, strict=True))
         self.palette = palette([given.get(index) for index in range(len(self.classes))])
-        # What each value, or each color as one number, becomes; -1 where it is not listed.
+        # The class of each value, and of each color as one number; -1 if it is not listed.
         self._of_value = np.full(65536, -1, np.int16)
         self._of_value[[*legend.ignored, VOID, 65535]] = VOID
         self._of_value[list(legend.values)] = indices
@@ -146,28 +150,35 @@ class MaskedImages:
         return len(self._images)
 
     def image(self, index: int) -> Image.Image:
+        """Return an image."""
         return read_image(self._images[index])
 
     def name(self, index: int) -> str:
+        """Return the path of an image."""
         return str(self._images[index])
 
     def mask(self, index: int) -> np.ndarray:
-        """(H, W) uint8 of the image's size: the class of each pixel, 0 to K - 1, or 255 where it does not count.
+        """Return the mask of an image, (H, W) uint8: the class of each pixel, 0 to K - 1, or 255 if ignored.
 
         Raises:
             UnreadableImageError: the image or its mask cannot be decoded.
-            UserError: they differ in size, or the mask has a value or color that is not listed.
+            UserError: image and mask differ in size, or the mask has a value or color that is not in the legend.
         """
         return self.pair(index)[1]
 
     def pair(self, index: int) -> tuple[Image.Image, np.ndarray]:
-        """An image and its mask, for what `mask` alone would decode the image, too; raises as it does."""
+        """Return an image and its mask, from one decoding of the image.
+
+        Raises:
+            UnreadableImageError: the image or its mask cannot be decoded.
+            UserError: image and mask differ in size, or the mask has a value or color that is not in the legend.
+        """
         image, path = self.image(index), self._masks[index]
         pixels = _read_pixels(path)
         if pixels.shape[:2] != (image.height, image.width):
             raise UserError(
-                f"{self._images[index]} is {image.width} x {image.height} pixels, its mask {path} "
-                f"{pixels.shape[1]} x {pixels.shape[0]}: make them the same size"
+                f"{self._images[index]} is {image.width}x{image.height} pixels, but its mask {path} is "
+                f"{pixels.shape[1]}x{pixels.shape[0]}: make them the same size"
             )
         return image, self._by_color(pixels, path) if pixels.ndim == 3 else self._by_value(pixels, path)
 
@@ -175,49 +186,46 @@ class MaskedImages:
         labels = self._of_value[pixels]
         if labels.min(initial=0) < 0:
             unknown = [str(value) for value in np.unique(pixels[labels < 0])]
-            raise UserError(
-                f"the mask {path} has values that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
-            )
+            raise UserError(f"the mask {path} has values without a class ({shortened(unknown)}): {self._legend.remedy}")
         return labels.astype(np.uint8)
 
     def _by_color(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         if not len(self._codes):
             raise UserError(
-                f"the mask {path} is in color, and no class has one: write them in {self._legend.file} ({_FORM}), or "
-                "make masks of one channel"
+                f"the mask {path} is in color, but no class has a color: add colors to {self._legend.file} ({_FORM}), "
+                "or use masks of one channel"
             )
         red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
         codes = (red << 16) | (green << 8) | blue
-        places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
-        known = self._codes[places] == codes
+        indices = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[indices] == codes
         if not known.all():
             unknown = [f"{code >> 16} {code >> 8 & 255} {code & 255}" for code in np.unique(codes[~known]).tolist()]
-            raise UserError(
-                f"the mask {path} has colors that stand for no class ({shortened(unknown)}): {self._legend.remedy}"
-            )
-        return self._of_code[places].astype(np.uint8)
+            raise UserError(f"the mask {path} has colors without a class ({shortened(unknown)}): {self._legend.remedy}")
+        return self._of_code[indices].astype(np.uint8)
 
 
 def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None = None) -> MaskedImages:
-    """The images of a split and their masks, from folders.
+    """Open the images and masks of a split.
 
     Args:
-        source: a folder with images/train and masks/train, or train and masks/train, and the same for val (or
-            validation, test), and with classes.txt (see `read_legend`). A mask has the name of its image, with the
-            suffix of a format that keeps every value. It has one channel of 1, 8 or 16 bits (a palette's indices are as
-            good as gray values), or is in RGB where classes.txt gives colors; an alpha channel does not matter.
-            Or ADE20K's scene parsing benchmark as it comes: images/training, annotations/training, and the same for
-            validation; its 150 classes are known.
-        split: "train", or "test" for the validation part.
-        classes: of a model, whose indices the masks are to have; the data may lack some of them, but have no other.
+        source: folder with images/train and masks/train, or train and masks/train, the same for val (or valid,
+            validation, test, testing), and classes.txt (see `read_legend`). A mask has the name of its image and the
+            suffix of a lossless format. It has one channel of 1, 8 or 16 bits (values or palette indices), or is in RGB
+            if classes.txt has colors; an alpha channel is ignored. Or ADE20K's scene parsing benchmark in its original
+            layout, images/training, annotations/training and the same for validation, with 150 built-in classes.
+        split: "train", or "test" for the validation split.
+        classes: class names that define the indices, such as those of a model; the data may have fewer classes, but no
+            others. None for the names in classes.txt.
 
     Raises:
-        UserError: there are no such folders, masks or images are missing, or classes.txt is, or is not as it must be.
+        UserError: a folder, an image, a mask or classes.txt is missing or invalid.
     """
     root = user_path(source)
     if not root.is_dir():
         raise UserError(
-            f"there is no folder {root.absolute()}; give one with images/train, masks/train and classes.txt"
+            f"the folder {root.absolute()} does not exist; expected a folder with images/train, masks/train and "
+            "classes.txt"
         )
     image_folder, mask_folder = _split_folders(root, split)
     file = root / "classes.txt"
@@ -225,18 +233,18 @@ def open_masks(source: str | Path, split: Split, classes: Sequence[str] | None =
         legend = read_legend(file)
     elif image_folder.name in ("training", "validation") and mask_folder.parent.name == "annotations":
         count = len(ADE20K_CLASSES)
-        remedy = f"those of ADE20K have 0 to {count}; for other ones write {file}, a line a class with {_FORM}"
+        remedy = f"masks of ADE20K have 0 to {count}; for other masks write {file}, a line per class with {_FORM}"
         legend = Legend(ADE20K_CLASSES, tuple(range(1, count + 1)), (None,) * count, (0,), (), file, remedy)
     else:
         raise UserError(
-            f"there is no file {file}: write one with a line for each class, of {_FORM}, such as "
+            f"the file {file} does not exist: write it with a line per class with {_FORM}, such as "
             "0<tab>background<tab>0 0 0"
         )
     return MaskedImages(*_pairs(image_folder, mask_folder), legend, classes)
 
 
 def _split_folders(root: Path, split: Split) -> tuple[Path, Path]:
-    """Where the images of a split are, and their masks."""
+    """Return the image folder and the mask folder of a split."""
     for parent in (root / "images", root):
         if parent.is_dir() and (images := split_folder(parent, split)):
             for kind in ("masks", "annotations"):
@@ -251,10 +259,10 @@ def _split_folders(root: Path, split: Split) -> tuple[Path, Path]:
 
 
 def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images of a folder in the order of their names, and their masks."""
+    """Return the images of a folder, sorted by name, and their masks."""
     images, masks = _named(image_folder, IMAGE_SUFFIXES), _named(mask_folder, MASK_SUFFIXES)
     if not images:
-        raise UserError(f"there is no image in {image_folder} (looked for {', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{image_folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
     problems = []
     if alone := [paths[0] for name, paths in images.items() if name not in masks]:
         problems.append(f"{_first(alone, image_folder)} without a mask in {mask_folder} ({', '.join(MASK_SUFFIXES)})")
@@ -262,14 +270,14 @@ def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path
         problems.append(f"{_first(alone, mask_folder)} without an image in {image_folder}")
     for folder, found in ((image_folder, images), (mask_folder, masks)):
         if twins := [path for paths in found.values() if len(paths) > 1 for path in paths]:
-            problems.append(f"{_first(twins, folder)} in {folder} that differ in their suffix only")
+            problems.append(f"{_first(twins, folder)} in {folder} that differ only in their suffix")
     if problems:
         raise UserError(f"each image needs one mask of its name, but there are {'; '.join(problems)}")
     return [paths[0] for paths in images.values()], [masks[name][0] for name in images]
 
 
 def _named(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
-    """The images in a folder and in folders of it by their name without suffix, sorted; hidden ones do not count."""
+    """Return the images in a folder and its subfolders, sorted, by path without suffix; hidden ones are left out."""
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -279,22 +287,22 @@ def _named(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _first(paths: Sequence[Path], folder: Path) -> str:
-    """How many, and the first ten."""
+    """Return the number of paths and the first ten."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:10])
     return f"{len(paths)} ({names}{f' and {len(paths) - 10} more' if len(paths) > 10 else ''})"
 
 
 def _read_pixels(path: Path) -> np.ndarray:
-    """A mask's values (H, W), or its colors (H, W, 3), as they are stored."""
+    """Return the stored values (H, W) or colors (H, W, 3) of a mask."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as images are read
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # as for images
             with Image.open(path) as image:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 mode, pixels = image.mode, np.asarray(image)
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"the mask {path} is no image that can be read") from error
+        raise UnreadableImageError(f"the mask {path} is not a readable image") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"the mask {path} cannot be decoded: {error}") from error
     if mode in ("1", "L", "P", "LA", "PA"):
@@ -303,10 +311,10 @@ def _read_pixels(path: Path) -> np.ndarray:
         return pixels[..., :3]
     if mode.startswith("I") and pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 65535:
         return pixels.astype(np.uint16)
-    raise UserError(f"the mask {path} has pixels of Pillow's mode {mode}: make it one channel of 8 or 16 bits, or RGB")
+    raise UserError(f"the mask {path} has Pillow's mode {mode}: convert it to one channel of 8 or 16 bits, or to RGB")
 
 
 def _code(color: Color) -> int:
-    """A color as one number."""
+    """Return a color as one integer."""
     red, green, blue = color
     return red << 16 | green << 8 | blue

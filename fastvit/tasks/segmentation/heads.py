@@ -1,7 +1,7 @@
-"""Heads of semantic segmentation: maps of a backbone -> features at the finest map's stride.
+"""Segmentation heads: feature maps of a backbone -> features at the stride of the finest map.
 
-Norms are ConvNorm's, so that `fastvit.fuse` folds them. Every map is brought to the size of a finer one, not to twice
-its own, so that images of any size fit.
+Batch norms are in ConvNorm, so that `fastvit.fuse` folds them. Maps are resized to the size of a finer map, not by a
+factor of two, so that images of any size work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastvit.model.layers import ConvNorm, upsampled
 
 
 class ConvNormReLU(nn.Sequential):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, batch norm and ReLU."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel: int) -> None:
         super().__init__(ConvNorm(in_chs, out_chs, kernel), nn.ReLU(inplace=True))
@@ -26,13 +26,13 @@ class ConvNormReLU(nn.Sequential):
 class SemanticFPN(nn.Module):
     """The segmentation branch of panoptic feature pyramid networks (arXiv 1901.02446, figure 3), with batch norm.
 
-    A feature pyramid; of each of its maps as many 3x3 convolutions as it takes to come up to the finest stride,
-    doubling the size after each; their sum.
+    An FPN with a branch per level: 3x3 convolutions, each followed by upsampling by two, up to the finest stride. The
+    outputs of the branches are summed.
 
     Args:
-        channels: of the backbone's maps, the finest first.
-        fpn_channels: channels of the pyramid.
-        head_channels: channels of the branches, and of the result.
+        channels: channels of the backbone's feature maps, the finest first.
+        fpn_channels: channels of the FPN.
+        head_channels: channels of the branches and of the output.
     """
 
     def __init__(self, channels: Sequence[int], fpn_channels: int, head_channels: int) -> None:
@@ -60,13 +60,13 @@ class SemanticFPN(nn.Module):
 
 
 class UPerNet(nn.Module):
-    """Unified perceptual parsing (arXiv 1807.10221): pyramid pooling on the last map, a feature pyramid, all fused.
+    """UPerNet (arXiv 1807.10221): pyramid pooling on the last map, an FPN, and a fusion of all levels.
 
-    Without the auxiliary classifier on the third map, which some implementations train beside it.
+    There is no auxiliary classifier on the third map, which some implementations have.
 
     Args:
-        channels: of the backbone's maps, the finest first.
-        fpn_channels: channels everywhere.
+        channels: channels of the backbone's feature maps, the finest first.
+        fpn_channels: channels of all layers.
     """
 
     scales = (1, 2, 3, 6)

@@ -1,4 +1,4 @@
-"""Asking a network about an image window by window."""
+"""Sliding-window inference."""
 
 from __future__ import annotations
 
@@ -14,46 +14,52 @@ Network = Callable[[Tensor], Tensor]
 
 
 def slide(network: Network, images: Tensor, window: int, stride: int) -> Tensor:
-    """(B, C, H, W) images -> (B, K, H, W) logits: the mean of what the network says in each window.
+    """Return the (B, K, H, W) logits of a network, averaged over sliding windows.
 
-    Windows are `stride` pixels apart; the last of a row or column is moved inside. Where an image is smaller than the
-    window, so is the window. Sums are float32 at least, whatever the network gives.
+    Windows are `stride` pixels apart; the last window of a row or column is moved inside the image. A window is not
+    larger than the image. Sums are in float32 or the network's higher precision.
 
     Args:
-        network: (B, C, h, w) -> (B, K, h, w).
-        images: what it takes.
-        window: side in pixels.
-        stride: pixels from one window to the next.
+        network: function from (B, C, h, w) images to (B, K, h, w) logits.
+        images: (B, C, H, W) images.
+        window: side of the square windows, in pixels.
+        stride: distance between windows, in pixels.
 
     Raises:
-        UserError: window is below 1, or stride not between 1 and window.
+        UserError: window is below 1, or stride is not between 1 and window.
     """
     if not 1 <= stride <= window:
-        raise UserError(f"windows of {window} pixels must be 1 to {window} pixels apart, got a stride of {stride}")
+        raise UserError(f"the stride of windows of {window} pixels must be 1 to {window}, got {stride}")
     height, width = images.shape[-2:]
     rows, columns = starts(height, window, stride), starts(width, window, stride)
     total: Tensor | None = None
     for top in rows:
         for left in columns:
-            place = (..., slice(top, min(top + window, height)), slice(left, min(left + window, width)))
-            logits = network(images[place])
+            window_slice = (..., slice(top, min(top + window, height)), slice(left, min(left + window, width)))
+            logits = network(images[window_slice])
             if total is None:
                 dtype = torch.promote_types(logits.dtype, torch.float32)
                 total = logits.new_zeros(*logits.shape[:2], height, width, dtype=dtype)
-            total[place] += logits
+            total[window_slice] += logits
     assert total is not None
     down, across = (_seen(length, window, begins) for length, begins in ((height, rows), (width, columns)))
     return total / torch.outer(down, across).to(total)
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
-    """Where the windows begin that cover a row of pixels; the last ends with it."""
+    """Return the starts of windows that cover a row of pixels; the last window ends with the row.
+
+    Args:
+        length: number of pixels in the row.
+        window: length of a window, in pixels.
+        stride: distance between windows, in pixels.
+    """
     last = max(length - window, 0)
     return [*range(0, last, stride), last]
 
 
 def _seen(length: int, window: int, begins: list[int]) -> Tensor:
-    """(length,) in how many windows each pixel is."""
+    """Return as (length,) the number of windows that contain each pixel."""
     seen = torch.zeros(length)
     for begin in begins:
         seen[begin : begin + window] += 1
@@ -61,5 +67,5 @@ def _seen(length: int, window: int, begins: list[int]) -> Tensor:
 
 
 def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, K, h, w) -> (B, K, *size), bilinear."""
+    """Return (B, K, h, w) logits resized to (B, K, *size), bilinearly."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""What is measured of a segmenter, all from one confusion matrix."""
+"""Metrics of a segmenter, all computed from one confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fastvit.tasks.segmentation.folders import VOID
 
 
 def segmentation_metrics(num_classes: int) -> torchmetrics.MetricCollection:
-    """Metrics over all pixels that count, as fractions; NaN before there is one.
+    """Return the metrics over all pixels that are not ignored, as fractions; NaN if there are no such pixels.
 
-    Updated with (outputs, targets): predicted classes (H, W) and masks (H, W) of any integer type, as lists of tensors,
-    whose sizes may differ, or stacked. `metrics["miou"].confmat` is the (K, K) confusion matrix that all share: a row
-    for each true class, a column for each predicted one.
+    Call `update` with (outputs, targets): predicted classes (H, W) and masks (H, W) of any integer type, as a stack, or
+    as lists of tensors, whose sizes may differ. `metrics["miou"].confmat` is the shared (K, K) confusion matrix: a row
+    per true class, a column per predicted class.
 
-    - "miou": mean intersection over union of the classes that occur in masks or predictions.
-    - "pixel_accuracy": share of the pixels that are right.
-    - "mean_accuracy": mean share of the pixels of each class that are right, over the classes that occur in masks.
+    - "miou": mean intersection over union (IoU) of the classes that occur in masks or predictions.
+    - "pixel_accuracy": share of the pixels that are predicted correctly.
+    - "mean_accuracy": mean pixel accuracy of the classes that occur in masks.
     """
     kinds = {"miou": _MeanIoU, "pixel_accuracy": _PixelAccuracy, "mean_accuracy": _MeanAccuracy}
     metrics = {name: kind(num_classes, ignore_index=VOID, validate_args=False) for name, kind in kinds.items()}
@@ -29,17 +29,21 @@ def segmentation_metrics(num_classes: int) -> torchmetrics.MetricCollection:
 
 
 def per_class_iou(confusion: Tensor) -> Tensor:
-    """(K,) intersection over union of each class; NaN where it occurs neither in masks nor in predictions.
+    """Return the IoU of each class, (K,); NaN for a class that occurs neither in masks nor in predictions.
 
     Args:
-        confusion: (K, K) counts; rows are true classes, columns predicted ones.
+        confusion: (K, K) confusion matrix; rows are true classes, columns are predicted classes.
     """
     right, confusion = confusion.diagonal().double(), confusion.double()
     return right / (confusion.sum(0) + confusion.sum(1) - right)
 
 
 def per_class_accuracy(confusion: Tensor) -> Tensor:
-    """(K,) share of each class's pixels that are right; NaN where it occurs in no mask. Args as of `per_class_iou`."""
+    """Return the pixel accuracy of each class, (K,); NaN for a class that does not occur in masks.
+
+    Args:
+        confusion: (K, K) confusion matrix; rows are true classes, columns are predicted classes.
+    """
     return confusion.diagonal().double() / confusion.sum(1)
 
 
@@ -51,7 +55,7 @@ class _Confusion(MulticlassConfusionMatrix):
     def update(self, outputs: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
         for output, target in zip(outputs, targets, strict=True):
             if output.shape != target.shape:
-                raise ValueError(f"classes have shape {tuple(output.shape)}, their mask {tuple(target.shape)}")
+                raise ValueError(f"predictions have shape {tuple(output.shape)}, their mask {tuple(target.shape)}")
             self.confmat += _confusion(output, target, self.num_classes)
 
 
@@ -71,10 +75,10 @@ class _MeanAccuracy(_Confusion):
 
 
 def _confusion(output: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """(K, K) counts of one image.
+    """Return the (K, K) confusion matrix of one image.
 
-    torchmetrics' own count makes a (pixels, K * K) table where algorithms are to be deterministic, and on devices that
-    are neither CPU nor CUDA: 60 GB for one image and 150 classes. Whole numbers add up to the same in any order.
+    With deterministic algorithms, and on devices other than CPU and CUDA, torchmetrics' own count needs a
+    (pixels, K * K) table: 60 GB for one image and 150 classes. Sums of integers do not depend on the order.
     """
     counted = target != VOID
     pairs = target[counted].long() * num_classes + output[counted].long()

@@ -15,18 +15,18 @@ from fastvit.tasks.segmentation.heads import SemanticFPN, UPerNet, upsampled
 from fastvit.tasks.segmentation.inference import slide
 from fastvit.tasks.segmentation.options import SegmenterConfig
 
-# Of the backbone's coarsest map.
+# Stride of the backbone's coarsest feature map.
 _LEAST = 32
 
 
 class Segmenter(TaskModel):
-    """(B, in_chans, H, W) images -> (B, num_classes, H, W) logits, of any size.
+    """Semantic FPN or UPerNet: (B, in_chans, H, W) images of any size -> (B, num_classes, H, W) logits.
 
     Attributes:
-        backbone: the four stages.
-        decoder: maps -> features at stride 4.
+        backbone: backbone with four stages.
+        decoder: segmentation head, from feature maps to features at stride 4.
         classifier: 1x1 convolution.
-        others: as `TaskModel` has them.
+        others: other attributes of `TaskModel`.
     """
 
     task = "segmentation"

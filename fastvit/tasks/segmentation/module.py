@@ -1,4 +1,4 @@
-"""The segmentation task: cross entropy of pixels, and metrics on the images as they are."""
+"""Training of a segmenter: cross entropy of pixels, and metrics at the original size of the images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from fastvit.training.task import Configure, Task
 
 
 class SegmentationTask(Task):
-    """(B, C, H, W) images and (B, H, W) masks in training, lists of both in validation, where sizes differ.
+    """LightningModule of a segmenter.
+
+    Training batches are (B, C, H, W) images and (B, H, W) masks; validation batches are lists of both, whose sizes
+    differ.
+
+    Args:
+        model: segmenter to train.
+        options: options of training, for the class weights; None for equal weights.
+        configure: function that returns the optimizer and its schedule.
 
     Raises:
-        UserError: there are not as many class weights as classes.
+        UserError: the number of class weights differs from the number of classes.
     """
 
     model: Segmenter
@@ -37,7 +45,7 @@ class SegmentationTask(Task):
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the pixels that are not ignored, weighted by their classes; 0 where there are none."""
+        """Return the mean cross entropy over the pixels that are not ignored, with class weights; 0 without any."""
         targets = targets.long()
         total = F.cross_entropy(outputs.float(), targets, self.weights, ignore_index=VOID, reduction="sum")
         counted = targets != VOID

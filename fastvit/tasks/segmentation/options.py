@@ -16,12 +16,12 @@ class SegmenterConfig:
     """Layers of a segmenter on the backbone.
 
     Attributes:
-        head: "fpn" (Semantic FPN, arXiv 1901.02446) or "upernet" (arXiv 1807.10221).
-        fpn_channels: channels of the feature pyramid.
-        head_channels: channels of the branches of Semantic FPN; UPerNet has `fpn_channels` everywhere.
-        dropout: dropout rate of whole channels before the classifier.
-        slide_window: sliding window: side in pixels of the windows, overlapping by a third, in which images are shown
-            to the model in use; their outputs are averaged. None for the whole image at once.
+        head: segmentation head: "fpn" (Semantic FPN, arXiv 1901.02446) or "upernet" (UPerNet, arXiv 1807.10221).
+        fpn_channels: channels of the feature pyramid network (FPN), and of all other layers of UPerNet.
+        head_channels: channels of the branches of Semantic FPN; not used by UPerNet.
+        dropout: dropout rate of the feature channels before the classifier, in [0, 1).
+        slide_window: sliding window: side in pixels of the square windows that validation and prediction run on, which
+            overlap by a third; the logits are averaged. None runs on the complete image at once.
     """
 
     head: SegmenterHead = "fpn"
@@ -45,14 +45,20 @@ class SegmentationOptions:
     """Options for training a segmenter.
 
     Attributes:
-        network: segmenter on the backbone.
-        size: shorter and longer side in pixels within which images are resized, in evaluation and before `scale_range`.
-        scale_range: smallest and largest factor by which training images are then scaled at random.
-        crop: side in pixels of the random square crop of training images; what is missing is padded and ignored.
-        cat_max_ratio: largest share of a crop's pixels that one class may take; up to ten crops are tried.
-        hflip: probability of a horizontal flip.
-        photometric: probability of a photometric distortion: brightness, contrast, saturation and hue.
-        class_weights: class weights: weight of each class in the loss; None for equal weights.
+        network: options of the segmenter on the backbone.
+        size: image size: images are resized to the largest size within this shorter and longer side in pixels that
+            keeps their aspect ratio.
+        scale_range: scale jitter: smallest and largest factor by which training images are scaled at random after
+            resizing to `size`.
+        crop: side of the random square crop of training images, in pixels; smaller images are padded, and the loss
+            ignores the padding.
+        cat_max_ratio: largest share of the labeled pixels of a crop that one class may take, in (0, 1]; the last of ten
+            random crops is used if none qualifies.
+        hflip: probability of a horizontal flip of a training image.
+        photometric: probability of each photometric distortion of a training image: brightness, contrast, saturation
+            and hue, as in SSD (arXiv 1512.02325).
+        class_weights: class weights: weight of each class in the cross entropy loss, in the order of the classes; None
+            for equal weights.
     """
 
     network: SegmenterConfig = field(default_factory=SegmenterConfig)
@@ -68,6 +74,6 @@ class SegmentationOptions:
         shares = {"hflip": self.hflip, "photometric": self.photometric, "cat_max_ratio": self.cat_max_ratio}
         check_images("segmentation", self.size, self.scale_range, self.crop, shares)
         if not self.cat_max_ratio:
-            raise UserError("segmentation.cat_max_ratio must be above 0: a class takes some of every crop")
+            raise UserError("segmentation.cat_max_ratio must be above 0, got 0")
         if self.class_weights is not None and (min(self.class_weights) < 0 or not any(self.class_weights)):
-            raise UserError(f"segmentation.class_weights must be at least 0, and one above, got {self.class_weights}")
+            raise UserError(f"segmentation.class_weights must be at least 0 and not all 0, got {self.class_weights}")

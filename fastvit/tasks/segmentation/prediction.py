@@ -1,4 +1,4 @@
-"""What a segmenter says of an image. Needs no torch."""
+"""Predictions of a segmenter. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fastvit.tasks.detection.run_lengths import encode_masks
 
 @dataclass(frozen=True)
 class SegmentationPrediction(Prediction):
-    """For one image: its name, and the class of each of its pixels.
+    """Predicted class of each pixel of one image.
 
     Attributes:
-        image: its name.
-        mask: (height, width) uint8, from 0.
-        classes: names, or None where the model has none.
+        image: name of the image.
+        mask: (height, width) uint8, class indices from 0.
+        classes: class names; None if the model has none.
     """
 
     image: str
@@ -28,19 +28,20 @@ class SegmentationPrediction(Prediction):
     classes: tuple[str, ...] | None
 
     def name(self, label: int) -> str:
-        """Of a class."""
+        """Return the name of a class."""
         return class_name(label, self.classes)
 
     def shares(self) -> list[tuple[int, float]]:
-        """The classes that occur and their shares of the pixels, the largest first."""
+        """Return the classes that occur and their shares of the pixels, the largest first."""
         counts = np.bincount(self.mask.ravel())
         order = np.argsort(-counts, kind="stable")
         return [(int(label), float(counts[label] / self.mask.size)) for label in order if counts[label]]
 
     def record(self) -> dict[str, Any]:
-        """For JSON: "image", and "predictions": "index", "name", "share" and "segmentation" of each class that occurs.
+        """Return "image" and "predictions" for JSON.
 
-        The last is the class's mask as COCO's compressed run lengths.
+        A prediction has "index", "name", "share" and "segmentation" of a class that occurs; the last is the mask of the
+        class in COCO's compressed RLE.
         """
         labels = self.shares()
         runs = encode_masks(np.stack([self.mask == label for label, _ in labels]))
@@ -51,7 +52,7 @@ class SegmentationPrediction(Prediction):
         return {"image": self.image, "predictions": predictions}
 
     def summary(self) -> str:
-        """On a line: which classes, and how much of the image each takes."""
+        """Return the classes and their shares of the image on one line."""
         return ", ".join(f"{self.name(label)} {share:.0%}" for label, share in self.shares())
 
 
@@ -59,19 +60,19 @@ def decoded(outputs: Mapping[str, np.ndarray], fitted: tuple[int, int], original
     """Return the class of each pixel of an image.
 
     Args:
-        outputs: "logits" or "probabilities" (1, classes, H, W), with the resized image in the upper left corner.
-        fitted: height and width of the resized image.
-        original: height and width of the image.
+        outputs: raw outputs, "logits" or "probabilities" (1, classes, H, W), of the image in the upper left corner.
+        fitted: height and width of the resized image, in pixels.
+        original: height and width of the original image, in pixels.
 
     Returns:
-        (height, width) uint8.
+        The mask, (height, width) uint8.
     """
     maps = outputs["probabilities"] if "probabilities" in outputs else outputs["logits"]
     return bilinear(maps[0][:, : fitted[0], : fitted[1]], original).argmax(0).astype(np.uint8)
 
 
 def bilinear(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, h, w) -> (C, *size), as torch's bilinear interpolation without aligned corners and antialiasing does it."""
+    """Return (C, h, w) maps resized to (C, *size), like torch's bilinear interpolation with align_corners=False."""
     for axis, target in zip((1, 2), size, strict=True):
         length = maps.shape[axis]
         if length == target:

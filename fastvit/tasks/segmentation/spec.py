@@ -1,4 +1,4 @@
-"""Semantic segmentation, as the rest of the package sees it. Needs no torch."""
+"""The segmentation task, as the rest of the package uses it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SegmentationSpec(TaskSpec):
-    """A class for each pixel."""
+    """Semantic segmentation: one class per pixel."""
 
     name = "segmentation"
     headline = "miou"
@@ -120,7 +120,7 @@ class SegmentationSpec(TaskSpec):
         return SegmentationPrediction(images.name(index), shown, (*known, "ignored"))
 
     def prepare_export(self, model: TaskModel) -> None:
-        model.options = replace(model.options, slide_window=None)  # an artifact is shown all of an image
+        model.options = replace(model.options, slide_window=None)  # an artifact runs on the complete image
 
     def synthetic_pictures(self, count: int) -> Pictures:
         from fastvit.export.pictures import scenes

@@ -1,4 +1,4 @@
-"""How training images and their masks are varied, together."""
+"""Random augmentation of training images together with their masks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _TRIES = 10
 
 
 class TrainTransform:
-    """An image and its mask -> (C, crop, crop) uint8 and (crop, crop) uint8, varied at random by torch's generator.
+    """Scale jitter, crop, horizontal flip and photometric distortion: -> (C, crop, crop) and (crop, crop) uint8.
 
-    Both are scaled, cropped and flipped, and the image is changed in its colors; what is missing of the crop is on the
-    right and at the bottom, with the mean pixel in the image and 255 in the mask.
+    Image and mask are scaled, cropped and flipped together. An image that is smaller than the crop is padded on the
+    right and at the bottom, with the mean pixel in the image and 255 in the mask. Random numbers come from torch's
+    generator.
 
     Args:
-        options: what to do, and how much of it.
-        preprocessing: says interpolation and mean.
+        options: options of the augmentation.
+        preprocessing: preprocessing of the model, for interpolation and mean.
     """
 
     def __init__(self, options: SegmentationOptions, preprocessing: Preprocessing) -> None:
@@ -40,7 +41,7 @@ class TrainTransform:
         low, high = self.options.scale_range
         pixels, labels = self._scaled(image, mask, float(torch.empty(()).uniform_(low, high)))
         top, left, height, width = choose_crop(labels, self.options.crop, self.options.cat_max_ratio)
-        # Filled up last, so that what is filled in keeps the mean, and does not change sides.
+        # Padded last, so that the padding keeps the mean, and stays on the right and at the bottom.
         return self._filled(
             *self._changes(
                 tv_tensors.Image(F.crop(pixels, top, left, height, width)),
@@ -52,7 +53,7 @@ class TrainTransform:
         height, width = mask.shape
         size = [max(round(side * factor), 1) for side in fitted_size((height, width), self.fit)]
         pixels = F.resize(F.pil_to_tensor(image), size, InterpolationMode(self.fit.interpolation))
-        # Not as a tv_tensors.Mask: for that torchvision may take the other "nearest", which lies half a pixel off.
+        # Not as a tv_tensors.Mask, which torchvision may resize with plain "nearest", off by half a pixel.
         labels = F.resize(torch.from_numpy(mask)[None], size, InterpolationMode.NEAREST_EXACT)
         return pixels, labels[0]
 
@@ -68,10 +69,14 @@ class TrainTransform:
 
 
 def choose_crop(labels: Tensor, side: int, cat_max_ratio: float) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop of an (H, W) uint8 mask, as large as fits into it and a square of `side`.
+    """Return top, left, height and width of a random crop in which no class is too large.
 
-    Drawn until no class has more than `cat_max_ratio` of the pixels that count, the last of ten if none is so. A share
-    of 1 takes the first.
+    Up to ten crops are drawn; the last one is used if none qualifies.
+
+    Args:
+        labels: (H, W) uint8 mask.
+        side: side of the crop, in pixels; the crop is not larger than the mask.
+        cat_max_ratio: largest share that a class may have of the pixels that are not ignored; 1 accepts any crop.
     """
     height, width = (min(length, side) for length in labels.shape)
     for _ in range(_TRIES):
@@ -84,18 +89,18 @@ def choose_crop(labels: Tensor, side: int, cat_max_ratio: float) -> tuple[int, i
 
 
 def share_of_largest(labels: Tensor) -> float:
-    """The share of the class that most pixels of a uint8 mask have, of those that count; 1 if none does."""
+    """Return the share of the largest class in the labeled pixels of a uint8 mask; 1 if all are ignored."""
     counts = torch.bincount(labels.flatten(), minlength=VOID)[:VOID]
     total = int(counts.sum())
     return int(counts.max()) / total if total else 1.0
 
 
 def photometric(probability: float) -> v2.Transform:
-    """Changes brightness, contrast, saturation and hue of an image, each with a probability.
+    """Return a transform that changes brightness, contrast, saturation and hue, each with a probability.
 
-    The contrast comes before or after the colors. As SSD does it (arXiv 1512.02325), in the ranges of the published
-    recipe of Semantic FPN: 32/255 (a factor here, a sum there), a half, a half, a tenth of the circle. Of a gray image
-    only the first two change.
+    As in SSD (arXiv 1512.02325), contrast changes before or after saturation and hue. The ranges are those of the
+    published recipe of Semantic FPN: brightness 32/255 (here as a factor, there as an offset), contrast 0.5, saturation
+    0.5, hue 0.1. A grayscale image changes in brightness and contrast only.
     """
     brightness, contrast, saturation, hue = (
         v2.RandomApply([jitter], probability)

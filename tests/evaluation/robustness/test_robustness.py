@@ -99,7 +99,7 @@ def test_only_the_subsets_classes_count(tmp_path: Path) -> None:
 def test_classes_of_another_suite(tmp_path: Path) -> None:
     for folder in ("n01498041", "n01440764"):
         save(tmp_path, folder, 0)
-    with pytest.raises(UserError, match="is not ImageNet-R: n01440764 is not among its 200 classes"):
+    with pytest.raises(UserError, match="is not ImageNet-R: n01440764 is not one of its 200 classes"):
         SUITES["imagenet-r"].open(str(tmp_path))
 
 
@@ -214,6 +214,6 @@ def test_mistakes(checkpoint: Path, arguments: list[str], message: str, capsys: 
 
 def test_a_suite_needs_its_folder() -> None:
     with pytest.raises(
-        UserError, match="there is no folder nowhere; ImageNet-Sketch is a folder with a folder a class"
+        UserError, match="the folder nowhere does not exist; ImageNet-Sketch is a folder with one subfolder per class"
     ):
         find_suite("imagenet-sketch").open("nowhere")
