@@ -812,4 +812,4 @@ def test_a_mistake_in_the_data_is_one_line_in_a_worker_too(files: dict[str, str]
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     (said,) = [text for text in done.stderr.splitlines() if text.startswith("fastvit: error: ")]
-    assert ".png has values that stand for no class (1: 77)" in said
+    assert ".png has values without a class (1: 77)" in said

@@ -176,12 +176,12 @@ def test_what_cannot_start_costs_nothing_and_can_be_mended(photos: Path, tmp_pat
     run = tmp_path / "run"
     more = ("--val_fraction=0.25", "--epochs=1", "--optim.warmup_epochs=0")
     for wrong in ("--distillation.teacher=no_such_model", "--wandb=none"):
-        with pytest.raises(UserError, match=r"no teacher|wandb"):
+        with pytest.raises(UserError, match=r"teacher no_such_model does not exist|wandb"):
             train(recipe(photos, run, *more, wrong))
     train(recipe(photos, run, *more))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for wrong in ("--distillation.teacher=no_such_model", "--wandb=none", "--data=nowhere"):
-        with pytest.raises(UserError, match=r"no teacher|wandb|does not exist"):
+        with pytest.raises(UserError, match=r"wandb|does not exist"):
             train(recipe(photos, run, *more, wrong, "--overwrite=true"))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
