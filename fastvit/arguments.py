@@ -118,12 +118,12 @@ def parse_batches(text: str) -> list[int | Literal["dynamic"]]:
     """Return the batch sizes that an option gives.
 
     Args:
-        text: "dynamic", a number, or numbers joined by commas, such as "1,8".
+        text: "dynamic", a number, or numbers separated by commas, such as "1,8".
 
     Raises:
         UserError: the text is not one of these.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part == "dynamic" or part.isdigit() for part in parts):
-        raise UserError(f"batch must be numbers of images, joined by commas, or dynamic, got {text!r}")
+        raise UserError(f"batch must be numbers of images, separated by commas, or dynamic, got {text!r}")
     return ["dynamic" if part == "dynamic" else int(part) for part in parts]

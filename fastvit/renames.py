@@ -97,6 +97,8 @@ def renamed_network(task: str, options: Any) -> Any:
     """Return the options of a task's network, as the description of weights has them, under their new names."""
     if not isinstance(options, Mapping):
         return options  # there are none, or the description is corrupt, which is an error when it is read
+    if isinstance(options.get("network"), Mapping):  # beside the hand model, in a hand mesh regressor
+        return {**options, "network": renamed_network(task, options["network"])}
     prefix = f"{task}.network."
     return {FIELDS.get(prefix + name, prefix + name).removeprefix(prefix): value for name, value in options.items()}
 

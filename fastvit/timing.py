@@ -16,7 +16,7 @@ Clock = Callable[[Callable[[], object]], float]
 
 # Most times that the rounds are run until the medians have converged.
 PATIENCE = 4
-# A median has converged if it changes by less than this fraction between the two halves of the rounds.
+# A median has converged if it changes by at most this fraction between the two halves of the rounds.
 STEADY = 0.03
 
 

@@ -43,7 +43,7 @@ def run(checkpoint: str, path: Path, images: Path | None, count: int) -> list[st
         What is wrong, in words; empty where nothing is.
 
     Raises:
-        UserError: a file is missing or damaged, or this is no Mac.
+        UserError: a file is missing or corrupt, or this machine is not a Mac.
     """
     artifact = open_artifact(path)
     model = fastvit.load(checkpoint, fastvit.FastViT)

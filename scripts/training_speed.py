@@ -101,7 +101,7 @@ def main() -> None:
     timings = measure({name: partial(call, step) for name, step in steps.items()}, options.rounds, warmup=1)
     for name, timing in timings.items():
         low, high = (1e3 * options.batch / milliseconds for milliseconds in (timing.high, timing.low))
-        print(f"{name:8} {1e3 * options.batch / timing.median:7.2f} images/s, quartiles {low:.2f} to {high:.2f}")
+        print(f"{name:8} {1e3 * options.batch / timing.median:7.2f} images/s, IQR {low:.2f} to {high:.2f}")
     print(f"{timings['timm'].median / timings['fastvit'].median:.2f} times as fast as timm's")
 
 

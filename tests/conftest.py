@@ -43,7 +43,7 @@ def double() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real picture: the first held-out image of the embedded sample, as a PNG file."""
+    """A real picture: the first validation image of the embedded sample, as a PNG file."""
     from fastvit.data.load import open_images
 
     path = tmp_path_factory.mktemp("photo") / "boot.png"

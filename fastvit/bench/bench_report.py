@@ -103,8 +103,8 @@ def _rows(results: Sequence[Result]) -> list[dict[str, object]]:
     processor = environment().get("processor", "")
     return [
         {
-            "network": result.case.bench_model.name,
-            "runtime": result.case.backend.name,
+            "model": result.case.bench_model.name,
+            "backend": result.case.backend.name,
             "precision": result.case.backend.precision,
             "batch": result.case.batch,
             "height": result.case.size[0],

@@ -47,7 +47,7 @@ class GpuResult:
     """Time of a network in one backend and one batch size.
 
     Attributes:
-        network: name of the network.
+        model: name of the network.
         backend: name of the backend, one of BACKENDS.
         batch: batch size.
         size: height and width of the images, in pixels.
@@ -58,7 +58,7 @@ class GpuResult:
         failure: reason of the failure, in one line.
     """
 
-    network: str
+    model: str
     backend: str
     batch: int
     size: int
@@ -73,12 +73,12 @@ class Exactness:
     """Relative differences (norms) of the logits from float64 on the CPU.
 
     Attributes:
-        network: name of the network.
+        model: name of the network.
         accelerated: difference of `fastvit.accelerate` in float16.
         torch: difference of PyTorch in float16 and channels_last.
     """
 
-    network: str
+    model: str
     accelerated: float
     torch: float
 
@@ -101,7 +101,7 @@ class GpuRun:
 
     def compiled(self, result: GpuResult) -> float | None:
         """Return the median milliseconds of the fastest mode of torch.compile for the same network and batch size."""
-        same = [r for r in self.results if (r.network, r.batch) == (result.network, result.batch) and r.timing]
+        same = [r for r in self.results if (r.model, r.batch) == (result.model, result.batch) and r.timing]
         return min((r.timing.median for r in same if r.timing and r.backend in COMPILED.values()), default=None)
 
 

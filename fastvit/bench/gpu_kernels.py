@@ -21,7 +21,7 @@ class KernelRow:
     """A kind of step of a network.
 
     Attributes:
-        network: name of the network.
+        model: name of the network.
         batch: batch size.
         step: what it computes, with the shape of its input.
         choice: kernel and its configuration.
@@ -31,7 +31,7 @@ class KernelRow:
         floor_ms: roofline bound in milliseconds: its bytes at copy speed, or its arithmetic at matrix product speed.
     """
 
-    network: str
+    model: str
     batch: int
     step: str
     choice: str

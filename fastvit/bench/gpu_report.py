@@ -25,7 +25,7 @@ def network_table(run: GpuRun) -> Table:
             continue
         rows.append(
             [
-                result.network,
+                result.model,
                 result.backend,
                 str(result.batch),
                 *timing_cells(timing, 3),
@@ -46,7 +46,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
     )
     cells = [
         [
-            row.network,
+            row.model,
             str(row.batch),
             row.step,
             row.choice,
@@ -66,7 +66,7 @@ def exactness_table(run: GpuRun) -> Table:
     """Return a table of the differences of the logits from float64."""
     header = "model", "accelerated", "PyTorch, float16", "ratio (limit 1.5)"
     rows = [
-        [e.network, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
+        [e.model, f"{e.accelerated:.2e}", f"{e.torch:.2e}", f"{e.accelerated / e.torch:.2f}"] for e in run.exactness
     ]
     return Table(header, rows)
 
@@ -75,7 +75,7 @@ def bars(run: GpuRun) -> Table:
     """Return a table of performance targets and measured values, by network and batch size."""
     header = "model", "batch", "target", "measured", "met"
     rows = []
-    by_backend = {(r.network, r.batch, r.backend): r for r in run.results if r.timing}
+    by_backend = {(r.model, r.batch, r.backend): r for r in run.results if r.timing}
     for (name, batch, backend), result in by_backend.items():
         compiled = run.compiled(result)
         if backend != ACCELERATED or result.timing is None:
@@ -89,7 +89,7 @@ def bars(run: GpuRun) -> Table:
             speed = plain.timing.median / result.timing.median
             rows.append([name, str(batch), "5x unfused", f"{speed:.2f}x", _held(speed >= 5)])
         others = [
-            r for r in by_backend.values() if (r.network, r.batch) == (name, batch) and r.backend.startswith("timm")
+            r for r in by_backend.values() if (r.model, r.batch) == (name, batch) and r.backend.startswith("timm")
         ]
         memory = [other.memory for other in others if other.memory]
         if memory and result.memory is not None:
@@ -125,7 +125,7 @@ def write_gpu_report(folder: Path, run: GpuRun) -> Path:
             table=kernel_table(run.kernels),
         ),
     ]
-    failed = [(f"{r.network}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
+    failed = [(f"{r.model}, batch {r.batch}, {r.backend}", r.failure) for r in run.results if r.failure]
     tables = {"networks.csv": [_row(r) for r in run.results], "kernels.csv": [asdict(row) for row in run.kernels]}
     return write_files(folder, "GPU benchmark", summary, sections, failed, tables)
 
@@ -135,13 +135,13 @@ def _plots(run: GpuRun) -> list[Section]:
     sections = []
     for batch in dict.fromkeys(r.batch for r in run.results):
         points: dict[str, tuple[float, float]] = {}
-        ours = {r.network for r in run.results if r.backend == ACCELERATED}
+        ours = {r.model for r in run.results if r.backend == ACCELERATED}
         for result in run.results:
-            shown = result.backend == ACCELERATED or result.network not in ours
+            shown = result.backend == ACCELERATED or result.model not in ours
             if result.batch != batch or not shown or result.timing is None or result.top1 is None:
                 continue
-            ms = min(result.timing.median, points.get(result.network, (float("inf"), 0.0))[0])
-            points[result.network] = ms, result.top1 / 100
+            ms = min(result.timing.median, points.get(result.model, (float("inf"), 0.0))[0])
+            points[result.model] = ms, result.top1 / 100
         cost = f"latency, ms (float16, batch size {batch})"
         sections += accuracy_section(f"Accuracy vs. latency, batch size {batch}", points, cost)
     return sections

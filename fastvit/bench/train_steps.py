@@ -191,7 +191,7 @@ def _prepared(
             torch.cuda.synchronize()
 
     step()
-    activation_mb = _kept(loss, network, images)
+    activation_mb = _activation_mb(loss, network, images)
     if device != "cuda":
         return step, activation_mb, None
     torch.cuda.reset_peak_memory_stats()
@@ -215,7 +215,7 @@ def _network(name: str, configuration: StepConfiguration) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if configuration.last else model
 
 
-def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> float:
+def _activation_mb(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> float:
     """Return the megabytes that autograd keeps, without network and images; shared storage counts once."""
     known = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers(), images)}
     kept: dict[int, int] = {}
@@ -236,16 +236,8 @@ def _kept(loss: Callable[[], Tensor], network: nn.Module, images: Tensor) -> flo
 def step_table(results: Sequence[StepResult]) -> Table:
     """Return a table with one row per timed configuration."""
     header = (
-        "network",
-        "configuration",
-        "batch",
-        "size",
-        "ms",
-        "IQR",
-        "converged",
-        "images/s",
-        "against timm",
-        "activations, MB",
+        *("model", "configuration", "batch", "size", "latency, ms", "IQR, ms", "converged", "images/s"),
+        *("speedup over timm", "activation memory, MB"),
     )
     rows = []
     for result in results:
@@ -267,7 +259,7 @@ def step_table(results: Sequence[StepResult]) -> Table:
             ]
         )
     peak = any(result.peak is not None for result in results)
-    return Table((*header, *(["peak, MB"] if peak else [])), rows)
+    return Table((*header, *(["peak memory, MB"] if peak else [])), rows)
 
 
 def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
@@ -279,7 +271,7 @@ def write_steps(folder: Path, results: Sequence[StepResult]) -> Path:
 
 def _row(result: StepResult) -> dict[str, object]:
     return {
-        "network": result.variant,
+        "model": result.variant,
         "configuration": result.configuration.name,
         "batch": result.batch,
         "size": result.size,

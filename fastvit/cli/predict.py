@@ -43,7 +43,7 @@ def predict(
         runtime: torch, onnxruntime, openvino, ...; by default, an artifact runs in the first installed runtime that
             reads it. A checkpoint runs in PyTorch, or for many images on a CPU in openvino or onnxruntime, for which it
             is exported once.
-        precision: fp32, bf16 in openvino, or on a GPU fp16 or bf16 if the task supports it; an artifact runs in its own
+        precision: fp32, fp16, or bf16 (in openvino, or on a GPU if the task supports it); an artifact runs in its own
             precision.
         device: device that PyTorch runs on.
         out: .jsonl or .parquet file to write instead of printing a table; it lists unreadable images too.
@@ -69,7 +69,7 @@ def predict(
     from fastvit.predict.records import record, recording
     from fastvit.tasks.table import refuse_of_other_tasks
 
-    where, runtime = _place(checkpoint, device, runtime, precision or "fp32", len(paths))
+    where, runtime = _choose_device(checkpoint, device, runtime, precision or "fp32", len(paths))
     predictor = Predictor(
         checkpoint, where, runtime, precision, kernels=not no_kernels, allow_native_code=allow_native_code
     )
@@ -113,7 +113,7 @@ def predict(
     return 2 if failures else 0
 
 
-def _place(checkpoint: str, device: Device, runtime: str, precision: Precision, images: int) -> tuple[str, str]:
+def _choose_device(checkpoint: str, device: Device, runtime: str, precision: Precision, images: int) -> tuple[str, str]:
     """Return the device and the runtime for a number of images; torch is only imported if it is needed."""
     from fastvit.predict.deployment import is_deployed
     from fastvit.runtime.artifact import is_artifact

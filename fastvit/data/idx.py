@@ -25,8 +25,10 @@ def read_idx(path: Path) -> np.ndarray:
         raw = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         zero, kind, ndim = struct.unpack(">HBB", raw[:4])
         shape = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise UserError(f"{path} is missing, corrupt or truncated: {error}") from error
+        raise UserError(f"{path} is corrupt or truncated: {error}") from error
     if zero != 0 or kind != UNSIGNED_BYTES:
         raise UserError(f"{path} is not an idx file of unsigned bytes")
     values = np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim)

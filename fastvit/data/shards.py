@@ -150,9 +150,7 @@ class ShardImages:
         if number not in self._open:
             self._open[number] = shard = Shard(self.paths[number])
             if len(shard) != self.lengths[number]:
-                raise UserError(
-                    f"{self.paths[number]} has {len(shard)} samples, but its info file lists {self.lengths[number]}"
-                )
+                raise UserError(f"{self.paths[number]} has {len(shard)} samples, expected {self.lengths[number]}")
             if len(self._open) > self._keep:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)

@@ -42,33 +42,33 @@ class Example:
 
 def examples(predictor: Predictor, images: ImageSource) -> list[Example]:
     """Return up to six readable images, evenly spread; none for a task that draws no ground truth."""
-    spec, made = predictor.spec, []
-    for place in evenly_spaced(len(images), min(len(images), _COUNT)):
+    spec, found = predictor.spec, []
+    for index in evenly_spaced(len(images), min(len(images), _COUNT)):
         try:
-            picture = images.image(place)
-            ground_truth = spec.ground_truth(images, place, predictor.network)
+            picture = images.image(index)
+            ground_truth = spec.ground_truth(images, index, predictor.network)
         except UnreadableImageError:
             continue  # the evaluation has warned about it
         if ground_truth is None:
             return []
         (prediction,) = predictor([picture], score=_DRAWN)
-        made.append(
+        found.append(
             Example(
-                images.name(place),
+                images.name(index),
                 spec.draw(picture, ground_truth),
                 spec.draw(picture, prediction),
                 ground_truth.summary(),
                 prediction.summary(),
             )
         )
-    return made
+    return found
 
 
-def examples_section(made: Sequence[Example], spec: TaskSpec) -> Section:
+def examples_section(found: Sequence[Example], spec: TaskSpec) -> Section:
     """Return pairs of pictures: ground truth and prediction."""
     scores = f" Objects with a score of {_DRAWN:.0%} or more are drawn." if spec.scored else ""
     pictures = []
-    for example in made:
+    for example in found:
         name = Path(example.name).name
         for kind, image, summary in (
             ("Ground truth", example.ground_truth, example.ground_truth_summary),

@@ -65,8 +65,8 @@ def spread(images: ImageSource, name: str, count: int) -> Pictures:
         name: name of the source, for reports.
         count: number of images wanted.
     """
-    places = evenly_spaced(len(images), min(count, FEW, len(images)))
-    return Pictures(f"{len(places)} images of {name}", [images.image(place) for place in places])
+    indices = evenly_spaced(len(images), min(count, FEW, len(images)))
+    return Pictures(f"{len(indices)} images of {name}", [images.image(index) for index in indices])
 
 
 def scenes(count: int, side: int = 256) -> Pictures:

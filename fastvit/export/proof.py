@@ -110,7 +110,7 @@ def prove_outputs(
     """Run the model and the artifact on images, and compare all outputs.
 
     Args:
-        model: model in any form, before fusion; the reference, in float32.
+        model: model in any form; the reference, in float32.
         artifact: artifact in its own runtime; images are preprocessed as its description says.
         pictures: RGB or grayscale images.
         labels: true classes, to compare the top-1 accuracy of classifiers.

@@ -52,8 +52,8 @@ class Predictor:
         runtime: name of the runtime. "auto" chooses: for an artifact the first installed runtime that reads it; for the
             checkpoint of a classifier on the CPU OpenVINO if it is installed, else ONNX Runtime (the first use exports
             it, which takes seconds, to a cache, see `fastvit.predict.deployment`); otherwise PyTorch.
-        precision: "fp32"; in OpenVINO also "bf16"; in PyTorch on a GPU also "fp16" and "bf16", except for detectors.
-            None for float32, or the precision of the artifact.
+        precision: "fp32"; in ONNX Runtime also "fp16", in OpenVINO and in PyTorch on a GPU also "fp16" and "bf16", on a
+            GPU not for detectors. None for float32, or the precision of the artifact.
         threads: number of threads, if the runtime supports it; None for its default.
         prepare: function from a model to the copy that runs in PyTorch; by default `fastvit.fuse`. With it, a
             checkpoint runs in PyTorch.
@@ -151,10 +151,10 @@ class Predictor:
         return self._engine.logits(images)
 
     def outputs(self, pixels: np.ndarray, image_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """Return the raw outputs of the network by name, for one image.
+        """Return the raw outputs of the network by name.
 
         Args:
-            pixels: (1, C, H, W) uint8, resized and possibly padded.
+            pixels: (B, C, H, W) uint8, resized; one image, possibly padded, for detectors and segmenters.
             image_size: height and width of the resized image without padding; None if it has no padding.
         """
         return self._engine.outputs(pixels, image_size)
@@ -165,7 +165,8 @@ class Predictor:
         """Return the predictions for images.
 
         Args:
-            images: paths, folders, PIL images, or uint8 arrays (H, W), (H, W, 3) or (H, W, 4), one or several.
+            images: one or several paths, folders, PIL images, or uint8 arrays or tensors (H, W), (H, W, 3), (H, W, 4),
+                or (N, H, W, C).
             k: number of classes per image, for classifiers.
             batch_size: number of images that are computed together.
             score: score threshold of objects, for detectors.

@@ -82,7 +82,7 @@ class Signature:
         if self.size and (height, width) != self.size:
             raise UserError(
                 f"the artifact takes images of {self.size[0]}x{self.size[1]} pixels, got {height}x{width}: resize "
-                "them, or use the checkpoint, which takes any size"
+                "them, or use the checkpoint"
             )
         if min(height, width) < 32:
             raise UserError(f"images must be at least 32x32 pixels, got {height}x{width}")

@@ -34,4 +34,4 @@ def check_images(
         raise UserError(f"{task}.crop must be at least 32 pixels, got {crop}")
     for name, value in shares.items():
         if not 0 <= value <= 1:
-            raise UserError(f"{task}.{name} must be in 0 to 1, got {value}")
+            raise UserError(f"{task}.{name} must be from 0 to 1, got {value}")

@@ -112,7 +112,7 @@ class Description:
             config = FastViTConfig.from_dict(data["config"])
             classes = tuple(map(str, data["classes"])) if data.get("classes") else None
             if classes and len(classes) != config.num_classes:
-                raise UserError(f"{len(classes)} class names for {config.num_classes} classes")
+                raise UserError(f"got {len(classes)} class names for {config.num_classes} classes")
             return cls(
                 variant=str(data["variant"]),
                 config=config,

@@ -97,7 +97,7 @@ def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     """
     description = described(file)
     if not isinstance(model, (FastViT, Backbone)):
-        return _copy_into_dense(model, file, description)
+        return _copy_trunk(model, file, description)
     if description and not issubclass(find_task(description.task).model_class(), FastViT):
         raise UserError(f"{file.name} is a model for {description.task}, whose weights do not fit a classifier")
     layout, source_form = recognize(file.tensors)
@@ -130,7 +130,7 @@ def copy_tensors(model: TaskModel | Backbone, file: StateFile) -> Loaded:
     return Loaded(layout, source_form, head=takes_head)
 
 
-def _copy_into_dense(model: TaskModel, file: StateFile, description: Description | None) -> Loaded:
+def _copy_trunk(model: TaskModel, file: StateFile, description: Description | None) -> Loaded:
     if description and description.task == model.task:
         return _copy_whole(model, file, description)
     return copy_tensors(model.trunk, file)
@@ -262,7 +262,8 @@ def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
         raise unknown_name("layout", layout, get_args(Layout))
     if layout != "native" and form(model) == "fused":
         raise UserError(
-            f"the {layout} layout has no fused form: export the model in train form, or fastvit.reparameterize(model)"
+            f"the {layout} layout has no fused form, and a fused model cannot be un-fused: load its checkpoint in train "
+            "form, and export that or fastvit.reparameterize of it"
         )
     state = model.state_dict()
     names = key_map(state, model.config, layout)

@@ -51,8 +51,8 @@ def locate(source: str | Path) -> Path:
         if path.suffix not in SUFFIXES:
             names = ", ".join(SUFFIXES)
             raise UserError(
-                f"{path} is not a weights file ({names}); artifacts cannot be loaded, but used by fastvit predict and "
-                "fastvit eval"
+                f"{path} is not a weights file ({names}); artifacts cannot be loaded: use them with fastvit predict "
+                "and fastvit eval"
             )
         return path
     if repo := hub_id(source):

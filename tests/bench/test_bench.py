@@ -117,7 +117,7 @@ FLOAT32 = [
 
 
 @pytest.mark.parametrize("backend", FLOAT32)
-def test_every_way_computes_the_network(backend: Backend, tmp_path: Path) -> None:
+def test_every_backend_computes_the_network(backend: Backend, tmp_path: Path) -> None:
     """Those in float32, on the images that are timed; but for timm's, whose weights are others."""
     if reason := backend.missing("cpu"):
         pytest.skip(reason)
@@ -209,7 +209,7 @@ def test_forms_of_one_model_and_models_side_by_side() -> None:
     assert list(bench_models({"a": model, "b": fastvit.fuse(model)}, rounds=1)) == ["a", "b"]
 
 
-def test_ways_by_name() -> None:
+def test_backends_by_name() -> None:
     backends, missing = find_backends("auto", "cpu")
     assert {"timm", "fused", "onnxruntime", "predictor"} <= {backend.name for backend in backends}
     assert not missing

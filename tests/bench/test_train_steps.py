@@ -14,7 +14,7 @@ import fastvit
 from fastvit.bench.train_steps import (
     STEP_CONFIGURATIONS,
     StepResult,
-    _kept,
+    _activation_mb,
     bench_steps,
     find_step_configurations,
     step_table,
@@ -23,7 +23,7 @@ from fastvit.cli.main import main
 from fastvit.timing import Timing
 
 
-def test_ways_by_name() -> None:
+def test_configurations_by_name() -> None:
     assert not any(configuration.compiled for configuration in find_step_configurations("auto", "cpu"))
     assert (
         find_step_configurations("auto", "cuda")
@@ -42,7 +42,7 @@ def test_steps_are_timed_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     options = ["--configurations", "timm,collapsed-channels-last", "--batch", "8", "--size", "64", "--rounds", "1"]
     assert main(["bench", "train", "t8", *options, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "against timm" in said
+    assert "speedup over timm" in said
     with (tmp_path / "out" / "steps.csv").open() as file:
         rows = {row["configuration"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["timm", "collapsed-channels-last"]
@@ -80,4 +80,4 @@ def test_what_is_kept_by_hand() -> None:
     """A convolution keeps its input, which is the image, and ReLU its output, once for both that want it."""
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 5, 1))
     images = torch.randn(2, 3, 4, 4)
-    assert _kept(lambda: network(images).sum(), network, images) == pytest.approx(4 * 2 * 8 * 16 / 1e6)
+    assert _activation_mb(lambda: network(images).sum(), network, images) == pytest.approx(4 * 2 * 8 * 16 / 1e6)

@@ -179,7 +179,7 @@ def test_shards_that_are_not_right(tmp_path: Path, uneven: Path) -> None:
     whole = shard.read_bytes()
     write_info(uneven)
     make_shards(uneven, "train", [3, 17, 1, 9, 19])
-    with pytest.raises(UserError, match=r"train-0004.tar has 19 samples, but its info file lists 20"):
+    with pytest.raises(UserError, match=r"train-0004.tar has 19 samples, expected 20"):
         list(open_images(f"wds/{uneven}", "train").labels)
     shard.write_bytes(whole[: len(whole) // 2 + 700])
     with pytest.raises(UserError, match=r"train-0004.tar is corrupt|has .* samples"):

@@ -1,4 +1,4 @@
-"""ncnn networks output as the model does, with attention too, and are refused where ncnn would crash."""
+"""ncnn networks give the outputs of the model, with attention too, and are refused where ncnn would crash."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_plain_attention_is_attention(model: fastvit.FastViT) -> None:
     torch.testing.assert_close(PlainAttention(only)(maps), only(maps), rtol=1e-12, atol=1e-12)
 
 
-def test_the_files_say_what_they_are_and_output_as_the_model_does(model: fastvit.FastViT, artifact: Path) -> None:
+def test_files_contain_their_description_and_give_the_model_outputs(model: fastvit.FastViT, artifact: Path) -> None:
     opened = open_artifact(artifact)
     assert opened.description.classes == model.classes
     images = torch.randn(1, 3, 64, 96)

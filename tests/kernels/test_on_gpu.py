@@ -139,7 +139,7 @@ def test_batches(batch: int) -> None:
     assert exactness(model, noise(batch, 3, 37, 64), torch.float16) < 1.5
 
 
-def test_graphs_output_as_launches_do_and_keep_their_answers() -> None:
+def test_graphs_give_the_outputs_of_launches_and_keep_them() -> None:
     fused = fastvit.fuse(randomize(tiny(attention=True))).half().cuda()
     replayed, launched = fastvit.accelerate(fused), fastvit.accelerate(fused, graphs=False)
     images = [noise(2, 3, 64, 64, seed=seed) for seed in range(4)]
@@ -215,7 +215,7 @@ def test_threads_share_a_network_on_streams_of_their_own() -> None:
     torch.cuda.synchronize()
     begin = threading.Barrier(len(images))
 
-    def answered(one: torch.Tensor) -> list[torch.Tensor]:
+    def predicted(one: torch.Tensor) -> list[torch.Tensor]:
         begin.wait()
         with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
             outputs = [replayed(one) for _ in range(50)]
@@ -223,6 +223,6 @@ def test_threads_share_a_network_on_streams_of_their_own() -> None:
         return outputs
 
     with ThreadPoolExecutor(len(images)) as pool:
-        found = list(pool.map(answered, images))
+        found = list(pool.map(predicted, images))
     for outputs, wanted in zip(found, expected, strict=True):
         assert all(torch.equal(output, wanted) for output in outputs)

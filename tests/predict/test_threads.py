@@ -86,7 +86,7 @@ def numbers(prediction: Prediction) -> list[np.ndarray]:
     if isinstance(prediction, SegmentationPrediction):
         return [prediction.mask]
     if isinstance(prediction, HandPrediction):
-        return [prediction.vertices, prediction.joints, prediction.joint_places]
+        return [prediction.vertices, prediction.joints, prediction.joints_2d]
     return [np.array(leaves(prediction.record()["predictions"]))]
 
 
@@ -110,12 +110,12 @@ def test_threads_share_a_predictor(runtime: str, task: str, tmp_path: Path) -> N
     assert not any(same(expected[0][:1], other[:1]) for other in expected[1:]), "predictions that are told apart"
     begin = threading.Barrier(THREADS)
 
-    def answered(batch: list[np.ndarray]) -> list[list[Prediction]]:
+    def predicted(batch: list[np.ndarray]) -> list[list[Prediction]]:
         begin.wait()
         return [predictor(batch) for _ in range(ROUNDS)]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(answered, images))
+        found = list(pool.map(predicted, images))
     for i, predictions in enumerate(found):
         assert all(same(prediction, expected[i]) for prediction in predictions), f"thread {i}"
 
@@ -130,12 +130,12 @@ def test_threads_bring_new_shapes(tmp_path: Path) -> None:
     predictor = open_in("openvino", model, tmp_path)
     begin = threading.Barrier(THREADS)
 
-    def answered(batch: np.ndarray) -> list[Prediction]:
+    def predicted(batch: np.ndarray) -> list[Prediction]:
         begin.wait()
         return predictor(batch)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(answered, images))
+        found = list(pool.map(predicted, images))
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
 
 

@@ -137,7 +137,7 @@ def images() -> Tensor:
     return torch.randn(2, 3, 65, 97, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-class DenseContract:
+class TaskModelContract:
     """A subclass's module has fixtures `kind`, and `make`: (kind, config, **details) -> a small model in train form."""
 
     tolerance: ClassVar[float]

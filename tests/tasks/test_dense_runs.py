@@ -723,7 +723,10 @@ MISTAKES = [
         (*DETECT, "--data=DATA", "--detection.network.fpn-channels=0"),
         ("fpn_channels of a detector must be at least 1",),
     ),
-    ((*DETECT, "--data=DATA", "--detection.network.score-thresh=2"), ("score_thresh of a detector must be in 0 to 1",)),
+    (
+        (*DETECT, "--data=DATA", "--detection.network.score-thresh=2"),
+        ("score_thresh of a detector must be from 0 to 1",),
+    ),
     ((*DETECT, "--data=DATA", "--model.size=640"), ("give detection.size",)),
     ((*DETECT, "--data=NOTHING"), ("no training image of", "has an object")),
     ((*DETECT, "--data=DATA", "--detection.size=[0,64]"), ("detection.size",)),

@@ -32,8 +32,8 @@ from tests.helpers import tiny
 from tests.tasks.contracts import (
     CLASSES,
     DETECTORS,
-    DenseContract,
     Make,
+    TaskModelContract,
     images,
     lively,
     make_detector,
@@ -59,7 +59,7 @@ def make() -> Make:
     return make_detector
 
 
-class TestDetector(DenseContract):
+class TestDetector(TaskModelContract):
     tolerance = 1e-9
 
 

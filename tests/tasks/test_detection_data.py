@@ -524,7 +524,7 @@ def test_the_data_of_a_run(tmp_path: Path) -> None:
             data.load_state_dict({"epoch": 1, "start": 1, "batches": made})
 
 
-def test_a_held_out_part_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
+def test_a_validation_part_may_lack_classes_but_have_no_others(tmp_path: Path) -> None:
     root = make(tmp_path)
     data = content()
     data["categories"] = data["categories"][:1]

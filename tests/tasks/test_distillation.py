@@ -87,7 +87,7 @@ def test_a_teacher_is_not_trained_copied_or_in_training_mode() -> None:
     torch.testing.assert_close(targets.teacher_logits(), network.eval()(images))
 
 
-def test_a_function_output_from_its_thread() -> None:
+def test_a_function_teaches_from_its_thread() -> None:
     teacher = Teacher(lambda images: images.flatten(1)[:, :10], SMALL, None, 10)
     teacher.to(torch.device("cpu"))
     images = torch.randn(2, 3, 32, 32)

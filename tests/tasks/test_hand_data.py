@@ -1,4 +1,4 @@
-"""Data of hands: FreiHAND's layout, made pictures, and how they are varied together with what is known of them."""
+"""Data of hands: FreiHAND's layout, synthetic images, and how they are varied together with what is known of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from fastvit.data.load import open_images
 from fastvit.data.sampling import PADDING, SampleIndex
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, root_in_space, to_pixels, to_places, weak_projection
+from fastvit.tasks.hand_mesh.camera import (
+    FLIP,
+    moved,
+    project,
+    root_in_space,
+    to_pixels,
+    to_unit_square,
+    weak_projection,
+)
 from fastvit.tasks.hand_mesh.data import HandSamples, open_for_run
 from fastvit.tasks.hand_mesh.freihand import HandGroundTruth, HandImages, open_freihand
 from fastvit.tasks.hand_mesh.hand_file import procedural_hand
@@ -342,16 +350,16 @@ def test_weak_perspective_and_back_to_space() -> None:
     size = (210, 230)
     root = ground_truth.joints[ROOT]
     scale = ground_truth.intrinsics[0, 0] / root[2] / ((size[0] + size[1]) / 4)
-    camera = np.append(scale, to_places(project(root[None], ground_truth.intrinsics)[0], size))
+    camera = np.append(scale, to_unit_square(project(root[None], ground_truth.intrinsics)[0], size))
     np.testing.assert_allclose(root_in_space(camera, size, ground_truth.intrinsics), root, atol=1e-12)
     flat = ground_truth.joints - root
     flat[:, 2] = 0
     square = (220, 220)
     camera[0] = ground_truth.intrinsics[0, 0] / root[2] / 110
-    camera[1:] = to_places(project(root[None], ground_truth.intrinsics)[0], square)
+    camera[1:] = to_unit_square(project(root[None], ground_truth.intrinsics)[0], square)
     expected = project(flat + root, ground_truth.intrinsics)
     np.testing.assert_allclose(to_pixels(weak_projection(flat, camera), square), expected, atol=1e-9)
-    np.testing.assert_allclose(to_places(to_pixels(flat[:, :2], size), size), flat[:, :2], atol=1e-12)
+    np.testing.assert_allclose(to_unit_square(to_pixels(flat[:, :2], size), size), flat[:, :2], atol=1e-12)
 
 
 def test_evaluation_sees_all_of_an_image() -> None:
@@ -370,7 +378,7 @@ def test_samples(folder: Path) -> None:
     ground_truth = images.ground_truth(2)
     assert pixels.shape == (3, 48, 48)
     np.testing.assert_allclose(target["joints"].numpy(), ground_truth.joints - ground_truth.joints[ROOT], atol=1e-6)
-    places = to_places(project(ground_truth.joints, ground_truth.intrinsics), (SIDE, SIDE))
+    places = to_unit_square(project(ground_truth.joints, ground_truth.intrinsics), (SIDE, SIDE))
     np.testing.assert_allclose(target["projected"].numpy(), places, atol=1e-5)
     assert target["index"] == 2
     first, again, other = (samples[SampleIndex(2, seed)] for seed in (5, 5, 6))
@@ -469,7 +477,7 @@ def test_fingers_bend_to_the_palm_within_limits() -> None:
 
 
 def test_makers_see_their_own_hand_only() -> None:
-    """Pictures show what they say: a made hand's mask is where its mesh is, and it fills its share of the picture."""
+    """Pictures show what they say: a synthetic hand's mask is where its mesh is, and it fills its share of the picture."""
     maker = HandMaker(procedural_hand(), open_images("sample", "train"), SIDE)
     extents = []
     for seed in range(4):

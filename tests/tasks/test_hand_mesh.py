@@ -31,7 +31,7 @@ from fastvit.tasks.hand_mesh.options import HandInfo, LossWeights, RegressorConf
 from fastvit.tasks.hand_mesh.prediction import HandPrediction, predict
 from fastvit.tasks.hand_mesh.skeleton import JOINTS, ROOT
 from tests.helpers import noise_pictures, tiny
-from tests.tasks.contracts import CLASSES, DenseContract, images, lively, make_detector, make_segmenter, model
+from tests.tasks.contracts import CLASSES, TaskModelContract, images, lively, make_detector, make_segmenter, model
 from tests.tasks.test_hand_model import random_hand
 
 __all__ = ["images", "model"]  # fixtures of the contract
@@ -62,7 +62,7 @@ def make() -> Callable[..., HandRegressor]:
     return make_regressor
 
 
-class TestHandRegressor(DenseContract):
+class TestHandRegressor(TaskModelContract):
     tolerance = 1e-10
 
     def wrong_options(self, options: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -206,7 +206,7 @@ def test_predictions_are_in_the_images_own_pixels() -> None:
     faces = np.array([[0, 1, 2]])
     found = predict(outputs, "a.jpg", (224, 224), (112, 224), (300, 600), faces)
     # x: (10 * 0.05 + 1) / 2 * 224 = 168 of 224 px; y: (10 * -0.1 + 0.2 + 1) / 2 * 224 = 22.4 of 112.
-    np.testing.assert_allclose(found.joint_places[4], [168 / 224 * 600, 22.4 / 112 * 300])
+    np.testing.assert_allclose(found.joints_2d[4], [168 / 224 * 600, 22.4 / 112 * 300])
     assert found.side == "right"
     record = found.record()
     assert record["image"] == "a.jpg"
@@ -280,7 +280,7 @@ def test_exports_are_equal(kind: str, target: str, batch: Any, tmp_path: Path) -
         np.testing.assert_allclose(output, expected[name].numpy(), rtol=1e-4, atol=tolerance)
     # What runs the artifact alone knows how to draw it.
     ours, theirs = (fastvit.Predictor(source, runtime="auto")(pictures[:1])[0] for source in (model, path))
-    np.testing.assert_allclose(theirs.vertex_places, ours.vertex_places, atol=1e-2)
+    np.testing.assert_allclose(theirs.vertices_2d, ours.vertices_2d, atol=1e-2)
     np.testing.assert_array_equal(theirs.faces, ours.faces)
 
 

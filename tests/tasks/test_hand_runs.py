@@ -1,4 +1,4 @@
-"""Hand mesh regression as a person does it: from made pictures to a trained, proved and exported network."""
+"""Hand mesh regression as a person does it: from synthetic images to a trained, proved and exported network."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_evaluation_is_that_of_the_run(trained: Path, data: Path, tmp_path: Path
     assert 1000 * error.mean().item() == pytest.approx(fused["pa_mpjpe"], abs=1e-2)
     prediction = fastvit.Predictor(trained, runtime="torch")(open_freihand(data, "test").image(0))[0]
     seen = project(joints, ground_truth.intrinsics)[0]
-    np.testing.assert_allclose(seen[ROOT], prediction.joint_places[ROOT], atol=0.1)
+    np.testing.assert_allclose(seen[ROOT], prediction.joints_2d[ROOT], atol=0.1)
 
 
 def test_evaluation_without_truth_writes_for_the_server(trained: Path, data: Path, tmp_path: Path) -> None:

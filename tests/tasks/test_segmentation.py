@@ -33,8 +33,8 @@ from tests.helpers import randomize, tiny
 from tests.tasks.contracts import (
     CLASSES,
     HEADS,
-    DenseContract,
     Make,
+    TaskModelContract,
     images,
     lively,
     make_segmenter,
@@ -57,7 +57,7 @@ def make() -> Make:
     return make_segmenter
 
 
-class TestSegmenter(DenseContract):
+class TestSegmenter(TaskModelContract):
     tolerance = 1e-12
 
 

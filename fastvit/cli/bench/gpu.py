@@ -50,7 +50,7 @@ def bench_gpu(
     for result in run.results:
         if result.failure:
             print_styled(
-                f"not timed: {result.network}, batch {result.batch}, {result.backend}: {result.failure}", style="dim"
+                f"not timed: {result.model}, batch {result.batch}, {result.backend}: {result.failure}", style="dim"
             )
     print_styled(f"{found.get('GPU', '')}: {roof}; {versions}")
     if report:

@@ -55,7 +55,7 @@ class Robustness:
         data: name or path of the data.
         images: number of evaluated images; for ImageNet-C that of each corruption and severity.
         complete: whether all images were evaluated.
-        made_here: whether the corruptions were computed here, not read from published folders.
+        computed_here: whether the corruptions were computed here, not read from published folders.
         seed: random seed of the corruptions that were computed here; else None.
         metrics: "top1" and "top5"; for ImageNet-C "mean_error", with clean images "clean_error" and "relative_error"
             (mean error minus clean error), and for ImageNet's classes and all corruptions "mce" and "relative_mce".
@@ -66,7 +66,7 @@ class Robustness:
     data: str
     images: int
     complete: bool
-    made_here: bool
+    computed_here: bool
     seed: int | None
     metrics: dict[str, float]
     errors: dict[str, list[float]] = field(default_factory=dict)
@@ -157,7 +157,10 @@ def _cropped(data: EvaluationData, predictor: Predictor) -> LabeledImages:
 
 def _checked(images: LabeledImages, predictor: Predictor) -> LabeledImages:
     if len(images.classes) != predictor.num_classes:
-        raise UserError(f"the data has {len(images.classes)} classes, the model {predictor.num_classes}")
+        raise UserError(
+            f"the data have {len(images.classes)} classes, the model {predictor.num_classes}: give data with the model's "
+            "classes to --data"
+        )
     return images
 
 

@@ -48,7 +48,7 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
     write_text(folder / ROBUSTNESS, json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
-    measured = f"{suite.title}'s corruptions" if result.made_here else suite.title
+    measured = f"{suite.title}'s corruptions" if result.computed_here else suite.title
     title = f"{measured}: {Path(checkpoint).name}"
     sections = [Section("Results", notes(result), table=score_table(result))]
     if result.errors:
@@ -82,7 +82,7 @@ def notes(result: Robustness) -> str:
         said.append(f"Quick check: only {result.images} images, evenly spread over the data, were used.")
     if suite.classes < 1000:
         said.append(f"The prediction is the most probable of the suite's {suite.classes} classes.")
-    if result.made_here:
+    if result.computed_here:
         said.append("The corruptions were computed at the model's input size, without the benchmark's JPEG files.")
         if "frost" in result.errors:
             said.append(_FROST)

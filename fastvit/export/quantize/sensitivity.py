@@ -149,7 +149,7 @@ def plot(rows: Sequence[Sensitivity], title: str) -> Figure:
     figure = new_figure(8.5, 0.8 + 0.19 * len(rows))
     axes = figure.subplots()
     for kind in dict.fromkeys(row.kind for row in rows):
-        bars = [(place, 100 * row.error) for place, row in enumerate(rows) if row.kind == kind]
+        bars = [(index, 100 * row.error) for index, row in enumerate(rows) if row.kind == kind]
         axes.barh(*zip(*bars, strict=True), color=_COLORS[kind], label=kind)
     axes.set_yticks(range(len(rows)), [row.layer.removeprefix("backbone.") for row in rows], fontsize=7)
     axes.set(xlabel="error of the logits with this layer alone in int8, percent", title=title, ylim=(len(rows), -1))

@@ -56,6 +56,6 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise UserError(f"distillation.alpha must be in 0 to 1, got {self.alpha}")
+            raise UserError(f"distillation.alpha must be from 0 to 1, got {self.alpha}")
         if self.temperature <= 0:
             raise UserError(f"distillation.temperature must be above 0, got {self.temperature}")

@@ -95,7 +95,7 @@ def in_use(reference: Sequence[Objects], outputs: Sequence[Objects]) -> InUse:
 
 
 def agreement(reference: Sequence[Found], outputs: Sequence[Found], options: DetectorConfig) -> Agreement | None:
-    """Compare the detections of two detectors in the same images; return None if neither detects anything.
+    """Compare the detections of two detectors in the same images; return None without detections to compare.
 
     Args:
         reference: detections of the reference in each image: "boxes" (N, 4) xyxy in pixels, "labels" (N,), "scores"

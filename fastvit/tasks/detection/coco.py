@@ -486,7 +486,7 @@ def _located(root: Path, split: Split) -> tuple[Path, list[Path]]:
             return file, [folders[name], root]
     found = sorted(file for place in (root, folders.get("annotations", root)) for file in place.glob("*.json"))
     raise UserError(
-        f"{root} has no COCO annotations of a split {' or '.join(SPLIT_NAMES[split][: 1 if split == 'train' else 4])} "
+        f"{root} has no COCO annotations of a split {' or '.join(SPLIT_NAMES[split])} "
         f"({f'only {_listed(file.name for file in dict.fromkeys(found))}' if found else 'no JSON files'}); it needs "
         f"{_LAYOUTS}"
     )

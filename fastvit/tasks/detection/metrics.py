@@ -37,7 +37,7 @@ class _Record:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
+class _ImageRecord:
     """An image: its id, height and width, detections and ground truth."""
 
     image: int
@@ -45,7 +45,7 @@ class _Judged:
     found: _Record
     ground_truth: _Record
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Judged:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _ImageRecord:
         return self  # it is never changed, and torchmetrics copies its states often
 
 
@@ -66,7 +66,7 @@ class CocoMetrics(torchmetrics.Metric):
     higher_is_better = True
     is_differentiable = False
     full_state_update = False
-    records: list[_Judged]
+    records: list[_ImageRecord]
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class CocoMetrics(torchmetrics.Metric):
             found = self._record(output, scores=_array(output["scores"], np.float64))
             areas, crowd = _array(target["area"], np.float64), _array(target["iscrowd"], np.int64)
             ground_truth = self._record(target, areas=areas, crowd=crowd)
-            self.records.append(_Judged(image, (height, width), found, ground_truth))
+            self.records.append(_ImageRecord(image, (height, width), found, ground_truth))
 
     def _record(self, objects: Mapping[str, Tensor], **details: np.ndarray) -> _Record:
         runs = encode_masks(_array(objects["masks"], np.uint8)) if self.masks else None
@@ -176,7 +176,7 @@ def _mean(precision: np.ndarray) -> float:
     return float(measured.mean()) if measured.size else float("nan")
 
 
-def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend: str) -> np.ndarray:
+def _precision(records: Sequence[_ImageRecord], num_classes: int, kind: str, backend: str) -> np.ndarray:
     """Return precision (10 IoUs from 0.5, 101 recalls, classes, 4 areas) at 100 detections; -1 where undefined."""
     if backend == "faster":
         from faster_coco_eval import COCO
@@ -196,7 +196,7 @@ def _precision(records: Sequence[_Judged], num_classes: int, kind: str, backend:
     return precision
 
 
-def _coco(coco: Any, images: Sequence[_Judged], num_classes: int, contents: Iterable[_Record], kind: str) -> Any:
+def _coco(coco: Any, images: Sequence[_ImageRecord], num_classes: int, contents: Iterable[_Record], kind: str) -> Any:
     """Fill a COCO object with annotations; images get new unique ids."""
     annotations: list[dict[str, Any]] = []
     for number, content in enumerate(contents):

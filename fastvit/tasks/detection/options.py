@@ -46,7 +46,7 @@ class DetectorConfig:
                 raise UserError(f"{name} of a detector must be at least 1, got {value}")
         for name in ("score_thresh", "nms_thresh"):
             if not 0 <= (share := getattr(self, name)) <= 1:
-                raise UserError(f"{name} of a detector must be in 0 to 1, got {share}")
+                raise UserError(f"{name} of a detector must be from 0 to 1, got {share}")
         if self.kind not in get_args(DetectorKind):
             raise unknown_name("detector", self.kind, get_args(DetectorKind))
 

@@ -47,7 +47,7 @@ def to_pixels(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray((places + 1) / 2 * np.array([width, height], np.float64))
 
 
-def to_places(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def to_unit_square(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Convert pixels (..., 2) of an image of a height and width to positions in -1 to 1, inverting `to_pixels`."""
     height, width = size
     return np.asarray(pixels / np.array([width, height], np.float64) * 2 - 1)

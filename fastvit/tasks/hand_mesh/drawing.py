@@ -23,13 +23,13 @@ def draw(image: Image.Image, prediction: HandPrediction) -> Image.Image:
     image, factor = enlarged(image)
     pixels = np.asarray(image.convert("RGB"), np.float64).copy()
     size = (image.height, image.width)
-    raster = rasterize(factor * prediction.vertex_places, _FAR + prediction.vertices[:, 2], prediction.faces, size)
+    raster = rasterize(factor * prediction.vertices_2d, _FAR + prediction.vertices[:, 2], prediction.faces, size)
     normals = raster.interpolated(vertex_normals(prediction.vertices, prediction.faces), prediction.faces)
     facing = np.abs(normals @ np.array([0.3, 0.3, -0.9]))[:, None]
     covered = raster.covered
     pixels[covered] += _OPACITY * (_MESH * (0.3 + 0.7 * facing) - pixels[covered])
     drawn = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    _draw_joints(ImageDraw.Draw(drawn), factor * prediction.joint_places, max(*image.size) / 384)
+    _draw_joints(ImageDraw.Draw(drawn), factor * prediction.joints_2d, max(*image.size) / 384)
     return drawn
 
 

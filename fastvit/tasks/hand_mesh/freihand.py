@@ -29,7 +29,7 @@ Part = Literal["training", "evaluation"]
 PARTS: dict[Split, Part] = {"train": "training", "test": "evaluation"}
 # File of the hand model of the annotations, if the folder contains one.
 HAND = "hand.npz"
-_TRUTH = ("xyz", "verts", "mano")
+_GROUND_TRUTH = ("xyz", "verts", "mano")
 _POSE, _SHAPE = 48, 10
 
 
@@ -140,7 +140,7 @@ def open_freihand(source: str | Path, split: Split, hand: str | None = None, ver
         raise UserError(
             f"the folder {root.absolute()} does not exist; write synthetic hands with: fastvit synth hands {root}"
         )
-    files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_TRUTH)}
+    files = {kind: root / f"{part}_{kind}.json" for kind in ("K", *_GROUND_TRUTH)}
     image_folder = root / part / "rgb"
     needed = [files["K"]] + [files[kind] for kind in ("xyz", "verts") if part == "training" or files["xyz"].is_file()]
     missing = [str(path) for path in needed if not path.is_file()]

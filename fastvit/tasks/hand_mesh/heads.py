@@ -34,17 +34,17 @@ class MlpHead(nn.Module):
 
     Args:
         channels: channels of the backbone's maps, the finest first; only the last map is used.
-        width: channels of the hidden layers.
+        head_channels: channels of the hidden layers.
         hand: hand model.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
+    def __init__(self, channels: Sequence[int], head_channels: int, hand: HandModel) -> None:
         super().__init__()
         shapes = hand.shape_directions.shape[2]
         self.sizes = CAMERA, 6 * TURNING, shapes
         self.layers = nn.Sequential(
-            *(nn.Linear(channels[-1], width), nn.GELU(), nn.Linear(width, width), nn.GELU()),
-            nn.Linear(width, sum(self.sizes)),
+            *(nn.Linear(channels[-1], head_channels), nn.GELU(), nn.Linear(head_channels, head_channels), nn.GELU()),
+            nn.Linear(head_channels, sum(self.sizes)),
         )
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
@@ -84,26 +84,28 @@ class TokenHead(nn.Module):
 
     Args:
         channels: channels of the backbone's maps, the finest first.
-        width: channels of the first block; the second has half of them, the third a quarter.
+        head_channels: channels of the first block; the second has half of them, the third a quarter.
         hand: hand model, which gives the number of vertices.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, hand: HandModel) -> None:
+    def __init__(self, channels: Sequence[int], head_channels: int, hand: HandModel) -> None:
         super().__init__()
         count = len(JOINTS)
-        self.laterals = nn.ModuleList(ConvNorm(chs, width, 1) for chs in channels[-_MAPS:])
-        self.heat = nn.Conv2d(width, count, 1)
+        self.laterals = nn.ModuleList(ConvNorm(chs, head_channels, 1) for chs in channels[-_MAPS:])
+        self.heat = nn.Conv2d(head_channels, count, 1)
         self.camera = nn.Linear(channels[-1], CAMERA)
-        self.whole = nn.Linear(channels[-1], width)
-        self.positions = nn.Linear(2, width)
-        self.joint_tokens = nn.Parameter(torch.empty(1, width, count, 1))
+        self.whole = nn.Linear(channels[-1], head_channels)
+        self.positions = nn.Linear(2, head_channels)
+        self.joint_tokens = nn.Parameter(torch.empty(1, head_channels, count, 1))
         nn.init.trunc_normal_(self.joint_tokens, std=0.02)
-        widths, counts = (width, width // 2, width // 4), (count, *_TOKENS)
-        self.blocks = nn.ModuleList(TokenBlock(w) for w in widths)
-        self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:], strict=False))
+        channel_counts, counts = (head_channels, head_channels // 2, head_channels // 4), (count, *_TOKENS)
+        self.blocks = nn.ModuleList(TokenBlock(w) for w in channel_counts)
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(a, b, 1) for a, b in zip(channel_counts, channel_counts[1:], strict=False)
+        )
         self.grow = nn.ModuleList(nn.Linear(a, b) for a, b in zip(counts, counts[1:], strict=False))
-        self.norm = LayerNorm2d(widths[-1])
-        self.to_space = nn.Conv2d(widths[-1], 3, 1)
+        self.norm = LayerNorm2d(channel_counts[-1])
+        self.to_space = nn.Conv2d(channel_counts[-1], 3, 1)
         self.to_mesh = nn.Linear(counts[-1], len(hand.template))
         with torch.no_grad():
             self.camera.weight.mul_(0.1)
@@ -138,7 +140,7 @@ class TokenHead(nn.Module):
         }
 
     def _fine(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the maps' features at the size of the finest map, (B, width, h, w)."""
+        """Return the sum of the maps' features at the size of the finest map, (B, head_channels, h, w)."""
         finest, *others = (lateral(x) for lateral, x in zip(self.laterals, maps, strict=True))
         return F.gelu(sum((upsampled(x, finest) for x in others), finest))
 

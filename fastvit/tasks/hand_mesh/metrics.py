@@ -13,11 +13,11 @@ from fastvit.tasks.hand_mesh.skeleton import JOINTS
 
 # Thresholds of the F-scores, and number of thresholds of the curve for the AUC; in meters.
 _F_SCORES = {"f5": 0.005, "f15": 0.015}
-_STEPS = 100
+_THRESHOLD_COUNT = 100
 # Mean distances, in millimeters.
 _LENGTHS = ("pa_mpjpe", "pa_mpvpe", "mpjpe", "mpvpe")
 METRICS = (*_LENGTHS, *_F_SCORES, "auc")
-THRESHOLDS = torch.linspace(0, 0.05, _STEPS, dtype=torch.float64)
+THRESHOLDS = torch.linspace(0, 0.05, _THRESHOLD_COUNT, dtype=torch.float64)
 
 
 def aligned(points: Tensor, target: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class HandMetrics(torchmetrics.Metric):
         for name in (*_LENGTHS, *_F_SCORES, "images"):
             self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("by_joint", torch.zeros(len(JOINTS)), dist_reduce_fx="sum")
-        self.add_state("nearer", torch.zeros(_STEPS), dist_reduce_fx="sum")
+        self.add_state("nearer", torch.zeros(_THRESHOLD_COUNT), dist_reduce_fx="sum")
 
     def update(self, outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
         # On the CPU in float64: not every device supports float64 or the SVD.

@@ -161,14 +161,14 @@ class HandMeshOptions:
         if self.size < 32:
             raise UserError(f"hand_mesh.size must be at least 32 pixels, got {self.size}")
         if not 0 <= self.rotation <= 180:
-            raise UserError(f"hand_mesh.rotation must be 0 to 180 degrees, got {self.rotation}")
+            raise UserError(f"hand_mesh.rotation must be from 0 to 180 degrees, got {self.rotation}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
                 f"hand_mesh.scale must be two factors above 0, the smaller one first, got {list(self.scale)}"
             )
         for name in ("translation", "hflip", "color"):
             if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"hand_mesh.{name} must be 0 to 1, got {value}")
+                raise UserError(f"hand_mesh.{name} must be from 0 to 1, got {value}")
         if self.hflip and self.network.sides == "right":
             raise UserError(
                 "hand_mesh.hflip creates left hands: set hand_mesh.network.sides to both, or hand_mesh.hflip to 0"

@@ -25,8 +25,8 @@ class HandPrediction(Prediction):
         side: "right" or "left".
         joints: (21, 3) joints in meters from the root joint; x to the right of the image, y down, z away.
         vertices: (V, 3) vertices in the same coordinates.
-        joint_places: (21, 2) x and y of the joints in pixels of the image.
-        vertex_places: (V, 2) x and y of the vertices in pixels of the image.
+        joints_2d: (21, 2) x and y of the joints in pixels of the image.
+        vertices_2d: (V, 2) x and y of the vertices in pixels of the image.
         faces: (F, 3) triangles of the mesh, vertex indices.
     """
 
@@ -34,13 +34,13 @@ class HandPrediction(Prediction):
     side: Side
     joints: np.ndarray
     vertices: np.ndarray
-    joint_places: np.ndarray
-    vertex_places: np.ndarray
+    joints_2d: np.ndarray
+    vertices_2d: np.ndarray
     faces: np.ndarray
 
     def record(self) -> dict[str, Any]:
         """Return a record for JSON: "image", and "predictions" with "side", "joints" (meters), "joints_2d" (pixels)."""
-        joints, places = self.joints.round(5).tolist(), self.joint_places.round(2).tolist()
+        joints, places = self.joints.round(5).tolist(), self.joints_2d.round(2).tolist()
         hand = {
             "side": self.side,
             "root": JOINTS[ROOT],
@@ -51,7 +51,7 @@ class HandPrediction(Prediction):
 
     def summary(self) -> str:
         """Return one line of text: side of the hand, its box in pixels, and its length."""
-        (left, top), (right, bottom) = self.vertex_places.min(0), self.vertex_places.max(0)
+        (left, top), (right, bottom) = self.vertices_2d.min(0), self.vertices_2d.max(0)
         length = 1000 * np.linalg.norm(np.diff(self.joints[[0, *range(ROOT, ROOT + 4)]], axis=0), axis=1).sum()
         return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
 
@@ -81,9 +81,9 @@ def predict(
     """
     vertices, joints, camera = (outputs[name][0].astype(np.float64) for name in ("vertices", "joints", "camera"))
     factors = np.array([original[1] / fitted[1], original[0] / fitted[0]])
-    joint_places, vertex_places = (
+    joints_2d, vertices_2d = (
         factors * to_pixels(weak_projection(points, camera), canvas) for points in (joints, vertices)
     )
     left = "side" in outputs and float(outputs["side"][0, 0]) > 0
     turned = faces[:, ::-1] if left else faces  # mirroring reverses the orientation of the faces
-    return HandPrediction(image, "left" if left else "right", joints, vertices, joint_places, vertex_places, turned)
+    return HandPrediction(image, "left" if left else "right", joints, vertices, joints_2d, vertices_2d, turned)

@@ -126,9 +126,9 @@ class HandMeshSpec(TaskSpec):
             return None
         there = images.ground_truth(index)
         joints, vertices = (points - there.joints[ROOT] for points in (there.joints, there.vertices))
-        joint_places, vertex_places = (project(points, there.intrinsics) for points in (there.joints, there.vertices))
+        joints_2d, vertices_2d = (project(points, there.intrinsics) for points in (there.joints, there.vertices))
         faces = network.options.hand.faces
-        return HandPrediction(images.name(index), there.side, joints, vertices, joint_places, vertex_places, faces)
+        return HandPrediction(images.name(index), there.side, joints, vertices, joints_2d, vertices_2d, faces)
 
     def check_export(self, options: ExportOptions, output: str) -> None:
         if output == "mesh" and options.size == "dynamic":

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from fastvit.data.pixels import fitted_size
 from fastvit.model.preprocessing import Preprocessing
-from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, to_places
+from fastvit.tasks.hand_mesh.camera import FLIP, moved, project, to_unit_square
 from fastvit.tasks.hand_mesh.freihand import HandGroundTruth
 from fastvit.tasks.hand_mesh.hand_file import HandArrays
 from fastvit.tasks.hand_mesh.options import HandMeshOptions
@@ -87,7 +87,7 @@ def transformed_targets(
     values = {
         "joints": joints - joints[ROOT],
         "vertices": vertices - joints[ROOT],
-        "projected": to_places(project(joints, camera), size),
+        "projected": to_unit_square(project(joints, camera), size),
     }
     flags = {"left": left}
     if hand is not None:

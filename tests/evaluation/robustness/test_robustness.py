@@ -132,7 +132,7 @@ def test_the_published_layout(tmp_path: Path) -> None:
         Settings(num_workers=0, clean=EvaluationData(None, str(tmp_path / "clean"))),
     )
     assert result.errors == {name: pytest.approx([0, 0.2, 0.4, 0.6, 0.8]) for name in CORRUPTIONS}
-    assert not result.made_here
+    assert not result.computed_here
     assert (result.images, result.metrics["clean_error"], result.metrics["relative_error"]) == (
         5,
         0,
