@@ -198,7 +198,8 @@ def exceptions_page() -> str:
         ("1", "an unexpected error, with a traceback"),
         (
             "2",
-            "an error that you can fix: a `UserError` in one line on stderr, or images, models or exports that failed while the others succeeded",
+            "an error that you can fix: a `UserError` in one line on stderr, or images, models or exports that failed "
+            "while the others succeeded",
         ),
         ("130", "interrupted (Ctrl-C); an interrupted training run prints how to resume it"),
         ("143", "training was terminated (SIGTERM); it prints how to resume the run"),

@@ -262,8 +262,8 @@ def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:
         raise unknown_name("layout", layout, get_args(Layout))
     if layout != "native" and form(model) == "fused":
         raise UserError(
-            f"the {layout} layout has no fused form, and a fused model cannot be un-fused: load its checkpoint in train "
-            "form, and export that or fastvit.reparameterize of it"
+            f"the {layout} layout has no fused form, and a fused model cannot be un-fused: load its checkpoint in "
+            "train form, and export that or fastvit.reparameterize of it"
         )
     state = model.state_dict()
     names = key_map(state, model.config, layout)

@@ -477,7 +477,7 @@ def test_fingers_bend_to_the_palm_within_limits() -> None:
 
 
 def test_makers_see_their_own_hand_only() -> None:
-    """Pictures show what they say: a synthetic hand's mask is where its mesh is, and it fills its share of the picture."""
+    """A synthetic hand's mask is where its mesh is, and the hand fills its share of the image."""
     maker = HandMaker(procedural_hand(), open_images("sample", "train"), SIDE)
     extents = []
     for seed in range(4):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastvit.tasks.hand_mesh.skeleton import JOINTS
 
-# Thresholds of the F-scores, and number of thresholds of the curve for the AUC; in meters.
+# Thresholds of the F-scores in meters, and number of thresholds of the curve for the AUC.
 _F_SCORES = {"f5": 0.005, "f15": 0.015}
 _THRESHOLD_COUNT = 100
 # Mean distances, in millimeters.
