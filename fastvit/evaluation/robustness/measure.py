@@ -158,8 +158,8 @@ def _cropped(data: EvaluationData, predictor: Predictor) -> LabeledImages:
 def _checked(images: LabeledImages, predictor: Predictor) -> LabeledImages:
     if len(images.classes) != predictor.num_classes:
         raise UserError(
-            f"the data have {len(images.classes)} classes, the model {predictor.num_classes}: give data with the classes "
-            "of the model to --data"
+            f"the data have {len(images.classes)} classes, the model {predictor.num_classes}: give data with "
+            "the classes of the model to --data"
         )
     return images
 
