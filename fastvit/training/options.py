@@ -107,7 +107,7 @@ class Recipe:
 
     Attributes:
         task: task to train.
-        data: folder in the task's layout, or a named source (see docs/data.md); "sample" comes with the package.
+        data: folder in the task's layout, or a named source of docs/data.md, such as "sample".
         val_fraction: share of the training images of each class to use for validation instead, for data without
             validation images.
         max_unreadable: largest number of unreadable (corrupt) training images; they are replaced by others, and one

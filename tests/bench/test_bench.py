@@ -215,7 +215,7 @@ def test_backends_by_name() -> None:
     assert not missing
     assert not any(backend.slow or backend.device == "cuda" for backend in backends)
     _, missing = find_backends("all", "cpu")
-    assert "this run is on cpu" in missing["fused-fp16"]
+    assert "this benchmark on cpu" in missing["fused-fp16"]
     with pytest.raises(fastvit.UserError, match="no backend 'tvm'; there are auto, all, timm"):
         find_backends("fused,tvm", "cpu")
     with pytest.raises(fastvit.UserError, match="fused-fp16: it runs on cuda"):

@@ -102,7 +102,7 @@ def test_weights_are_lively() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(fastvit.UserError, match="no NVIDIA GPU"):
+    with pytest.raises(fastvit.UserError, match="needs an NVIDIA GPU"):
         measure_gpu(["t8"])
     assert main(["bench", "gpu", "t8", "--minutes", "8"]) == 2
-    assert "no NVIDIA GPU" in capsys.readouterr().err
+    assert "needs an NVIDIA GPU" in capsys.readouterr().err

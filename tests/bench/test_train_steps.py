@@ -67,7 +67,7 @@ def test_what_fails_is_told() -> None:
     assert "no collapse mode 'fast'" in results[0].failure
     assert results[0].timing is None
     assert len(step_table(results).rows) == 1
-    with pytest.raises(fastvit.UserError, match="a batch of at least 2"):
+    with pytest.raises(fastvit.UserError, match="batch must be at least 2"):
         bench_steps("t8", [], 1, 32)
 
 

@@ -329,7 +329,7 @@ def test_onnx_is_one_file_without_norms(model: fastvit.FastViT, pictures: list[I
 def test_a_foreign_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(fastvit.UserError, match="was not written by fastvit export"):
         Artifact(tmp_path / "x.onnx", None, "onnxruntime", list)
-    with pytest.raises(fastvit.UserError, match="has no variant, form, config, preprocessing"):
+    with pytest.raises(fastvit.UserError, match="lacks variant, form, config, preprocessing"):
         Artifact(tmp_path / "x.onnx", '{"format_version": 1}', "onnxruntime", list)
 
 

@@ -140,7 +140,7 @@ def test_the_predictor_has_a_switch_and_never_changes_the_precision(fused: fastv
     assert torch.equal(*outputs)
     with torch.no_grad():
         assert torch.equal(outputs[0], fused(images))
-    with pytest.raises(fastvit.UserError, match="or on cuda in fp16 or bf16"):
+    with pytest.raises(fastvit.UserError, match="on cuda also fp16 and bf16"):
         fastvit.Predictor(fused, runtime="torch", precision="fp16")
 
 
@@ -150,4 +150,4 @@ def test_evaluation_says_where_half_precision_runs(
     fastvit.save(fused, tmp_path / "model.safetensors")
     arguments = ["eval", str(tmp_path / "model.safetensors"), "--precision", "fp16", "--device", "cpu", "--no-kernels"]
     assert main(arguments) == 2
-    assert "or on cuda in fp16 or bf16" in capsys.readouterr().err
+    assert "on cuda also fp16 and bf16" in capsys.readouterr().err

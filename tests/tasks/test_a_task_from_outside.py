@@ -73,8 +73,8 @@ def test_it_does_all_that_a_task_of_the_package_does(site: Path, photos: Path, t
         f"predict {tmp_path / 'export' / 'fastvit_t8-fp32.onnx'} {photos / 'val'} --out {tmp_path / 'onnx.jsonl'}",
         f"eval {tmp_path / 'export' / 'fastvit_t8-fp32.onnx'} --data {photos} --num-workers 0 --json",
         f"info {out}",
-        f"report {out} --no-latency --out {tmp_path / 'report.html'}",
-        f"bench dimmer-t8 --size 32 --runtime fused --rounds 2 --out {tmp_path / 'bench'}",
+        f"compare {out} --no-latency --out {tmp_path / 'report.html'}",
+        f"bench dimmer-t8 --size 32 --backends fused --rounds 2 --out {tmp_path / 'bench'}",
     ]
     (tmp_path / "commands").write_text("\n".join(commands))
     done = python(site, "-c", RUN, str(tmp_path / "commands"))

@@ -448,7 +448,7 @@ def test_what_is_around_an_image_does_not_matter(exported: tuple[Detector, Expor
         outputs = list(artifact(flat.numpy()).values())
         assert [len(output) for output in outputs] == [len(output) for output in expected]
     for wrong in ([[97, 96]], [[0, 5]], [[5, 5], [5, 5]], [5, 5]):
-        with pytest.raises(fastvit.UserError, match="image_size is the height and width"):
+        with pytest.raises(fastvit.UserError, match="image_size must have the shape"):
             artifact(canvas, np.array(wrong))
 
 
