@@ -31,12 +31,12 @@ def unknown_name(
         name: the name that was given.
         known: all names, in the order in which they are listed.
         spellings: other forms of these names that are accepted, and are not listed.
-        otherwise: what may be given instead of a name; it follows the list.
+        otherwise: alternatives to a name, which follow the list.
     """
     names = list(known)
     near = near_names(name, [*names, *spellings])
-    meant = f": did you mean {' or '.join(near)}? There are " if near else "; there are "
-    return UserError(f"there is no {kind} {name!r}{meant}{', '.join(names)}{otherwise}")
+    meant = f": did you mean {' or '.join(near)}? Choose from " if near else "; choose from "
+    return UserError(f"unknown {kind} {name!r}{meant}{', '.join(names)}{otherwise}")
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:

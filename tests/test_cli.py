@@ -200,7 +200,7 @@ def test_help_of_train_by_sections(task: str) -> None:
     recipes = succeeded("train", "--help", "recipes", run=inside)
     assert all(f"\n  {name} " in recipes for name in recipe_names())
     line = complaint("train", "--help", "optm", run=inside)
-    assert "there is no page of help 'optm': did you mean optim?" in line
+    assert "unknown help section 'optm': did you mean optim?" in line
 
 
 def test_help_of_train_shows_the_values_of_a_recipe(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_help_of_train_shows_the_values_of_a_recipe(tmp_path: Path) -> None:
     text = " ".join(text.split())
     for name, value in (("epochs", "7"), ("[no-]compile", "true"), ("optim.lr", "0.5"), ("data", "sample")):
         assert re.search(rf"--{re.escape(name)}[^(]*\(default: {re.escape(value)}\)", text), name
-    assert "no recipe 'mein'" in complaint("train", "--recipe", "mein", "--help", run=inside)
+    assert "unknown recipe 'mein'" in complaint("train", "--recipe", "mein", "--help", run=inside)
 
 
 def test_models() -> None:
@@ -298,9 +298,9 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "no command 'fly'; there are quickstart, models"),
-        (["evl"], "no command 'evl': did you mean eval?"),
-        (["bench", "trian"], "no command 'bench trian': did you mean bench train?"),  # codespell:ignore trian
+        (["fly"], "unknown command 'fly'; choose from quickstart, models"),
+        (["evl"], "unknown command 'evl': did you mean eval?"),
+        (["bench", "trian"], "unknown command 'bench trian': did you mean bench train?"),  # codespell:ignore trian
         (["bench", "--trian"], "fastvit bench models has no option --trian"),
         (["bench", "train", "t8", "--peers"], "fastvit bench train has no option --peers"),
         (["bench", "train", "t8", "--memory"], "fastvit bench train has no option --memory"),
@@ -310,7 +310,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["bench", "t8", "--minutes", "1"], "fastvit bench models has no option --minutes"),
         (
             ["bench", "t8", "--preset", "gpux"],
-            "--preset: there is no choice 'gpux': did you mean gpu? There are mobile, gpu",
+            "--preset: unknown choice 'gpux': did you mean gpu? Choose from mobile, gpu",
         ),
         (["models", "t8", "s12"], "fastvit models takes no further argument 's12'"),
         (["models", "resnet*"], "no variant matches"),
@@ -328,7 +328,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["bench", "CHECKPOINT", "--threads", "0"], "threads must be at least 1"),
         (["bench", "CHECKPOINT", "--batch", "0"], "batch must be numbers of images"),
         (["bench", "CHECKPOINT", "--size", "20"], "size must be numbers of pixels from 32 on"),
-        (["bench", "CHECKPOINT", "--backends", "tvm"], "there is no backend 'tvm'; there are auto, all, timm"),
+        (["bench", "CHECKPOINT", "--backends", "tvm"], "unknown backend 'tvm'; choose from auto, all, timm"),
         (["bench", "CHECKPOINT", "--preset", "gpu"], "the device cuda is not available"),
         (
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
@@ -338,16 +338,16 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
         (
             ["convert", "CHECKPOINT", "out.pth", "--to", "keras"],
-            "--to: there is no choice 'keras'; there are native, official, timm",
+            "--to: unknown choice 'keras'; choose from native, official, timm",
         ),
-        (["export", "CHECKPOINT", "--to", "toaster"], "no export target 'toaster'; there are onnx"),
-        (["bench", "fastvit_x"], "no FastViT variant 'fastvit_x'"),
-        (["train", "--recipe", "nonsense"], "no recipe 'nonsense'"),
+        (["export", "CHECKPOINT", "--to", "toaster"], "unknown export target 'toaster'; choose from onnx"),
+        (["bench", "fastvit_x"], "unknown FastViT variant 'fastvit_x'"),
+        (["train", "--recipe", "nonsense"], "unknown recipe 'nonsense'"),
         (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
         (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
         (["train", "--overwrite=perhaps"], "overwrite"),
         (["train", "--detection.size", "64"], "--detection.size is for detection, this recipe is for classification"),
-        (["train", "--task", "detecton"], "there is no task 'detecton': did you mean detection?"),
+        (["train", "--task", "detecton"], "unknown task 'detecton': did you mean detection?"),
         (["train", "--data", "nowhere"], f"the folder {Path.cwd()}/nowhere does not exist"),
         (["quickstart", "--epochs", "0"], "epochs must be at least 1"),
     ],
@@ -436,7 +436,7 @@ def test_an_empty_value_is_an_error(command: str, tmp_path: Path, monkeypatch: p
 
 
 def test_a_mistake_ends_a_process() -> None:
-    assert "no command 'fly'" in complaint("fly")
+    assert "unknown command 'fly'" in complaint("fly")
     assert "there is no file nowhere.safetensors" in complaint("info", "nowhere.safetensors")
 
 

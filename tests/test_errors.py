@@ -35,12 +35,12 @@ def test_an_unknown_name_gets_the_nearest_and_all_names(kind: str) -> None:
     find, table = LOOKUPS[kind]
     names = list(table)
     mistyped = names[0][:-1] + "_" + names[0][-1]
-    with pytest.raises(UserError, match="there is no .*: did you mean ") as caught:
+    with pytest.raises(UserError, match="unknown .*: did you mean ") as caught:
         find(mistyped)
     message = str(caught.value)
     assert names[0] in message.partition("did you mean ")[2].partition("?")[0].split(" or ")
     assert all(name in message.partition("?")[2] for name in names)
-    with pytest.raises(UserError, match="there is no .*; there are ") as caught:
+    with pytest.raises(UserError, match="unknown .*; choose from ") as caught:
         find("zzzz")
     assert "did you mean" not in str(caught.value)
     assert all(name in str(caught.value) for name in names)
@@ -54,5 +54,5 @@ def test_hyphens_and_case_are_no_difference() -> None:
 def test_spellings_that_are_accepted_are_suggested_and_not_listed() -> None:
     message = str(unknown_name("variant", "sa13", ["fastvit_t8", "fastvit_sa12"], ["t8", "sa12"], "; or give a file"))
     assert message == (
-        "there is no variant 'sa13': did you mean sa12? There are fastvit_t8, fastvit_sa12; or give a file"
+        "unknown variant 'sa13': did you mean sa12? Choose from fastvit_t8, fastvit_sa12; or give a file"
     )

@@ -75,7 +75,7 @@ def find_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         )
     if (near := near_names(word, others)) and not Path(word).exists():
         raise UserError(
-            f"there is no command '{first} {word}': did you mean {first} {near[0]}? To time a model of that name: "
+            f"unknown command '{first} {word}': did you mean {first} {near[0]}? To time a model of that name: "
             f"fastvit {default} {word}"
         )
     return default, rest

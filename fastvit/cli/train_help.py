@@ -79,7 +79,7 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
     if shown is None:
         owners = [spec.name for spec in all_tasks() if page in spec.sections]
         hint = f"; {page} is for {owners[0]}: give --task {owners[0]}" if owners else ""
-        raise unknown_name("page of help", page, [*sections, RECIPES, ALL], otherwise=hint)
+        raise unknown_name("help section", page, [*sections, RECIPES, ALL], otherwise=hint)
     parser = _parser(description, _STYLE)
     for name, fields in shown.items():
         _add_fields(parser, f"{name}: {section_summary(name, fields)}", fields)

@@ -140,7 +140,7 @@ def test_what_is_timed() -> None:
     assert timm_reference - ours == 2 * sum(widths)
     assert fastvit_model(tiny()).timm_reference is None
     assert fastvit_model(fastvit.fuse(tiny())).train_form is None
-    with pytest.raises(fastvit.UserError, match="no FastViT variant"):
+    with pytest.raises(fastvit.UserError, match="unknown FastViT variant"):
         find_model("resnet51")
 
 
@@ -216,7 +216,7 @@ def test_backends_by_name() -> None:
     assert not any(backend.slow or backend.device == "cuda" for backend in backends)
     _, missing = find_backends("all", "cpu")
     assert "this benchmark on cpu" in missing["fused-fp16"]
-    with pytest.raises(fastvit.UserError, match="no backend 'tvm'; there are auto, all, timm"):
+    with pytest.raises(fastvit.UserError, match="unknown backend 'tvm'; choose from auto, all, timm"):
         find_backends("fused,tvm", "cpu")
     with pytest.raises(fastvit.UserError, match="fused-fp16: it runs on cuda"):
         find_backends("fused-fp16", "cpu")

@@ -34,7 +34,7 @@ def test_configurations_by_name() -> None:
         "timm",
         "collapsed",
     ]
-    with pytest.raises(fastvit.UserError, match="no training step configuration 'tvm'; there are auto, all, timm"):
+    with pytest.raises(fastvit.UserError, match="unknown training step configuration 'tvm'; choose from auto, all, timm"):
         find_step_configurations("timm,tvm", "cpu")
 
 
@@ -64,7 +64,7 @@ def test_what_fails_is_told() -> None:
     """A configuration that cannot be gone: the other is timed all the same."""
     plain = STEP_CONFIGURATIONS["plain"]
     results = bench_steps("t8", [replace(plain, collapse="fast"), plain], 2, 32, rounds=1)
-    assert "no collapse mode 'fast'" in results[0].failure
+    assert "unknown collapse mode 'fast'" in results[0].failure
     assert results[0].timing is None
     assert len(step_table(results).rows) == 1
     with pytest.raises(fastvit.UserError, match="batch must be at least 2"):

@@ -48,4 +48,4 @@ def test_an_unknown_target_lists_those_that_there_are(capsys: pytest.CaptureFixt
     checkpoint = fastvit.save(tiny(), tmp_path / "model.safetensors")
     assert main(["export", str(checkpoint), "--to", "torchscript"]) == 2
     errors = capsys.readouterr().err
-    assert "there is no export target 'torchscript': did you mean torch? There are onnx, openvino" in errors
+    assert "unknown export target 'torchscript': did you mean torch? Choose from onnx, openvino" in errors

@@ -121,7 +121,7 @@ def test_a_mixer_that_is_not_there_is_a_line(
     monkeypatch.delitem(MIXERS, shift)
     assert main(["info", str(tmp_path / "model.safetensors")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "there is no token mixer 'shift'; there are repmixer, pooling, attention" in line
+    assert "unknown token mixer 'shift'; choose from repmixer, pooling, attention" in line
 
 
 @pytest.mark.parametrize(

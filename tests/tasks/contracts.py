@@ -241,7 +241,7 @@ class TaskModelContract:
             metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         content = json.loads(metadata["fastvit"])
         for change, message in (
-            ({"task": "poetry"}, "there is no task 'poetry'; there are classification, "),
+            ({"task": "poetry"}, "unknown task 'poetry'; choose from classification, "),
             ({"options": {"depth": 3}}, rf"the options of the {model.task} network are not valid: .*depth"),
             *self.wrong_options(content["options"]),
             ({"classes": ["one"]}, "1 class names for 5 classes"),

@@ -99,5 +99,5 @@ def test_it_does_all_that_a_task_of_the_package_does(site: Path, photos: Path, t
 def test_without_the_plugin_the_name_is_unknown(site: Path, photos: Path, tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "fastvit", "train", "--task", "brightness", "--data", str(photos))
     assert done.returncode == 2
-    assert "there is no task 'brightness'; there are classification, detection, segmentation, hand_mesh" in done.stderr
+    assert "unknown task 'brightness'; choose from classification, detection, segmentation, hand_mesh" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -150,7 +150,7 @@ def test_a_base_is_changed_by_what_names_it(tmp_path: Path) -> None:
     recipe = load_recipe(str(path), "--epochs=7")
     assert (recipe.optim.lr, recipe.epochs, recipe.model.name, recipe.model.drop_path) == (2e-3, 7, "fastvit_sa12", 0.1)
     path.write_text("base: nonsense\n")
-    with pytest.raises(UserError, match="there is no recipe 'nonsense'"):
+    with pytest.raises(UserError, match="unknown recipe 'nonsense'"):
         load_recipe(str(path))
 
 
@@ -228,7 +228,7 @@ def test_a_wrong_field_is_named(option: str, message: str) -> None:
 
 
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no recipe 'nonsense'; there are .*quickstart"):
+    with pytest.raises(UserError, match="unknown recipe 'nonsense'; choose from .*quickstart"):
         load_recipe("nonsense")
     path = tmp_path / "mine.yaml"
     for content, message in {

@@ -102,7 +102,7 @@ def test_zoo_rows() -> None:
         fastvit.create_model("mci1", pretrained=True)
     with pytest.raises(
         fastvit.UserError,
-        match="no tag of fastvit_t8's weights 'apple_in22k': did you mean .*apple_in1k, apple_dist_in1k",
+        match="unknown tag of fastvit_t8's weights 'apple_in22k': did you mean .*apple_in1k, apple_dist_in1k",
     ):
         find_weights("t8.apple_in22k")
 

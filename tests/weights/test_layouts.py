@@ -44,5 +44,5 @@ def test_the_fused_form_is_ours_alone() -> None:
     for layout in ("official", "timm"):
         with pytest.raises(fastvit.UserError, match="reparameterize"):
             fastvit.export_weights(fused, layout)
-    with pytest.raises(fastvit.UserError, match="no layout 'keras'"):
+    with pytest.raises(fastvit.UserError, match="unknown layout 'keras'"):
         fastvit.export_weights(fused, "keras")

@@ -199,10 +199,10 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--suite", "imagenet-x"], "no suite 'imagenet-x': did you mean imagenet-"),
+        (["--suite", "imagenet-x"], "unknown suite 'imagenet-x': did you mean imagenet-"),
         (["--suite", "imagenet-a", "--data", "nowhere"], "needs a model with ImageNet's 1000 classes"),
         (["--data", "nowhere"], f"the folder {Path.cwd()}/nowhere does not exist"),
-        (["--corruptions", "rain"], "no corruption 'rain'"),
+        (["--corruptions", "rain"], "unknown corruption 'rain'"),
         (["--limit", "0"], "limit must be at least 1"),
     ],
 )
