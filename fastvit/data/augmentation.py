@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from fastvit.errors import UserError
+from fastvit.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, SHARE, check_bounds, check_ranges
+
+# Policies that timm accepts: a name, and settings separated by hyphens.
+_POLICIES = re.compile(
+    r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*"
+    r"|augmix(-[mwdb]\d+|-(a|mstd)\d+(\.\d+)?)*"
+    r"|(v0|v0r|original|originalr|3a)(-mstd\d+(\.\d+)?)*"
+)
 
 
 @dataclass(frozen=True)
@@ -24,3 +35,14 @@ class Augmentation:
     color_jitter: float = 0.4
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
     random_erasing: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_bounds("augmentation.scale", self.scale, SHARE)
+        check_bounds("augmentation.ratio", self.ratio, POSITIVE)
+        ranges = {"hflip": PROBABILITY, "color_jitter": NOT_NEGATIVE, "random_erasing": PROBABILITY}
+        check_ranges(self, ranges, "augmentation.")
+        if self.auto_augment and not _POLICIES.fullmatch(self.auto_augment):
+            raise UserError(
+                f"augmentation.auto_augment must be a policy of timm, such as rand-m9-mstd0.5-inc1, or null, got "
+                f"{self.auto_augment!r}"
+            )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastvit.errors import UserError
+from fastvit.ranges import NOT_NEGATIVE, POSITIVE, RATE, SHARE, Range, check_ranges
 from fastvit.tasks.table import DEFAULT_TASK, find_task
 
 
@@ -22,8 +23,8 @@ class ModelOptions:
         layer_scale_init: initial value of the layer scales; None for that of the variant (1e-5 or 1e-6).
         freeze: freeze the backbone and train only the head.
         collapse_branches: computation of the reparameterizable branches in training: "never" runs each branch and its
-            batch norm, "always" computes each block as one sum, "auto" takes what is faster on the device. The network
-            and its outputs are the same.
+            batch norm, "always" computes each block as one sum, "auto" uses the faster of the two on the device. The
+            network and its outputs are the same.
         size: side of a classifier's square input, in pixels; other tasks have a size in their own section.
         mean: mean of each channel, subtracted from pixels in [0, 1]; None for that of the weights or the variant.
         std: standard deviation of each channel, by which pixels are divided; None for that of the weights or the
@@ -101,6 +102,40 @@ class EmaOptions:
     recalibrate: int = 0
 
 
+# Ranges of the fields of all tasks.
+_AT_LEAST_1 = Range(1)
+_RANGES = {
+    "epochs": _AT_LEAST_1,
+    "accumulate_grad_batches": _AT_LEAST_1,
+    "devices": _AT_LEAST_1,
+    "num_nodes": _AT_LEAST_1,
+    "seed": NOT_NEGATIVE,
+    "num_workers": NOT_NEGATIVE,
+    "checkpoint_every": NOT_NEGATIVE,
+    "max_unreadable": NOT_NEGATIVE,
+    "val_fraction": RATE,
+    "model.size": Range(32),
+    "model.drop_path": RATE,
+    "model.layer_scale_init": NOT_NEGATIVE,
+    "model.std": POSITIVE,
+    "model.crop_pct": SHARE,
+    "optim.lr": POSITIVE,
+    "optim.milestones": NOT_NEGATIVE,
+    "optim.power": NOT_NEGATIVE,
+    "optim.min_lr": NOT_NEGATIVE,
+    "optim.warmup_lr": NOT_NEGATIVE,
+    "optim.warmup_epochs": NOT_NEGATIVE,
+    "optim.cooldown_epochs": NOT_NEGATIVE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.weight_decay_end": NOT_NEGATIVE,
+    "optim.layer_decay": SHARE,
+    "optim.betas": RATE,
+    "optim.clip_grad": POSITIVE,
+    "ema.decay": RATE,
+    "ema.recalibrate": NOT_NEGATIVE,
+}
+
+
 @dataclass
 class Recipe:
     """Settings of a training run.
@@ -110,9 +145,9 @@ class Recipe:
         data: folder in the task's layout, or a named source of docs/data.md, such as "sample".
         val_fraction: share of the training images of each class to use for validation instead, for data without
             validation images.
-        max_unreadable: largest number of unreadable (corrupt) training images; they are replaced by others, and one
-            more ends the run.
-        skip_unreadable: skip unreadable (corrupt) validation images with a warning, instead of ending the run.
+        max_unreadable: largest number of unreadable training images (corrupt images); unreadable images are replaced by
+            the next readable one, and more than this number end the run with an error.
+        skip_unreadable: skip unreadable validation images (corrupt images) with a warning, instead of ending the run.
         out: folder of the run.
         overwrite: replace the run in the folder.
         resume: resume the run in this folder, with its own recipe.
@@ -176,44 +211,13 @@ class Recipe:
                 f"a recipe for {self.task} has no section {unknown[0]}; it has {', '.join(kinds) or 'none'}"
             )
         self.sections = {name: kind() for name, kind in kinds.items()} | self.sections
-        _at_least(
-            1,
-            {
-                "epochs": self.epochs,
-                "model.size": self.model.size,
-                "accumulate_grad_batches": self.accumulate_grad_batches,
-                "devices": self.devices,
-                "num_nodes": self.num_nodes,
-            },
-        )
-        _at_least(
-            0,
-            {
-                "seed": self.seed,
-                "num_workers": self.num_workers or 0,
-                "checkpoint_every": self.checkpoint_every,
-                "max_unreadable": self.max_unreadable,
-                "optim.cooldown_epochs": self.optim.cooldown_epochs,
-                "optim.warmup_epochs": self.optim.warmup_epochs,
-                "ema.recalibrate": self.ema.recalibrate,
-            },
-        )
+        check_ranges(self, _RANGES)
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: batch norm needs more than one image")
-        if self.optim.lr <= 0:
-            raise UserError(f"optim.lr must be above 0, got {self.optim.lr}")
-        if not 0 < self.optim.layer_decay <= 1:
-            raise UserError(f"optim.layer_decay must be above 0 and at most 1, got {self.optim.layer_decay}")
-        if self.model.crop_pct is not None and not 0 < self.model.crop_pct <= 1:
-            raise UserError(f"model.crop_pct must be above 0 and at most 1, got {self.model.crop_pct}")
-        if not 0 <= self.val_fraction < 1:
-            raise UserError(f"val_fraction must be at least 0 and below 1, got {self.val_fraction}")
-        if not 0 <= self.ema.decay < 1:
-            raise UserError(f"ema.decay must be at least 0 and below 1, got {self.ema.decay}")
         if self.optim.warmup_epochs >= self.epochs:
             raise UserError(
                 f"optim.warmup_epochs ({self.optim.warmup_epochs}) must be less than epochs ({self.epochs}), "
-                "or the learning rate never decays"
+                "or the learning rate never decays: set --optim.warmup-epochs or more --epochs"
             )
         self._check_task()
 
@@ -245,9 +249,3 @@ class Recipe:
         plain = asdict(self)
         sections = plain.pop("sections")
         return {**plain, **sections}
-
-
-def _at_least(least: int, values: dict[str, float]) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise UserError(f"{name} must be at least {least}, got {value}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastvit.errors import UserError
+from fastvit.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, RATE, Range, check_ranges
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class MixupOptions:
     mixup_switch_prob: float = 0.5
     mixup_prob: float = 1.0
     label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "mixup": NOT_NEGATIVE,
+            "cutmix": NOT_NEGATIVE,
+            "mixup_switch_prob": PROBABILITY,
+            "mixup_prob": PROBABILITY,
+            "label_smoothing": RATE,
+        }
+        check_ranges(self, ranges, "mixup.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,4 @@ class Distillation:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"distillation.alpha must be from 0 to 1, got {self.alpha}")
-        if self.temperature <= 0:
-            raise UserError(f"distillation.temperature must be above 0, got {self.temperature}")
+        check_ranges(self, {"alpha": PROBABILITY, "temperature": POSITIVE, "size": Range(1)}, "distillation.")
