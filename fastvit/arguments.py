@@ -10,6 +10,18 @@ from typing import Literal
 from fastvit.errors import UserError, near_names
 from fastvit.renames import new_option
 
+# What other tools call an option, and its last word here; both with hyphens.
+SYNONYMS = {
+    "learning-rate": "lr",
+    "wd": "weight-decay",
+    "imgsz": "size",
+    "img-size": "size",
+    "image-size": "size",
+    "smoothing": "label-smoothing",
+    "conf": "score",
+    "format": "to",
+}
+
 
 def underscored(argument: str) -> str:
     """Return an option with underscores in its name, as --batch_size for --batch-size; its value is not changed."""
@@ -58,9 +70,24 @@ def refuse_unknown(command: str, arguments: Sequence[str], known: Iterable[str])
             continue
         if (new := new_option(command, name.lstrip("-"))) and f"--{new.removeprefix('no-')}" in known:
             raise UserError(f"{name} is now called --{new} (see fastvit {command} --help)")
-        near = [f"--{each}" for each in near_names(name.lstrip("-"), [each.lstrip("-") for each in known])]
+        near = [f"--{each}" for each in similar_names(name.lstrip("-"), [each.lstrip("-") for each in known])]
         meant = f": did you mean {' or '.join(near)}?" if near else ""
         raise UserError(f"fastvit {command} has no option {name}{meant} (see fastvit {command} --help)")
+
+
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the options or recipe fields that may be meant by a name, at most three.
+
+    Args:
+        name: unknown name, with hyphens or underscores. An option of another tool, or a field without its section,
+            gives the fields of that name: "learning-rate" gives "optim.lr".
+        known: all names.
+    """
+    known = list(known)
+    word = name.rpartition(".")[2].replace("_", "-")
+    word = SYNONYMS.get(word, word)
+    same = [each for each in known if each.rpartition(".")[2].replace("_", "-") == word]
+    return same[:3] or near_names(name, known)
 
 
 def refuse_given(reason: str, **values: object) -> None:

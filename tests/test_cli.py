@@ -25,7 +25,7 @@ from fastvit.cli.main import main
 from fastvit.cli.parser import command_parser
 from fastvit.cli.train_help import USUAL
 from fastvit.errors import UserError
-from fastvit.tasks.table import TASKS
+from fastvit.tasks.table import TASKS, find_task
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
 from fastvit.training.recipe import parse_recipe, recipe_names
@@ -201,6 +201,14 @@ def test_help_of_train_by_sections(task: str) -> None:
     assert all(f"\n  {name} " in recipes for name in recipe_names())
     line = complaint("train", "--help", "optm", run=inside)
     assert "unknown help section 'optm': did you mean optim?" in line
+    others = everything.partition(f"These are the sections of {task}. ")[2]
+    for other in TASKS:
+        assert (f"--task {other}: {next(iter(find_task(other).sections))}" in others) is (other != task)
+    for terms, owner in (
+        ("anchor size, score threshold, NMS threshold", "detection"),
+        ("class weights", "segmentation"),
+    ):
+        assert (terms in others) is (owner != task)
 
 
 def test_help_of_train_shows_the_values_of_a_recipe(tmp_path: Path) -> None:
@@ -345,7 +353,16 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
         (["train", "--recipe", "nonsense"], "unknown recipe 'nonsense'"),
         (["train", "--optim.speed", "9"], "fastvit train has no option --optim.speed"),
         (["train", "--batch-sise", "9"], "no option --batch-sise: did you mean --batch-size?"),
-        (["train", "--overwrite=perhaps"], "overwrite"),
+        (["train", "--lr", "1"], "fastvit train has no option --lr: did you mean --optim.lr?"),
+        (["train", "--learning-rate=1"], "fastvit train has no option --learning-rate: did you mean --optim.lr?"),
+        (["train", "--weight-decay", "0"], "did you mean --optim.weight-decay?"),
+        (["train", "--imgsz", "64"], "fastvit train has no option --imgsz: did you mean --model.size"),
+        (["train", "--label-smoothing", "0"], "did you mean --mixup.label-smoothing?"),
+        (["train", "--smoothing", "0"], "did you mean --mixup.label-smoothing?"),
+        (["predict", "CHECKPOINT", "PHOTO", "--conf", "0"], "has no option --conf: did you mean --score?"),
+        (["export", "CHECKPOINT", "--format", "onnx"], "has no option --format: did you mean --to?"),
+        (["train", "--overwrite=perhaps"], "--overwrite must be true or false, got 'perhaps'"),
+        (["train", "--help-all", "mixup"], "--help-all takes no section; use fastvit train --help mixup"),
         (["train", "--detection.size", "64"], "--detection.size is for detection, this recipe is for classification"),
         (["train", "--task", "detecton"], "unknown task 'detecton': did you mean detection?"),
         (["train", "--data", "nowhere"], f"the folder {Path.cwd()}/nowhere does not exist"),

@@ -36,7 +36,7 @@ def evaluate(
     allow_native_code: bool = False,
     json: bool = False,
 ) -> None:
-    """Evaluate a model on validation images: the metrics of its task, and images per second.
+    """Evaluate a model: metrics, confusion matrix, calibration error (ECE) and images per second.
 
     Args:
         checkpoint: folder of a run, weights in any form and layout, or an artifact of fastvit export. In a run with

@@ -11,7 +11,7 @@ from fastvit.console import print_line
 
 
 def train(arguments: list[str]) -> int:
-    """Train a model by a recipe (a YAML file of settings); every field of the recipe is an option."""
+    """Train a model by a recipe (a YAML file of settings), or resume a run; every recipe field is an option."""
     from fastvit.cli.train_help import help_page, split_help
     from fastvit.runs.files import RECIPE
     from fastvit.training.recipe import parse_recipe

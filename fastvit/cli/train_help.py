@@ -6,13 +6,13 @@ import inspect
 import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
-from textwrap import shorten
+from textwrap import shorten, wrap
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from fastvit.arguments import hyphenated
 from fastvit.cli.parser import CommandParser, help_text, value_name
-from fastvit.errors import unknown_name
+from fastvit.errors import UserError, unknown_name
 from fastvit.tasks.table import all_tasks, find_task
 from fastvit.training.fields import Field, recipe_fields
 from fastvit.training.options import Recipe
@@ -45,6 +45,9 @@ def split_help(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
     `--help` selects the first page, "", `--help SECTION` the page of a section, `--help-all` all pages; without these
     options the page is None.
+
+    Raises:
+        UserError: a section follows --help-all.
     """
     page: str | None = None
     rest = []
@@ -52,6 +55,8 @@ def split_help(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
         name, _, value = argument.partition("=")
         if name in ("-h", "--help", "--help-all"):
             page = ALL if name == "--help-all" else value
+        elif before == "--help-all" and not argument.startswith("-"):
+            raise UserError(f"--help-all takes no section; use fastvit train --help {argument}")
         elif before in ("-h", "--help") and not argument.startswith("-"):
             page = argument
         else:
@@ -83,7 +88,30 @@ def help_page(recipe: Recipe, page: str, description: str) -> str:
     parser = _parser(description, _STYLE)
     for name, fields in shown.items():
         _add_fields(parser, f"{name}: {section_summary(name, fields)}", fields)
-    return parser.format_help().rstrip()
+    text = parser.format_help().rstrip()
+    return f"{text}\n\n{_other_sections(recipe.task)}" if page == ALL else text
+
+
+def _other_sections(task: str) -> str:
+    """Return the sections of the other tasks, with the terms that their fields are about."""
+    lines = []
+    for spec in all_tasks():
+        if spec.name != task:
+            sections = [f"{name}{_terms(name, kind)}" for name, kind in spec.sections.items()]
+            lines += wrap(
+                f"--task {spec.name}: {', '.join(sections)}", 78, initial_indent="  ", subsequent_indent="    "
+            )
+    return "\n".join([f"These are the sections of {task}. Other tasks have other sections:", *lines])
+
+
+def _terms(section: str, kind: type) -> str:
+    """Return the terms with which descriptions of fields begin, as in "NMS threshold: ...", in parentheses."""
+    texts = [
+        field_texts(field.owner).get(field.name.rpartition(".")[2], "")
+        for field in recipe_fields(kind(), f"{section}.")
+    ]
+    terms = [found[1] for text in texts if (found := re.match(r"(\w+(?: \w+){0,2}): ", text))]
+    return f" ({', '.join(terms)})" if terms else ""
 
 
 def _first_page(sections: dict[str, list[Field]], unused: Collection[str], description: str) -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, get_type_hints
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+# Values by their types, singular and plural.
+_VALUES = {
+    bool: ("true or false", "values true or false"),
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    Path: ("a path", "paths"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,3 +57,16 @@ def recipe_fields(options: Any, prefix: str = "") -> Iterator[Field]:
                 yield from recipe_fields(own, f"{section}.")
         else:
             yield Field(name, type(options), kinds[field.name], value)
+
+
+def value_words(kind: Any) -> str:
+    """Return the values of a type in words, as they follow "must be": "a number", "one of cosine, poly, step"."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if get_origin(kind) is tuple:
+        count = "" if Ellipsis in parts else f"{len(parts)} "
+        return f"a list of {count}{_VALUES.get(parts[0], ('', 'values'))[1]} in brackets"
+    if NoneType in parts:
+        return " or ".join([*(value_words(part) for part in parts if part is not NoneType), "null"])
+    return _VALUES.get(kind, ("a value of the field's type",))[0]

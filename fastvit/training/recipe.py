@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, underscored, with_flag_values
+from fastvit.arguments import hyphenated, refuse_empty, refuse_unknown, similar_names, underscored, with_flag_values
 from fastvit.errors import UserError, unknown_name
 from fastvit.renames import old_names, renamed_recipe
 from fastvit.runs.files import RECIPE
 from fastvit.runs.settings import flatten
 from fastvit.tasks.spec import TaskSpec
 from fastvit.tasks.table import DEFAULT_TASK, all_tasks, find_task
-from fastvit.training.fields import recipe_fields
+from fastvit.training.fields import recipe_fields, value_words
 from fastvit.training.options import Recipe
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def recipe_path(name: str) -> Path:
     shipped = RECIPES / f"{name}.yaml"
     if shipped.is_file():
         return shipped
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"the recipe file {path} does not exist")
     raise unknown_name("recipe", name, recipe_names(), otherwise="; or give a .yaml file")
 
 
@@ -64,12 +66,13 @@ def recipe_parser(task: TaskSpec) -> ArgumentParser:
                 if base:
                     self(parser, cfg, base, option_string)
                 own = _without_other_sections(renamed_recipe(content), task, path)
+                _refuse_unknown_fields(own, task, path)
                 _warn_of_old_names(old_names(content), own, path)
                 super().__call__(parser, cfg, yaml.safe_dump(own), option_string)
             except UserError:
                 raise
             except Exception as error:  # the errors of jsonargparse and YAML have no other common base class
-                raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+                raise UserError(f"{path}: {_wrong_value(error, task)}") from error
 
     parser = ArgumentParser(prog="fastvit train", add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--recipe", action=RecipeFile)
@@ -85,6 +88,10 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UserError(f"{path} is not valid YAML{place}: {error.problem}") from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -114,6 +121,50 @@ def _without_other_sections(content: dict[str, Any], task: TaskSpec, path: Path)
             raise UserError(f"{reason}: leave it out")
         warnings.warn(f"{reason} and is left out", stacklevel=2)
     return {name: value for name, value in content.items() if name not in others}
+
+
+def _refuse_unknown_fields(content: dict[str, Any], task: TaskSpec, path: Path) -> None:
+    """Raise an error if a file has a field that the task's recipes do not have, or a section without fields."""
+    known = [field.name for field in recipe_fields(Recipe(task=task.name))]
+    sections = _sections(known)
+    for name in flatten(content):
+        if name in sections:
+            raise UserError(f"{path}: {name} must contain fields, such as those of fastvit train --help {name}")
+        if not any(name == field or name.startswith(f"{field}.") for field in known):
+            near = similar_names(name, known if "." in name else [*known, *sections])
+            meant = f": did you mean {' or '.join(near)}?" if near else " (see fastvit train --help-all)"
+            raise UserError(f"{path}: {name} is not a recipe field{meant}")
+
+
+def _sections(names: Iterable[str]) -> set[str]:
+    """Return the sections of fields by their dotted names, such as "detection" and "detection.network"."""
+    return {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
+
+
+def _wrong_value(error: Exception, task: TaskSpec, option: bool = False) -> str:
+    """Return an error of jsonargparse in plain words: a field, the values that it may have, and its value.
+
+    Args:
+        error: error of jsonargparse; if it is not about a value, its own text is returned.
+        task: task of the recipe.
+        option: name the field as an option of the command line, and the help page that describes it.
+    """
+    text = " ".join(str(error).split())
+    known = {field.name: field for field in recipe_fields(Recipe(task=task.name))}
+    key = re.match(r'Parser key "([\w.]+)"', text)
+    name = key[1] if key else ""
+    shown = f"--{hyphenated(name)}" if option else name
+    page = ""
+    if name in _sections(known):
+        page = name.partition(".")[0]
+        text = f"{shown} must be a .yaml file with fields of the section: to set one field, give {shown}.FIELD"
+    elif name in known:
+        page = known[name].section or "run"
+        value = re.findall(r"(?:Got|Given) value: (.*?)(?= - |$)", text)
+        got = f"; got {'null' if value[-1] == 'None' else repr(value[-1])}" if value else ""
+        words = value_words(known[name].kind)
+        text = f"{shown} must be {words}{got if ', ' in words else got.replace(';', ',', 1)}"
+    return f"{text} (see {f'fastvit train --help {page}'.rstrip()})" if option else text
 
 
 def _warn_of_old_names(old: Mapping[str, str], own: Collection[str], path: Path) -> None:
@@ -165,6 +216,7 @@ def parse_recipe(arguments: list[str]) -> Recipe:
     finder.add_argument("--resume")
     finder.add_argument("--out")
     finder.add_argument("--task")
+    task = find_task(DEFAULT_TASK)  # until the recipe's own is known
     try:
         found, rest = finder.parse_known_args(arguments)
         if found.resume is not None:
@@ -187,7 +239,7 @@ def parse_recipe(arguments: list[str]) -> Recipe:
         parser = recipe_parser(task)
         values = parser.instantiate(parser.parse_args([*first, *rest, f"--task={task.name}"])).as_dict()
     except argparse.ArgumentError as error:
-        raise UserError(f"{' '.join(str(error).split())} (see fastvit train --help)") from error
+        raise UserError(_wrong_value(error, task, option=True)) from error
     common = {field.name: values[field.name] for field in fields(Recipe) if field.name != "sections"}
     return Recipe(**common, sections={name: values[name] for name in task.sections})
 
@@ -201,7 +253,7 @@ def _checked_options(arguments: list[str], task: TaskSpec) -> list[str]:
     known = list(recipe_fields(Recipe(task=task.name)))
     arguments = with_flag_values(arguments, [field.name for field in known if field.kind is bool])
     names = [field.name for field in known]
-    sections = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}  # jsonargparse reads files
+    sections = _sections(names)  # jsonargparse reads files
     for argument in arguments:
         name = argument.partition("=")[0].removeprefix("--")
         owners = [spec.name for spec in all_tasks() if name.partition(".")[0] in spec.sections]

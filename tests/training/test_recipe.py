@@ -210,9 +210,18 @@ def test_an_empty_option_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--epochs=many", 'key "epochs".*many'),
+        ("--epochs=many", r"^--epochs must be an integer, got 'many' \(see fastvit train --help run\)$"),
+        ("--optim.lr=abc", r"^--optim.lr must be a number, got 'abc' \(see fastvit train --help optim\)$"),
+        ("--optim.schedule=cos", "--optim.schedule must be one of cosine, poly, step; got 'cos'"),
+        ("--optim.betas=[1]", r"--optim.betas must be a list of 2 numbers in brackets, got '\[1\]'"),
+        ("--optim.milestones=a", "--optim.milestones must be a list of integers in brackets, got 'a'"),
+        ("--model.mean=x", "--model.mean must be a list of 3 numbers in brackets or null, got 'x'"),
+        ("--num-workers=x", "--num-workers must be an integer or null, got 'x'"),
+        ("--optim.lr=null", "--optim.lr must be a number, got null"),
+        ("--compile=7", "--compile must be true or false, got '7'"),
+        ("--optim=3", "--optim must be a .yaml file"),
         ("--epochs=0", "epochs must be at least 1"),
-        ("--num-workers=-1", "num_workers must be at least 0, got -1"),
+        ("--num-workers=-1", "num_workers must be at least 0 or null, got -1"),
         ("--batch_size=1", "batch_size must be at least 2"),
         ("--recipe", "recipe.*expected one argument"),
         ("--optim.lr=0", r"optim\.lr must be above 0"),
@@ -230,11 +239,19 @@ def test_a_wrong_field_is_named(option: str, message: str) -> None:
 def test_a_wrong_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown recipe 'nonsense'; choose from .*quickstart"):
         load_recipe("nonsense")
+    with pytest.raises(UserError, match="the recipe file none.yaml does not exist"):
+        load_recipe("none.yaml")
     path = tmp_path / "mine.yaml"
     for content, message in {
         "epochs: 30\nmodell: t8": "modell",  # codespell:ignore modell
-        "epochs: [": "mine.yaml",
-        "optim: {lr: fast}": "optim.lr",
+        "epochs: 3\n b: [\n": r"mine.yaml is not valid YAML \(line 2, column 3\): mapping values are not allowed here",
+        "epochs: [": r"mine.yaml is not valid YAML \(line 1, column",
+        "optim: {lr: fast}": "mine.yaml: optim.lr must be a number, got 'fast'",
+        "optim: {schedule: cos}": "mine.yaml: optim.schedule must be one of cosine, poly, step; got 'cos'",
+        "optim: {lrr: 1}": r"mine.yaml: optim.lrr is not a recipe field: did you mean optim\.lr",
+        "lr: 1": r"mine.yaml: lr is not a recipe field: did you mean optim\.lr\?",
+        "zzz: 1": "mine.yaml: zzz is not a recipe field",
+        "optim: 3": "mine.yaml: optim must contain fields",
     }.items():
         path.write_text(content)
         with pytest.raises(UserError, match=message):
