@@ -131,7 +131,8 @@ def test_commands_show_names(checkpoint: Path, tmp_path: Path) -> None:
     done = command("predict", checkpoint, *files, "[bad].png", "--runtime", "torch", "--k", 12, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "skipped: " in done.stderr
+    assert "warning: " in done.stderr
+    assert "; it is skipped" in done.stderr
     assert "[bad].png" in done.stderr
     squeezed = "".join(done.stdout.split())
     for shown in (*(printable(name) for name in files), *SHOWN):

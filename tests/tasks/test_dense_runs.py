@@ -183,7 +183,7 @@ def test_predictions(task: str, trained: Path, data: Path, tmp_path: Path) -> No
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"0.png", "1.png"}
     assert all(min(Image.open(path).size) >= 41 for path in (tmp_path / "drawn").iterdir())
     told = succeeded("predict", trained, pictures / "0.png", *SCORE[task], run=inside)
-    assert "found" in told
+    assert "prediction" in told
 
 
 @pytest.mark.parametrize(
