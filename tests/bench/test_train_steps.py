@@ -34,7 +34,7 @@ def test_configurations_by_name() -> None:
         "timm",
         "collapsed",
     ]
-    with pytest.raises(fastvit.UserError, match="unknown training step configuration 'tvm'; choose from auto, all, timm"):
+    with pytest.raises(fastvit.UserError, match="step configuration 'tvm'; choose from auto, all, timm"):
         find_step_configurations("timm,tvm", "cpu")
 
 
