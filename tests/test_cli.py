@@ -334,7 +334,7 @@ def test_an_unreadable_image_ends_an_evaluation_in_one_line(checkpoint: Path, fo
             ["predict", "CHECKPOINT", "PHOTO", "--runtime", "litert"],
             "a checkpoint runs in torch, onnxruntime and openvino",
         ),
-        (["fuse", "CHECKPOINT", "--out", "model.pth"], "saved as .safetensors"),
+        (["fuse", "CHECKPOINT", "--out", "model.pth"], "model.pth: give a file name that ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "timm"], "ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.txt"], "out.txt: give a file name that ends in .safetensors"),
         (["convert", "CHECKPOINT", "out.txt", "--to", "official"], "ends in .pth.tar or .safetensors"),
