@@ -38,6 +38,17 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n")
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as "1 image" or "1,000 images".
+
+    Args:
+        count: the number.
+        noun: noun for one.
+        plural: noun for other numbers, if it is not the noun with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def _is_control(character: str) -> bool:
     return character != "\n" and (unicodedata.category(character) in _UNPRINTABLE or character in _DIRECTIONS)
 

@@ -51,6 +51,8 @@ def commands_page() -> str:
     ]
     for name, function in COMMANDS.items():
         lines += [f"## fastvit {name} {{ #{_anchor(name)} }}", "", _summary(function), ""]
+        if name != "train" and (epilog := command_parser(name, function).epilog):
+            lines += [epilog, ""]
         lines += _train() if name == "train" else _options(name)
     return _page(lines)
 

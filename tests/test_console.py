@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 import fastvit
-from fastvit.console import new_table, print_line, print_styled, printable, track
+from fastvit.console import counted, new_table, print_line, print_styled, printable, track
 from fastvit.reports.metric_format import TOP1
 from fastvit.reports.page import Section, Table, write_report
 from fastvit.reports.plots import confusion_matrix, overlaid_curves, tradeoff
@@ -45,6 +45,11 @@ def test_printable_text_can_be_printed_and_steers_nothing(text: str) -> None:
 def test_what_people_write_stays_as_it_is() -> None:
     for name in ("Käse", "猫", "Screenshot 2026-11-28 at 9.41\u202fAM.png", "👩‍🌾", "a b\nc"):
         assert printable(name) == name
+
+
+def test_numbers_with_nouns() -> None:
+    assert [counted(count, "image") for count in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]
+    assert [counted(count, "class", "classes") for count in (1, 2)] == ["1 class", "2 classes"]
 
 
 def test_tables_and_lines_show_names() -> None:
@@ -131,7 +136,8 @@ def test_commands_show_names(checkpoint: Path, tmp_path: Path) -> None:
     done = command("predict", checkpoint, *files, "[bad].png", "--runtime", "torch", "--k", 12, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "skipped: " in done.stderr
+    assert "warning: " in done.stderr
+    assert "; it is skipped" in done.stderr
     assert "[bad].png" in done.stderr
     squeezed = "".join(done.stdout.split())
     for shown in (*(printable(name) for name in files), *SHOWN):

@@ -12,9 +12,10 @@ from fastvit.environment import environment
 from fastvit.reports.page import Section, Table
 from fastvit.reports.plots import latency_bars
 
+_GEMM, _COPY = "% of GEMM peak", "% of copy speed"
 _HEADER = (
     *("model", "backend", "batch", "size", "latency, ms", "IQR, ms", "converged", "images/s", "speedup over timm"),
-    *("GMACs", "% of GEMM peak", "% of copy speed", "memory, MB", "top-1"),
+    *("GMACs", _GEMM, _COPY, "memory, MB", "top-1"),
 )
 
 
@@ -66,11 +67,20 @@ def write_bench_report(
     return write_files(folder, "Benchmark", summary, sections, left_out, {"latency.csv": _rows(results)})
 
 
+_SHARES = {
+    _GEMM: "floating-point operations per second, compared with those of a large matrix multiplication",
+    _COPY: "bytes per second that the layers read and write if nothing is cached, compared with a memory copy",
+}
 _TABLE = (
     "Speedup over timm: compared with timm's model of the same variant, fused as far as timm fuses it, in eager mode. "
-    "Converged: no, if the medians of the first and the second half of the rounds differ by more than 3%. Copy speed: "
-    "the bytes that the layers would read and write without a cache, as a share of the memory copy."
+    "Converged: no, if the medians of the first and the second half of the rounds differ by more than 3%. "
+    + "".join(f"{column}: {text}. " for column, text in _SHARES.items())
 )
+
+
+def explanation(table: Table) -> str:
+    """Return a line that explains the columns with shares of the machine's speed, those that a table has."""
+    return "; ".join(f"{column}: {text}" for column, text in _SHARES.items() if column in table.header)
 
 
 def _bars(results: Sequence[Result]) -> list[Section]:

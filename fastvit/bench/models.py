@@ -91,7 +91,7 @@ def find_model(name: str) -> BenchModel:
         row = find_variant(name)
     except UserError as error:
         heads = ", ".join(f"{head}-VARIANT" for task in all_tasks() for head in task.heads)
-        raise UserError(f"{error}; or give {heads}, a peer ({', '.join(PEERS)}), or a checkpoint") from error
+        raise UserError(f"{error}; or give {heads}, a timm network ({', '.join(PEERS)}), or a checkpoint") from error
     return fastvit_model(create_model(row.name).eval())
 
 

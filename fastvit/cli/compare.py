@@ -22,7 +22,8 @@ def compare(
         runs: folders of runs, or checkpoints.
         out: HTML file to write.
         no_latency: do not measure latency.
-        rounds: number of timed calls of each model; by default 30.
+        rounds: number of timed calls of each model; by default 30; up to four times as many until the medians
+            converge.
         device: device to time the models on; by default a GPU if one is available.
     """
     if no_latency:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastvit.arguments import parse_size, refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import new_table, print_line, print_styled, print_table
+from fastvit.console import counted, new_table, print_line, print_styled, print_table
 from fastvit.device import Device
 from fastvit.errors import UserError
 from fastvit.runs.files import EVALUATION_PAGE
@@ -99,9 +99,9 @@ def evaluate(
     if per_class:
         print_table(parts.header, parts.rows)
     if out:
-        print_line(f"{out / EVALUATION_PAGE}: metrics, values of each {parts.name}, and plots")
+        print_line(f"{out / EVALUATION_PAGE}: metrics, results per {parts.name}, and plots")
         for name in measured.found.results:
-            print_line(f"{out / name}: results in the format of the benchmark's evaluation server")
+            print_line(f"{out / name}: results in {measured.found.results_format}")
 
 
 def _show(measured: EvaluationResult) -> None:
@@ -123,4 +123,4 @@ def _show(measured: EvaluationResult) -> None:
     split = " (validation split of the run)" if measured.run_split else ""
     print_styled(f"{measured.counted} of {measured.data}{split}")
     if found.skipped:
-        print_styled(f"{found.skipped} unreadable images were skipped and do not count")
+        print_styled(f"{counted(found.skipped, 'unreadable image')} skipped, not counted")

@@ -85,7 +85,7 @@ def command_parser(command: str, function: Callable[..., object]) -> CommandPars
 
     docs = docstring_parser.parse(inspect.getdoc(function) or "")
     helps = {param.arg_name: param.description or "" for param in docs.params}
-    parser = CommandParser(command, docs.short_description)
+    parser = CommandParser(command, docs.short_description, epilog=docs.long_description)
     alone = _alone(function)
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind, default = _value_type(parameter.annotation), parameter.default

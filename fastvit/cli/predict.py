@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastvit.arguments import refuse_given
 from fastvit.cli.applicable import refuse_device
-from fastvit.console import new_table, one_line, print_line, print_styled, track
+from fastvit.console import counted, new_table, one_line, print_line, print_styled, track
 from fastvit.device import Device
 from fastvit.runtime.artifact import Precision
 
@@ -76,7 +76,7 @@ def predict(
     refuse_of_other_tasks(predictor.spec, k=k, batch_size=batch_size, score=score, mesh=mesh)
     limits = Limits(5 if k is None else k, 0.3 if score is None else score)
     failures = []
-    columns = predictor.spec.table_header(limits)
+    columns = predictor.spec.table_header(predictor.network, limits)
     table = new_table("image", *columns, left=range(len(columns) + 1))
     canvas = Canvas(draw, predictor.spec) if draw else None
     meshes = Meshes(mesh, predictor.spec, len(paths)) if mesh else None
@@ -103,13 +103,15 @@ def predict(
     if table.row_count:
         print_styled(table)
     if out:
-        print_line(f"{out}: {len(paths) - len(failures)} images in {predictor.runtime}, {len(failures)} unreadable")
+        print_line(
+            f"{out}: {counted(len(paths) - len(failures), 'image')} in {predictor.runtime}, {len(failures)} unreadable"
+        )
     if canvas:
-        print_line(f"{draw}: {canvas.drawn} images with predictions")
+        print_line(f"{draw}: {counted(canvas.drawn, 'image')} with predictions")
     if meshes:
-        print_line(f"{mesh}: {meshes.written} mesh{'es' * (meshes.written != 1)}")
+        print_line(f"{mesh}: {counted(meshes.written, 'mesh', 'meshes')}")
     for failure in failures:
-        print_line(f"fastvit: skipped: {one_line(failure.reason)}", file=sys.stderr)
+        print_line(f"fastvit: warning: {one_line(failure.reason)}; it is skipped", file=sys.stderr)
     return 2 if failures else 0
 
 

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fastvit.console import counted
 from fastvit.data.datasets import ImageSource
 from fastvit.data.splitting import Part
 from fastvit.device import pick_device
@@ -72,8 +73,7 @@ class EvaluationResult:
     @property
     def counted(self) -> str:
         """Number and split of the evaluated images, such as "60 validation images"."""
-        image = "image" if self.found.images == 1 else "images"
-        return f"{self.found.images} {self.split + ' ' if self.split else ''}{image}"
+        return counted(self.found.images, f"{self.split} image" if self.split else "image")
 
     def summary(self) -> dict[str, Any]:
         """Return metrics and settings as plain values for JSON; None for what could not be measured."""

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fastvit.console import counted
 from fastvit.environment import environment
 from fastvit.evaluation.checkpoint import EvaluationResult
 from fastvit.evaluation.examples import examples_section
@@ -39,10 +40,10 @@ def write_evaluation(measured: EvaluationResult, out: Path) -> Path:
     for name, results in found.results.items():
         write_text(out / name, json.dumps(results))
     value = headline.text(found.metrics[measured.spec.headline])
-    skipped = f" {found.skipped} unreadable images were skipped." if found.skipped else ""
+    skipped = f" {counted(found.skipped, 'unreadable image')} skipped." if found.skipped else ""
     return write_report(
         out / EVALUATION_PAGE,
-        title=f"{Path(measured.checkpoint).name} on {Path(measured.data).name}",
+        title=f"Evaluation: model {Path(measured.checkpoint).name}, data {Path(measured.data).name}",
         summary=f"{headline.title} {value} on {measured.counted}.{skipped}",
         sections=[
             _metrics_section(measured),
@@ -74,4 +75,5 @@ def _setup_section(measured: EvaluationResult) -> Section:
 
 def _parts_section(measured: EvaluationResult) -> Section:
     parts = measured.found.parts
-    return Section(f"Results per {parts.name}", "The worst first.", table=Table(parts.header, parts.rows))
+    text = f"Sorted by {parts.header[-1]}, worst first."
+    return Section(f"Results per {parts.name}", text, table=Table(parts.header, parts.rows))

@@ -112,6 +112,7 @@ class Measurement:
         skipped: number of unreadable images, which do not count.
         details: further values for JSON.
         results: contents of files for the evaluation server of a benchmark, by file name.
+        results_format: name of the format of these files.
         sections: function that creates additional sections of the HTML page.
     """
 
@@ -122,6 +123,7 @@ class Measurement:
     skipped: int = 0
     details: dict[str, Any] = field(default_factory=dict, repr=False)
     results: dict[str, Any] = field(default_factory=dict, repr=False)
+    results_format: str = "the benchmark's submission format"
     sections: Callable[[], list[Section]] = field(default=list, repr=False)
 
 

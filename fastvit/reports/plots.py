@@ -80,12 +80,15 @@ def _over_epochs_alt(title: str, history: History, metrics: Mapping[str, Metric]
     for name, metric in metrics.items():
         (first, start), (last, end) = history[name][0], history[name][-1]
         label = name if metric is LOSS else metric.label
-        curves.append(f"{label} {metric.text(start)} at epoch {first:g}, {metric.text(end)} at epoch {last:g}")
+        ends = dict.fromkeys([f"{metric.text(start)} at epoch {first:g}", f"{metric.text(end)} at epoch {last:g}"])
+        curves.append(f"{label} {', '.join(ends)}")
     return f"{title} over epochs. {'; '.join(curves)}."
 
 
 def _lr_alt(points: Sequence[tuple[float, float]]) -> str:
     rates = [rate for _, rate in points]
+    if min(rates) == max(rates):
+        return f"Learning rate over epochs: {rates[0]:.3g}."
     return f"Learning rate over epochs: from {rates[0]:.3g} to {rates[-1]:.3g}, {max(rates):.3g} at most."
 
 

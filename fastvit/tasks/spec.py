@@ -198,9 +198,14 @@ class TaskSpec(ABC):
     def draw(self, image: Image.Image, prediction: Prediction) -> Image.Image:
         """Return an image with a prediction drawn on it."""
 
-    def table_header(self, limits: Limits) -> list[str]:
-        """Return the column headings for `Prediction.cells`."""
-        return ["found"]
+    def table_header(self, network: Description, limits: Limits) -> list[str]:
+        """Return the column headings for `Prediction.cells`.
+
+        Args:
+            network: description of the network.
+            limits: number of classes and score threshold of the predictions.
+        """
+        return ["prediction"]
 
     # Evaluation
 

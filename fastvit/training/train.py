@@ -16,7 +16,7 @@ from pathlib import Path
 import lightning as L
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from fastvit.console import new_console, print_line
+from fastvit.console import counted, new_console, print_line
 from fastvit.data.module import RunData
 from fastvit.device import pick_device
 from fastvit.errors import UserError
@@ -157,10 +157,11 @@ def _announce(recipe: Recipe, task: Task, data: RunData, device: str) -> None:
     batch = recipe.batch_size * recipe.accumulate_grad_batches * processes
     parameters = sum(p.numel() for p in task.model.parameters())
     epochs = recipe.epochs + recipe.optim.cooldown_epochs
+    classes = f", {len(data.classes):,} classes" if len(data.classes) > 1 else ""
     print_line(
-        f"{task.model.variant}, {parameters / 1e6:.2f} M parameters, {len(data.classes)} classes; "
-        f"{len(data.train_images):,} training and {len(data.test_images):,} validation images; {epochs} epochs, "
-        f"{batch} images per step on {processes} x {device}; {recipe.out}",
+        f"{task.model.variant}, {parameters / 1e6:.2f} M parameters{classes}; {len(data.train_images):,} training and "
+        f"{counted(len(data.test_images), 'validation image')}; {counted(epochs, 'epoch')}; batch size {batch} on "
+        f"{counted(processes, f'{device} device')}; output: {recipe.out}",
         sys.stderr,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch.distributed
 
-from fastvit.console import one_line
+from fastvit.console import counted, one_line
 from fastvit.errors import UserError
 from fastvit.files import write_text
 
@@ -47,9 +47,9 @@ class UnreadableImages(L.Callback):
         self._check()
         if self._found and trainer.is_global_zero:
             self._write()
+            images = counted(len(self._found), "unreadable training image")
             warnings.warn(
-                f"{len(self._found)} unreadable training images were replaced up to epoch {trainer.current_epoch + 1}"
-                f": {self._first()} (all are listed in {self.file})",
+                f"{images} replaced up to epoch {trainer.current_epoch + 1}: {self._first()} (listed in {self.file})",
                 stacklevel=1,
             )
 
@@ -63,7 +63,7 @@ class UnreadableImages(L.Callback):
         if len(self._found) > self.limit:
             self._write()
             raise UserError(
-                f"{len(self._found)} training images are unreadable, more than max_unreadable ({self.limit}): "
+                f"{counted(len(self._found), 'unreadable training image')}, more than max_unreadable ({self.limit}): "
                 f"{self._first()}; repair or remove those listed in {self.file}, or raise max_unreadable"
             )
 

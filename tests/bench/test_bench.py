@@ -14,7 +14,7 @@ from torch import nn
 
 import fastvit
 from fastvit.bench.backends import BACKENDS, Backend, call_of, find_backends
-from fastvit.bench.bench_report import result_table, write_bench_report
+from fastvit.bench.bench_report import explanation, result_table, write_bench_report
 from fastvit.bench.complexity import work
 from fastvit.bench.harness import side_by_side
 from fastvit.bench.machine import Machine, measure_machine, torch_threads
@@ -188,6 +188,7 @@ def test_results_table_and_report(tmp_path: Path) -> None:
     table = result_table(results, machine)
     assert len(table.rows) == 5
     row = dict(zip(table.header, table.rows[1], strict=True))
+    assert all(column in explanation(table) for column in ("% of GEMM peak", "% of copy speed"))
     assert row["% of GEMM peak"] == f"{fused.gflops:.0f}"
     assert row["speedup over timm"] == f"{fused.speedup:.2f}x"
 

@@ -17,6 +17,7 @@ from fastvit.cli.main import main
 from fastvit.data.arrays import FASHION_MNIST_CLASSES
 from fastvit.evaluation.robustness.corruptions import CORRUPTIONS
 from fastvit.evaluation.robustness.measure import Robustness
+from fastvit.evaluation.robustness.plots import heat_map
 from fastvit.evaluation.robustness.robustness_report import write_robustness
 from fastvit.model.task_model import TaskModel
 from fastvit.reports.figures import BLUE, Gallery, Picture, Plot, new_figure
@@ -212,6 +213,14 @@ def test_alternative_texts_have_the_numbers() -> None:
     accuracy, rate = training_plots(history, {"top1": TOP1})
     assert accuracy.alt == "Validation top-1 over epochs. top-1 50.00% at epoch 1, 75.00% at epoch 2."
     assert rate.alt == "Learning rate over epochs: from 0.1 to 0, 0.25 at most."
+    accuracy, rate = training_plots({"val/top1": [(1, 0.5)], "lr": [(1, 0.1)]}, {"top1": TOP1})
+    assert accuracy.alt == "Validation top-1 over epochs. top-1 50.00% at epoch 1."
+    assert rate.alt == "Learning rate over epochs: 0.1."
+    heat = "Heat map of the error by corruption and severity: "
+    assert heat_map({"fog": [0.5] * 5}).alt == f"{heat}50.0% in all cells."
+    assert heat_map({"fog": [0.1, 0.2, 0.3, 0.4, 0.5]}).alt == (
+        f"{heat}10.0% for fog at severity 1 to 50.0% for fog at severity 5."
+    )
     counts = np.array([[8, 2], [0, 5]])
     assert confusion_matrix(counts, CLASSES).alt == (
         "Confusion matrix of 2 classes: 13 of 15 images are on the diagonal, predicted correctly. "

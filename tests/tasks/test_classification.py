@@ -10,11 +10,14 @@ from torch.nn import functional as F
 
 from fastvit.errors import UserError
 from fastvit.model.preprocessing import Preprocessing
+from fastvit.predict.prediction import Limits
 from fastvit.tasks.classification.data import ClassificationData, open_for_run
 from fastvit.tasks.classification.drawing import prediction_sheet
 from fastvit.tasks.classification.module import ClassificationTask, accuracy
 from fastvit.tasks.classification.options import MixupOptions
 from fastvit.tasks.classification.prediction import decode, softmax
+from fastvit.tasks.classification.spec import SPEC
+from fastvit.weights.description import Description
 from tests.helpers import tiny
 
 
@@ -24,6 +27,12 @@ def test_decode_by_hand() -> None:
     assert [(label.index, label.name) for label in first] == [(1, "b"), (2, "c")]
     assert [label.probability for label in second] == pytest.approx([0.5, 0.3])
     assert [label.name for label in decode(softmax(logits), None, k=9)[0]] == ["1", "2", "0"]
+
+
+def test_no_column_without_a_class() -> None:
+    network = Description.of(tiny(num_classes=3))
+    assert SPEC.table_header(network, Limits(5)) == ["top 1", "top 2", "top 3"]
+    assert SPEC.table_header(network, Limits(2)) == ["top 1", "top 2"]
 
 
 def test_accuracy_by_hand() -> None:

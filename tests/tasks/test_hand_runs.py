@@ -149,13 +149,14 @@ def test_predictions(trained: Path, data: Path, tmp_path: Path) -> None:
     (hand,) = json.loads(line)["predictions"]
     assert hand["side"] in ("right", "left")
     assert set(hand["joints_2d"]) == set(JOINTS)
-    assert rest == [f"{tmp_path / 'drawn'}: 1 images with predictions", f"{tmp_path / 'hand.obj'}: 1 mesh"]
+    assert rest == [f"{tmp_path / 'drawn'}: 1 image with predictions", f"{tmp_path / 'hand.obj'}: 1 mesh"]
     with Image.open(tmp_path / "drawn" / "00000000.png") as drawn:
         assert min(drawn.size) >= 384
     lines = (tmp_path / "hand.obj").read_text().splitlines()
     assert sum(line.startswith("v ") for line in lines) == 1102
     text = succeeded("predict", trained, pictures, "--mesh", tmp_path / "meshes", run=inside)
-    assert "mm long" in text
+    assert "hand, box " in text
+    assert " px, length " in text
     assert len(list((tmp_path / "meshes").glob("*.obj"))) == 6
     assert "one file for 6 images" in complaint("predict", trained, pictures, "--mesh", tmp_path / "a.ply", run=inside)
 

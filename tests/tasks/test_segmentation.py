@@ -384,6 +384,11 @@ def test_a_record_holds_every_pixel_once() -> None:
     assert SegmentationPrediction("a.png", mask, None).record()["predictions"][1]["name"] == "2"
 
 
+def test_summary_leaves_out_shares_that_round_to_zero() -> None:
+    mask = np.repeat(np.array([0, 2, 4], np.uint8), (985, 11, 4)).reshape(40, 25)
+    assert SegmentationPrediction("a.png", mask, None).summary() == "0 98%, 2 1%"
+
+
 def test_the_prediction_of_a_model_in_memory(model: Segmenter) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 50, 3), np.uint8))
     (prediction,) = fastvit.Predictor(model)(picture)

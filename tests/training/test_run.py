@@ -197,7 +197,7 @@ def test_unreadable_validation_images_can_be_skipped(photos: Path, tmp_path: Pat
 
 
 def test_too_many_unreadable_images_end_the_run(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 training images are unreadable, more than max_unreadable \(0\).*0\.png"):
+    with pytest.raises(UserError, match=r"1 unreadable training image, more than max_unreadable \(0\).*0\.png"):
         train(recipe(photos, tmp_path / "run", "--val_fraction=0.25", "--max-unreadable=0"))
 
 

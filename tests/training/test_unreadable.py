@@ -40,7 +40,7 @@ def test_they_are_named_listed_and_limited(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/0.png"):
         (root / "train" / name).write_bytes(b"")
     with pytest.warns(
-        UserWarning, match=r"2 unreadable training images were replaced up to epoch 1: .*\.png, .*\.png \(all"
+        UserWarning, match=r"2 unreadable training images replaced up to epoch 1: .*\.png, .*\.png \(listed"
     ):
         callback = fit(root, limit=2)
     listed = (root / "unreadable.txt").read_text().splitlines()
@@ -50,7 +50,7 @@ def test_they_are_named_listed_and_limited(tmp_path: Path) -> None:
     resumed.load_state_dict(callback.state_dict())
     assert resumed.state_dict() == callback.state_dict()
     (root / "unreadable.txt").unlink()
-    with pytest.raises(UserError, match=r"2 training images are unreadable, more than max_unreadable \(1\)"):
+    with pytest.raises(UserError, match=r"2 unreadable training images, more than max_unreadable \(1\)"):
         fit(root, limit=1)
     assert len((root / "unreadable.txt").read_text().splitlines()) == 2
 

@@ -48,6 +48,10 @@ def bench_models(
 ) -> int:
     """Measure the latency of models in all available backends, next to timm's implementation.
 
+    The table compares floating-point operations per second with those of a large matrix multiplication (% of GEMM
+    peak), and the bytes per second that the layers read and write if nothing is cached with a memory copy (% of copy
+    speed).
+
     Args:
         models: variants, networks of timm that --peers measures, checkpoints, or a head on a variant, such as
             mask_rcnn-sa12 and fpn-sa12 (also faster_rcnn, retinanet, upernet); by default T8, SA12 and MA36.
@@ -67,7 +71,7 @@ def bench_models(
     batches, sizes = parse_numbers(batch or chosen.batch), parse_sizes(size) if size else [None]
 
     from fastvit.bench.backends import find_backends
-    from fastvit.bench.bench_report import result_table, write_bench_report
+    from fastvit.bench.bench_report import explanation, result_table, write_bench_report
     from fastvit.bench.machine import measure_machine, torch_threads
     from fastvit.bench.models import find_model
     from fastvit.bench.peers import PEERS
@@ -90,6 +94,8 @@ def bench_models(
     if any(result.timing for result in results):
         table = result_table(results, machine)
         print_table(table.header, table.rows)
+        if note := explanation(table):
+            print_styled(note, style="dim")
     for what, why in left_out:
         print_styled(f"not timed: {what}: {why}", style="dim")
     if out:

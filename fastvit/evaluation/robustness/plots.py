@@ -25,12 +25,14 @@ def heat_map(errors: Errors) -> Plot:
     axes.set(xlabel="severity")
     figure.colorbar(image, ax=axes, label="error, percent")
     cells = {(name, level): error for name, row in errors.items() for level, error in zip(SEVERITIES, row, strict=True)}
-    extremes = [f"{cells[cell]:.1%} for {cell[0]} at severity {cell[1]}" for cell in _extremes(cells)]
-    return Plot(figure, f"Heat map of the error by corruption and severity: from {extremes[0]} to {extremes[1]}.")
+    return Plot(figure, f"Heat map of the error by corruption and severity: {_range(cells)}.")
 
 
-def _extremes(cells: Mapping[tuple[str, int], float]) -> list[tuple[str, int]]:
-    return [min(cells, key=lambda cell: cells[cell]), max(cells, key=lambda cell: cells[cell])]
+def _range(cells: Mapping[tuple[str, int], float]) -> str:
+    least, most = min(cells, key=lambda cell: cells[cell]), max(cells, key=lambda cell: cells[cell])
+    if cells[least] == cells[most]:
+        return f"{cells[least]:.1%} in all cells"
+    return " to ".join(f"{cells[cell]:.1%} for {cell[0]} at severity {cell[1]}" for cell in (least, most))
 
 
 def severity_curves(errors: Errors, clean: float | None = None) -> list[Plot]:

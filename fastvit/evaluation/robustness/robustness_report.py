@@ -48,8 +48,8 @@ def write_robustness(result: Robustness, checkpoint: str, folder: Path) -> Path:
     content = {"checkpoint": checkpoint, **asdict(result), "date": when, "environment": environment()}
     write_text(folder / ROBUSTNESS, json.dumps(content, indent=2) + "\n")
     suite = SUITES[result.suite]
-    measured = f"{suite.title}'s corruptions" if result.computed_here else suite.title
-    title = f"{measured}: {Path(checkpoint).name}"
+    measured = f"{suite.title} corruptions" if result.computed_here else suite.title
+    title = f"Robustness of {Path(checkpoint).name}: {measured}"
     sections = [Section("Results", notes(result), table=score_table(result))]
     if result.errors:
         sections += _corruption_sections(result)

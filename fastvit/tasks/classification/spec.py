@@ -109,8 +109,8 @@ class ClassificationSpec(TaskSpec):
 
         return draw(image, prediction)
 
-    def table_header(self, limits: Limits) -> list[str]:
-        return [f"top {i + 1}" for i in range(limits.k)]
+    def table_header(self, network: Description, limits: Limits) -> list[str]:
+        return [f"top {i + 1}" for i in range(min(limits.k, network.config.num_classes))]
 
     def validation_images(self, data: EvaluationData, network: Description) -> Any:
         images = data.images("test", network.classes)

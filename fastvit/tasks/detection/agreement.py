@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from fastvit.console import counted
 from fastvit.numerics import Differences, compare
 from fastvit.tasks.detection.decoding import Objects
 from fastvit.tasks.detection.options import DetectorConfig
@@ -45,11 +46,16 @@ class Agreement:
     scores: Differences
     masks: Differences | None
 
-    def __str__(self) -> str:
+    def text(self, images: str) -> str:
+        """Return the agreement on one line.
+
+        Args:
+            images: the images that it was measured on, such as "2 images".
+        """
         masks = f", masks by {self.masks.max_abs:.1e}" if self.masks else ""
         return (
-            f"{self.objects} objects: boxes differ by at most {self.boxes.max_abs:.1e} px, scores by "
-            f"{self.scores.max_abs:.1e}{masks}; {self.unpaired} detected by only one of the two"
+            f"{counted(self.objects, 'object')} on {images}: boxes differ by at most {self.boxes.max_abs:.1e} px, "
+            f"scores by {self.scores.max_abs:.1e}{masks}; {counted(self.unpaired, 'unmatched object')}"
         )
 
 
@@ -72,7 +78,7 @@ class InUse:
 
     def __str__(self) -> str:
         return (
-            f"{self.both} objects with a score of at least {SHOWN} are detected by both, "
+            f"{counted(self.both, 'object')} with a score of at least {SHOWN} are detected by both, "
             f"{self.lost} by the checkpoint only, {self.invented} by the artifact only"
         )
 

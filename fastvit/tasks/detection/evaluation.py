@@ -49,4 +49,11 @@ def measure(predictor: Predictor, images: CocoImages, request: EvaluationRequest
     values = {name: float(value) for name, value in metrics.compute().items()}
     per_class = dict(zip(names, metrics.per_class().tolist(), strict=True))
     parts = Parts.of_metric("class", Metric("box AP"), per_class)
-    return Measurement(clock.count, values, parts, rates, results={"detections.json": results})
+    return Measurement(
+        images=clock.count,
+        metrics=values,
+        parts=parts,
+        rates=rates,
+        results={"detections.json": results},
+        results_format="COCO results format",
+    )

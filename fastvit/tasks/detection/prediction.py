@@ -58,4 +58,4 @@ class DetectionPrediction(Prediction):
     def summary(self) -> str:
         """Return the number of objects of each class on one line."""
         counts = Counter(self.name(label) for label in self.objects.labels)
-        return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+        return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no objects"

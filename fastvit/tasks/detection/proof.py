@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
+from fastvit.console import counted
 from fastvit.data.pixels import fitted_size
 from fastvit.data.subset import evenly_spaced
 from fastvit.errors import UserError
@@ -51,12 +52,13 @@ class DetectionProof(Proof):
     def faults(self) -> list[str]:
         """Number of objects that only one of the two detects, as text; empty if there are none."""
         alone = self.objects.unpaired if self.objects else 0
-        return [f"{alone} objects are detected by only one of the two"] if alone else []
+        return [f"{counted(alone, 'object')} detected by only one of the two"] if alone else []
 
     def __str__(self) -> str:
         resized = f"; at the checkpoint's own image size: {self.resized}" if self.resized else ""
-        crops = f" and {self.crops} crops of them" if self.crops else ""
-        return f"{self.objects or self.differences}, on {self.images} images{crops}{resized}"
+        crops = f" and {counted(self.crops, 'crop')}" if self.crops else ""
+        images = f"{counted(self.images, 'image')}{crops}"
+        return f"{self.objects.text(images) if self.objects else f'{self.differences}, on {images}'}{resized}"
 
 
 def prove_artifact(model: TaskModel, artifact: Artifact, pictures: Sequence[Image.Image]) -> DetectionProof:

@@ -58,6 +58,7 @@ def measure(predictor: Predictor, images: HandImages, request: EvaluationRequest
         parts=Parts.of_metric("joint", JOINT_ERROR, per_joint),
         rates=rates,
         results={"pred.json": [joints, vertices]},
+        results_format="FreiHAND submission format",
         sections=lambda: [_curve_section(metrics)] if images.has_ground_truth else [],
     )
 

@@ -20,8 +20,8 @@ class RegressorConfig:
 
     Attributes:
         head: "mlp" predicts pose and shape of the hand model from pooled features, as in the paper; "tokens" predicts
-            the vertices from features at the joints' positions in the image, which heat maps give (after SimpleHand,
-            arXiv 2403.01813).
+            the vertices from features sampled at the joint positions that heat maps predict (after SimpleHand, arXiv
+            2403.01813).
         head_channels: channels of the head's hidden layers, a multiple of 32; the three blocks of "tokens" have all, a
             half and a quarter of them.
         sides: "right" for right hands only, as in FreiHAND, or "both": the network then predicts the side too.

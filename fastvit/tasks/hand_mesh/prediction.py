@@ -53,7 +53,7 @@ class HandPrediction(Prediction):
         """Return one line of text: side of the hand, its box in pixels, and its length."""
         (left, top), (right, bottom) = self.vertices_2d.min(0), self.vertices_2d.max(0)
         length = 1000 * np.linalg.norm(np.diff(self.joints[[0, *range(ROOT, ROOT + 4)]], axis=0), axis=1).sum()
-        return f"{self.side} hand at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}, {length:.0f} mm long"
+        return f"{self.side} hand, box {left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f} px, length {length:.0f} mm"
 
     def write_mesh(self, path: Path) -> None:
         """Write the mesh as an .obj or .ply file, in meters from the root joint."""

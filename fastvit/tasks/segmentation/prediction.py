@@ -52,8 +52,8 @@ class SegmentationPrediction(Prediction):
         return {"image": self.image, "predictions": predictions}
 
     def summary(self) -> str:
-        """Return the classes and their shares of the image on one line."""
-        return ", ".join(f"{self.name(label)} {share:.0%}" for label, share in self.shares())
+        """Return the classes and their shares of the image on one line, without those below half a percent."""
+        return ", ".join(f"{self.name(label)} {share:.0%}" for label, share in self.shares() if share > 0.005)
 
 
 def decoded(outputs: Mapping[str, np.ndarray], fitted: tuple[int, int], original: tuple[int, int]) -> np.ndarray:

@@ -192,7 +192,7 @@ def test_report_of_a_subset(tmp_path: Path) -> None:
         predicts(), SUITES["imagenet-a"], EvaluationData(None, str(tmp_path / "images")), Settings(num_workers=0)
     )
     report = write_robustness(result, "runs/best.safetensors", tmp_path / "out").read_text()
-    for part in ("ImageNet-A: best.safetensors", "200 classes", "37.5%", "arXiv 1907.07174"):
+    for part in ("Robustness of best.safetensors: ImageNet-A", "200 classes", "37.5%", "arXiv 1907.07174"):
         assert part in report
 
 
