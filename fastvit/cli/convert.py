@@ -38,5 +38,6 @@ def convert(checkpoint: str, out: Path, to: Literal["native", "official", "timm"
             with atomic(out) as part:
                 torch.save({"state_dict": tensors}, part)
         else:
-            raise UserError(f"{out}: give a name that ends in .safetensors, .pth, .pt or .pth.tar")
+            suffixes = ".pth.tar or .safetensors" if to == "official" else ".safetensors or .pth"
+            raise UserError(f"{out}: give a file name that ends in {suffixes}")
     print_line(f"{out}: {model.variant}, {fastvit.form(model)} form, {to} layout, {model.num_classes} classes")

@@ -46,7 +46,10 @@ def info(checkpoint: str) -> None:
     if model.options is not None:
         rows["network"] = _fields(asdict(model.options))
     if file.info is None:
-        rows["note"] = "the file has no description: variant recognized by its shapes, preprocessing as published"
+        rows["note"] = (
+            "the file has no metadata: the variant is inferred from the tensor shapes, and preprocessing is the "
+            "published default"
+        )
     for name, value in rows.items():
         table.add_row(name, str(value))
     print_styled(table)

@@ -8,7 +8,9 @@ from fastvit.data.imagenet import imagenet_classes, imagenet_synsets
 from fastvit.errors import UserError
 
 
-def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: str) -> tuple[tuple[str, ...], list[int]]:
+def align_classes(
+    names: Sequence[str], classes: Sequence[str] | None, where: str, hint: str = ""
+) -> tuple[tuple[str, ...], list[int]]:
     """Match the class names of a dataset with those of a model.
 
     Args:
@@ -17,6 +19,7 @@ def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: st
         classes: class names of the model, in the order of its outputs; the data may lack some, but must have no
             others. None uses the names of the data.
         where: name of the data in errors.
+        hint: what to check if the model does not have a class, for the error.
 
     Returns:
         The class names of the labels, and the label of each class of the data.
@@ -31,7 +34,7 @@ def align_classes(names: Sequence[str], classes: Sequence[str] | None, where: st
     if unknown := [name for name in names if name not in labels]:
         raise UserError(
             f"{where} has classes that the model does not have ({shortened(unknown)}); the model has "
-            f"{shortened(labels)}"
+            f"{shortened(labels)}{hint and f'; {hint}'}"
         )
     return known, [labels.index(name) for name in names]
 

@@ -92,7 +92,10 @@ class Samples(Dataset[Item], Generic[Item]):
             return self.item(key, varied=False)
         except UnreadableImageError as error:
             if not self.skip_unreadable:
-                raise
+                advice = (
+                    "remove or repair it, or skip unreadable images with --skip-unreadable (fastvit train and eval)"
+                )
+                raise UnreadableImageError(f"{error}: {advice}") from error
             warnings.warn(f"{error}; it is skipped", stacklevel=2)
             return self.padding_sample()
 

@@ -11,8 +11,10 @@ from timm.utils.misc import natural_key
 
 from fastvit.data.classes import align_classes
 from fastvit.data.images import read_image
-from fastvit.data.split_names import SPLIT_NAMES, Split
+from fastvit.data.split_names import SPLIT_NAMES, SPLIT_TITLES, Split, listed_names
 from fastvit.errors import UserError
+
+_HINT = "check that it has one folder per class, with the classes of the model"
 
 
 class FolderImages:
@@ -41,7 +43,7 @@ class FolderImages:
         if not folders:
             raise UserError(f"{root} has no images in class folders; expected {root}/CLASS/*.jpg")
         own = sorted(set(folders), key=natural_key)
-        self.classes, indices = align_classes(own, classes, str(root))
+        self.classes, indices = align_classes(own, classes, str(root), _HINT)
         index = dict(zip(own, indices, strict=True))
         self.labels = [index[folder] for folder in folders]
 
@@ -83,7 +85,10 @@ def open_folder(root: Path, split: Split, classes: Sequence[str] | None = None) 
     folder = split_folder(root, split)
     if folder is None:
         if any(split_folder(root, other) for other in SPLIT_NAMES):
-            raise UserError(f"{root} has no folder for the {split} split ({' or '.join(SPLIT_NAMES[split])})")
+            remedy = (
+                "" if split == "train" else ", or train with --val-fraction 0.2 to use a part of the training images"
+            )
+            raise UserError(f"{root} has no {SPLIT_TITLES[split]} folder ({listed_names(split)}): add one{remedy}")
         if split == "train":
             raise UserError(
                 f"{root} needs a folder train and one of {', '.join(SPLIT_NAMES['test'])}, each with one folder per "

@@ -72,7 +72,7 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """List the image files of paths, folders (searched recursively) and glob patterns, sorted within each source.
 
     Raises:
-        UserError: no image was found for a source.
+        UserError: a path does not exist, or no image was found for a folder or a pattern.
     """
     found: list[Path] = []
     for source in sources:
@@ -86,7 +86,9 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
         else:
             anchor = Path(path.anchor) if path.is_absolute() else Path()
             pattern = str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)
-            matches = sorted(p for p in anchor.glob(pattern) if p.is_file()) if set(pattern) & set("*?[") else []
+            if not set(pattern) & set("*?["):
+                raise UserError(f"{source} does not exist")
+            matches = sorted(p for p in anchor.glob(pattern) if p.is_file())
             if not matches:
                 raise UserError(f"no image was found at {source}")
         found += matches

@@ -11,3 +11,10 @@ SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("val", "valid", "validation", "test", "testing"),
 }
+SPLIT_TITLES: dict[Split, str] = {"train": "training", "test": "validation"}
+
+
+def listed_names(split: Split) -> str:
+    """Return the names of a split as text, such as "train or training"."""
+    *first, last = SPLIT_NAMES[split]
+    return f"{', '.join(first)} or {last}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -71,7 +72,10 @@ class Proof:
         images: number of images compared.
         differences: differences over all outputs.
         accuracy: top-1 accuracy of the model and of the artifact, 0 to 1; None without labels or logits.
+        image_kind: name of the images in the text of the proof.
     """
+
+    image_kind: ClassVar[str] = "images"
 
     images: int
     differences: Differences
@@ -96,8 +100,14 @@ class Proof:
         return 100 * disagreeing**0.5 / self.images
 
     def __str__(self) -> str:
-        lines = f"{self.differences}, on {self.images} images"
+        lines = f"{self.differences}, on {self.images} {self.image_kind}"
         return lines + (f"; top-1 {self.accuracy[0]:.2%} and {self.accuracy[1]:.2%}" if self.accuracy else "")
+
+
+class NoiseProof(Proof):
+    """Result of a comparison on random images."""
+
+    image_kind = "random images"
 
 
 def prove_outputs(
@@ -131,7 +141,7 @@ def prove_outputs(
     return Proof(len(pictures), compare(expected, outputs), accuracy)
 
 
-def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
+def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> NoiseProof:
     """Compare two forms of a network in PyTorch on random images of its own size, with a fixed seed.
 
     Args:
@@ -141,7 +151,7 @@ def prove_on_noise(model: TaskModel, fused: TaskModel, count: int = 4) -> Proof:
     """
     shape = (count, model.config.in_chans, *model.preprocessing.fixed_size)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return Proof(count, verify(model, fused, images), None)
+    return NoiseProof(count, verify(model, fused, images), None)
 
 
 def prepared(pictures: Sequence[Image.Image], preprocessing: Preprocessing, kind: Input) -> np.ndarray:

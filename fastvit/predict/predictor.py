@@ -257,6 +257,11 @@ def _engine(
         if precision not in (None, engine.artifact.signature.precision):
             raise UserError(f"{source} computes in {engine.artifact.signature.precision}, not in {precision}")
         return engine
+    if precision == "int8":
+        raise UserError(
+            "precision int8 is not available for a checkpoint: export it with fastvit export --precision int8 and use "
+            "the artifact"
+        )
     in_torch = ("torch",) if isinstance(source, (str, Path)) else ("torch", "auto")
     single = isinstance(source, (str, Path)) and not find_task(read_task(source)).batched
     if device == "cpu" and prepare is None and runtime not in in_torch and not (single and runtime == "auto"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
@@ -57,7 +57,7 @@ def load_weights(model: TaskModel | Backbone, source: Source) -> Loaded:
 
     Raises:
         UserError: the weights are of another variant, corrupt, or in a later form than the model; the message lists
-            the differences.
+            the differences, or the variants if these differ.
     """
     file = read(source)
     loaded, description = copy_tensors(model, file), described(file)
@@ -150,7 +150,8 @@ def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> 
         if classes != model.num_classes and name in file.tensors and file.tensors[name].shape != tensor.shape
     }
     tensors = file.tensors | kept
-    require_fit(replace(file, tensors=tensors), state)
+    variants = description.variant, model.variant
+    require_fit(replace(file, tensors=tensors), state, variants if variants[0] != variants[1] else None)
     model.load_state_dict(tensors)
     if classes != model.num_classes:
         warnings.warn(
@@ -161,19 +162,29 @@ def _copy_whole(model: TaskModel, file: StateFile, description: Description) -> 
     return Loaded("native", description.form, head=classes == model.num_classes)
 
 
-def require_fit(file: StateFile, expected: Mapping[str, Tensor]) -> None:
+def require_fit(file: StateFile, expected: Mapping[str, Tensor], variants: tuple[str, str] | None = None) -> None:
     """Check that a file in the native layout has exactly the tensors of a model.
 
     Args:
         file: state dict that has been read.
         expected: state dict of the model.
+        variants: variants of the file and of the model, if they differ.
 
     Raises:
-        UserError: tensors are missing, unexpected or of another shape; the message lists the first differences.
+        UserError: tensors are missing, unexpected or of another shape; the message names the variants if they differ,
+            else it lists the first differences.
     """
     if lines := differences(expected, file.tensors, {}):
-        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
-        raise UserError(f"{file.name} does not fit the model: {'; '.join(lines[:8])}{more}")
+        raise _misfit(file.name, f"{file.name} does not fit the model", lines, variants)
+
+
+def _misfit(name: str, what: str, lines: Sequence[str], variants: tuple[str, str] | None) -> UserError:
+    """Return the error for weights that do not fit: the variants of the file and the model, else the differences."""
+    if variants:
+        theirs, ours = variants
+        return UserError(f"{name} contains {theirs}, but the model is {ours}: give weights of the model's variant")
+    more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
+    return UserError(f"{what}: {'; '.join(lines[:8])}{more}")
 
 
 def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = False) -> tuple[dict[str, Tensor], int]:
@@ -203,11 +214,8 @@ def to_native(file: StateFile, config: FastViTConfig, backbone_only: bool = Fals
         if key not in found and key.endswith("num_batches_tracked"):
             found[key] = torch.zeros(tensor.shape, dtype=tensor.dtype)
     if lines := differences(expected, found, names):
-        more = f"; and {len(lines) - 8} more" if len(lines) > 8 else ""
-        raise UserError(
-            f"{file.name} ({layout} layout, {source_form} form) does not fit the model{_belongs_to(file)}: "
-            f"{'; '.join(lines[:8])}{more}"
-        )
+        what = f"{file.name} ({layout} layout, {source_form} form) does not fit the model"
+        raise _misfit(file.name, what, lines, _variants(file, config))
     return {key.removeprefix(BACKBONE) if backbone_only else key: value for key, value in found.items()}, rows
 
 
@@ -241,11 +249,19 @@ def identify(file: StateFile) -> tuple[str, FastViTConfig]:
     )
 
 
-def _belongs_to(file: StateFile) -> str:
+def _variants(file: StateFile, config: FastViTConfig) -> tuple[str, str] | None:
+    """Return the variants of a file and of a model's configuration; None if they are equal or the file has none."""
     try:
-        return f", it contains {identify(file)[0]}"
+        theirs = identify(file)[0]
     except UserError:
-        return ""
+        return None
+    names = [row.name for row in VARIANTS.values() if _architecture(row.config) == _architecture(config)]
+    return None if theirs in names else (theirs, names[0] if names else "a custom network")
+
+
+def _architecture(config: FastViTConfig) -> FastViTConfig:
+    """Return a configuration without what is set for the data or for training."""
+    return config.replace(num_classes=0, in_chans=3, drop_path=0.0, layer_scale_init=1.0)
 
 
 def export_weights(model: FastViT, layout: Layout) -> dict[str, Tensor]:

@@ -49,11 +49,7 @@ def locate(source: str | Path) -> Path:
         return _in_directory(path)
     if path.exists():
         if path.suffix not in SUFFIXES:
-            names = ", ".join(SUFFIXES)
-            raise UserError(
-                f"{path} is not a weights file ({names}); artifacts cannot be loaded: use them with fastvit predict "
-                "and fastvit eval"
-            )
+            raise _not_weights(path)
         return path
     if repo := hub_id(source):
         from fastvit.weights.hub import download
@@ -64,12 +60,32 @@ def locate(source: str | Path) -> Path:
     )
 
 
+def _not_weights(path: Path) -> UserError:
+    """Return the error for a file with another suffix than those of weights."""
+    from fastvit.data.images import IMAGE_SUFFIXES
+    from fastvit.runtime.artifact import is_artifact
+
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return UserError(f"{path} is an image, not a checkpoint: give the checkpoint first, then the images")
+    if is_artifact(path):
+        return UserError(
+            f"{path} is an exported model, which cannot be loaded as a checkpoint: use it with fastvit predict or "
+            "fastvit eval"
+        )
+    return UserError(f"{path} is not a weights file ({', '.join(SUFFIXES)})")
+
+
 def _in_directory(path: Path) -> Path:
     for name in (BEST, "model.safetensors", "pytorch_model.bin"):
         if (path / name).exists():
             return path / name
     found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-    if len(found) != 1:
-        what = f"{len(found)} weights files ({', '.join(p.name for p in found[:5])})" if found else "no weights file"
-        raise UserError(f"{path} contains {what}; give the path of the file")
+    if not found:
+        raise UserError(
+            f"{path} does not contain weights (no {BEST} or other {SUFFIXES[0]} file): give another run or the path of "
+            "a file"
+        )
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found[:5])
+        raise UserError(f"{path} contains {len(found)} weights files ({names}): give the path of one")
     return found[0]

@@ -51,7 +51,7 @@ def save(model: TaskModel, path: str | Path, metrics: Mapping[str, float] | None
         )
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise UserError(f"{target}: models are saved as .safetensors files: give a name with this ending")
+        raise UserError(f"{target}: give a file name that ends in .safetensors")
     info = Description.of(model, metrics).to_dict()
     try:
         with atomic(target) as part:
@@ -104,7 +104,8 @@ def build(file: StateFile, kind: type[TaskModel] = TaskModel) -> TaskModel:
     row = find_task(description.task)
     made = row.model_class()
     if not issubclass(made, kind):
-        raise UserError(f"{file.name} is a model for {row.name}; this is for {getattr(kind, 'task', 'another task')}")
+        needed = getattr(kind, "task", kind.__name__)
+        raise UserError(f"{file.name} is a {row.name} model; a {needed} model is needed here")
     tensors, config = file.tensors, description.config
     if made is FastViT:  # the files of classifiers have several layouts
         tensors, rows = to_native(file, config)

@@ -70,7 +70,7 @@ def test_report_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         ([], "required: RUN"),
         (["nowhere"], "there is no file nowhere"),
-        (["EMPTY"], "contains no weights file"),
+        (["EMPTY"], "does not contain weights"),
         (["RUN", "RUN"], "given twice"),
         (["RUN", "--rounds", "0"], "rounds must be at least 1"),
     ],

@@ -29,13 +29,21 @@ def test_one_folder_a_class_is_enough_for_evaluation(tmp_path: Path) -> None:
     assert len(open_images(root, "test")) == 4
     with pytest.raises(UserError, match="needs a folder train and one of val"):
         open_images(root, "train")
+    (root / "train").mkdir()
+    with pytest.raises(
+        UserError, match=r"no validation folder \(val, .* or testing\): add one, or train with --val-fr"
+    ):
+        open_images(root, "test")
+    (root / "train").rename(root / "val")
+    with pytest.raises(UserError, match=r"no training folder \(train or training\): add one$"):
+        open_images(root, "train")
 
 
 def test_labels_follow_the_models_classes(tmp_path: Path) -> None:
     root = make_folder(tmp_path, ("cat", "dog"), ("val",))
     assert list(open_images(root, "test", ("dog", "cat")).labels) == [1, 1, 0, 0]
     assert list(open_images(root, "test", ("ape", "cat", "cow", "dog")).labels) == [1, 1, 3, 3]
-    with pytest.raises(UserError, match=r"does not have \(1: dog\); the model has 2: cat, mouse"):
+    with pytest.raises(UserError, match=r"does not have \(1: dog\); the model has 2: cat, mouse; check"):
         open_images(root, "test", ("cat", "mouse"))
     with pytest.raises(UserError, match="differ from those of the model"):
         open_images("sample", "test", ("cat", "dog"))

@@ -116,9 +116,11 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "a named file is taken as is"
     )
     assert find_images([f"{tmp_path}/*.JPG"]) == [tmp_path / "a.JPG"]
-    for wrong in ("none.png", "*.bmp", "deep/none*"):
+    for wrong in ("*.bmp", "deep/none*"):
         with pytest.raises(UserError, match="no image was found at"):
             find_images([wrong])
+    with pytest.raises(UserError, match=r"none\.png does not exist"):
+        find_images(["none.png"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="the folder empty contains no images"):
         find_images(["empty"])

@@ -87,7 +87,7 @@ def test_the_file_of_a_model_in_memory_goes_with_its_predictor(
 def test_what_cannot_be(checkpoint: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"runtime": "litert"}, "a checkpoint runs in torch, onnxruntime and openvino"),
-        ({"precision": "int8"}, "does not run in int8 in this runtime: create an artifact"),
+        ({"precision": "int8"}, "int8 is not available for a checkpoint: export it"),
         ({"runtime": "onnxruntime", "precision": "bf16"}, "does not run in bf16 in this runtime"),
         ({"runtime": "torch", "precision": "bf16"}, "a checkpoint runs in fp32"),
         ({"device": "cuda", "runtime": "openvino"}, "a checkpoint runs in fp32"),

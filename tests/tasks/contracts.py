@@ -231,7 +231,7 @@ class TaskModelContract:
         assert loaded.state_dict().keys() == saved.state_dict().keys()
         assert all(torch.equal(a, saved.state_dict()[name]) for name, a in loaded.state_dict().items())
         assert_alike(saved, loaded, images[:1], 1e-12)  # memory is aligned otherwise: sums are in another order
-        with pytest.raises(UserError, match=rf"is a model for {model.task}; this is for classification"):
+        with pytest.raises(UserError, match=rf"is a {model.task} model; a classification model is needed here"):
             fastvit.load(path, fastvit.FastViT)
         assert fastvit.load(path, type(model)).options == model.options
 

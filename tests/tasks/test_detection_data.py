@@ -127,7 +127,9 @@ def test_of_several_years_the_last_whose_images_are_there(tmp_path: Path) -> Non
 
 def test_without_a_split_the_layouts_are_told(tmp_path: Path) -> None:
     root = write(tmp_path, "annotations/instances.json", "images")
-    with pytest.raises(UserError, match=r"split train \(only instances.json\); it needs annotations/instances_train"):
+    with pytest.raises(
+        UserError, match=r"training split .*, only instances.json: expected annotations/instances_train"
+    ):
         open_coco(root, "train")
     with pytest.raises(UserError, match="does not exist"):
         open_coco(tmp_path / "none", "train")

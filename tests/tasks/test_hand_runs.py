@@ -216,7 +216,7 @@ MISTAKES = [
         "--crop-pct is for classification",
     ),
     (("robustness", "{run}", "--data", "{data}"), "classif"),
-    (("predict", "{run}", "none.jpg"), "no image was found at none.jpg"),
+    (("predict", "{run}", "none.jpg"), "none.jpg does not exist"),
     (("export", "{run}", "--output", "objects"), "does not have the output 'objects'; choose from mesh, features"),
     (("export", "{run}", "--size", "dynamic"), "exported for one size of images"),
     (("export", "{run}", "--precision", "int8"), "int8 is not available for"),

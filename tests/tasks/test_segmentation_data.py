@@ -112,7 +112,7 @@ def test_layouts(tmp_path: Path, split: str, images: str, masks: str) -> None:
 @pytest.mark.parametrize(
     ("removed", "message"),
     [
-        ("", "has no folder for the train split: put its images in images/train, and a mask .* in masks/train"),
+        ("", "has no training images: put them in images/train, and a mask .* in masks/train"),
         ("masks", "images/train has images without masks: put a mask for each in .*masks/train"),
         ("classes.txt", r"the file .*classes\.txt does not exist: write it with a line per class"),
         ("images/train/*.png", "images/train contains no images"),
@@ -144,10 +144,18 @@ def test_missing_masks_and_images_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         open_masks(tmp_path, "train")
     message = str(raised.value)
-    assert "12 (01.png, 02.png, 03.png," in message
-    assert "10.png and 2 more) without a mask in" in message
-    assert "1 (13.png) without an image in" in message
-    assert "2 (00.jpg, 00.png) in" in message
+    assert re.match(r"12 images have no mask in .*train: 01\.png, 02\.png, 03\.png,.* 10\.png and 2 more; ", message)
+    assert re.search(r"; 1 mask has no image in .*train: 13\.png; ", message)
+    assert re.search(r"; 2 files in .*train differ only in their suffix: 00\.jpg, 00\.png; ", message)
+    assert "; add a mask with the same name (.png, " in message
+
+
+def test_class_folders_are_not_segmentation_data(tmp_path: Path) -> None:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "plain").mkdir()
+    for folder in (tmp_path, tmp_path / "plain"):
+        with pytest.raises(UserError, match=r"does not have the layout of segmentation data: .*/masks/train/\*\.png"):
+            open_masks(folder, "train")
 
 
 def test_classes_file(tmp_path: Path) -> None:

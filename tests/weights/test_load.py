@@ -85,8 +85,10 @@ def test_differences_are_named_and_nothing_is_loaded() -> None:
 
 def test_another_variant_is_named() -> None:
     weights = fastvit.export_weights(fastvit.create_model("t12", num_classes=10), "official")
-    with pytest.raises(fastvit.UserError, match="it contains fastvit_t12"):
-        fastvit.load_weights(fastvit.create_model("t8", num_classes=10), weights)
+    with pytest.raises(fastvit.UserError, match=r"contains fastvit_t12, but the model is fastvit_t8: [^;]*$"):
+        fastvit.load_weights(fastvit.create_model("t8", num_classes=10, drop_path=0.1), weights)
+    with pytest.raises(fastvit.UserError, match=r"contains fastvit_t12, but the model is a custom network"):
+        fastvit.load_weights(tiny(), weights)
 
 
 @pytest.mark.parametrize("layout", ["native", "official", "timm"])

@@ -153,7 +153,15 @@ def test_wrong_names(tmp_path: Path) -> None:
         fastvit.load("a/b--c")
     with pytest.raises(fastvit.UserError, match="is not a weights file"):
         fastvit.load(tmp_path / "notes.txt")
-    with pytest.raises(fastvit.UserError, match=r"saved as \.safetensors"):
+    for name, message in (
+        ("photo.JPG", "is an image"),
+        ("model.onnx", "is an exported model"),
+        ("empty", "does not contain weights"),
+    ):
+        (tmp_path / name).mkdir() if name == "empty" else (tmp_path / name).touch()
+        with pytest.raises(fastvit.UserError, match=f"{name} {message}"):
+            fastvit.load(tmp_path / name)
+    with pytest.raises(fastvit.UserError, match=r"model\.pth: give a file name that ends in \.safetensors"):
         fastvit.save(tiny(), tmp_path / "model.pth")
 
 

@@ -85,7 +85,7 @@ def measure(predictor: Predictor, suite: Suite, data: EvaluationData, settings: 
         UserError: the data does not exist, its classes are not those of the model, or the model is not a classifier.
     """
     if not predictor.spec.labels_images:
-        raise UserError(f"robustness suites are for classifiers, this is a model for {predictor.task}")
+        raise UserError(f"the checkpoint is a {predictor.task} model; fastvit robustness takes classifiers only")
     if suite.name == "imagenet-c":
         return _corruptions(predictor, suite, data, settings)
     return _accuracy(predictor, suite, data, settings)

@@ -19,16 +19,11 @@ from pycocotools import mask as rle_tools
 
 from fastvit.data.classes import align_classes
 from fastvit.data.images import read_image
-from fastvit.data.split_names import SPLIT_NAMES, Split
+from fastvit.data.split_names import SPLIT_NAMES, SPLIT_TITLES, Split, listed_names
 from fastvit.errors import UserError, first_line
 from fastvit.files import user_path
 
 _BESIDE = "_annotations.coco.json"
-_LAYOUTS = (
-    "annotations/instances_train2017.json with images in train2017 or images/train2017, "
-    "annotations/instances_train.json with images in images/train or train, "
-    f"or train/{_BESIDE} beside its images; the same for val"
-)
 # This matches keys only, because quotes inside a JSON string are escaped; the list contains numbers only.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*(\[[-+.\deE,\s\[\]]*\])')
 # Transposes an upright image back to its stored form, by EXIF orientation; the others keep width and height.
@@ -150,7 +145,7 @@ def open_coco(source: str | Path, split: Split, classes: Sequence[str] | None = 
     """
     root = user_path(source)
     if not root.is_dir():
-        raise UserError(f"the folder {root.absolute()} does not exist; expected a folder with {_LAYOUTS}")
+        raise UserError(f"the folder {root.absolute()} does not exist; expected a folder with {_layouts('train')}")
     file, folders = _located(root, split)
     return CocoImages(file, folders, classes, masks)
 
@@ -485,10 +480,18 @@ def _located(root: Path, split: Split) -> tuple[Path, list[Path]]:
         if name in folders and (file := folders[name] / _BESIDE).is_file():
             return file, [folders[name], root]
     found = sorted(file for place in (root, folders.get("annotations", root)) for file in place.glob("*.json"))
+    only = f", only {_listed(file.name for file in dict.fromkeys(found))}" if found else ""
     raise UserError(
-        f"{root} has no COCO annotations of a split {' or '.join(SPLIT_NAMES[split])} "
-        f"({f'only {_listed(file.name for file in dict.fromkeys(found))}' if found else 'no JSON files'}); it needs "
-        f"{_LAYOUTS}"
+        f"{root} has no COCO annotations for the {SPLIT_TITLES[split]} split ({listed_names(split)}){only}: expected "
+        f"{_layouts(SPLIT_NAMES[split][0])}"
+    )
+
+
+def _layouts(name: str) -> str:
+    """Return the layouts of a split with this name, as text."""
+    return (
+        f"annotations/instances_{name}.json with images in images/{name} or {name}, or {name}/{_BESIDE} beside its "
+        "images"
     )
 
 

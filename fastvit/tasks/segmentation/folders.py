@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fastvit.data.classes import align_classes, shortened
 from fastvit.data.folders import split_folder
 from fastvit.data.images import IMAGE_SUFFIXES, read_image
-from fastvit.data.split_names import Split
+from fastvit.data.split_names import SPLIT_TITLES, Split
 from fastvit.errors import UnreadableImageError, UserError
 from fastvit.files import user_path
 from fastvit.tasks.colors import Color, palette
@@ -250,11 +250,23 @@ def _split_folders(root: Path, split: Split) -> tuple[Path, Path]:
             for kind in ("masks", "annotations"):
                 if (masks := root / kind / images.name).is_dir():
                     return images, masks
+            if parent == root and not any((root / kind).is_dir() for kind in ("masks", "annotations")):
+                raise _wrong_layout(root, images.name)
             raise UserError(f"{images} has images without masks: put a mask for each in {root / 'masks' / images.name}")
     name = "train" if split == "train" else "val"
-    raise UserError(
-        f"{root} has no folder for the {split} split: put its images in images/{name}, and a mask of the same name for "
-        f"each in masks/{name}"
+    if any((root / kind).is_dir() for kind in ("masks", "annotations")):
+        raise UserError(
+            f"{root} has no {SPLIT_TITLES[split]} images: put them in images/{name}, and a mask of the same name for "
+            f"each in masks/{name}"
+        )
+    raise _wrong_layout(root, name)
+
+
+def _wrong_layout(root: Path, name: str) -> UserError:
+    """Return the error for a folder that is laid out otherwise, such as in class folders."""
+    return UserError(
+        f"{root} does not have the layout of segmentation data: expected {root}/images/{name}/*.jpg and "
+        f"{root}/masks/{name}/*.png"
     )
 
 
@@ -263,16 +275,22 @@ def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path
     images, masks = _named(image_folder, IMAGE_SUFFIXES), _named(mask_folder, MASK_SUFFIXES)
     if not images:
         raise UserError(f"{image_folder} contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    problems = []
+    problems, remedies = [], []
     if alone := [paths[0] for name, paths in images.items() if name not in masks]:
-        problems.append(f"{_first(alone, image_folder)} without a mask in {mask_folder} ({', '.join(MASK_SUFFIXES)})")
+        count = "1 image has" if len(alone) == 1 else f"{len(alone)} images have"
+        problems.append(f"{count} no mask in {mask_folder}: {_first(alone, image_folder)}")
+        *most, last = MASK_SUFFIXES
+        remedies.append(f"add a mask with the same name ({', '.join(most)} or {last}), or remove the image")
     if alone := [paths[0] for name, paths in masks.items() if name not in images]:
-        problems.append(f"{_first(alone, mask_folder)} without an image in {image_folder}")
+        count = "1 mask has" if len(alone) == 1 else f"{len(alone)} masks have"
+        problems.append(f"{count} no image in {image_folder}: {_first(alone, mask_folder)}")
+        remedies.append("add an image with the same name, or remove the mask")
     for folder, found in ((image_folder, images), (mask_folder, masks)):
         if twins := [path for paths in found.values() if len(paths) > 1 for path in paths]:
-            problems.append(f"{_first(twins, folder)} in {folder} that differ only in their suffix")
+            problems.append(f"{len(twins)} files in {folder} differ only in their suffix: {_first(twins, folder)}")
+            remedies.append("keep one file of each name")
     if problems:
-        raise UserError(f"each image needs one mask of its name, but there are {'; '.join(problems)}")
+        raise UserError("; ".join([*problems, *dict.fromkeys(remedies)]))
     return [paths[0] for paths in images.values()], [masks[name][0] for name in images]
 
 
@@ -287,9 +305,9 @@ def _named(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _first(paths: Sequence[Path], folder: Path) -> str:
-    """Return the number of paths and the first ten."""
+    """Return the first ten paths, and the number of the others."""
     names = ", ".join(str(path.relative_to(folder)) for path in paths[:10])
-    return f"{len(paths)} ({names}{f' and {len(paths) - 10} more' if len(paths) > 10 else ''})"
+    return f"{names}{f' and {len(paths) - 10} more' if len(paths) > 10 else ''}"
 
 
 def _read_pixels(path: Path) -> np.ndarray:
