@@ -63,16 +63,13 @@ def locate(source: str | Path) -> Path:
 def _not_weights(path: Path) -> UserError:
     """Return the error for a file with another suffix than those of weights."""
     from fastvit.data.images import IMAGE_SUFFIXES
-    from fastvit.runtime.artifact import is_artifact
 
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return UserError(f"{path} is an image, not a checkpoint: give the checkpoint first, then the images")
-    if is_artifact(path):
-        return UserError(
-            f"{path} is an exported model, which cannot be loaded as a checkpoint: use it with fastvit predict or "
-            "fastvit eval"
-        )
-    return UserError(f"{path} is not a weights file ({', '.join(SUFFIXES)})")
+    return UserError(
+        f"{path} is not a weights file ({', '.join(SUFFIXES)}); use exported models with fastvit predict and "
+        "fastvit eval"
+    )
 
 
 def _in_directory(path: Path) -> Path:

@@ -71,7 +71,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     for source, message in {
         str(tmp_path / "none"): "does not exist",
         str(tmp_path): "no images in class folders",
-        "torch/Imaginary": "no torchvision dataset 'torch/Imaginary'",
+        "torch/Imaginary": "unknown torchvision dataset 'torch/Imaginary'",
     }.items():
         with pytest.raises(UserError, match=message):
             open_images(source, "test")

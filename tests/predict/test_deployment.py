@@ -50,7 +50,7 @@ def test_first_use_exports_and_the_next_needs_no_torch(
 
     command = [sys.executable, "-m", "fastvit", "predict", checkpoint, photo, "--out", tmp_path / "a.jsonl"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    assert f"1 images in {HERE.runtime}, 0 unreadable" in done.stdout
+    assert f"1 image in {HERE.runtime}, 0 unreadable" in done.stdout
 
 
 def test_a_new_checkpoint_is_exported_anew(checkpoint: Path) -> None:

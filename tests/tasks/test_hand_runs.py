@@ -202,7 +202,7 @@ MISTAKES = [
     ),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.size=8"), "hand_mesh.size must be at least 32"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hflip=0.5"), "set hand_mesh.network.sides to both"),
-    (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.network.head=cnn"), "hand_mesh.network.head"),
+    (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.network.head=cnn"), "--hand-mesh.network.head"),
     (("train", "--task=hand_mesh", "--data={data}", "--hand_mesh.hand=no.pkl"), "the hand model no.pkl does not exist"),
     (("train", "--task=hand_mesh", "--data={data}", "--val_fraction=0.1"), "val_fraction does not apply to hand_mesh"),
     (("train", "--task=hand_mesh", "--data={data}", "--model.size=96"), "give hand_mesh.size"),

@@ -155,7 +155,7 @@ def test_wrong_names(tmp_path: Path) -> None:
         fastvit.load(tmp_path / "notes.txt")
     for name, message in (
         ("photo.JPG", "is an image"),
-        ("model.onnx", "is an exported model"),
+        ("model.onnx", "is not a weights file .*; use exported models with fastvit predict"),
         ("empty", "does not contain weights"),
     ):
         (tmp_path / name).mkdir() if name == "empty" else (tmp_path / name).touch()
