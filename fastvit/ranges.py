@@ -43,6 +43,9 @@ RATE = Range(0, 1, below=True)
 SHARE = Range(0, 1, above=True)
 POSITIVE = Range(0, above=True)
 NOT_NEGATIVE = Range(0)
+COUNT = Range(1)
+# Side of an image in pixels: the total stride of the network.
+SIDE = Range(32)
 
 
 def check_ranges(options: Any, ranges: Mapping[str, Range], prefix: str = "") -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastvit.errors import UserError
-from fastvit.ranges import NOT_NEGATIVE, POSITIVE, RATE, SHARE, Range, check_ranges
+from fastvit.ranges import COUNT, NOT_NEGATIVE, POSITIVE, RATE, SHARE, SIDE, check_ranges
 from fastvit.tasks.table import DEFAULT_TASK, find_task
 
 
@@ -103,18 +103,17 @@ class EmaOptions:
 
 
 # Ranges of the fields of all tasks.
-_AT_LEAST_1 = Range(1)
 _RANGES = {
-    "epochs": _AT_LEAST_1,
-    "accumulate_grad_batches": _AT_LEAST_1,
-    "devices": _AT_LEAST_1,
-    "num_nodes": _AT_LEAST_1,
+    "epochs": COUNT,
+    "accumulate_grad_batches": COUNT,
+    "devices": COUNT,
+    "num_nodes": COUNT,
     "seed": NOT_NEGATIVE,
     "num_workers": NOT_NEGATIVE,
     "checkpoint_every": NOT_NEGATIVE,
     "max_unreadable": NOT_NEGATIVE,
     "val_fraction": RATE,
-    "model.size": Range(32),
+    "model.size": SIDE,
     "model.drop_path": RATE,
     "model.layer_scale_init": NOT_NEGATIVE,
     "model.std": POSITIVE,

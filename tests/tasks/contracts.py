@@ -146,7 +146,7 @@ class TaskModelContract:
         """Changes of a description, and what is said of them."""
         width = next(name for name in ("fpn_channels", "head_channels") if name in options)
         return [
-            ({"options": {width: 0}}, f"{width} of a .* must be at least 1, got 0"),
+            ({"options": {width: 0}}, f"network.{width} must be at least 1, got 0"),
             ({"options": {width: 8}}, "does not fit the model"),
         ]
 

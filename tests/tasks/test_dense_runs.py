@@ -721,11 +721,11 @@ MISTAKES = [
     ((*DETECT, "--data=DATA", "--detection.network.kind=yolo"), ("detection.network.kind",)),
     (
         (*DETECT, "--data=DATA", "--detection.network.fpn-channels=0"),
-        ("fpn_channels of a detector must be at least 1",),
+        ("detection.network.fpn_channels must be at least 1",),
     ),
     (
         (*DETECT, "--data=DATA", "--detection.network.score-thresh=2"),
-        ("score_thresh of a detector must be from 0 to 1",),
+        ("detection.network.score_thresh must be from 0 to 1",),
     ),
     ((*DETECT, "--data=DATA", "--model.size=640"), ("give detection.size",)),
     ((*DETECT, "--data=NOTHING"), ("no training image of", "has an object")),
@@ -738,9 +738,9 @@ MISTAKES = [
     ((*SEGMENT, "--data=DATA", "--val_fraction=0.2"), ("val_fraction does not apply to segmentation",)),
     (
         (*SEGMENT, "--data=DATA", "--segmentation.network.slide-window=8"),
-        ("slide_window of a segmenter must be at least 32",),
+        ("segmentation.network.slide_window must be at least 32",),
     ),
-    ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("dropout of a segmenter",)),
+    ((*SEGMENT, "--data=DATA", "--segmentation.network.dropout=1"), ("segmentation.network.dropout",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[1,2]"), ("class_weights has 2 values for 11 classes",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.class_weights=[-1,2]"), ("class_weights must be at least 0",)),
     ((*SEGMENT, "--data=DATA", "--segmentation.cat-max-ratio=0"), ("cat_max_ratio must be above 0",)),

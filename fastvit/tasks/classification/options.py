@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fastvit.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, RATE, Range, check_ranges
+from fastvit.ranges import COUNT, NOT_NEGATIVE, POSITIVE, PROBABILITY, RATE, check_ranges
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ class Distillation:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"alpha": PROBABILITY, "temperature": POSITIVE, "size": Range(1)}, "distillation.")
+        check_ranges(self, {"alpha": PROBABILITY, "temperature": POSITIVE, "size": COUNT}, "distillation.")

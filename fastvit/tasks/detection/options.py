@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from fastvit.errors import UserError, unknown_name
+from fastvit.errors import unknown_name
+from fastvit.ranges import COUNT, PROBABILITY, check_ranges
 from fastvit.tasks.images import check_images
 
 DetectorKind = Literal["mask_rcnn", "faster_rcnn", "retinanet"]
@@ -41,12 +42,9 @@ class DetectorConfig:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("fpn_channels", "anchor_size", "post_nms_top_n", "roi_batch_size", "max_detections"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"{name} of a detector must be at least 1, got {value}")
-        for name in ("score_thresh", "nms_thresh"):
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise UserError(f"{name} of a detector must be from 0 to 1, got {share}")
+        counts = ("fpn_channels", "anchor_size", "post_nms_top_n", "roi_batch_size", "max_detections")
+        ranges = {**dict.fromkeys(counts, COUNT), "score_thresh": PROBABILITY, "nms_thresh": PROBABILITY}
+        check_ranges(self, ranges, "detection.network.")
         if self.kind not in get_args(DetectorKind):
             raise unknown_name("detector", self.kind, get_args(DetectorKind))
 
@@ -82,5 +80,4 @@ class DetectionOptions:
     group_by_aspect_ratio: bool = True
 
     def __post_init__(self) -> None:
-        shares = {"hflip": self.hflip, "photometric": self.photometric}
-        check_images("detection", self.size, self.scale_range, self.crop, shares)
+        check_images(self, "detection.")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastvit.errors import UserError
+from fastvit.ranges import NOT_NEGATIVE, POSITIVE, PROBABILITY, SIDE, Range, check_bounds, check_ranges
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,7 @@ class LossWeights:
     side: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 0:
-                raise UserError(f"hand_mesh.losses.{name} must be at least 0, got {value}")
+        check_ranges(self, dict.fromkeys(vars(self), NOT_NEGATIVE), "hand_mesh.losses.")
 
 
 @dataclass(frozen=True)
@@ -158,17 +157,9 @@ class HandMeshOptions:
     losses: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if self.size < 32:
-            raise UserError(f"hand_mesh.size must be at least 32 pixels, got {self.size}")
-        if not 0 <= self.rotation <= 180:
-            raise UserError(f"hand_mesh.rotation must be from 0 to 180 degrees, got {self.rotation}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise UserError(
-                f"hand_mesh.scale must be two factors above 0, the smaller one first, got {list(self.scale)}"
-            )
-        for name in ("translation", "hflip", "color"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"hand_mesh.{name} must be from 0 to 1, got {value}")
+        shares = dict.fromkeys(("translation", "hflip", "color"), PROBABILITY)
+        check_ranges(self, {"size": SIDE, "rotation": Range(0, 180), **shares}, "hand_mesh.")
+        check_bounds("hand_mesh.scale", self.scale, POSITIVE)
         if self.hflip and self.network.sides == "right":
             raise UserError(
                 "hand_mesh.hflip creates left hands: set hand_mesh.network.sides to both, or hand_mesh.hflip to 0"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fastvit.errors import UserError, unknown_name
+from fastvit.ranges import COUNT, RATE, SHARE, SIDE, check_ranges
 from fastvit.tasks.images import check_images
 
 SegmenterHead = Literal["fpn", "upernet"]
@@ -31,11 +32,8 @@ class SegmenterConfig:
     slide_window: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in {"fpn_channels": 1, "head_channels": 1, "slide_window": 32}.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise UserError(f"{name} of a segmenter must be at least {least}, got {value}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout of a segmenter must be at least 0 and below 1, got {self.dropout}")
+        ranges = {"fpn_channels": COUNT, "head_channels": COUNT, "slide_window": SIDE, "dropout": RATE}
+        check_ranges(self, ranges, "segmentation.network.")
         if self.head not in get_args(SegmenterHead):
             raise unknown_name("head of a segmenter", self.head, get_args(SegmenterHead))
 
@@ -71,9 +69,7 @@ class SegmentationOptions:
     class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        shares = {"hflip": self.hflip, "photometric": self.photometric, "cat_max_ratio": self.cat_max_ratio}
-        check_images("segmentation", self.size, self.scale_range, self.crop, shares)
-        if not self.cat_max_ratio:
-            raise UserError("segmentation.cat_max_ratio must be above 0, got 0")
+        check_images(self, "segmentation.")
+        check_ranges(self, {"cat_max_ratio": SHARE}, "segmentation.")
         if self.class_weights is not None and (min(self.class_weights) < 0 or not any(self.class_weights)):
             raise UserError(f"segmentation.class_weights must be at least 0 and not all 0, got {self.class_weights}")
